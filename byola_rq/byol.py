@@ -1,0 +1,82 @@
+"""Online and target networks, heads, loss, target update; takes an encoder, builds none."""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from byola_rq.encoder import Encoder
+
+
+class BYOL(nn.Module):
+    """Learn by predicting, from one view, the target network's projection of the other.
+
+    The target network is a copy of encoder and projector that gets no gradient. It stays in train
+    mode: it normalizes each batch by its own batch statistics, and its batch norms keep running
+    statistics of their own, which the EMA does not touch.
+
+    Each view runs through the networks on its own, so batch statistics are per view.
+
+    Args:
+        encoder: The network to learn, `(B, 1, F, T)` -> `(B, D)`; used as it is, not copied.
+        projection_dim: Output size of projector and predictor.
+        hidden_dim: Their hidden size.
+
+    Source: Grill et al., Bootstrap Your Own Latent (arXiv:2006.07733), sections 3.1 and 3.2.
+    """
+
+    def __init__(self, encoder: Encoder, *, projection_dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projector = _head(encoder.embedding_dim, hidden_dim, projection_dim)
+        self.predictor = _head(projection_dim, hidden_dim, projection_dim)
+        self.target_encoder = copy.deepcopy(encoder).requires_grad_(False)
+        self.target_projector = copy.deepcopy(self.projector).requires_grad_(False)
+
+    def forward(self, view_1: Tensor, view_2: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of a batch of view pairs.
+
+        Args:
+            view_1: Log-mel spectrograms, `(B, 1, F, T)`, B at least 2 (batch norm).
+            view_2: The other view of each, of the same shape.
+
+        Returns:
+            The loss, a scalar between 0 and 8, and the online embeddings of the first view,
+            detached, `(B, D)`, to watch for collapse.
+        """
+        embedding_1, embedding_2 = self.encoder(view_1), self.encoder(view_2)
+        prediction_1 = self.predictor(self.projector(embedding_1))
+        prediction_2 = self.predictor(self.projector(embedding_2))
+        with torch.no_grad():
+            target_1 = self.target_projector(self.target_encoder(view_1))
+            target_2 = self.target_projector(self.target_encoder(view_2))
+        loss = regression_loss(prediction_1, target_2) + regression_loss(prediction_2, target_1)
+        return loss.mean(), embedding_1.detach()
+
+    @torch.no_grad()
+    def update_target(self, ema_decay: float) -> None:
+        """Move the target's parameters towards the online ones: `t + (1 - ema_decay) (o - t)`.
+
+        Source: Grill et al. (arXiv:2006.07733), eq. 1, as an interpolation.
+        """
+        online = [*self.encoder.parameters(), *self.projector.parameters()]
+        target = [*self.target_encoder.parameters(), *self.target_projector.parameters()]
+        torch._foreach_lerp_(target, online, 1 - ema_decay)
+
+
+def regression_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """Squared distance of the normalized vectors, `2 - 2 cos`: two `(B, P)` -> `(B,)`, float32.
+
+    Source: Grill et al. (arXiv:2006.07733), eq. 2.
+    """
+    return 2 - 2 * F.cosine_similarity(prediction.float(), target.float(), dim=-1)
+
+
+def _head(in_dim: int, hidden_dim: int, out_dim: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(in_dim, hidden_dim),
+        nn.BatchNorm1d(hidden_dim),
+        nn.ReLU(),
+        nn.Linear(hidden_dim, out_dim),
+    )

@@ -1,0 +1,309 @@
+"""The typed schema of config.yaml, loading, overrides."""
+
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from byola_rq.errors import ConfigError
+
+AugmentationName = Literal[
+    "mixup", "random_resized_crop", "randomized_quantization", "random_linear_fader"
+]
+
+
+def _refuse_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
+def _is_device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+        raise ValueError("must be auto, cpu, cuda or cuda:N")
+    return value
+
+
+# pydantic reads "3e-4", which YAML takes for text, as the number meant; it would read true as 1.
+Int = Annotated[int, BeforeValidator(_refuse_bool)]
+Float = Annotated[float, BeforeValidator(_refuse_bool), Field(allow_inf_nan=False)]
+Positive = Annotated[Float, Field(gt=0)]
+Count = Annotated[Int, Field(ge=1)]
+Range = tuple[Positive, Positive]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RunConfig(_Section):
+    """Where and on what a run happens."""
+
+    dir: Path
+    seed: Int
+    device: Annotated[str, AfterValidator(_is_device)]
+    precision: Literal["auto", "float32", "bfloat16"]
+
+
+class DataConfig(_Section):
+    """What it learns from."""
+
+    source: Path | list[Path] | None
+    segment_seconds: Positive
+    workers: Literal["auto"] | Annotated[Int, Field(ge=0)]
+
+    @property
+    def sources(self) -> list[Path]:
+        """`source` as a list; empty where none is named."""
+        if self.source is None:
+            return []
+        return self.source if isinstance(self.source, list) else [self.source]
+
+
+class FrontendConfig(_Section):
+    """Arguments of `LogMelSpectrogram`."""
+
+    backend: Literal["torch", "nnaudio", "torchaudio", "librosa"]
+    sample_rate: Annotated[Int, Field(ge=1000, le=768000)]
+    n_fft: Annotated[Int, Field(ge=2)]
+    win_length: Count
+    hop_length: Count
+    n_mels: Annotated[Int, Field(ge=8, multiple_of=8)]
+    f_min: Annotated[Float, Field(ge=0)]
+    f_max: Positive
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.win_length > self.n_fft:
+            raise ValueError(f"win_length must be at most n_fft; got {self.win_length}")
+        if not self.f_min < self.f_max <= self.sample_rate / 2:
+            raise ValueError(
+                f"f_max must be above f_min and at most half the sample rate; got {self.f_max:g}"
+            )
+        return self
+
+
+class CropConfig(_Section):
+    """Arguments of `RandomResizedCrop`."""
+
+    canvas: tuple[Annotated[Float, Field(ge=1)], Annotated[Float, Field(ge=1)]]
+    freq_scale: Range
+    time_scale: Range
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        for name in ("freq_scale", "time_scale"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} must be [low, high]; got [{low:g}, {high:g}]")
+        return self
+
+
+class QuantizationConfig(_Section):
+    """Arguments of `RandomizedQuantization`."""
+
+    num_bins: Count
+    bins: Literal["random", "uniform"]
+    values: Literal["random", "midpoint"]
+    per: Literal["channel", "instance"]
+    p: Annotated[Float, Field(ge=0, le=1)]
+
+
+class MixupConfig(_Section):
+    """Arguments of `Mixup`."""
+
+    ratio: Annotated[Float, Field(gt=0, le=1)]
+    memory: Count
+
+
+class FaderConfig(_Section):
+    """Arguments of `RandomLinearFader`."""
+
+    gain: Positive
+
+
+class ViewsConfig(_Section):
+    """The augmentations in their order, and the options of each."""
+
+    augmentations: list[AugmentationName]
+    post_norm: bool
+    random_resized_crop: CropConfig
+    randomized_quantization: QuantizationConfig
+    mixup: MixupConfig
+    random_linear_fader: FaderConfig
+
+    @model_validator(mode="after")
+    def _is_a_chain(self) -> Self:
+        names = self.augmentations
+        if len(set(names)) < len(names):
+            raise ValueError(f"augmentations must not repeat; got {names}")
+        if "mixup" in names[1:]:
+            raise ValueError(f"augmentations must have mixup first; got {names}")
+        return self
+
+    def chain(self) -> dict[str, dict[str, Any]]:
+        """Name -> options, in order, as `Views` takes them."""
+        return {name: getattr(self, name).model_dump() for name in self.augmentations}
+
+
+class EncoderConfig(_Section):
+    """Which encoder, how wide."""
+
+    name: Literal["audio_ntt_2020", "audio_ntt_2022"]
+    dim: Count
+
+
+class ByolConfig(_Section):
+    """The heads and the target network."""
+
+    projection_dim: Count
+    hidden_dim: Count
+    ema_decay: Annotated[Float, Field(ge=0, le=1)]
+    ema_schedule: Literal["constant", "cosine"]
+
+
+class OptimizerConfig(_Section):
+    """The optimizer and its learning rate."""
+
+    name: Literal["adam", "adamw"]
+    lr: Positive
+    weight_decay: Annotated[Float, Field(ge=0)]
+    schedule: Literal["constant", "cosine"]
+    warmup_steps: Annotated[Int, Field(ge=0)]
+    clip_norm: Positive | None
+
+
+class TrainConfig(_Section):
+    """How long, in what steps."""
+
+    epochs: Count
+    batch_size: Annotated[Int, Field(ge=2)]  # batch norm needs two
+    max_steps: Count | None
+    log_every: Count
+    compile: Literal["auto", True, False]
+
+
+class CheckpointConfig(_Section):
+    """When to save, how much to keep."""
+
+    every_steps: Count
+    keep: Count
+
+
+class Config(_Section):
+    """All of config.yaml."""
+
+    run: RunConfig
+    data: DataConfig
+    frontend: FrontendConfig
+    views: ViewsConfig
+    encoder: EncoderConfig
+    byol: ByolConfig
+    optimizer: OptimizerConfig
+    train: TrainConfig
+    checkpoint: CheckpointConfig
+
+    @model_validator(mode="after")
+    def _encoder_fits(self) -> Self:
+        blocks_dim = 16 * self.frontend.n_mels
+        if self.encoder.name == "audio_ntt_2022" and self.encoder.dim <= blocks_dim:
+            raise ValueError(
+                f"encoder.dim must be above {blocks_dim} for audio_ntt_2022; got {self.encoder.dim}"
+            )
+        num_frames = 1 + self.segment_samples // self.frontend.hop_length
+        if num_frames < 8 or self.segment_samples <= self.frontend.n_fft // 2:
+            raise ValueError(
+                "data.segment_seconds must give at least 8 frames and half an FFT frame; "
+                f"got {self.data.segment_seconds:g}"
+            )
+        return self
+
+    @property
+    def segment_samples(self) -> int:
+        """Length of a training segment in samples."""
+        return round(self.data.segment_seconds * self.frontend.sample_rate)
+
+    def to_yaml(self) -> str:
+        """The resolved configuration, as config.yaml writes it but without comments."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def default_config_path() -> Path:
+    """The configuration that the package carries: config.yaml, the paper's recipe."""
+    return Path(str(files("byola_rq") / "config.yaml"))
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read `path`, apply `section.key=value` overrides, and check the whole.
+
+    Raises:
+        ConfigError: Naming the file and every wrong key at once, each on a line of its own.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path}: not a configuration that can be read ({reason})") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: must hold sections ({', '.join(Config.model_fields)})")
+    for override in overrides:
+        _apply_override(values, override, path)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{path}: {line}" for line in _lines(error))) from error
+
+
+def _apply_override(values: dict[str, Any], override: str, path: Path) -> None:
+    dotted, equals, text = override.partition("=")
+    *sections, key = dotted.split(".")
+    block: Any = values
+    for section in sections:
+        block = block.get(section) if isinstance(block, dict) else None
+    if not equals or not sections or not isinstance(block, dict) or key not in block:
+        known = f" (known there: {', '.join(block)})" if isinstance(block, dict) else ""
+        raise ConfigError(
+            f"override {override!r} must be section.key=value naming a key of {path}{known}"
+        )
+    try:
+        block[key] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: the value must be YAML") from error
+
+
+def _lines(error: ValidationError) -> list[str]:
+    """One line per broken rule: key, rule, value."""
+    lines: dict[str, None] = {}
+    for problem in error.errors():
+        # Members of a union add a step of their own; config keys are all there is to name.
+        steps = [str(step) for step in problem["loc"]]
+        key = ".".join(step for step in steps if step.isidentifier() and step.islower())
+        if problem["type"] == "extra_forbidden":
+            lines[f"{key}: unknown key; known are {_known_keys(steps[:-1])}"] = None
+        elif problem["type"] == "missing":
+            lines[f"{key}: missing; a configuration names every key"] = None
+        else:
+            rule = problem["msg"].removeprefix("Value error, ")
+            rule = rule.replace("Input should", "must")
+            got = f"; got {problem['input']!r}" if "got " not in rule else ""
+            lines[f"{key}: {rule}{got}" if key else f"{rule}{got}"] = None
+    return list(lines)
+
+
+def _known_keys(sections: list[str]) -> str:
+    model: Any = Config
+    for section in sections:
+        model = model.model_fields[section].annotation
+    return ", ".join(model.model_fields)

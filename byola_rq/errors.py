@@ -1,0 +1,37 @@
+"""The exceptions a caller can catch."""
+
+
+class ByolaRQError(Exception):
+    """Base of every error that byola_rq raises on purpose.
+
+    `exit_code` is the status with which the command line leaves: 2 for wrong use or wrong input,
+    1 for a failure at work.
+    """
+
+    exit_code = 2
+
+
+class AudioError(ByolaRQError, ValueError):
+    """An audio file or waveform that cannot be used; the message starts with its path."""
+
+
+class ConfigError(ByolaRQError, ValueError):
+    """A configuration file or override that breaks a rule; the message names every wrong key."""
+
+
+class CorpusError(ByolaRQError, ValueError):
+    """A folder or manifest of clips that cannot be used; the message starts with its path."""
+
+
+class CheckpointError(ByolaRQError, ValueError):
+    """A checkpoint or model file that cannot be used; the message starts with its path."""
+
+
+class MissingPackageError(ByolaRQError, ImportError):
+    """An optional package that is not installed or does not import; the message says what to do."""
+
+
+class TrainingError(ByolaRQError, RuntimeError):
+    """Training cannot go on, for example because the loss is no longer finite."""
+
+    exit_code = 1

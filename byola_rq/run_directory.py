@@ -1,0 +1,110 @@
+"""A run's directory: opened, guarded against another configuration, exported."""
+
+from pathlib import Path
+from typing import Any
+
+from byola_rq.checkpoint import Checkpoint, load_newest_checkpoint
+from byola_rq.config import Config
+from byola_rq.embedder import Embedder
+from byola_rq.encoder import build_encoder
+from byola_rq.errors import CheckpointError
+from byola_rq.frontend import LogMelSpectrogram, Statistics
+
+# What may change between a run and its resumption; everything else would change its result.
+# `data.source` may move: the clips themselves are compared by name and length.
+FREE_KEYS = frozenset(
+    (
+        "run.dir",
+        "run.device",
+        "data.source",
+        "data.workers",
+        "train.max_steps",
+        "train.log_every",
+        "train.compile",
+        "checkpoint.every_steps",
+        "checkpoint.keep",
+    )
+)
+
+
+def open_run(config: Config) -> tuple[Checkpoint | None, list[str]]:
+    """Make `run.dir`, or find the checkpoint to go on from.
+
+    Returns:
+        The newest whole checkpoint (None for a run without one), and warnings.
+
+    Raises:
+        CheckpointError: If the directory belongs to something else, cannot be written, or holds a
+            run whose configuration differs in what makes its result.
+    """
+    run_dir = config.run.dir
+    config_path = run_dir / "config.yaml"
+    if run_dir.exists() and not run_dir.is_dir():
+        raise CheckpointError(f"{run_dir}: run.dir must be a directory; this is a file")
+    if run_dir.exists() and any(run_dir.iterdir()) and not config_path.exists():
+        raise CheckpointError(
+            f"{run_dir}: run.dir must be new, empty or a run; this holds other files"
+        )
+    checkpoint, warnings = load_newest_checkpoint(run_dir)
+    if checkpoint is not None:
+        _refuse_other_config(config, checkpoint)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        config_path.write_text(config.to_yaml(), encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(f"{run_dir}: run.dir cannot be written ({error})") from error
+    return checkpoint, warnings
+
+
+def export_run(run_dir: Path, path: Path) -> Path:
+    """Write the online encoder of a run's newest checkpoint as a model file.
+
+    Raises:
+        CheckpointError: If there is no whole checkpoint, or the file cannot be written.
+    """
+    checkpoint, _ = load_newest_checkpoint(run_dir)
+    if checkpoint is None:
+        raise CheckpointError(f"{run_dir}: no checkpoint in it (is it the run.dir of a run?)")
+    config = Config.model_validate(checkpoint.state["config"])
+    encoder = build_encoder(
+        config.encoder.name, dim=config.encoder.dim, n_mels=config.frontend.n_mels
+    )
+    prefix = "byol.encoder."
+    names = [name for name in checkpoint.model if name.startswith(prefix)]
+    encoder.load_state_dict({name.removeprefix(prefix): checkpoint.model[name] for name in names})
+    summary = {
+        "steps": checkpoint.state["step"],
+        "batch_size": config.train.batch_size,
+        "augmentations": config.views.augmentations,
+        "seed": config.run.seed,
+        "versions": checkpoint.state["versions"],
+    }
+    frontend = LogMelSpectrogram(**config.frontend.model_dump())
+    statistics = Statistics(**checkpoint.state["statistics"])
+    Embedder(encoder, frontend, statistics, summary).save(path)
+    return path
+
+
+def _refuse_other_config(config: Config, checkpoint: Checkpoint) -> None:
+    before = _flatten(checkpoint.state["config"])
+    now = _flatten(config.model_dump(mode="json"))
+    differences = [
+        f"{key} was {before.get(key)}, is {now.get(key)}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and key not in FREE_KEYS
+    ]
+    if differences:
+        raise CheckpointError(
+            f"{config.run.dir}: holds a run with another configuration "
+            f"({'; '.join(differences)}); choose another run.dir, or the values it had"
+        )
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,232 @@
+"""What synthetic sounds are made of: partials, noise, moving filters, rooms, microphones."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Waveform = NDArray[np.float32]
+
+SAMPLE_RATE = 16_000
+FRAME_HOP = 80  # samples between two frames of a moving filter: 5 ms
+_FRAME = 4 * FRAME_HOP
+_N_FFT = 8 * FRAME_HOP
+_LEAD = FRAME_HOP  # room before the frame for what a zero-phase response rings ahead
+FRAME_BINS = np.fft.rfftfreq(_N_FFT, 1 / SAMPLE_RATE)  # Hz
+_ALIAS_FADE_HZ = (7200.0, 7800.0)
+_END_FADE_SECONDS = 0.008
+_MAX_PEAK = 0.95
+
+
+def make_generator(*keys: int | str) -> np.random.Generator:
+    """A generator whose numbers are a function of `keys` alone, in any process."""
+    # Hashed because SeedSequence pads with zeros: [1] and [1, 0] would be the same seed.
+    text = repr([key if isinstance(key, str) else int(key) for key in keys])
+    digest = hashlib.sha256(text.encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "little"))
+
+
+def count_samples(seconds: float) -> int:
+    """The number of samples of `seconds` of sound, at least one."""
+    if not seconds > 0:
+        raise ValueError(f"seconds must be positive; got {seconds}")
+    return max(1, round(seconds * SAMPLE_RATE))
+
+
+def count_frames(num_samples: int) -> int:
+    """The number of frames a moving filter has for `num_samples`."""
+    return -(-num_samples // FRAME_HOP) + 1
+
+
+def add_partials(
+    frequency: Array, ratios: Sequence[float], levels: Sequence[float], fade: Array | None = None
+) -> Array:
+    """Sum sine partials that glide together; none passes the Nyquist frequency.
+
+    Args:
+        frequency: The fundamental, Hz, `(S,)`.
+        ratios: Each partial's frequency over the fundamental's, ascending.
+        levels: Each partial's amplitude.
+        fade: Factor in (0, 1] that every further partial carries once more, `(S,)`: a power law
+            in the partial's number costs one product instead of one power.
+    """
+    cycles = np.cumsum(frequency) / SAMPLE_RATE
+    lowest, highest = float(frequency.min()), float(frequency.max())
+    floored = None if fade is None else np.maximum(fade, 1e-6)  # 40 factors stay above denormals
+    weight = np.ones_like(cycles)
+    total = np.zeros_like(cycles)
+    start, stop = _ALIAS_FADE_HZ
+    for number, (ratio, level) in enumerate(zip(ratios, levels, strict=True)):
+        if lowest * ratio >= stop:
+            break
+        if floored is not None and number:
+            weight *= floored
+        turn = cycles * ratio
+        turn -= np.rint(turn)  # small angles, so that single precision is enough for the sine
+        partial = np.sin((2 * np.pi * turn).astype(np.float32)) * (level * weight)
+        if highest * ratio > start:
+            partial *= np.clip((stop - frequency * ratio) / (stop - start), 0, 1)
+        total += partial
+    return total
+
+
+def make_noise(num_samples: int, rng: np.random.Generator, exponent: float = 0.0) -> Array:
+    """Noise of unit power whose power falls as 1/f**exponent (0 white, 1 pink, 2 brown)."""
+    size = num_samples + num_samples % 2
+    spectrum = np.fft.rfft(rng.standard_normal(size))
+    bins = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
+    spectrum *= np.maximum(bins, 20.0) ** (-exponent / 2) * (bins > 0)
+    noise = np.fft.irfft(spectrum, size)[:num_samples]
+    scaled: Array = noise / max(float(noise.std()), 1e-12)
+    return scaled
+
+
+def make_wander(num_samples: int, rate_hz: float, rng: np.random.Generator) -> Array:
+    """A slow random curve of about unit variance that turns about `rate_hz` times a second."""
+    num_knots = int(num_samples / SAMPLE_RATE * rate_hz) + 3
+    knots = rng.standard_normal(num_knots) * 1.2
+    return np.interp(np.arange(num_samples) * rate_hz / SAMPLE_RATE, np.arange(num_knots), knots)
+
+
+def resonate(bins: Array, centre: Array | float, width: Array | float) -> Array:
+    """The response of one resonance (gain 1 at 0 Hz) at `bins`; shapes broadcast, all in Hz.
+
+    Its inverse is an antiresonance, so a pole and a zero at one place cancel.
+    """
+    square = np.square(centre)
+    response: Array = square / (square - bins * bins + 1j * bins * width)
+    return response
+
+
+def filter_frames(*parts: tuple[Array, Array]) -> Array:
+    """Sum signals, each under its own filter that changes from frame to frame.
+
+    Args:
+        parts: Pairs of a signal `(S,)` and its response `(T, len(FRAME_BINS))`, where
+            `T = count_frames(S)` and frame t is centred on sample `t * FRAME_HOP`.
+    """
+    num_samples = parts[0][0].shape[0]
+    num_frames = count_frames(num_samples)
+    # Hann windows a quarter apart sum to 2.
+    window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(_FRAME) / _FRAME)) / 2
+    padding = (_FRAME // 2, num_frames * FRAME_HOP + _FRAME // 2 - num_samples)
+    spectra: Any = 0.0
+    for signal, response in parts:
+        frames = np.lib.stride_tricks.sliding_window_view(np.pad(signal, padding), _FRAME)
+        held = np.zeros((num_frames, _N_FFT))
+        held[:, _LEAD : _LEAD + _FRAME] = frames[::FRAME_HOP][:num_frames] * window
+        spectra = spectra + np.fft.rfft(held) * response
+    blocks = np.fft.irfft(spectra, _N_FFT).reshape(num_frames, -1, FRAME_HOP)
+    total = np.zeros((num_frames + blocks.shape[1], FRAME_HOP))
+    for place in range(blocks.shape[1]):
+        total[place : place + num_frames] += blocks[:, place]
+    start = _LEAD + _FRAME // 2
+    return total.reshape(-1)[start : start + num_samples]
+
+
+def convolve(waveform: Array, impulse_response: Array) -> Array:
+    """`waveform` through `impulse_response`, cut to its own length."""
+    size = 1 << (waveform.shape[0] + impulse_response.shape[0] - 2).bit_length()
+    product = np.fft.rfft(waveform, size) * np.fft.rfft(impulse_response, size)
+    return np.fft.irfft(product, size)[: waveform.shape[0]]
+
+
+def color(waveform: Array, resonances: Sequence[tuple[float, float, float]]) -> Array:
+    """Fixed body resonances: `(centre Hz, width Hz, gain)` each add a bell to a flat response."""
+    num_samples = waveform.shape[0]
+    size = 1 << (num_samples + 1024).bit_length()
+    bins = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
+    response = np.full(bins.shape, 0.15, dtype=complex)
+    for centre, width, gain in resonances:
+        # A band pass: 1 at its centre, 0 at both ends.
+        response += gain * 1j * bins * width / (centre**2 - bins * bins + 1j * bins * width)
+    return np.fft.irfft(np.fft.rfft(waveform, size) * response, size)[:num_samples]
+
+
+@dataclass(frozen=True)
+class Room:
+    """A room as one place hears another in it."""
+
+    seed: int
+    decay_seconds: float  # until the sound has fallen by 60 dB
+    wetness: float  # amplitude of everything that is not the direct sound
+    damping: float  # how much sooner the treble dies
+
+
+def draw_room(seed: int) -> Room:
+    """Draw a room: anything from a padded booth to a stairwell."""
+    rng = make_generator("room", seed)
+    wetness = float(rng.uniform(0.05, 0.9))
+    decay_seconds = float(np.exp(rng.uniform(np.log(0.12), np.log(0.9))))
+    return Room(seed, decay_seconds, wetness, float(rng.uniform(0.5, 3.0)))
+
+
+def apply_room(waveform: Array, room: Room) -> Array:
+    """`waveform` with the room's early echoes and its decaying tail."""
+    rng = make_generator("echoes", room.seed)
+    num_samples = count_samples(min(room.decay_seconds, 1.0))
+    seconds = np.arange(num_samples) / SAMPLE_RATE
+    fall = 6.9 / room.decay_seconds
+    dull, bright = make_noise(num_samples, rng, 1.5), make_noise(num_samples, rng)
+    tail = dull * np.exp(-fall * seconds) + bright * np.exp(-fall * (1 + room.damping) * seconds)
+    tail[: SAMPLE_RATE // 200] = 0.0
+    echoes = np.zeros(num_samples)
+    delays = (rng.uniform(0.002, 0.04, 8) * SAMPLE_RATE).astype(int)
+    echoes[delays] = rng.uniform(-0.7, 0.7, 8)
+    response = tail / np.sqrt(np.sum(tail**2)) + 0.5 * echoes
+    response *= room.wetness
+    response[0] = 1.0
+    return convolve(waveform, response)
+
+
+@dataclass(frozen=True)
+class Microphone:
+    """A recording channel: where it begins and ends to hear, and how unevenly."""
+
+    low_hz: float
+    high_hz: float
+    ripple_db: tuple[float, ...]  # at places equally far apart in octaves, 60 Hz to 8 kHz
+
+
+def draw_microphone(seed: int, *, ripple_db: float = 4.0) -> Microphone:
+    """Draw a channel whose response strays by about `ripple_db`."""
+    rng = make_generator("microphone", seed)
+    low_hz, high_hz = rng.uniform(40, 200), rng.uniform(3800, 9000)
+    return Microphone(float(low_hz), float(high_hz), tuple(rng.normal(0, ripple_db, 7).tolist()))
+
+
+def apply_microphone(waveform: Array, microphone: Microphone) -> Array:
+    """`waveform` as the channel passes it on."""
+    size = 1 << (waveform.shape[0] + 512).bit_length()
+    bins = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
+    places = np.linspace(np.log(60), np.log(8000), len(microphone.ripple_db))
+    gain = 10 ** (np.interp(np.log(np.maximum(bins, 20)), places, microphone.ripple_db) / 20)
+    gain *= (bins / microphone.low_hz) ** 2 / (1 + (bins / microphone.low_hz) ** 2)
+    gain /= np.sqrt(1 + (bins / microphone.high_hz) ** 8)
+    return np.fft.irfft(np.fft.rfft(waveform, size) * gain, size)[: waveform.shape[0]]
+
+
+def finish(waveform: Array, level_db: float) -> Waveform:
+    """Bring a sound to a level: no offset, quiet ends, never clipped.
+
+    Args:
+        waveform: `(S,)`.
+        level_db: Root mean square, dB of full scale; less where peaks would pass 0.95.
+    """
+    num_samples = waveform.shape[0]
+    edge = min(int(_END_FADE_SECONDS * SAMPLE_RATE), num_samples // 2)
+    ramp = np.sin(np.linspace(0, np.pi / 2, edge, endpoint=False)) ** 2
+    centred = waveform - waveform.mean()
+    centred[:edge] *= ramp
+    centred[num_samples - edge :] *= ramp[::-1]
+    power = float(np.sqrt(np.mean(centred**2)))
+    scale = 10 ** (level_db / 20) / max(power, 1e-9)
+    peak = float(np.abs(centred).max())
+    finished: Waveform = (centred * min(scale, _MAX_PEAK / max(peak, 1e-9))).astype(np.float32)
+    return finished

@@ -1,0 +1,80 @@
+"""One log-mel batch -> two independently augmented views."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from byola_rq.augmentation import Augmentation
+from byola_rq.crop import RandomResizedCrop
+from byola_rq.fader import RandomLinearFader
+from byola_rq.mixup import Mixup
+from byola_rq.quantize import RandomizedQuantization
+from byola_rq.randomness import fold_in
+
+AUGMENTATIONS: Mapping[str, type[Augmentation[Any]]] = {
+    "mixup": Mixup,
+    "random_resized_crop": RandomResizedCrop,
+    "randomized_quantization": RandomizedQuantization,
+    "random_linear_fader": RandomLinearFader,
+}
+
+
+class Views(nn.Module):
+    """Augment each segment twice, each view by numbers of its own.
+
+    Args:
+        augmentations: Name (of `AUGMENTATIONS`) -> its options, in the order of use. `mixup`, where
+            used, comes first: its ring holds the inputs of the whole chain.
+        post_norm: Standardize both views together by their own mean and std over the 2B batch.
+
+    Raises:
+        ValueError: If a name is unknown or `mixup` stands behind another.
+
+    Source: Niizumi et al., BYOL for Audio (arXiv:2103.06695).
+    """
+
+    def __init__(self, augmentations: Mapping[str, Mapping[str, Any]], *, post_norm: bool) -> None:
+        super().__init__()
+        for name in augmentations:
+            if name not in AUGMENTATIONS:
+                known = ", ".join(AUGMENTATIONS)
+                raise ValueError(f"augmentations must be among {known}; got {name!r}")
+        if "mixup" in list(augmentations)[1:]:
+            raise ValueError(f"mixup must come first; got {', '.join(augmentations)}")
+        self.augmentations = nn.ModuleDict(
+            {name: AUGMENTATIONS[name](**options) for name, options in augmentations.items()}
+        )
+        self.post_norm = post_norm
+
+    def forward(self, log_mel: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Make two views of every segment.
+
+        Args:
+            log_mel: Standardized log-mel spectrograms, `(B, 1, F, T)`.
+            key: One key per segment, int64 `(B,)`.
+
+        Returns:
+            Both views, `(B, 1, F, T)` each.
+        """
+        view_1 = self._augment(log_mel, fold_in(key, 1))
+        view_2 = self._augment(log_mel, fold_in(key, 2))
+        for _, augmentation in self._chain():
+            augmentation.remember(log_mel)
+        if not self.post_norm:
+            return view_1, view_2
+        # Both together, so that a difference in level between two views is not normalized away.
+        std, mean = torch.std_mean(torch.stack((view_1, view_2)))
+        scale = 1 / std.clamp(min=torch.finfo(std.dtype).eps)
+        return (view_1 - mean) * scale, (view_2 - mean) * scale
+
+    def _augment(self, log_mel: Tensor, key: Tensor) -> Tensor:
+        view = log_mel
+        for name, augmentation in self._chain():
+            # draw and apply directly: forward's checks would wait for the device every step.
+            view = augmentation.apply(view, augmentation.draw(view, fold_in(key, name)))
+        return view
+
+    def _chain(self) -> Iterable[tuple[str, Augmentation[Any]]]:
+        return cast(Iterable[tuple[str, Augmentation[Any]]], self.augmentations.items())

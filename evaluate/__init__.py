@@ -1,0 +1,1 @@
+"""The proof: frozen embeddings -> linear probes -> csv; run from the checkout."""

@@ -1,0 +1,144 @@
+"""What is compared: a model file or a baseline, each turning log-mels into one embedding a clip."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from byola_rq.embedder import Embedder, load
+from byola_rq.errors import CheckpointError
+from byola_rq.frontend import LogMelSpectrogram, Statistics
+from evaluate.log_mels import LogMels
+
+BASELINES = ("logmel", "random")
+
+# Frames embedded together when no batch size is given: on a CPU larger batches are no faster, and
+# the first convolution of the encoders holds 16 KiB a frame, so 128 MiB.
+_FRAMES_PER_BATCH = 8192
+
+Features = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingModel:
+    """A frozen model as the evaluation sees it.
+
+    Attributes:
+        name: How it is called in the results.
+        encoder_name: Its architecture; empty where there is none.
+        weights_sha256: Of the weights; empty where there are none.
+        embedding_dim: Length `D` of an embedding.
+        frontend: Waveform to log-mel.
+        statistics: Of its pretraining corpus; None for a baseline, which has had none.
+        encoder: Standardized log-mel `(B, 1, F, T)` to embedding `(B, D)`.
+    """
+
+    name: str
+    encoder_name: str
+    weights_sha256: str
+    embedding_dim: int
+    frontend: LogMelSpectrogram
+    statistics: Statistics | None
+    encoder: Callable[[Tensor], Tensor]
+
+
+def load_model(path: Path, device: str) -> EmbeddingModel:
+    """Load a model file; it is named after the file, or its folder if it is `encoder.safetensors`.
+
+    Raises:
+        CheckpointError: If it is missing or no model file.
+    """
+    embedder = load(path, device)
+    has_telling_folder = path.stem == "encoder" and re.search(r"\w", path.parent.name)
+    return _from_embedder(
+        path.parent.name if has_telling_folder else path.stem, embedder, embedder.statistics
+    )
+
+
+def make_baseline(
+    name: str, *, encoder_name: str, dim: int, frontend: LogMelSpectrogram, seed: int, device: str
+) -> EmbeddingModel:
+    """Make `logmel` (mean and std of each band over time) or `random` (an untrained encoder).
+
+    Args:
+        name: One of `BASELINES`.
+        encoder_name: Architecture of `random`.
+        dim: Embedding size of `random`.
+        frontend: Of the model that the baseline is held against.
+        seed: Of the weights of `random`.
+        device: A torch device.
+    """
+    if name == "logmel":
+        frontend = frontend.to(device)
+        return EmbeddingModel(name, "", "", 2 * frontend.n_mels, frontend, None, describe_bands)
+    embedder = Embedder.untrained(encoder_name, dim, seed, frontend).to(device)
+    return _from_embedder(name, embedder, None)
+
+
+def describe_bands(log_mel: Tensor) -> Tensor:
+    """Mean and standard deviation of each mel band over time: `(B, 1, F, T)` -> `(B, 2 F)`."""
+    bands = log_mel.squeeze(1)
+    return torch.cat([bands.mean(dim=-1), bands.std(dim=-1, correction=0)], dim=-1)
+
+
+def default_batch_size(num_frames: int) -> int:
+    """Clips of `num_frames` to embed together."""
+    return max(1, min(256, _FRAMES_PER_BATCH // num_frames))
+
+
+@torch.no_grad()
+def embed(
+    model: EmbeddingModel,
+    log_mels: LogMels,
+    statistics: Statistics,
+    *,
+    batch_size: int,
+    on_progress: Callable[[int], None] = lambda count: None,
+) -> Features:
+    """Embed every clip of a task, each on its own whatever its batch.
+
+    Args:
+        model: A frozen model.
+        log_mels: Of the task, made with the model's frontend.
+        statistics: What the log-mels are standardized by.
+        batch_size: Clips at a time; changes speed and memory alone.
+        on_progress: Called with the number of clips just embedded.
+
+    Returns:
+        Embeddings `(N, D)` in the order of the task's clips.
+
+    Raises:
+        CheckpointError: If an embedding is not finite.
+    """
+    clips = log_mels.task.clips
+    embeddings = np.empty((len(clips), model.embedding_dim), dtype=np.float32)
+    done = 0
+    for log_mel in log_mels.batches(range(len(clips)), batch_size):
+        embedding = model.encoder(statistics.standardize(log_mel)).float().cpu().numpy()
+        is_finite = np.isfinite(embedding).all(axis=1)
+        if not is_finite.all():
+            path = clips[done + int(np.argmin(is_finite))].path
+            raise CheckpointError(f"{model.name}: embeddings must be finite; got NaN or inf: {path}")
+        embeddings[done : done + len(embedding)] = embedding
+        done += len(embedding)
+        on_progress(len(embedding))
+    return embeddings
+
+
+def _from_embedder(
+    name: str, embedder: Embedder, statistics: Statistics | None
+) -> EmbeddingModel:
+    return EmbeddingModel(
+        name=name,
+        encoder_name=embedder.encoder_name,
+        weights_sha256=embedder.weights_sha256,
+        embedding_dim=embedder.embedding_dim,
+        frontend=embedder.frontend,
+        statistics=statistics,
+        encoder=embedder.encoder,
+    )
