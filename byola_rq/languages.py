@@ -117,7 +117,7 @@ LANGUAGES: dict[str, Language] = {
         "a a e E i i o O u", "b d f g k l m n p rr s t v t+S d+Z t+s s+p s+t k+w L J t+t l+l",
         "n l 4 s", 0.94, 0.12, "penultimate", 1.75, 0.0, 1.1, 0.0, 4.5, -3),
     "ru": Language(
-        "a a e o u i 1 j+a", "b d g k l m n p rr s t v z S Z x t+S t+s v+s s+t p+rr n+j t+j l+j d+j",
+        "a a e o u i 1 j+a", "b d g k l m n p rr s t v z S Z x t+S t+s v+s s+t p+rr n+j t+j l+j",
         "j n t s m k x S s+t", 0.93, 0.4, "any", 1.5, 0.7, 1.02, 0.01, 3.5, -4),
 }  # fmt: skip
 
@@ -181,9 +181,10 @@ def _invent_word(language: Language, height: float, rng: np.random.Generator) ->
         is_accented = syllable == accented
         level = 1.0 if is_accented else 0.75
         semitones = height + is_accented * language.accent + rng.normal(0, 0.5)
-        for part, length in _invent_syllable(language, is_accented, rng):
+        for part, stretch in _invent_syllable(language, is_accented, rng):
             sounds = part.split("+")
-            length /= language.tempo * (1 + 0.5 * (len(sounds) > 1))  # clusters are said faster
+            # Clusters are said faster.
+            length = stretch / (language.tempo * (1 + 0.5 * (len(sounds) > 1)))
             for symbol in sounds:
                 seconds = PHONES[symbol].seconds * length * rng.uniform(0.85, 1.2)
                 segments.append(Segment(symbol, float(seconds), float(semitones), level))

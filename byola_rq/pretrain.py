@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from byola_rq.allocator import keep_freed_memory
 from byola_rq.checkpoint import save_checkpoint
 from byola_rq.config import Config
 from byola_rq.corpus import (
@@ -56,6 +57,8 @@ def pretrain(config: Config) -> Path:
     """
     device = choose_device(config.run.device)
     precision = choose_precision(config.run.precision, device)
+    if device.type == "cpu":
+        keep_freed_memory()
     clips = _measure_corpus(config)
     num_steps = count_steps(config, len(clips))
     checkpoint, warnings = open_run(config)

@@ -1,10 +1,9 @@
-"""What synthetic sounds are made of: partials, noise, moving filters, rooms, microphones."""
+"""What synthetic sounds are made of: partials, noise, gates, fixed and moving filters."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,11 @@ def make_generator(*keys: int | str) -> np.random.Generator:
     text = repr([key if isinstance(key, str) else int(key) for key in keys])
     digest = hashlib.sha256(text.encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "little"))
+
+
+def make_seed(*keys: int | str) -> int:
+    """A seed that is a function of `keys` alone, for what takes one."""
+    return int(make_generator(*keys).integers(2**31))
 
 
 def count_samples(seconds: float) -> int:
@@ -94,6 +98,46 @@ def make_wander(num_samples: int, rate_hz: float, rng: np.random.Generator) -> A
     return np.interp(np.arange(num_samples) * rate_hz / SAMPLE_RATE, np.arange(num_knots), knots)
 
 
+def make_clicks(starts: Array, strengths: Array, num_samples: int) -> Array:
+    """Single samples of some strength at some places; those past the end are left out."""
+    clicks = np.zeros(num_samples)
+    inside = starts < num_samples
+    np.add.at(clicks, starts[inside], strengths[inside])
+    return clicks
+
+
+def make_gate(
+    num_samples: int,
+    rng: np.random.Generator,
+    on_seconds: tuple[float, float],
+    off_seconds: tuple[float, float],
+) -> Array:
+    """An on-off curve, 0 to 1, with random stretches and 20 ms edges, on for some of the time."""
+    times = [float(rng.uniform(0, 0.3))]
+    while times[-1] * SAMPLE_RATE < num_samples:
+        times.append(times[-1] + float(rng.uniform(*on_seconds)))
+        times.append(times[-1] + float(rng.uniform(*off_seconds)))
+    points = np.add.outer(times, [-0.01, 0.01]).reshape(-1) * SAMPLE_RATE
+    values = np.tile([0.0, 1.0, 1.0, 0.0], len(times))[: len(points)]
+    return np.interp(np.arange(num_samples), points, values)
+
+
+def draw_levels(
+    rng: np.random.Generator, count: int, *, tilt: float, ripple_db: float = 4.0
+) -> list[float]:
+    """Levels of `count` partials that fall as 1 / number**tilt, unevenly."""
+    levels = np.arange(1, count + 1) ** -tilt * 10 ** (rng.normal(0, ripple_db, count) / 20)
+    return [float(level) for level in levels]
+
+
+def draw_resonances(
+    rng: np.random.Generator, low_hz: float, high_hz: float, count: int = 4
+) -> list[tuple[float, float, float]]:
+    """Resonances of some body between two frequencies: Hz, width, gain."""
+    places = np.exp(rng.uniform(np.log(low_hz), np.log(high_hz), count))
+    return [(float(f), float(f * rng.uniform(0.05, 0.3)), float(rng.uniform(1, 4))) for f in places]
+
+
 def resonate(bins: Array, centre: Array | float, width: Array | float) -> Array:
     """The response of one resonance (gain 1 at 0 Hz) at `bins`; shapes broadcast, all in Hz.
 
@@ -147,69 +191,6 @@ def color(waveform: Array, resonances: Sequence[tuple[float, float, float]]) -> 
         # A band pass: 1 at its centre, 0 at both ends.
         response += gain * 1j * bins * width / (centre**2 - bins * bins + 1j * bins * width)
     return np.fft.irfft(np.fft.rfft(waveform, size) * response, size)[:num_samples]
-
-
-@dataclass(frozen=True)
-class Room:
-    """A room as one place hears another in it."""
-
-    seed: int
-    decay_seconds: float  # until the sound has fallen by 60 dB
-    wetness: float  # amplitude of everything that is not the direct sound
-    damping: float  # how much sooner the treble dies
-
-
-def draw_room(seed: int) -> Room:
-    """Draw a room: anything from a padded booth to a stairwell."""
-    rng = make_generator("room", seed)
-    wetness = float(rng.uniform(0.05, 0.9))
-    decay_seconds = float(np.exp(rng.uniform(np.log(0.12), np.log(0.9))))
-    return Room(seed, decay_seconds, wetness, float(rng.uniform(0.5, 3.0)))
-
-
-def apply_room(waveform: Array, room: Room) -> Array:
-    """`waveform` with the room's early echoes and its decaying tail."""
-    rng = make_generator("echoes", room.seed)
-    num_samples = count_samples(min(room.decay_seconds, 1.0))
-    seconds = np.arange(num_samples) / SAMPLE_RATE
-    fall = 6.9 / room.decay_seconds
-    dull, bright = make_noise(num_samples, rng, 1.5), make_noise(num_samples, rng)
-    tail = dull * np.exp(-fall * seconds) + bright * np.exp(-fall * (1 + room.damping) * seconds)
-    tail[: SAMPLE_RATE // 200] = 0.0
-    echoes = np.zeros(num_samples)
-    delays = (rng.uniform(0.002, 0.04, 8) * SAMPLE_RATE).astype(int)
-    echoes[delays] = rng.uniform(-0.7, 0.7, 8)
-    response = tail / np.sqrt(np.sum(tail**2)) + 0.5 * echoes
-    response *= room.wetness
-    response[0] = 1.0
-    return convolve(waveform, response)
-
-
-@dataclass(frozen=True)
-class Microphone:
-    """A recording channel: where it begins and ends to hear, and how unevenly."""
-
-    low_hz: float
-    high_hz: float
-    ripple_db: tuple[float, ...]  # at places equally far apart in octaves, 60 Hz to 8 kHz
-
-
-def draw_microphone(seed: int, *, ripple_db: float = 4.0) -> Microphone:
-    """Draw a channel whose response strays by about `ripple_db`."""
-    rng = make_generator("microphone", seed)
-    low_hz, high_hz = rng.uniform(40, 200), rng.uniform(3800, 9000)
-    return Microphone(float(low_hz), float(high_hz), tuple(rng.normal(0, ripple_db, 7).tolist()))
-
-
-def apply_microphone(waveform: Array, microphone: Microphone) -> Array:
-    """`waveform` as the channel passes it on."""
-    size = 1 << (waveform.shape[0] + 512).bit_length()
-    bins = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
-    places = np.linspace(np.log(60), np.log(8000), len(microphone.ripple_db))
-    gain = 10 ** (np.interp(np.log(np.maximum(bins, 20)), places, microphone.ripple_db) / 20)
-    gain *= (bins / microphone.low_hz) ** 2 / (1 + (bins / microphone.low_hz) ** 2)
-    gain /= np.sqrt(1 + (bins / microphone.high_hz) ** 8)
-    return np.fft.irfft(np.fft.rfft(waveform, size) * gain, size)[: waveform.shape[0]]
 
 
 def finish(waveform: Array, level_db: float) -> Waveform:

@@ -189,8 +189,9 @@ def say_word(
     rng = make_generator("word", word, seed)
     num_samples = count_samples(seconds)
     segments = spell_word(word, rng=rng)
+    segments = [Segment("", 0.03), *segments, Segment("", 0.06)]
     spoken = sum(segment.seconds for segment in segments) / speaker.tempo + 0.1
-    squeeze = min(1.0, 0.9 * seconds / spoken)  # a slow talker's "marvin" must fit, too
+    squeeze = min(1.0, 0.95 * seconds / spoken)  # a slow talker's "marvin" must fit, too
     segments = [segment._replace(seconds=segment.seconds * squeeze) for segment in segments]
     waveform = speak(segments, speaker, seed=int(rng.integers(2**31)), aspiration=aspiration)
     waveform = waveform[:num_samples]

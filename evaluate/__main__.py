@@ -17,21 +17,29 @@ if TYPE_CHECKING:
 
 
 class Baseline(StrEnum):
+    """A model that has learned nothing."""
+
     logmel = "logmel"
     random = "random"
 
 
 class Probe(StrEnum):
+    """What is fitted on the embeddings."""
+
     logistic = "logistic"
     adam = "adam"
 
 
 class Norm(StrEnum):
+    """Whose mean and std standardize the log-mels."""
+
     task = "task"
     checkpoint = "checkpoint"
 
 
 class Device(StrEnum):
+    """Where embeddings are computed."""
+
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
@@ -41,7 +49,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 
 @app.command()
-def main(
+def main(  # noqa: PLR0917  # typer reads the options from the signature
     models: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -60,7 +68,7 @@ def main(
     ] = None,
     probe: Annotated[
         list[Probe] | None,
-        typer.Option(help="What is fitted on the embeddings; repeat for both.  [default: logistic]"),
+        typer.Option(help="Fitted on the embeddings; repeat for both.  [default: logistic]"),
     ] = None,
     unit_seconds: Annotated[
         float | None,
@@ -79,7 +87,7 @@ def main(
     ] = 0,
     device: Annotated[Device, typer.Option(help="Where embeddings are computed.")] = Device.auto,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Decoding threads.  [default: one per core, at most 8]")
+        int | None, typer.Option(min=1, help="Decoding threads.  [default: a core each, at most 8]")
     ] = None,
     batch_size: Annotated[
         int | None,
@@ -87,7 +95,7 @@ def main(
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Measure how much frozen embeddings know of a labelled set: one linear probe on each.
+    r"""Measure how much frozen embeddings know of a labelled set: one linear probe on each.
 
     The csv names its clips relative to its own folder, one a row, in the columns file_name, label,
     and split (train, valid, test) or fold (leave one out). Where no validation clips are given, a
@@ -108,7 +116,6 @@ def main(
     (nsynth, us8k, vc1, voxforge, spcv2_12, spcv2) fills that column.
     """
     with _one_line_errors(debug):
-        from evaluate.console import Narrator
         from evaluate.runner import Settings, evaluate
         from evaluate.tasks import check_names, read_labelled_csv
 
@@ -126,7 +133,7 @@ def main(
             raise _usage_error("--norm checkpoint needs a model file; a baseline has no statistics")
         tasks = [read_labelled_csv(path, unit_seconds) for path in task or []]
         check_names(tasks)
-        evaluate(compared, tasks, settings, out, Narrator())
+        evaluate(compared, tasks, settings, out)
 
 
 @contextmanager

@@ -48,9 +48,9 @@ class AdamProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
 
     def fit(
         self,
-        X: npt.ArrayLike,
+        X: npt.ArrayLike,  # noqa: N803  # the names scikit-learn gives them
         y: npt.ArrayLike,
-        X_valid: npt.ArrayLike,
+        X_valid: npt.ArrayLike,  # noqa: N803
         y_valid: npt.ArrayLike,
     ) -> Self:
         """Train on `X (N, D)`, `y (N,)`; stop and choose the epoch on the validation pair.
@@ -76,7 +76,7 @@ class AdamProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         for epoch in range(1, self.max_epochs + 1):
             self.num_epochs_ = epoch
             order = torch.randperm(len(features), generator=generator).to(self.device)
-            for batch in order.split(self.batch_size):
+            for batch in torch.split(order, self.batch_size):
                 loss = nn.functional.cross_entropy(layer(features[batch]), labels[batch])
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
@@ -91,7 +91,7 @@ class AdamProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         self.layer_ = layer
         return self
 
-    def predict(self, X: npt.ArrayLike) -> npt.NDArray[np.generic]:
+    def predict(self, X: npt.ArrayLike) -> npt.NDArray[np.generic]:  # noqa: N803
         """The label of every row of `X (N, D)`, `(N,)`."""
         check_is_fitted(self)
         indices = _predict(self.layer_, self._to_device(X)).cpu().numpy()
@@ -103,8 +103,8 @@ class AdamProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
 
 
 def _make_layer(num_features: int, num_classes: int, generator: torch.Generator) -> nn.Linear:
-    """torch's own initialization of a linear layer, drawn from `generator`."""
-    layer = nn.utils.skip_init(nn.Linear, num_features, num_classes)
+    """A linear layer with torch's usual initialization, drawn from `generator`."""
+    layer = nn.Linear(num_features, num_classes, device="meta").to_empty(device="cpu")
     bound = num_features**-0.5
     with torch.no_grad():
         layer.weight.uniform_(-bound, bound, generator=generator)

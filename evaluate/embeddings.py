@@ -98,7 +98,7 @@ def embed(
     statistics: Statistics,
     *,
     batch_size: int,
-    on_progress: Callable[[int], None] = lambda count: None,
+    on_progress: Callable[[int], None] = lambda _count: None,
 ) -> Features:
     """Embed every clip of a task, each on its own whatever its batch.
 
@@ -123,16 +123,14 @@ def embed(
         is_finite = np.isfinite(embedding).all(axis=1)
         if not is_finite.all():
             path = clips[done + int(np.argmin(is_finite))].path
-            raise CheckpointError(f"{model.name}: embeddings must be finite; got NaN or inf: {path}")
+            raise CheckpointError(f"{model.name}: embeddings must be finite; {path} has none")
         embeddings[done : done + len(embedding)] = embedding
         done += len(embedding)
         on_progress(len(embedding))
     return embeddings
 
 
-def _from_embedder(
-    name: str, embedder: Embedder, statistics: Statistics | None
-) -> EmbeddingModel:
+def _from_embedder(name: str, embedder: Embedder, statistics: Statistics | None) -> EmbeddingModel:
     return EmbeddingModel(
         name=name,
         encoder_name=embedder.encoder_name,

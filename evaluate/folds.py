@@ -36,6 +36,7 @@ def make_folds(task: Task, seed: int) -> tuple[Fold, ...]:
     class is drawn for it, at least one where the class has two. Training never loses a class.
 
     Args:
+        task: Clips with the part of each.
         seed: Of the validation draw; the same for every probe, so all probes see the same clips.
 
     Raises:

@@ -38,7 +38,7 @@ class LogMels:
         *,
         device: str,
         num_workers: int,
-        on_progress: Callable[[int], None] = lambda count: None,
+        on_progress: Callable[[int], None] = lambda _count: None,
         max_bytes_kept: int = MAX_BYTES_KEPT,
     ) -> None:
         self.task = task

@@ -81,7 +81,8 @@ def summarize(out: Path) -> Summary:
     for row in results:
         groups[(row.model, row.weights_sha256, row.probe, row.norm)].append(row)
     labels = _label_models([rows[-1] for rows in groups.values()])
-    measured, notes = [], []
+    measured: list[SummaryRow] = []
+    notes: list[str] = []
     for label, rows in zip(labels, groups.values(), strict=True):
         scores = {}
         for task in tasks:
@@ -93,7 +94,7 @@ def summarize(out: Path) -> Summary:
 
 
 def write_summary(out: Path, summary: Summary) -> None:
-    """Replace summary.csv: model, probe, source, the paper's tasks, mean, other tasks, intervals."""
+    """Replace summary.csv; its columns: whose score, the paper's tasks, mean, other tasks, ends."""
     others = [task for task in summary.tasks if task not in PAPER_TASKS]
     columns = [*PAPER_TASKS, "mean", *others]
     bounds = [f"{task}_{end}" for task in summary.tasks for end in ("low", "high")]
@@ -127,9 +128,7 @@ def newest_rows(rows: Sequence[ResultRow]) -> list[ResultRow]:
         folds[row.run_id].add(row.fold)
         last_run[row.seed] = row.run_id
     return [
-        row
-        for row in rows
-        if row.run_id == last_run[row.seed] and state(row) == state(rows[-1])
+        row for row in rows if row.run_id == last_run[row.seed] and state(row) == state(rows[-1])
     ]
 
 
@@ -180,7 +179,7 @@ def _label_models(rows: Sequence[ResultRow]) -> list[str]:
     labels = []
     for row in rows:
         namesakes = [r for r in rows if (r.model, r.probe) == (row.model, row.probe)]
-        traits = {
+        traits: dict[str, set[int] | set[str]] = {
             f"{row.embedding_dim}-d": {r.embedding_dim for r in namesakes},
             row.weights_sha256[:8]: {r.weights_sha256 for r in namesakes},
             f"norm {row.norm}": {r.norm for r in namesakes},

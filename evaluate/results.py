@@ -94,9 +94,7 @@ def open_folder(out: Path) -> None:
     read_results(out)
 
 
-def append_run(
-    out: Path, rows: Sequence[ResultRow], predictions: Sequence[PredictionRow]
-) -> None:
+def append_run(out: Path, rows: Sequence[ResultRow], predictions: Sequence[PredictionRow]) -> None:
     """Write a run's predictions, then append its rows to results.csv.
 
     In this order a row never lacks its predictions.

@@ -2,8 +2,9 @@
 
 import json
 import secrets
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -13,13 +14,14 @@ import numpy as np
 import torch
 
 from byola_rq.frontend import Statistics
-from evaluate.console import Narrator
-from evaluate.embeddings import EmbeddingModel, Features, default_batch_size, embed
+from byola_rq.progress import ProgressBar
+from evaluate.embeddings import EmbeddingModel, default_batch_size, embed
 from evaluate.folds import Fold, class_indices, make_folds
 from evaluate.log_mels import LogMels
 from evaluate.probe import PROBES, FittedProbe, Labels, Part
 from evaluate.report import summarize, write_summary
 from evaluate.results import PredictionRow, ResultRow, append_run, open_folder
+from evaluate.table import print_table
 from evaluate.tasks import Task
 
 
@@ -52,7 +54,6 @@ def evaluate(
     tasks: Sequence[Task],
     settings: Settings,
     out: Path,
-    narrator: Narrator,
 ) -> None:
     """Evaluate every model on every task; results.csv grows with each, the summary with each task.
 
@@ -63,34 +64,37 @@ def evaluate(
     folds_of = [make_folds(task, settings.seed) for task in tasks]
     open_folder(out)
     for task, folds in zip(tasks, folds_of, strict=True):
-        _introduce(task, folds, narrator)
+        _introduce(task, folds)
         log_mels = None
         for model in models:
             if log_mels is None or log_mels.frontend.options != model.frontend.options:
-                log_mels = decode(task, model, settings, narrator)
-            outcomes = list(evaluate_model(model, log_mels, folds, settings, narrator))
+                log_mels = decode(task, model, settings)
+            outcomes = evaluate_model(model, log_mels, folds, settings)
             for probe in settings.probes:
                 of_probe = [outcome for outcome in outcomes if outcome.probe == probe]
                 rows = make_rows(task, model, of_probe, settings)
-                append_run(out, rows, make_predictions(task, of_probe, rows[0].run_id))
+                append_run(out, rows, make_predictions(task, of_probe))
                 score = np.mean([row.score for row in rows])
-                narrator.say(f"{task.name}: {model.name}, {probe}: {score:.1f} %")
-        write_summary(out, summarize(out))
-    narrator.show(summarize(out))
+                print(f"{task.name}: {model.name}, {probe}: {score:.1f} %", flush=True)
+        summary = summarize(out)
+        write_summary(out, summary)
+    for note in summary.notes:
+        print(f"warning: {note}", file=sys.stderr)
+    print_table(summary)
 
 
-def decode(task: Task, model: EmbeddingModel, settings: Settings, narrator: Narrator) -> LogMels:
+def decode(task: Task, model: EmbeddingModel, settings: Settings) -> LogMels:
     """The task's log-mels as the model's frontend makes them."""
-    with narrator.bar(f"{task.name}: decoding", len(task.clips)) as advance:
+    with ProgressBar(f"{task.name}: decoding", len(task.clips)) as bar:
         log_mels = LogMels(
             task,
             model.frontend,
             device=settings.device,
             num_workers=settings.num_workers,
-            on_progress=advance,
+            on_progress=bar.advance,
         )
     if not log_mels.is_kept:
-        narrator.say(f"{task.name}: too large for memory, every pass decodes the clips anew")
+        print(f"{task.name}: too large to keep, every pass decodes the clips anew", flush=True)
     return log_mels
 
 
@@ -99,8 +103,7 @@ def evaluate_model(
     log_mels: LogMels,
     folds: Sequence[Fold],
     settings: Settings,
-    narrator: Narrator,
-) -> Iterator[Outcome]:
+) -> list[Outcome]:
     """Each fold: standardize by its training clips, embed, fit every probe, predict the test clips.
 
     Nothing fitted here sees a test clip: not the statistics, the scaler, C or the best epoch.
@@ -108,23 +111,27 @@ def evaluate_model(
     task = log_mels.task
     labels = class_indices(task)
     batch_size = settings.batch_size or default_batch_size(log_mels.num_frames)
+    passes = 1 if _norm_of(model, settings) == "checkpoint" else len(folds)
+    outcomes = []
     last_statistics, features, seconds = None, np.empty((0, 0), dtype=np.float32), 0.0
-    for fold in folds:
-        statistics = _choose_statistics(model, log_mels, fold, settings, batch_size)
-        if statistics != last_statistics:  # a checkpoint's are the same for all folds
-            start = time.perf_counter()
-            with narrator.bar(_where(task, model, fold), len(task.clips)) as advance:
+    with ProgressBar(f"{task.name}: {model.name}", passes * len(task.clips)) as bar:
+        for fold in folds:
+            statistics = _choose_statistics(model, log_mels, fold, settings, batch_size)
+            if statistics != last_statistics:  # a checkpoint's are the same for all folds
+                start = time.perf_counter()
                 features = embed(
-                    model, log_mels, statistics, batch_size=batch_size, on_progress=advance
+                    model, log_mels, statistics, batch_size=batch_size, on_progress=bar.advance
                 )
-            last_statistics, seconds = statistics, time.perf_counter() - start
-        train, valid = (Part(features[p], labels[p]) for p in (fold.train, fold.valid))
-        for probe in settings.probes:
-            for fitted in PROBES[probe](train, valid, seed=settings.seed, device=settings.device):
-                for warning in fitted.warnings:
-                    narrator.warn(f"{_where(task, model, fold)}: {warning}")
-                predictions = fitted.predict(features[fold.test])
-                yield Outcome(fold, probe, fitted, statistics, seconds, predictions)
+                last_statistics, seconds = statistics, time.perf_counter() - start
+            train, valid = (Part(features[p], labels[p]) for p in (fold.train, fold.valid))
+            for probe in settings.probes:
+                fit = PROBES[probe]
+                for fitted in fit(train, valid, seed=settings.seed, device=settings.device):
+                    for warning in fitted.warnings:
+                        bar.say(f"warning: {_where(task, model, fold)}: {warning}")
+                    predictions = fitted.predict(features[fold.test])
+                    outcomes.append(Outcome(fold, probe, fitted, statistics, seconds, predictions))
+    return outcomes
 
 
 def make_rows(
@@ -167,9 +174,7 @@ def make_rows(
     ]
 
 
-def make_predictions(
-    task: Task, outcomes: Sequence[Outcome], run_id: str
-) -> list[PredictionRow]:
+def make_predictions(task: Task, outcomes: Sequence[Outcome]) -> list[PredictionRow]:
     """The run's prediction for every test clip."""
     classes = task.classes
     return [
@@ -197,14 +202,14 @@ def _norm_of(model: EmbeddingModel, settings: Settings) -> str:
     return settings.norm if model.statistics is not None else "task"
 
 
-def _introduce(task: Task, folds: Sequence[Fold], narrator: Narrator) -> None:
+def _introduce(task: Task, folds: Sequence[Fold]) -> None:
     if task.has_folds:
         division = f"{len(folds)} folds"
     else:
         sizes = (len(folds[0].train), len(folds[0].valid), len(folds[0].test))
         division = "{} train / {} valid / {} test".format(*sizes)
     facts = [f"{len(task.clips)} clips, {len(task.classes)} classes", division, *task.notes]
-    narrator.say(f"{task.name}: {'; '.join(facts)}")
+    print(f"{task.name}: {'; '.join(facts)}", flush=True)
 
 
 def _where(task: Task, model: EmbeddingModel, fold: Fold) -> str:

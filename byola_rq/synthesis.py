@@ -1,0 +1,251 @@
+"""The built-in sound world: a seeded clip of any kind, an unlabelled corpus, labelled tasks."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from byola_rq.instruments import FAMILIES, draw_instrument, play_note, play_phrase
+from byola_rq.languages import LANGUAGES, WORDS
+from byola_rq.recording import BACKGROUNDS, draw_scene, make_background, record
+from byola_rq.signals import SAMPLE_RATE, Waveform, count_samples, finish, make_generator, make_seed
+from byola_rq.soundscapes import EVENTS, make_event
+from byola_rq.voices import draw_speaker, say_sentences, say_word
+
+# What a corpus is made of: a kind is drawn by its group's share, then evenly within the group.
+_GROUPS: dict[str, tuple[float, tuple[str, ...]]] = {
+    "voice": (0.3, tuple(LANGUAGES)),
+    "word": (0.1, tuple(WORDS)),
+    "note": (0.12, tuple(FAMILIES)),
+    "phrase": (0.13, tuple(FAMILIES)),
+    "event": (0.2, tuple(EVENTS)),
+    "background": (0.03, BACKGROUNDS),
+    "mixture": (0.12, ("voice", "music", "street")),
+}
+KINDS: tuple[str, ...] = tuple(
+    f"{group}-{name}" for group, (_, names) in _GROUPS.items() for name in names
+)
+
+
+def make_clip(kind: str, *, seed: int, seconds: float) -> Waveform:
+    """A clip of one of KINDS, recorded somewhere.
+
+    Args:
+        kind: One of KINDS, such as `voice-fr`, `note-brass`, `event-siren`, `mixture-street`.
+        seed: Of everything else: the speaker or instrument, what is said or played, the room.
+        seconds: Length of the clip.
+
+    Returns:
+        `(S,)` float32 at 16 kHz in [-1, 1].
+
+    Raises:
+        ValueError: If `kind` is unknown or `seconds` not positive.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
+    group, name = kind.split("-")
+    if group == "background":
+        return make_background(name, seed=seed, seconds=seconds)
+    scene_seed, moment_seed = make_seed("clip", kind, seed, 0), make_seed("clip", kind, seed, 1)
+    waveform = _make_dry(group, name, seed=seed, seconds=seconds)
+    return record(waveform, draw_scene(scene_seed), seed=moment_seed)
+
+
+def _make_dry(group: str, name: str, *, seed: int, seconds: float) -> Waveform:
+    rng = make_generator("dry", group, name, seed)
+    source_seed, moment_seed = (int(number) for number in rng.integers(2**31, size=2))
+    if group == "mixture":
+        return _mix(name, seed=seed, seconds=seconds, rng=rng)
+    if group == "event":
+        return make_event(name, seed=source_seed, seconds=seconds)
+    if group == "voice":
+        return say_sentences(name, draw_speaker(source_seed), seed=moment_seed, seconds=seconds)
+    if group == "word":
+        return say_word(name, draw_speaker(source_seed), seed=moment_seed, seconds=seconds)
+    instrument = draw_instrument(name, source_seed)
+    if group == "phrase":
+        return play_phrase(instrument, seed=moment_seed, seconds=seconds)
+    pitch, velocity = int(rng.choice(instrument.pitches)), int(rng.integers(25, 128))
+    return play_note(instrument, pitch=pitch, velocity=velocity, seconds=seconds, seed=moment_seed)
+
+
+def _mix(name: str, *, seed: int, seconds: float, rng: np.random.Generator) -> Waveform:
+    """Two sounds at once, the first the louder by 0 to 12 dB."""
+    pairs = {"voice": ("voice", "phrase"), "music": ("phrase", "phrase"), "street": ("event",) * 2}
+    total = np.zeros(count_samples(seconds))
+    for place, group in enumerate(pairs[name]):
+        part = _make_dry(
+            group, str(rng.choice(_GROUPS[group][1])), seed=make_seed(seed, place), seconds=seconds
+        )
+        total += part * 10 ** (-place * rng.uniform(0, 12) / 20)
+    return finish(total, -22.0)
+
+
+def write_corpus(
+    folder: Path,
+    *,
+    num_clips: int,
+    seed: int,
+    seconds: tuple[float, float] = (2.0, 6.0),
+    on_clip: Callable[[int], None] | None = None,
+) -> list[Path]:
+    """Fill a folder with unlabelled clips of mixed kinds, 16-bit wav.
+
+    Args:
+        folder: Made if missing.
+        num_clips: How many clips; the first n of a longer corpus are those of a shorter one.
+        seed: Of the whole corpus.
+        seconds: Shortest and longest clip.
+        on_clip: Called with the number of clips written so far.
+
+    Returns:
+        The files, `00000_voice-fr.wav` and so on.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    shares = [share for share, _ in _GROUPS.values()]
+    paths = []
+    for number in range(num_clips):
+        rng = make_generator("corpus", seed, number)
+        group = str(rng.choice(list(_GROUPS), p=shares))
+        kind = f"{group}-{rng.choice(_GROUPS[group][1])}"
+        length = float(rng.uniform(*seconds))
+        path = folder / f"{number:05d}_{kind}.wav"
+        write_wav(path, make_clip(kind, seed=int(rng.integers(2**31)), seconds=length))
+        paths.append(path)
+        if on_clip is not None:
+            on_clip(number + 1)
+    return paths
+
+
+def write_wav(path: Path, waveform: Waveform) -> None:
+    """Write mono 16-bit wav at 16 kHz."""
+    import soundfile
+
+    soundfile.write(path, waveform, SAMPLE_RATE, subtype="PCM_16")
+
+
+class _Example(NamedTuple):
+    name: str
+    label: str
+    part: str  # its split or fold
+    waveform: Waveform
+
+
+_WORD_LABELS = ("five", "four", "go", "left", "nine", "no", "seven", "yes")
+_EVENT_LABELS = (
+    "air_conditioner", "car_horn", "children_playing", "drilling", "engine_idling", "jackhammer",
+    "siren", "street_music",
+)  # fmt: skip
+_FAMILY_LABELS = ("brass", "flute", "guitar", "keyboard", "organ", "reed", "string", "vocal")
+_NUM_SPEAKERS = 8
+_NUM_FOLDS = 3
+
+
+def _parts(clips_per_class: int) -> Iterator[tuple[str, int]]:
+    """Split and number of each clip of a class: for 8 to train on, 2 to choose and 4 to test."""
+    counts = {
+        "train": clips_per_class,
+        "valid": max(1, clips_per_class // 4),
+        "test": max(1, clips_per_class // 2),
+    }
+    for split, count in counts.items():
+        for number in range(count):
+            yield split, number
+
+
+def _make_words(seed: int, clips_per_class: int) -> Iterator[_Example]:
+    """Spoken words; nobody speaks in two splits."""
+    for label in _WORD_LABELS:
+        for split, number in _parts(clips_per_class):
+            who = make_seed("words", seed, split, number)
+            moment = make_seed("words", seed, split, number, label)
+            waveform = say_word(label, draw_speaker(who), seed=moment)
+            waveform = record(waveform, draw_scene(moment, snr_db=(5, 30)), seed=moment)
+            yield _Example(f"{label}_{split}-speaker{number:02d}", label, split, waveform)
+
+
+def _make_speakers(seed: int, clips_per_class: int) -> Iterator[_Example]:
+    """Who speaks; no sentence and no room comes twice."""
+    for person in range(_NUM_SPEAKERS):
+        label, speaker = f"speaker{person}", draw_speaker(make_seed("speakers", seed, person))
+        for split, number in _parts(clips_per_class):
+            moment = make_seed("speakers", seed, person, split, number)
+            waveform = say_sentences("en", speaker, seed=moment, seconds=1.0)
+            scene = draw_scene(moment, snr_db=(3, 25), ripple_db=6)
+            waveform = record(waveform, scene, seed=moment)
+            yield _Example(f"{label}_{split}{number:02d}", label, split, waveform)
+
+
+def _make_events(seed: int, clips_per_class: int) -> Iterator[_Example]:
+    """Sound events in folds; the slices of one recording, and its scene, are in one fold."""
+    for label in _EVENT_LABELS:
+        for fold in range(1, _NUM_FOLDS + 1):
+            for number in range(max(2, 3 * clips_per_class // 8)):
+                recording, part = fold * 1000 + number // 2, number % 2
+                source = make_seed("events", seed, recording, label)
+                moment = make_seed("events", seed, recording, label, part)
+                waveform = make_event(label, seed=source, seconds=2.0, slice_number=part)
+                waveform = record(waveform, draw_scene(source, snr_db=(-5, 20)), seed=moment)
+                yield _Example(f"{label}_{recording}-{part}", label, str(fold), waveform)
+
+
+def _make_families(seed: int, clips_per_class: int) -> Iterator[_Example]:
+    """Instrument families; no instrument plays in two splits."""
+    for label in _FAMILY_LABELS:
+        for split, number in _parts(clips_per_class):
+            maker = make_seed("families", seed, label, split, number // 2)
+            moment = make_seed("families", seed, label, split, number, "note")
+            instrument, rng = draw_instrument(label, maker), make_generator("families", moment)
+            pitch, velocity = int(rng.choice(instrument.pitches)), int(rng.integers(25, 128))
+            waveform = play_note(instrument, pitch=pitch, velocity=velocity, seed=moment)
+            scene = draw_scene(moment, snr_db=(15, 40), ripple_db=2)
+            waveform = record(waveform, scene, seed=moment)
+            name = f"{label}_{split}-instrument{number // 2:02d}_{pitch:03d}-{velocity:03d}"
+            yield _Example(f"{name}_{number % 2}", label, split, waveform)
+
+
+TASKS: dict[str, Callable[[int, int], Iterator[_Example]]] = {
+    "words": _make_words,
+    "speakers": _make_speakers,
+    "events": _make_events,
+    "families": _make_families,
+}
+
+
+def write_tasks(
+    folder: Path,
+    *,
+    seed: int,
+    clips_per_class: int = 8,
+    on_clip: Callable[[int], None] | None = None,
+) -> list[Path]:
+    """Write one labelled task per name in TASKS: `folder/<task>/metadata.csv` and its clips.
+
+    Args:
+        folder: Made if missing.
+        seed: Of all clips.
+        clips_per_class: Training clips of each class; the other splits are in proportion.
+        on_clip: Called with the number of clips written so far.
+
+    Returns:
+        The csv files: `file_name,label,split`, for events `file_name,label,fold`.
+    """
+    csv_paths, count = [], 0
+    for task, make_examples in TASKS.items():
+        clips = folder / task / "clips"
+        clips.mkdir(parents=True, exist_ok=True)
+        rows = [("file_name", "label", "fold" if task == "events" else "split")]
+        for example in make_examples(seed, clips_per_class):
+            write_wav(clips / f"{example.name}.wav", example.waveform)
+            rows.append((f"clips/{example.name}.wav", example.label, example.part))
+            count += 1
+            if on_clip is not None:
+                on_clip(count)
+        csv_paths.append(folder / task / "metadata.csv")
+        with csv_paths[-1].open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows(rows)
+    return csv_paths
