@@ -44,7 +44,7 @@ class Augmentation(nn.Module, ABC, Generic[Parameters]):
         if key is None:
             key = draw_keys(len(batch), x.device, generator)
         _check_key(key, len(batch))
-        augmented = self.apply(batch, self.draw(batch, key))
+        augmented = self.apply_parameters(batch, self.draw(batch, key))
         self.remember(batch)
         return augmented.reshape(x.shape)
 
@@ -56,7 +56,7 @@ class Augmentation(nn.Module, ABC, Generic[Parameters]):
     def apply_parameters(self, x: Tensor, parameters: Parameters) -> Tensor:
         """Apply drawn parameters; deterministic."""
 
-    def apply(self, x: Any, parameters: Parameters | None = None) -> Any:  # type: ignore[override]
+    def apply(self, x: Any, parameters: Parameters | None = None) -> Any:
         """Apply drawn parameters to `x`; deterministic, `(B, ..., F, T)` in and out.
 
         With a single argument it is `torch.nn.Module.apply(function)`, so that

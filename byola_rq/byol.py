@@ -60,8 +60,11 @@ class BYOL(nn.Module):
 
         Source: Grill et al. (arXiv:2006.07733), eq. 1, as an interpolation.
         """
-        online = [*self.encoder.parameters(), *self.projector.parameters()]
-        target = [*self.target_encoder.parameters(), *self.target_projector.parameters()]
+        online: list[Tensor] = [*self.encoder.parameters(), *self.projector.parameters()]
+        target: list[Tensor] = [
+            *self.target_encoder.parameters(),
+            *self.target_projector.parameters(),
+        ]
         torch._foreach_lerp_(target, online, 1 - ema_decay)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -116,22 +116,29 @@ class SegmentCorpus(Dataset[SegmentBatch]):
         self.seed = seed
 
     def __getitems__(self, items: list[tuple[int, int]]) -> SegmentBatch | ByolaRQError:
+        """As `load`, but an error of ours is returned, not raised.
+
+        Raised in a loader's process, it would become a page of traceback on its way here.
+        """
+        try:
+            return self.load(items)
+        except ByolaRQError as error:
+            return error
+
+    def load(self, items: list[tuple[int, int]]) -> SegmentBatch:
         """Decode one segment for each (epoch, clip index).
 
-        An error is returned, not raised: on its way out of a loader's process it would turn into
-        a page of traceback.
+        Raises:
+            AudioError: If a clip cannot be decoded.
         """
         epochs, indices = torch.tensor(items, dtype=torch.int64).unbind(dim=1)
         keys = sample_keys(self.seed, epochs, indices)
         room = torch.tensor([self.clips.num_samples[index] for _, index in items])
         room = (room - self.segment_samples + 1).clamp(min=1)
         starts = integers(fold_in(keys, "segment"), room).tolist()
-        try:
-            segments = [
-                self._segment(index, start) for (_, index), start in zip(items, starts, strict=True)
-            ]
-        except ByolaRQError as error:
-            return error
+        segments = [
+            self._segment(index, start) for (_, index), start in zip(items, starts, strict=True)
+        ]
         return SegmentBatch(torch.stack(segments), keys)
 
     def _segment(self, index: int, start: int) -> Tensor:
@@ -199,11 +206,14 @@ def load_batches(
 
 def default_num_workers(device: torch.device) -> int:
     """Loader processes that leave the training process its cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return min(cores - 1, 16 if device.type == "cuda" else 1)
 
 
-def _as_it_is(batch: SegmentBatch | ByolaRQError) -> SegmentBatch | ByolaRQError:
+def _as_it_is(batch: Any) -> Any:
+    """What `__getitems__` gives is a batch already."""
     return batch
 
 

@@ -96,7 +96,7 @@ class Embedder(nn.Module):
         other.statistics = statistics
         return other
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> Self:  # noqa: ARG002
         """Stay in eval mode: an embedder is frozen."""
         return super().train(False)
 
@@ -118,9 +118,7 @@ class Embedder(nn.Module):
         return embedding
 
     @torch.inference_mode()
-    def frames(
-        self, waveform: Tensor | npt.ArrayLike, sample_rate: int
-    ) -> tuple[Tensor, Tensor]:
+    def frames(self, waveform: Tensor | npt.ArrayLike, sample_rate: int) -> tuple[Tensor, Tensor]:
         """Embed stretches of 8 (`audio_ntt_2022`: 4) log-mel frames.
 
         Args:
@@ -154,7 +152,9 @@ class Embedder(nn.Module):
             "training": self.summary,
             "weights_sha256": self.weights_sha256,
         }
-        weights = {name: tensor.cpu().contiguous() for name, tensor in self.encoder.state_dict().items()}
+        weights = {
+            name: tensor.cpu().contiguous() for name, tensor in self.encoder.state_dict().items()
+        }
         temporary = path.with_name(f".{path.name}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

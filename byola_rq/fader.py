@@ -36,7 +36,7 @@ class RandomLinearFader(Augmentation[FaderGains]):
             raise ValueError(f"gain must be above 0; got {gain}")
         self.gain = gain
 
-    def draw(self, x: Tensor, key: Tensor) -> FaderGains:
+    def draw(self, x: Tensor, key: Tensor) -> FaderGains:  # noqa: ARG002
         """Draw both ends for each sample of `x`, `(B, ..., F, T)`."""
         ends = (uniform(key, 2) * 2 - 1) * self.gain
         return FaderGains(first=ends[:, 0], last=ends[:, 1])

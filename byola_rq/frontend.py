@@ -211,15 +211,13 @@ class LogMelSpectrogram(nn.Module):
         )
 
 
-def mel_filterbank(
-    sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: float
-) -> Tensor:
+def mel_filterbank(sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: float) -> Tensor:
     """Triangular mel filters of equal area on Slaney's scale, `(F, n_fft / 2 + 1)`.
 
     Source: Slaney, Auditory Toolbox (1998): linear below 1 kHz at 200 / 3 Hz per mel, logarithmic
     above with 27 mel per factor of 6.4.
     """
-    corners = _mel_to_hertz(np.linspace(*_hertz_to_mel(np.array([f_min, f_max])), n_mels + 2))
+    corners = _mel_corners(n_mels, f_min, f_max)
     lower, centre, upper = corners[:-2, None], corners[1:-1, None], corners[2:, None]
     frequencies = np.fft.rfftfreq(n_fft, 1 / sample_rate)
     rising = (frequencies - lower) / (centre - lower)
@@ -228,9 +226,20 @@ def mel_filterbank(
     return torch.from_numpy(triangles.astype(np.float32))
 
 
+def mel_centres(frontend: LogMelSpectrogram) -> list[float]:
+    """Centre frequency of each mel band, in Hz."""
+    corners = _mel_corners(frontend.n_mels, frontend.f_min, frontend.f_max)
+    return [float(corner) for corner in corners[1:-1]]
+
+
 _MEL_HERTZ = 200 / 3  # Hz per mel below the corner
 _MEL_CORNER = 15.0  # mel; 1 kHz
 _MEL_STEP = math.log(6.4) / 27  # log frequency per mel above the corner
+
+
+def _mel_corners(n_mels: int, f_min: float, f_max: float) -> Any:
+    """Lower ends, centres and upper ends of all bands: each band spans three neighbours."""
+    return _mel_to_hertz(np.linspace(_hertz_to_mel(f_min), _hertz_to_mel(f_max), n_mels + 2))
 
 
 def _hertz_to_mel(hertz: Any) -> Any:

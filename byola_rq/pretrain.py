@@ -215,7 +215,7 @@ def _say_what_happens(training: Training, clips: Clips) -> None:
         f"std {training.statistics.std:.3f}"
     )
     _say(
-        f"{config.encoder.name}, D = {config.encoder.dim}, {num_parameters / 1e6:.1f} M parameters; "
+        f"{config.encoder.name}, D = {config.encoder.dim}, {num_parameters / 1e6:.1f} M weights; "
         f"{training.device}, {str(training.precision).removeprefix('torch.')}"
     )
     going_on = f"going on after step {training.step} of" if training.step else "starting"

@@ -1,5 +1,6 @@
 """Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
 
+import math
 import sys
 import time
 from types import TracebackType
@@ -93,7 +94,7 @@ class ProgressBar:
 
 
 def _clock(seconds: float) -> str:
-    if seconds != seconds:  # NaN: nothing done yet to judge by
+    if math.isnan(seconds):  # nothing done yet to judge by
         return "?"
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -32,7 +32,7 @@ def uniform(key: Tensor, *shape: int) -> Tensor:
     counter = torch.arange(1, math.prod(shape) + 1, device=key.device)
     bits = _mix(key[:, None] + counter * _INCREMENT)
     # 24 bits fit a float32 exactly, so neither conversion nor scaling rounds.
-    return (_shift_right(bits, 40).to(torch.float32) * 2.0**-24).reshape(-1, *shape)
+    return (_shift_right(bits, 40).to(torch.float32) * 2.0**-24).reshape(len(key), *shape)
 
 
 def integers(key: Tensor, bound: Tensor) -> Tensor:

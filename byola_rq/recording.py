@@ -104,7 +104,7 @@ def make_background(kind: str, *, seed: int, seconds: float) -> Waveform:
         noise = make_noise(num_samples, rng, _COLORS[kind] + float(rng.uniform(-0.2, 0.2)))
     elif kind == "hum":
         mains_hz = float(rng.choice([50.0, 60.0]))
-        levels = draw_levels(rng, 30, tilt=float(rng.uniform(0.4, 1.5)), ripple_db=9)
+        levels = draw_levels(rng, 30, tilt=float(rng.uniform(0.8, 2.0)), ripple_db=6)
         noise = add_partials(np.full(num_samples, mains_hz), range(1, 31), levels)
         noise += 0.1 * make_noise(num_samples, rng, 1.0)
     elif kind == "babble":

@@ -119,7 +119,8 @@ def make_gate(
         times.append(times[-1] + float(rng.uniform(*off_seconds)))
     points = np.add.outer(times, [-0.01, 0.01]).reshape(-1) * SAMPLE_RATE
     values = np.tile([0.0, 1.0, 1.0, 0.0], len(times))[: len(points)]
-    return np.interp(np.arange(num_samples), points, values)
+    gate: Array = np.interp(np.arange(num_samples), points, values)
+    return gate
 
 
 def draw_levels(

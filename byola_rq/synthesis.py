@@ -140,7 +140,7 @@ _EVENT_LABELS = (
     "air_conditioner", "car_horn", "children_playing", "drilling", "engine_idling", "jackhammer",
     "siren", "street_music",
 )  # fmt: skip
-_FAMILY_LABELS = ("brass", "flute", "guitar", "keyboard", "organ", "reed", "string", "vocal")
+_FAMILY_LABELS = ("bass", "brass", "flute", "guitar", "mallet", "organ", "string", "vocal")
 _NUM_SPEAKERS = 8
 _NUM_FOLDS = 3
 
@@ -165,7 +165,7 @@ def _make_words(seed: int, clips_per_class: int) -> Iterator[_Example]:
             moment = make_seed("words", seed, split, number, label)
             waveform = say_word(label, draw_speaker(who), seed=moment)
             waveform = record(waveform, draw_scene(moment, snr_db=(5, 30)), seed=moment)
-            yield _Example(f"{label}_{split}-speaker{number:02d}", label, split, waveform)
+            yield _Example(f"{label}_speaker{who}", label, split, waveform)
 
 
 def _make_speakers(seed: int, clips_per_class: int) -> Iterator[_Example]:
@@ -177,7 +177,7 @@ def _make_speakers(seed: int, clips_per_class: int) -> Iterator[_Example]:
             waveform = say_sentences("en", speaker, seed=moment, seconds=1.0)
             scene = draw_scene(moment, snr_db=(3, 25), ripple_db=6)
             waveform = record(waveform, scene, seed=moment)
-            yield _Example(f"{label}_{split}{number:02d}", label, split, waveform)
+            yield _Example(f"{label}_sentence{moment}", label, split, waveform)
 
 
 def _make_events(seed: int, clips_per_class: int) -> Iterator[_Example]:
@@ -190,22 +190,22 @@ def _make_events(seed: int, clips_per_class: int) -> Iterator[_Example]:
                 moment = make_seed("events", seed, recording, label, part)
                 waveform = make_event(label, seed=source, seconds=2.0, slice_number=part)
                 waveform = record(waveform, draw_scene(source, snr_db=(-5, 20)), seed=moment)
-                yield _Example(f"{label}_{recording}-{part}", label, str(fold), waveform)
+                yield _Example(f"{label}_recording{source}_slice{part}", label, str(fold), waveform)
 
 
 def _make_families(seed: int, clips_per_class: int) -> Iterator[_Example]:
     """Instrument families; no instrument plays in two splits."""
     for label in _FAMILY_LABELS:
         for split, number in _parts(clips_per_class):
-            maker = make_seed("families", seed, label, split, number // 2)
+            maker = make_seed("families", seed, label, split, number)
             moment = make_seed("families", seed, label, split, number, "note")
             instrument, rng = draw_instrument(label, maker), make_generator("families", moment)
             pitch, velocity = int(rng.choice(instrument.pitches)), int(rng.integers(25, 128))
             waveform = play_note(instrument, pitch=pitch, velocity=velocity, seed=moment)
             scene = draw_scene(moment, snr_db=(15, 40), ripple_db=2)
             waveform = record(waveform, scene, seed=moment)
-            name = f"{label}_{split}-instrument{number // 2:02d}_{pitch:03d}-{velocity:03d}"
-            yield _Example(f"{name}_{number % 2}", label, split, waveform)
+            name = f"{label}_instrument{maker}_{pitch:03d}-{velocity:03d}"
+            yield _Example(name, label, split, waveform)
 
 
 TASKS: dict[str, Callable[[int, int], Iterator[_Example]]] = {

@@ -27,7 +27,9 @@ from byola_rq.signals import (
 _LEVEL_DB = -22.0
 _NOSE_HZ = 270.0
 _FORMANT_WIDTHS = (70.0, 100.0, 140.0)  # Hz, F1-F3
-_UPPER_FORMANTS = ((3500, 200), (4500, 250), (5500, 350), (6500, 450), (7500, 550))  # Hz, width
+_UPPER_FORMANTS = (  # Hz and width
+    (3500.0, 200.0), (4500.0, 250.0), (5500.0, 350.0), (6500.0, 450.0), (7500.0, 550.0),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
