@@ -33,6 +33,7 @@ _NASAL_VOWELS = {"a~": (650, 1050, 2500), "o~": (480, 750, 2450), "e~": (600, 15
 
 PHONES: dict[str, Phone] = {
     **{symbol: Phone("vowel", f, 0.11, 1.0) for symbol, f in VOWELS.items()},
+    "@": Phone("vowel", VOWELS["@"], 0.065, 0.9),
     **{symbol: Phone("vowel", f, 0.13, 0.9, zero_hz=600) for symbol, f in _NASAL_VOWELS.items()},
     "p": Phone("stop", (300, 800, 2250), 0.08, 0.0, 0.5, 900, 1400),
     "b": Phone("stop", (280, 800, 2250), 0.065, 0.25, 0.3, 800, 1200),
@@ -103,16 +104,16 @@ class Language:
 LANGUAGES: dict[str, Language] = {
     "de": Language(
         "i I e E a a O o u U y 2 a+I a+U O+I", "b d f g h j k l m n z S v t+s S+t S+p k+R f+R g+l",
-        "n n s x C R l m n+t s+t k s+t p t R+t", 0.9, 0.6, "first", 1.5, 0.55, 0.95, 0.04, 3, -5),
+        "n n s x C R l m n+t s+t k s+t p t R+t", 0.9, 0.6, "first", 1.7, 0.6, 0.95, 0.04, 3, -5),
     "en": Language(
         "I I E { A V U u i 3 e+I a+I o+U a+U", "b d D f g h j k l m n p r s t T w s+t p+r S t+r",
-        "n t d s z l m k v N n+d s+t z", 0.88, 0.52, "first", 1.7, 0.65, 1.0, 0.05, 4, -4),
+        "n t d s z l m k v N n+d s+t z", 0.88, 0.52, "first", 1.8, 0.65, 1.0, 0.05, 4, -4),
     "es": Language(
         "a a e e o o i u", "b d g p t k m n l 4 4 rr f s s x t+S p+4 b+l J",
         "s s n 4 l", 0.9, 0.25, "penultimate", 1.15, 0.0, 1.25, 0.0, 2.5, -3),
     "fr": Language(
         "i e E a a o u y y 2 9 a~ o~ e~", "b d f Z g k l m n p R R s t v z S p+R t+R w J",
-        "R l t s m Z", 0.92, 0.2, "last", 1.5, 0.0, 1.12, 0.0, 1, 4),
+        "R l t s m Z", 0.92, 0.2, "last", 1.3, 0.0, 1.12, 0.0, 1, 4),
     "it": Language(
         "a a e E i i o O u", "b d f g k l m n p rr s t v t+S d+Z t+s s+p s+t k+w L J t+t l+l",
         "n l 4 s", 0.94, 0.12, "penultimate", 1.75, 0.0, 1.1, 0.0, 4.5, -3),

@@ -157,21 +157,23 @@ def filter_frames(*parts: tuple[Array, Array]) -> Array:
             `T = count_frames(S)` and frame t is centred on sample `t * FRAME_HOP`.
     """
     num_samples = parts[0][0].shape[0]
-    num_frames = count_frames(num_samples)
+    num_frames = count_frames(num_samples) + 2  # both ends lie under a frame beyond them, too
     # Hann windows a quarter apart sum to 2.
     window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(_FRAME) / _FRAME)) / 2
-    padding = (_FRAME // 2, num_frames * FRAME_HOP + _FRAME // 2 - num_samples)
+    before = _FRAME // 2 + FRAME_HOP
+    padding = (before, num_frames * FRAME_HOP + _FRAME - before - num_samples)
     spectra: Any = 0.0
     for signal, response in parts:
         frames = np.lib.stride_tricks.sliding_window_view(np.pad(signal, padding), _FRAME)
         held = np.zeros((num_frames, _N_FFT))
         held[:, _LEAD : _LEAD + _FRAME] = frames[::FRAME_HOP][:num_frames] * window
-        spectra = spectra + np.fft.rfft(held) * response
+        held_response = np.concatenate([response[:1], response, response[-1:]])
+        spectra = spectra + np.fft.rfft(held) * held_response
     blocks = np.fft.irfft(spectra, _N_FFT).reshape(num_frames, -1, FRAME_HOP)
     total = np.zeros((num_frames + blocks.shape[1], FRAME_HOP))
     for place in range(blocks.shape[1]):
         total[place : place + num_frames] += blocks[:, place]
-    start = _LEAD + _FRAME // 2
+    start = _LEAD + before
     return total.reshape(-1)[start : start + num_samples]
 
 

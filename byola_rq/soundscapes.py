@@ -85,10 +85,8 @@ def _car_horn(take: _Take) -> Array:
     horn = add_partials(low_hz * passing, range(1, 25), levels)
     if source.random() < 0.75:
         horn += add_partials(low_hz * interval * passing, range(1, 25), levels)
-    horn = color(
-        horn * make_gate(take.num_samples, moment, (0.12, 1.2), (0.1, 0.8)),
-        draw_resonances(source, 500, 4000),
-    )
+    horn *= make_gate(take.num_samples, moment, (0.12, 1.2), (0.1, 0.8))
+    horn = color(horn, draw_resonances(source, 500, 4000))
     traffic = make_noise(take.num_samples, moment, 1.6)
     return horn + source.uniform(0.1, 0.6) * traffic
 
@@ -118,8 +116,8 @@ def _dog_bark(take: _Take) -> Array:
     length = 0.09 + 0.12 * size * source.uniform(0.7, 1.3)
     times, bark = take.seconds, np.zeros(take.num_samples)
     arc = np.zeros(take.num_samples)
-    start = moment.uniform(0.02, 0.3)
-    while start < times[-1] - length / 2 or not bark.any():
+    start = moment.uniform(0.05, 0.3) * min(1.0, times[-1])
+    while start < times[-1]:
         place = (times - start) / (length * moment.uniform(0.85, 1.2))
         inside = (place > 0) & (place < 1)
         bark += inside * np.sin(np.pi * np.clip(place, 0, 1) ** 0.6) ** 1.5 * moment.uniform(0.5, 1)

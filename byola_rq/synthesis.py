@@ -50,9 +50,9 @@ def make_clip(kind: str, *, seed: int, seconds: float) -> Waveform:
     group, name = kind.split("-")
     if group == "background":
         return make_background(name, seed=seed, seconds=seconds)
-    scene_seed, moment_seed = make_seed("clip", kind, seed, 0), make_seed("clip", kind, seed, 1)
     waveform = _make_dry(group, name, seed=seed, seconds=seconds)
-    return record(waveform, draw_scene(scene_seed), seed=moment_seed)
+    scene = draw_scene(make_seed("scene", kind, seed))
+    return record(waveform, scene, seed=make_seed("moment", kind, seed))
 
 
 def _make_dry(group: str, name: str, *, seed: int, seconds: float) -> Waveform:

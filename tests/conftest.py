@@ -1,0 +1,47 @@
+"""Sounds for all tests: synthesized ones always, real recordings where they are at hand."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from byola_rq.config import Config, default_config_path, load_config
+from byola_rq.synthesis import write_corpus
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 24 synthesized clips of 1 to 2 s, of every kind."""
+    folder = tmp_path_factory.mktemp("sounds")
+    write_corpus(folder, num_clips=24, seed=5, seconds=(1.0, 2.0))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def recordings() -> Path:
+    """The folder of real recordings, named by BYOLA_RQ_DATA or beside the checkout."""
+    folder = Path(os.environ.get("BYOLA_RQ_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "pool" / "metadata.csv").exists():
+        pytest.skip(f"no real recordings at {folder} (BYOLA_RQ_DATA names their folder)")
+    return folder
+
+
+@pytest.fixture
+def small_config(tmp_path: Path, sounds: Path) -> Config:
+    """The paper's recipe, shrunk to a few seconds of training on `sounds`."""
+    return load_config(default_config_path(), [*SMALL, f"data.source={sounds}", f"run.dir={tmp_path / 'run'}"])
+
+
+SMALL = [
+    "encoder.dim=16",
+    "byol.hidden_dim=32",
+    "byol.projection_dim=16",
+    "train.batch_size=8",
+    "train.max_steps=4",
+    "train.log_every=1",
+    "checkpoint.every_steps=2",
+    "data.workers=0",
+    "run.device=cpu",
+]
