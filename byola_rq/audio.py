@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import soundfile
 import soxr
 import torch
@@ -125,11 +123,6 @@ def pad_both_ends(waveform: Tensor, num_samples: int) -> Tensor:
     """Pad `(..., S)` with zeros at both ends to at least `num_samples`."""
     missing = max(num_samples - waveform.shape[-1], 0)
     return torch.nn.functional.pad(waveform, (missing // 2, missing - missing // 2))
-
-
-def write_audio(path: Path, waveform: npt.NDArray[Any] | Tensor, sample_rate: int) -> None:
-    """Write a mono float waveform in [-1, 1] as 16-bit audio; the suffix names the format."""
-    soundfile.write(path, np.asarray(waveform, dtype=np.float32), sample_rate, subtype="PCM_16")
 
 
 def _open(path: Path) -> soundfile.SoundFile:

@@ -133,6 +133,9 @@ def views(
 def synthesize(
     folder: Annotated[Path, typer.Argument(help="Folder to write to; must be new or empty.")],
     clips: Annotated[int, typer.Option(min=2, help="Unlabelled clips.")] = 600,
+    clips_per_class: Annotated[
+        int, typer.Option(min=2, help="Training clips for each class of the labelled tasks.")
+    ] = 24,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same sounds.")] = 0,
 ) -> None:
     r"""Write the built-in sounds: unlabelled clips and labelled tasks, no download.
@@ -151,7 +154,7 @@ def synthesize(
 
     with ProgressBar("synthesizing clips", clips) as bar:
         write_corpus(folder / "clips", num_clips=clips, seed=seed, on_clip=lambda _: bar.advance())
-    for path in write_tasks(folder / "tasks", seed=seed):
+    for path in write_tasks(folder / "tasks", seed=seed, clips_per_class=clips_per_class):
         print(path)
 
 

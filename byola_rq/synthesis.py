@@ -78,9 +78,8 @@ def _mix(name: str, *, seed: int, seconds: float, rng: np.random.Generator) -> W
     pairs = {"voice": ("voice", "phrase"), "music": ("phrase", "phrase"), "street": ("event",) * 2}
     total = np.zeros(count_samples(seconds))
     for place, group in enumerate(pairs[name]):
-        part = _make_dry(
-            group, str(rng.choice(_GROUPS[group][1])), seed=make_seed(seed, place), seconds=seconds
-        )
+        member = str(rng.choice(_GROUPS[group][1]))
+        part = _make_dry(group, member, seed=make_seed(seed, place), seconds=seconds)
         total += part * 10 ** (-place * rng.uniform(0, 12) / 20)
     return finish(total, -22.0)
 

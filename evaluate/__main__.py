@@ -45,11 +45,33 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+# The \b lines keep typer from joining the lines of the paragraph below them.
+_HELP = """Measure how much frozen embeddings know of a labelled set: one linear probe on each.
+
+The csv names its clips relative to its own folder, one a row, in the columns file_name, label,
+and split (train, valid, test) or fold (leave one out). Where no validation clips are given, a
+tenth of the training clips is drawn.
+
+\b
+Examples:
+  python -m evaluate --baseline logmel --baseline random --task birds.csv
+  python -m evaluate runs/a/encoder.safetensors --baseline random --task birds.csv
+  python -m evaluate a.safetensors b.safetensors --task birds.csv --probe adam --out results/
+
+\b
+Written into --out, and added to by the next call:
+  results.csv      one row per model, task, fold and seed
+  summary.csv      one row per model and probe, with 95 % intervals, beside published scores
+  predictions/     what each run said of each test clip
+A task is named after its csv (metadata.csv: after its folder); a name of the paper's table
+(nsynth, us8k, vc1, voxforge, spcv2_12, spcv2) fills that column.
+"""
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-@app.command()
-def main(  # noqa: PLR0917  # typer reads the options from the signature
+@app.command(help=_HELP)
+def main(
     models: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -95,26 +117,7 @@ def main(  # noqa: PLR0917  # typer reads the options from the signature
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    r"""Measure how much frozen embeddings know of a labelled set: one linear probe on each.
-
-    The csv names its clips relative to its own folder, one a row, in the columns file_name, label,
-    and split (train, valid, test) or fold (leave one out). Where no validation clips are given, a
-    tenth of the training clips is drawn.
-
-    \b
-    Examples:
-      python -m evaluate --baseline logmel --baseline random --task birds.csv
-      python -m evaluate runs/a/encoder.safetensors --baseline random --task birds.csv
-      python -m evaluate a.safetensors b.safetensors --task birds.csv --probe adam --out results/
-
-    \b
-    Written into --out, and added to by the next call:
-      results.csv      one row per model, task, fold and seed
-      summary.csv      one row per model and probe, with 95 % intervals, beside published scores
-      predictions/     what each run said of each test clip
-    A task is named after its csv (metadata.csv: after its folder); a name of the paper's table
-    (nsynth, us8k, vc1, voxforge, spcv2_12, spcv2) fills that column.
-    """
+    """Load, check and evaluate; what the options mean stands beside each."""
     with _one_line_errors(debug):
         from evaluate.runner import Settings, evaluate
         from evaluate.tasks import check_names, read_labelled_csv
@@ -143,18 +146,19 @@ def _one_line_errors(debug: bool) -> Iterator[None]:
 
     try:
         yield
+    except KeyboardInterrupt:
+        print("error: interrupted; finished runs are in results.csv", file=sys.stderr)
+        raise typer.Exit(130) from None
     except Exception as error:
         if debug:
             traceback.print_exc()
-        is_ours = isinstance(error, ByolaRQError)
-        message = " ".join(str(error).split()) if is_ours else _describe_failure(error)
+        message, exit_code = " ".join(str(error).split()), 1
+        if isinstance(error, ByolaRQError):
+            exit_code = error.exit_code
+        else:
+            message = f"{type(error).__name__}: {message} (--debug shows where)"
         print(f"error: {message}", file=sys.stderr)
-        raise typer.Exit(error.exit_code if isinstance(error, ByolaRQError) else 1) from None
-
-
-def _describe_failure(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text} (--debug shows where)"
+        raise typer.Exit(exit_code) from None
 
 
 def _usage_error(text: str) -> Exception:

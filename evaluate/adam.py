@@ -79,7 +79,7 @@ class AdamProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             for batch in torch.split(order, self.batch_size):
                 loss = nn.functional.cross_entropy(layer(features[batch]), labels[batch])
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
             accuracy = (_predict(layer, valid_features) == valid_labels).float().mean().item()
             if accuracy > best_accuracy:

@@ -1,6 +1,7 @@
 """Labelled sound collections as frozen records, and the labelled csv that describes one."""
 
 import csv
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -78,8 +79,10 @@ def read_labelled_csv(path: Path, unit_seconds: float | None = None) -> Task:
     if unit_seconds is None:
         unit_seconds, note = _choose_unit(clips)
         notes.append(note)
-    elif not unit_seconds >= MIN_UNIT_SECONDS:
-        raise TaskError(f"unit seconds must be at least {MIN_UNIT_SECONDS}; got {unit_seconds:g}")
+    elif not MIN_UNIT_SECONDS <= unit_seconds < math.inf:
+        raise TaskError(f"unit_seconds must be at least {MIN_UNIT_SECONDS}; got {unit_seconds:g}")
+    else:
+        notes.append(f"unit {unit_seconds:g} s, as given")
     return Task(name, path, clips, part_column == "fold", unit_seconds, tuple(notes))
 
 

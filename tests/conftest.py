@@ -4,9 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from byola_rq.config import Config, default_config_path, load_config
 from byola_rq.synthesis import write_corpus
+
+torch.set_num_threads(1)  # the tensors are small; two threads would mostly wait for each other
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -31,7 +34,9 @@ def recordings() -> Path:
 @pytest.fixture
 def small_config(tmp_path: Path, sounds: Path) -> Config:
     """The paper's recipe, shrunk to a few seconds of training on `sounds`."""
-    return load_config(default_config_path(), [*SMALL, f"data.source={sounds}", f"run.dir={tmp_path / 'run'}"])
+    return load_config(
+        default_config_path(), [*SMALL, f"data.source={sounds}", f"run.dir={tmp_path / 'run'}"]
+    )
 
 
 SMALL = [

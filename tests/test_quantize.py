@@ -28,9 +28,7 @@ def quantize_one_by_one(x: Tensor, bins: QuantizationBins) -> Tensor:
         edges = [-math.inf, *bins.edges[b, row].tolist(), math.inf]
         for n in range(num_positions):
             value = x[b, c, n].item()
-            memberships = [
-                k for k in range(len(edges) - 1) if edges[k] <= value < edges[k + 1]
-            ]
+            memberships = [k for k in range(len(edges) - 1) if edges[k] <= value < edges[k + 1]]
             assert len(memberships) == 1
             result[b, c, n] = bins.values[b, row, memberships[0]]
     return result

@@ -1,0 +1,41 @@
+# make demo   the whole job on built-in sounds: pretrain, embed, probe, compare
+# make test   the test suite
+# make lint   formatting, lint, types, layers
+# Each sets up .venv when it is missing. PYTHON names the interpreter to make it with.
+
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := runs/demo
+
+.PHONY: demo test lint clean
+
+.venv/installed: pyproject.toml requirements-dev.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet -e '.[all]'
+	touch $@
+
+# Delete runs/demo to start it over; otherwise it goes on where it stopped.
+demo: .venv/installed
+	test -d $(DEMO)/sounds || $(BIN)/byola-rq synthesize $(DEMO)/sounds --clips 800 --seed 0
+	$(BIN)/byola-rq pretrain config.yaml data.source=$(DEMO)/sounds/clips run.dir=$(DEMO)/pretrain \
+	  encoder.dim=512 train.batch_size=64 train.epochs=24 train.log_every=25 checkpoint.every_steps=100
+	$(BIN)/byola-rq views $(DEMO)/sounds/clips/$$(ls $(DEMO)/sounds/clips | head -1) $(DEMO)/views.png
+	$(BIN)/byola-rq embed $(DEMO)/pretrain/encoder.safetensors $(DEMO)/sounds/clips -o $(DEMO)/embeddings
+	$(BIN)/python -m evaluate $(DEMO)/pretrain/encoder.safetensors --baseline random --baseline logmel \
+	  --task $(DEMO)/sounds/tasks/words/metadata.csv --task $(DEMO)/sounds/tasks/speakers/metadata.csv \
+	  --task $(DEMO)/sounds/tasks/events/metadata.csv --task $(DEMO)/sounds/tasks/families/metadata.csv \
+	  --out $(DEMO)/results
+	@echo "scores: $(DEMO)/results/summary.csv   picture: $(DEMO)/views.png   model: $(DEMO)/pretrain/encoder.safetensors"
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv build dist *.egg-info

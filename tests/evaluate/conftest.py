@@ -1,0 +1,77 @@
+"""Small labelled sets of real audio files, written where a test wants them."""
+
+import csv
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+SAMPLE_RATE = 16_000
+
+Row = tuple[str, str, str]  # file_name, label, part
+WriteSet = Callable[..., Path]
+
+
+def write_sound(path: Path, hertz: float, seconds: float = 0.3, seed: int = 0) -> None:
+    """A tone in noise; `seed` draws phase, loudness and noise."""
+    generator = np.random.default_rng(seed)
+    time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    tone = np.sin(2 * np.pi * (hertz * time + generator.uniform()))
+    noise = generator.normal(size=len(time))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    loudness = generator.uniform(0.1, 0.3)
+    soundfile.write(path, loudness * tone + 0.02 * noise, SAMPLE_RATE, subtype="PCM_16")
+
+
+def write_csv(path: Path, rows: Iterable[tuple[str, ...]], header: tuple[str, ...]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Inputs here are tiny: on a busy machine a second thread costs more than all the tests."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
+
+
+@pytest.fixture
+def write_set() -> WriteSet:
+    """Write rows and a sound for each: a pitch per label, so that labels can be learned."""
+
+    def write(path: Path, rows: list[Row], part: str = "split", seconds: float = 0.3) -> Path:
+        labels = sorted({label for _, label, _ in rows})
+        for number, (file_name, label, _) in enumerate(rows):
+            hertz = 300 * 1.9 ** labels.index(label)
+            write_sound(path.parent / file_name, hertz, seconds, seed=number)
+        return write_csv(path, rows, ("file_name", "label", part))
+
+    return write
+
+
+@pytest.fixture
+def split_rows() -> list[Row]:
+    """Three classes: 4 clips of each to train, 2 to validate, 4 to test."""
+    parts = ["train"] * 4 + ["valid"] * 2 + ["test"] * 4
+    return [
+        (f"audio/{label}_{number}.wav", label, part)
+        for label in ("low", "middle", "high")
+        for number, part in enumerate(parts)
+    ]
+
+
+@pytest.fixture
+def fold_rows() -> list[Row]:
+    """Two classes in three folds: 4 clips of each in every fold."""
+    return [
+        (f"{label}_{number}.wav", label, str(1 + number % 3))
+        for label in ("low", "high")
+        for number in range(12)
+    ]

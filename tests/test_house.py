@@ -1,0 +1,135 @@
+"""The repository itself: one configuration, a clean wheel, a README whose commands exist."""
+
+import importlib
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+import byola_rq
+from byola_rq.config import Config, default_config_path, load_config
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_the_package_carries_the_configuration_of_the_root() -> None:
+    assert default_config_path().read_bytes() == (ROOT / "config.yaml").read_bytes()
+
+
+def test_every_key_of_the_configuration_is_explained() -> None:
+    lines = (ROOT / "config.yaml").read_text().splitlines()
+    keys = [line for line in lines if re.match(r"\s+\w+: \S", line)]
+    sections = yaml.safe_load("\n".join(lines))
+    assert sections.keys() == Config.model_fields.keys()
+    # Those of byol and optimizer without a comment are named after their paper's symbols.
+    explained = [line for line in keys if "#" in line]
+    assert len(explained) > 0.75 * len(keys)
+
+
+def test_the_wheel_holds_the_package_only(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for name in ("byola_rq", "evaluate", "tests"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", tmp_path, source],
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert {name.split("/")[0] for name in names} == {
+        "byola_rq",
+        f"byola_rq-{byola_rq.__version__}.dist-info",
+    }
+    assert {"byola_rq/py.typed", "byola_rq/config.yaml"} <= set(names)
+    modules = {path.name for path in (ROOT / "byola_rq").glob("*.py")}
+    assert {Path(name).name for name in names if name.endswith(".py")} == modules
+
+
+def test_public_names_exist_and_are_documented() -> None:
+    for name in byola_rq.__all__:
+        assert getattr(byola_rq, name).__doc__, name
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = byola_rq.nonsense
+    assert set(byola_rq.__all__) <= set(dir(byola_rq))
+
+
+def readme_blocks(language: str) -> list[str]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def test_readme_commands_are_commands() -> None:
+    from typer.testing import CliRunner
+
+    from byola_rq.cli import app
+    from evaluate.__main__ import app as evaluate_app
+
+    lines = [
+        line.split("#")[0].strip()
+        for block in readme_blocks("sh")
+        for line in block.replace("\\\n", " ").splitlines()
+    ]
+    commands = [line for line in lines if line.startswith(("byola-rq ", "python -m evaluate "))]
+    assert len(commands) >= 5
+    for command in commands:
+        is_ours = command.startswith("byola-rq ")
+        words = command.removeprefix("byola-rq ").removeprefix("python -m evaluate ").split()
+        help_text = (
+            CliRunner().invoke(app, [words[0], "--help"])
+            if is_ours
+            else CliRunner().invoke(evaluate_app, ["--help"])
+        ).output
+        assert "Usage" in help_text, command
+        for option in re.findall(r"(?<!\S)--?[a-z][a-z-]*", command.split("evaluate", 1)[-1]):
+            assert option in help_text, command
+        overrides = [word.strip("'\"") for word in words if re.match(r"'?[a-z_]+\.[a-z_.]+=", word)]
+        if is_ours and words[0] == "pretrain" and "views.augmentations" not in command:
+            load_config(ROOT / "config.yaml", overrides)
+
+
+def test_readme_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^make (\w+)", "\n".join(readme_blocks("sh")), flags=re.MULTILINE))
+    assert {"demo", "test"} <= targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+def test_readme_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    byola_rq.Embedder.untrained(dim=32).save(tmp_path / "encoder.safetensors")
+    monkeypatch.chdir(tmp_path)
+    blocks = readme_blocks("python")
+    assert blocks
+    for block in blocks:
+        space = {"torch": torch, "waveform": torch.randn(2, 32000) * 0.1, "sample_rate": 32000}
+        exec(compile(block, "README.md", "exec"), space)
+
+
+def test_no_pickle_and_no_eval() -> None:
+    forbidden = re.compile(
+        r"\bpickle\b|\beval\(|\bexec\(|torch\.load\(|yaml\.load\(|shell=True|allow_pickle=True"
+    )
+    for path in [*ROOT.glob("byola_rq/*.py"), *ROOT.glob("evaluate/*.py")]:
+        for number, line in enumerate(path.read_text().splitlines(), start=1):
+            code = line.split("#")[0]
+            is_prose = "no pickle" in code
+            assert is_prose or not forbidden.search(code), f"{path}:{number}"
+
+
+def test_every_module_imports_and_says_what_it_is() -> None:
+    for path in ROOT.glob("byola_rq/*.py"):
+        if path.stem not in {"__init__", "__main__"}:
+            module = importlib.import_module(f"byola_rq.{path.stem}")
+            assert (module.__doc__ or "").splitlines()[0].endswith((".", ",")), path

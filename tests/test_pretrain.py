@@ -1,0 +1,297 @@
+"""Pretraining: what a run writes, that it resumes to the same bits, and what it refuses."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors.torch import load_file
+
+import byola_rq
+from byola_rq import CheckpointError
+from byola_rq.audio import read_audio
+from byola_rq.checkpoint import find_damage, load_newest_checkpoint
+from byola_rq.config import Config, load_config
+from byola_rq.errors import CorpusError, TrainingError
+from byola_rq.frontend import LogMelSpectrogram
+from byola_rq.metrics import COLUMNS, read_metrics
+from byola_rq.pretrain import count_steps, pretrain
+from byola_rq.run_directory import export_run
+
+
+def changed(config: Config, tmp_path: Path, *overrides: str) -> Config:
+    path = tmp_path / "base.yaml"
+    path.write_text(config.to_yaml())
+    return load_config(path, overrides)
+
+
+def tensors(run_dir: Path) -> dict[str, torch.Tensor]:
+    """Everything that the newest checkpoint holds."""
+    checkpoint, damages = load_newest_checkpoint(run_dir)
+    assert checkpoint is not None
+    assert not damages
+    return {**checkpoint.model, **checkpoint.optimizer}
+
+
+def assert_same_bits(first: Path, second: Path) -> None:
+    ours, theirs = tensors(first), tensors(second)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert torch.equal(tensor, theirs[name]), name
+
+
+def test_a_run_leaves_what_it_promises(small_config: Config, sounds: Path) -> None:
+    model_path = pretrain(small_config)
+    run_dir = small_config.run.dir
+    assert model_path == run_dir / "encoder.safetensors"
+    assert sorted(path.name for path in run_dir.iterdir()) == [
+        "config.yaml",
+        "encoder.safetensors",
+        "metrics.csv",
+        "step-00000002",
+        "step-00000004",
+    ]
+    assert load_config(run_dir / "config.yaml") == small_config
+    rows = read_metrics(run_dir / "metrics.csv")
+    assert [int(row["step"]) for row in rows] == [1, 2, 3, 4]
+    assert list(rows[0]) == COLUMNS
+    assert all(0 < float(row["loss"]) < 8 for row in rows)
+    assert float(rows[-1]["epoch"]) == pytest.approx(4 * 8 / 24, rel=1e-5)
+    # The online encoder, with the statistics of the corpus.
+    model = byola_rq.load(model_path)
+    saved = tensors(run_dir)
+    for name, tensor in model.encoder.state_dict().items():
+        assert torch.equal(tensor, saved[f"byol.encoder.{name}"])
+    assert model.summary["steps"] == 4
+    waveform = read_audio(sorted(sounds.glob("*.wav"))[0], 16000)
+    assert model(waveform, 16000).shape == (1, 16)
+
+
+def test_statistics_are_those_of_the_corpus(small_config: Config, sounds: Path) -> None:
+    statistics = byola_rq.load(pretrain(small_config)).statistics
+    everything = torch.cat(
+        [LogMelSpectrogram()(read_audio(path, 16000)).flatten() for path in sounds.glob("*.wav")]
+    )
+    # One random segment a clip against all of every clip.
+    assert statistics.mean == pytest.approx(everything.mean().item(), abs=1.0)
+    assert statistics.std == pytest.approx(everything.std().item(), abs=1.0)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("views.augmentations=[mixup, random_resized_crop]", "views.mixup.memory=12"),
+        ("encoder.name=audio_ntt_2022", "encoder.dim=1040", "optimizer.schedule=cosine"),
+        ("optimizer.name=adamw", "optimizer.clip_norm=1", "byol.ema_schedule=cosine"),
+    ],
+)
+def test_a_stopped_run_goes_on_to_the_same_bits(
+    small_config: Config, tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    whole = changed(small_config, tmp_path, f"run.dir={tmp_path / 'whole'}", *overrides)
+    pretrain(whole)
+    # A run stopped after its checkpoint of step 2, with rows of metrics beyond it.
+    stopped = changed(small_config, tmp_path, f"run.dir={tmp_path / 'stopped'}", *overrides)
+    pretrain(stopped)
+    shutil.rmtree(stopped.run.dir / "step-00000004")
+    (stopped.run.dir / "encoder.safetensors").unlink()
+    pretrain(stopped)
+    assert_same_bits(whole.run.dir, stopped.run.dir)
+    rows = read_metrics(stopped.run.dir / "metrics.csv")
+    assert [int(row["step"]) for row in rows] == [1, 2, 3, 4]
+    expected = read_metrics(whole.run.dir / "metrics.csv")
+    assert [row["loss"] for row in rows] == [row["loss"] for row in expected]
+
+
+def test_workers_and_logging_do_not_change_a_bit(small_config: Config, tmp_path: Path) -> None:
+    pretrain(small_config)
+    other = changed(
+        small_config,
+        tmp_path,
+        f"run.dir={tmp_path / 'other'}",
+        "data.workers=1",
+        "train.log_every=3",
+        "checkpoint.every_steps=4",
+    )
+    pretrain(other)
+    assert_same_bits(small_config.run.dir, other.run.dir)
+
+
+def test_seeds_change_everything(small_config: Config, tmp_path: Path) -> None:
+    pretrain(small_config)
+    other = changed(small_config, tmp_path, f"run.dir={tmp_path / 'other'}", "run.seed=1")
+    pretrain(other)
+    name = "byol.encoder.features.4.weight"
+    assert not torch.equal(tensors(small_config.run.dir)[name], tensors(other.run.dir)[name])
+
+
+def test_bfloat16_trains_on_the_cpu_too(small_config: Config, tmp_path: Path) -> None:
+    config = changed(small_config, tmp_path, "run.precision=bfloat16")
+    pretrain(config)
+    assert all(tensor.dtype != torch.bfloat16 for tensor in tensors(config.run.dir).values())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_trains_on_the_gpu(small_config: Config, tmp_path: Path) -> None:
+    model = byola_rq.load(pretrain(changed(small_config, tmp_path, "run.device=cuda")), "cuda")
+    assert model(torch.randn(2, 16000), 16000).device.type == "cuda"
+
+
+def test_a_finished_run_is_left_alone(small_config: Config) -> None:
+    model = pretrain(small_config).read_bytes()
+    metrics = (small_config.run.dir / "metrics.csv").read_bytes()
+    assert pretrain(small_config).read_bytes() == model
+    assert (small_config.run.dir / "metrics.csv").read_bytes() == metrics
+
+
+def test_old_checkpoints_are_pruned(small_config: Config, tmp_path: Path) -> None:
+    pretrain(changed(small_config, tmp_path, "checkpoint.every_steps=1", "checkpoint.keep=2"))
+    kept = sorted(path.name for path in small_config.run.dir.glob("step-*"))
+    assert kept == ["step-00000003", "step-00000004"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("encoder.dim=24", "encoder.dim was 16, is 24"),
+        ("optimizer.lr=1e-5", "optimizer.lr was 0.0003, is 1e-05"),
+        ("run.seed=7", "run.seed was 42, is 7"),
+        ("views.randomized_quantization.num_bins=8", "num_bins was 5, is 8"),
+    ],
+)
+def test_another_configuration_is_refused(
+    small_config: Config, tmp_path: Path, override: str, message: str
+) -> None:
+    pretrain(small_config)
+    before = {path: path.read_bytes() for path in small_config.run.dir.rglob("*") if path.is_file()}
+    with pytest.raises(CheckpointError, match=message):
+        pretrain(changed(small_config, tmp_path, override))
+    after = {path: path.read_bytes() for path in small_config.run.dir.rglob("*") if path.is_file()}
+    assert before == after
+
+
+def test_other_clips_are_refused(small_config: Config, tmp_path: Path, sounds: Path) -> None:
+    pretrain(small_config)
+    fewer = tmp_path / "fewer"
+    fewer.mkdir()
+    for path in sorted(sounds.glob("*.wav"))[:10]:
+        shutil.copy(path, fewer)
+    with pytest.raises(CheckpointError, match="its run had other clips than data.source"):
+        pretrain(changed(small_config, tmp_path, f"data.source={fewer}"))
+
+
+def test_a_foreign_directory_is_refused(small_config: Config) -> None:
+    small_config.run.dir.mkdir()
+    (small_config.run.dir / "thesis.tex").write_text("do not touch")
+    with pytest.raises(CheckpointError, match="run.dir must be new, empty or a run"):
+        pretrain(small_config)
+    assert [path.name for path in small_config.run.dir.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "manifest"])
+def test_a_damaged_checkpoint_is_passed_over(small_config: Config, damage: str) -> None:
+    pretrain(small_config)
+    newest = small_config.run.dir / "step-00000004"
+    victim = newest / "model.safetensors"
+    content = bytearray(victim.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 1
+        victim.write_bytes(content)
+    elif damage == "truncate":
+        victim.write_bytes(content[:-1])
+    elif damage == "remove":
+        victim.unlink()
+    else:
+        (newest / "manifest.json").write_text("{}")
+    assert find_damage(newest) is not None
+    checkpoint, damages = load_newest_checkpoint(small_config.run.dir)
+    assert checkpoint is not None
+    assert checkpoint.state["step"] == 2
+    assert "step-00000004" in damages[0]
+    pretrain(small_config)
+    assert find_damage(newest) is None
+
+
+def test_only_damaged_checkpoints_are_an_error(small_config: Config) -> None:
+    pretrain(small_config)
+    for path in small_config.run.dir.glob("step-*"):
+        (path / "state.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="no checkpoint in it is whole"):
+        pretrain(small_config)
+
+
+def test_a_newer_format_is_refused(small_config: Config) -> None:
+    pretrain(small_config)
+    newest = small_config.run.dir / "step-00000004"
+    state = json.loads((newest / "state.json").read_text())
+    (newest / "state.json").write_text(json.dumps({**state, "format_version": 99}))
+    manifest = json.loads((newest / "manifest.json").read_text())
+    import hashlib
+
+    content = (newest / "state.json").read_bytes()
+    manifest["state.json"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (newest / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match="format version must be at most 1; got 99"):
+        pretrain(small_config)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(small_config: Config, tmp_path: Path) -> None:
+    config = changed(
+        small_config, tmp_path, "optimizer.lr=1e38", "train.max_steps=12", "train.log_every=4"
+    )
+    with pytest.raises(TrainingError, match="the loss is not finite"):
+        pretrain(config)
+    for path in config.run.dir.glob("step-*"):
+        weights = load_file(path / "model.safetensors")
+        assert all(torch.isfinite(tensor.float()).all() for tensor in weights.values())
+
+
+def test_silence_cannot_be_learned_from(small_config: Config, tmp_path: Path) -> None:
+    folder = tmp_path / "silence"
+    folder.mkdir()
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(folder / name, np.zeros(20000), 16000)
+    with pytest.raises(CorpusError, match=r"silence: .*must not be constant"):
+        pretrain(changed(small_config, tmp_path, f"data.source={folder}"))
+
+
+def test_one_clip_is_not_a_corpus(small_config: Config, tmp_path: Path, sounds: Path) -> None:
+    clip = sorted(sounds.glob("*.wav"))[0]
+    with pytest.raises(CorpusError, match="at least 2 clips"):
+        pretrain(changed(small_config, tmp_path, f"data.source={clip}"))
+    assert not small_config.run.dir.exists()
+
+
+def test_export_takes_the_newest_checkpoint(small_config: Config, tmp_path: Path) -> None:
+    model = pretrain(small_config)
+    assert export_run(small_config.run.dir, tmp_path / "m.safetensors").read_bytes() == (
+        model.read_bytes()
+    )
+    with pytest.raises(CheckpointError, match="no checkpoint in it"):
+        export_run(tmp_path / "nowhere", tmp_path / "m.safetensors")
+
+
+def test_steps_are_counted_in_full_batches(small_config: Config, tmp_path: Path) -> None:
+    config = changed(small_config, tmp_path, "train.max_steps=null", "train.epochs=10")
+    assert count_steps(config, 24) == 30
+    assert count_steps(config, 25) == 31
+    assert count_steps(changed(config, tmp_path, "train.max_steps=5"), 25) == 5
+
+
+def test_a_torn_row_of_metrics_is_dropped(small_config: Config) -> None:
+    pretrain(small_config)
+    path = small_config.run.dir / "metrics.csv"
+    with path.open("a") as file:
+        file.write("5,1.6")
+    assert [row["step"] for row in read_metrics(path)] == ["1", "2", "3", "4"]
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(CheckpointError, match="columns must be step, epoch"):
+        read_metrics(path)
+    with path.open() as file:
+        assert len(list(csv.reader(file))) == 2
