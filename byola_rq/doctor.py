@@ -29,7 +29,6 @@ class Finding:
 REQUIRED = ("numpy", "pydantic", "yaml", "rich", "safetensors", "soundfile", "soxr", "typer")
 OPTIONAL = {  # import name -> what it is for, how to get it
     "sklearn": ("probes of `python -m evaluate`", "pip install 'byola_rq[evaluate]'"),
-    "pandas": ("reports of `python -m evaluate`", "pip install 'byola_rq[evaluate]'"),
     "librosa": ("frontend.backend=librosa", "pip install 'byola_rq[frontends]'"),
     "nnAudio": ("frontend.backend=nnaudio", "pip install 'byola_rq[frontends]'"),
     "matplotlib": ("pictures", "pip install 'byola_rq[plots]'"),

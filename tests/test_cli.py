@@ -107,7 +107,7 @@ def test_doctor_reports_on_everything() -> None:
 
 def bad_sound(folder: Path, kind: str, sounds: Path) -> None:
     """A corpus of one good clip and one that is `kind`."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     shutil.copy(sorted(sounds.glob("*.wav"))[0], folder / "good.wav")
     bad = folder / "odd.wav"
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, 96000)
@@ -148,13 +148,14 @@ def test_bad_clips_stop_before_anything_is_written(
     assert not (tmp_path / "r" / "encoder.safetensors").exists()
 
 
-@pytest.mark.parametrize("kind", ["0.1 s", "8 channels", "96 kHz", "24 bit"])
-def test_unusual_clips_are_fine(tmp_path: Path, sounds: Path, kind: str, trained: Path) -> None:
-    bad_sound(tmp_path / "in", kind, sounds)
+def test_unusual_clips_are_fine(tmp_path: Path, sounds: Path, trained: Path) -> None:
+    for kind in ("0.1 s", "8 channels", "96 kHz", "24 bit"):
+        bad_sound(tmp_path / "in" / kind, kind, sounds)
     done = run("pretrain", *SMALL, f"data.source={tmp_path / 'in'}", f"run.dir={tmp_path / 'r'}")
     assert done.returncode == 0, done.stderr
     done = run("embed", trained / "encoder.safetensors", tmp_path / "in", "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
+    assert np.isfinite(np.load(tmp_path / "out" / "embeddings.npy")).all()
 
 
 @pytest.mark.parametrize(

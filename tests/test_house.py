@@ -119,7 +119,7 @@ def test_readme_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_no_pickle_and_no_eval() -> None:
     forbidden = re.compile(
-        r"\bpickle\b|\beval\(|\bexec\(|torch\.load\(|yaml\.load\(|shell=True|allow_pickle=True"
+        r"\bpickle\b|(?<![\w.`])eval\(|\bexec\(|torch\.load\(|yaml\.load\(|shell=True|allow_pickle=True"
     )
     for path in [*ROOT.glob("byola_rq/*.py"), *ROOT.glob("evaluate/*.py")]:
         for number, line in enumerate(path.read_text().splitlines(), start=1):

@@ -1,4 +1,4 @@
-"""Randomness: known vectors of the generator, uniformity, independence of everything but the key."""
+"""Randomness: known vectors, uniformity, independence of everything but the key."""
 
 import math
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from byola_rq import Mixup, RandomLinearFader, RandomResizedCrop, RandomizedQuantization
+from byola_rq import Mixup, RandomizedQuantization, RandomLinearFader, RandomResizedCrop
 from byola_rq.mixup import MixupParameters
 from byola_rq.randomness import fold_in, sample_keys
 from byola_rq.views import Views
