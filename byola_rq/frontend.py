@@ -101,9 +101,9 @@ class LogMelSpectrogram(nn.Module):
             self.register_buffer("window", torch.hann_window(win_length), persistent=False)
             self.register_buffer("filters", filters, persistent=False)
         elif backend == "torchaudio":
-            self.mel = self._build_torchaudio()
+            self.mel = _without_state(self._build_torchaudio())
         elif backend == "nnaudio":
-            self.mel = self._build_nnaudio()
+            self.mel = _without_state(self._build_nnaudio())
         else:
             _import_librosa()
 
@@ -250,6 +250,14 @@ def _hertz_to_mel(hertz: Any) -> Any:
 def _mel_to_hertz(mel: Any) -> Any:
     above = 1000 * np.exp((mel - _MEL_CORNER) * _MEL_STEP)
     return np.where(mel < _MEL_CORNER, mel * _MEL_HERTZ, above)
+
+
+def _without_state(module: nn.Module) -> nn.Module:
+    """The module with its buffers kept out of state dicts: they follow from the arguments."""
+    for part in module.modules():
+        for name, buffer in list(part.named_buffers(recurse=False)):
+            part.register_buffer(name, buffer, persistent=False)
+    return module
 
 
 def _check_arguments(

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import soundfile
 
 import byola_rq
-from tests.conftest import SMALL  # type: ignore[import-not-found]
+from tests.conftest import SMALL
 
 
 def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -51,6 +52,24 @@ def test_the_whole_way(trained: Path, sounds: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert np.load(tmp_path / "out" / "embeddings.npy").shape == (24, 16)
     assert "embedding: 24/24" in done.stderr
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(sounds: Path, tmp_path: Path) -> None:
+    arguments = ["pretrain", *SMALL, f"data.source={sounds}", "train.max_steps=40"]
+    whole = run(*arguments, f"run.dir={tmp_path / 'whole'}")
+    assert whole.returncode == 0, whole.stderr
+    killed_dir = tmp_path / "killed"
+    command = [sys.executable, "-m", "byola_rq", *arguments, f"run.dir={killed_dir}"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while process.poll() is None and not list(killed_dir.glob("step-*")):
+        time.sleep(0.02)
+    process.kill()
+    assert process.wait() != 0, "the run ended before it could be killed"
+    again = run(*arguments, f"run.dir={killed_dir}")
+    assert again.returncode == 0, again.stderr
+    assert "going on after step" in again.stderr
+    for name in ("encoder.safetensors", "step-00000040/optimizer.safetensors"):
+        assert (killed_dir / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_views_are_drawn(sounds: Path, tmp_path: Path) -> None:
