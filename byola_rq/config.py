@@ -52,7 +52,7 @@ class RunConfig(_Section):
     """Where and on what a run happens."""
 
     dir: Path
-    seed: Int
+    seed: Annotated[Int, Field(ge=0, lt=2**31)]
     device: Annotated[str, AfterValidator(_is_device)]
     precision: Literal["auto", "float32", "bfloat16"]
 

@@ -5,7 +5,6 @@ import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from byola_rq.audio import AUDIO_SUFFIXES, inspect_audio, pad_both_ends, read_audio
 from byola_rq.errors import AudioError, ByolaRQError, CorpusError
+from byola_rq.prefetch import map_ahead
 from byola_rq.randomness import fold_in, integers, permutation, sample_keys
 
 MANIFEST_COLUMNS = ("path", "file_name")  # the first that a manifest has names its clips
@@ -88,10 +88,12 @@ def measure_clips(
 
     lengths: list[int] = []
     errors: list[AudioError] = []
-    with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool:
-        for result in pool.map(measure, paths):
-            on_clip()
-            errors.append(result) if isinstance(result, AudioError) else lengths.append(result)
+    for result in map_ahead(measure, paths, min(32, 4 * (os.cpu_count() or 1))):
+        on_clip()
+        if isinstance(result, AudioError):
+            errors.append(result)
+        else:
+            lengths.append(result)
     if errors:
         others = f" (and {len(errors) - 1} more clips like it)" if len(errors) > 1 else ""
         raise AudioError(f"{errors[0]}{others}; remove it from data.source")

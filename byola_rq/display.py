@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from byola_rq.errors import ConfigError, MissingPackageError
-from byola_rq.frontend import LogMelSpectrogram, mel_centres
+from byola_rq.frontend import LogMelSpectrogram
+from byola_rq.mel import mel_centres
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +37,7 @@ def draw_log_mel(
         vmin=low,
         vmax=high,
     )
-    centres = mel_centres(frontend)
+    centres = mel_centres(frontend.n_mels, frontend.f_min, frontend.f_max)
     bands = range(0, num_bands, max(num_bands // 6, 1))
     axes.set_yticks(list(bands), [f"{centres[band]:.0f}" for band in bands])
     axes.set_xlabel("time (s)")

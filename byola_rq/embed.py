@@ -2,12 +2,9 @@
 
 import csv
 import hashlib
-import itertools
 import json
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from byola_rq.audio import read_audio
 from byola_rq.corpus import Clips, find_clips, measure_clips
 from byola_rq.embedder import MIN_SECONDS, Embedder
 from byola_rq.errors import AudioError, CorpusError
+from byola_rq.prefetch import map_ahead
 from byola_rq.progress import ProgressBar
 
 BATCH_SECONDS = 240.0  # of sound embedded together, in clips of one length
@@ -109,9 +107,12 @@ def _decoded_batches(
 ) -> Iterator[list[tuple[int, Tensor]]]:
     """Decoded clips with their row numbers, those of one length together."""
     by_length = sorted(numbers, key=lambda row: (clips.num_samples[row], row))
-    decode: Callable[[int], Tensor] = lambda row: read_audio(clips.paths[row], clips.sample_rate)  # noqa: E731
+
+    def decode(row: int) -> Tensor:
+        return read_audio(clips.paths[row], clips.sample_rate)
+
     batch: list[tuple[int, Tensor]] = []
-    for row, waveform in zip(by_length, _map_ahead(decode, by_length, num_workers), strict=True):
+    for row, waveform in zip(by_length, map_ahead(decode, by_length, num_workers), strict=True):
         if len(waveform) < MIN_SECONDS * clips.sample_rate:
             raise AudioError(f"{clips.paths[row]}: {_too_short(len(waveform), clips.sample_rate)}")
         seconds = (len(batch) + 1) * len(waveform) / clips.sample_rate
@@ -121,25 +122,6 @@ def _decoded_batches(
         batch.append((row, waveform))
     if batch:
         yield batch
-
-
-def _map_ahead(
-    function: Callable[[int], Tensor], items: Sequence[int], num_workers: int
-) -> Iterator[Tensor]:
-    """Results in order, computed a bounded way ahead in threads."""
-    pending: deque[Future[Tensor]] = deque()
-    queue = iter(items)
-    with ThreadPoolExecutor(max(num_workers, 1)) as pool:
-        try:
-            while True:
-                for item in itertools.islice(queue, 4 * max(num_workers, 1) - len(pending)):
-                    pending.append(pool.submit(function, item))
-                if not pending:
-                    return
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
 
 
 def _describe(embedder: Embedder, clips: Clips) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from byola_rq._torchaudio import import_torchaudio
 from byola_rq.errors import MissingPackageError
+from byola_rq.mel import mel_filterbank
 
 Backend = Literal["torch", "nnaudio", "torchaudio", "librosa"]
 
@@ -209,47 +210,6 @@ class LogMelSpectrogram(nn.Module):
             pad_mode="reflect",
             verbose=False,
         )
-
-
-def mel_filterbank(sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: float) -> Tensor:
-    """Triangular mel filters of equal area on Slaney's scale, `(F, n_fft / 2 + 1)`.
-
-    Source: Slaney, Auditory Toolbox (1998): linear below 1 kHz at 200 / 3 Hz per mel, logarithmic
-    above with 27 mel per factor of 6.4.
-    """
-    corners = _mel_corners(n_mels, f_min, f_max)
-    lower, centre, upper = corners[:-2, None], corners[1:-1, None], corners[2:, None]
-    frequencies = np.fft.rfftfreq(n_fft, 1 / sample_rate)
-    rising = (frequencies - lower) / (centre - lower)
-    falling = (upper - frequencies) / (upper - centre)
-    triangles = np.maximum(np.minimum(rising, falling), 0) * 2 / (upper - lower)
-    return torch.from_numpy(triangles.astype(np.float32))
-
-
-def mel_centres(frontend: LogMelSpectrogram) -> list[float]:
-    """Centre frequency of each mel band, in Hz."""
-    corners = _mel_corners(frontend.n_mels, frontend.f_min, frontend.f_max)
-    return [float(corner) for corner in corners[1:-1]]
-
-
-_MEL_HERTZ = 200 / 3  # Hz per mel below the corner
-_MEL_CORNER = 15.0  # mel; 1 kHz
-_MEL_STEP = math.log(6.4) / 27  # log frequency per mel above the corner
-
-
-def _mel_corners(n_mels: int, f_min: float, f_max: float) -> Any:
-    """Lower ends, centres and upper ends of all bands: each band spans three neighbours."""
-    return _mel_to_hertz(np.linspace(_hertz_to_mel(f_min), _hertz_to_mel(f_max), n_mels + 2))
-
-
-def _hertz_to_mel(hertz: Any) -> Any:
-    above = _MEL_CORNER + np.log(np.maximum(hertz, 1e-9) / 1000) / _MEL_STEP
-    return np.where(hertz < 1000, hertz / _MEL_HERTZ, above)
-
-
-def _mel_to_hertz(mel: Any) -> Any:
-    above = 1000 * np.exp((mel - _MEL_CORNER) * _MEL_STEP)
-    return np.where(mel < _MEL_CORNER, mel * _MEL_HERTZ, above)
 
 
 def _without_state(module: nn.Module) -> nn.Module:

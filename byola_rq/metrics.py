@@ -15,8 +15,8 @@ class Metrics:
     step: int
     epoch: float  # clips seen per clip of the corpus
     loss: float
-    learning_rate: float
-    ema_decay: float
+    learning_rate: float  # of the last of these steps
+    ema_decay: float  # likewise
     embedding_std: float  # over the batch, mean over dimensions; towards 0 it has collapsed
     segments_per_second: float
     wait_share: float  # of the time, spent waiting for data

@@ -18,13 +18,15 @@ FREE_KEYS = frozenset(
         "run.device",
         "data.source",
         "data.workers",
-        "train.max_steps",
         "train.log_every",
         "train.compile",
         "checkpoint.every_steps",
         "checkpoint.keep",
     )
 )
+
+# What a run's length may be changed to as long as no schedule depends on it.
+LENGTH_KEYS = frozenset(("train.epochs", "train.max_steps"))
 
 
 def open_run(config: Config) -> tuple[Checkpoint | None, list[str]]:
@@ -86,12 +88,14 @@ def export_run(run_dir: Path, path: Path) -> Path:
 
 
 def _refuse_other_config(config: Config, checkpoint: Checkpoint) -> None:
+    is_length_free = config.optimizer.schedule == config.byol.ema_schedule == "constant"
+    free = FREE_KEYS | LENGTH_KEYS if is_length_free else FREE_KEYS
     before = _flatten(checkpoint.state["config"])
     now = _flatten(config.model_dump(mode="json"))
     differences = [
         f"{key} was {before.get(key)}, is {now.get(key)}"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and key not in FREE_KEYS
+        if before.get(key) != now.get(key) and key not in free
     ]
     if differences:
         raise CheckpointError(

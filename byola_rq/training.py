@@ -60,24 +60,22 @@ class Training:
             },
         )
 
-    @property
-    def learning_rate(self) -> float:
-        """Of the next step."""
+    def learning_rate(self, step: int) -> float:
+        """Of one step."""
         options = self.config.optimizer
         return learning_rate(
-            self.step,
+            step,
             peak=options.lr,
             schedule=options.schedule,
             warmup_steps=options.warmup_steps,
             num_steps=self.num_steps,
         )
 
-    @property
-    def ema_decay(self) -> float:
-        """Of the next step."""
+    def ema_decay(self, step: int) -> float:
+        """Of the target's update after one step."""
         options = self.config.byol
         return ema_decay(
-            self.step,
+            step,
             base=options.ema_decay,
             schedule=options.ema_schedule,
             num_steps=self.num_steps,
@@ -143,14 +141,14 @@ def train_step(training: Training, batch: SegmentBatch) -> tuple[Tensor, Tensor]
     ):
         loss, embedding = training.network(view_1, view_2)
     for group in training.optimizer.param_groups:
-        group["lr"] = training.learning_rate
+        group["lr"] = training.learning_rate(training.step)
     training.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if config.optimizer.clip_norm is not None:
         nn.utils.clip_grad_norm_(training.byol.parameters(), config.optimizer.clip_norm)
     training.optimizer.step()
     # After the optimizer's step, so that the target follows the new weights.
-    training.byol.update_target(training.ema_decay)
+    training.byol.update_target(training.ema_decay(training.step))
     training.step += 1
     return loss.detach(), embedding
 

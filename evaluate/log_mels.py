@@ -1,8 +1,6 @@
 """A task's clips as log-mel spectrograms, decoded once where they fit in memory."""
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -10,13 +8,12 @@ from torch import Tensor
 from byola_rq.audio import fit_length, read_audio
 from byola_rq.errors import ByolaRQError
 from byola_rq.frontend import LogMelSpectrogram, Statistics, measure_statistics
+from byola_rq.prefetch import map_ahead
 from evaluate.tasks import Task, TaskError
 
 # Below this all log-mels of a task are kept and every model and fold reads them from there; above
 # it every pass decodes anew. 4 GiB are 4.2 million frames: 10,000 clips of 4 s, or 40,000 of 1 s.
 MAX_BYTES_KEPT = 4 * 2**30
-
-_READ_AHEAD = 4  # clips per worker decoded before they are asked for
 
 
 class LogMels:
@@ -96,7 +93,7 @@ class LogMels:
     @torch.no_grad()
     def _decode(self, positions: Sequence[int], batch_size: int) -> Iterator[Tensor]:
         batch: list[Tensor] = []
-        for waveform in self._read_waveforms(positions):
+        for waveform in map_ahead(self._read_waveform, positions, self._num_workers):
             batch.append(waveform)
             if len(batch) == batch_size:
                 yield self._to_log_mel(batch)
@@ -107,17 +104,6 @@ class LogMels:
     def _to_log_mel(self, waveforms: list[Tensor]) -> Tensor:
         log_mel: Tensor = self.frontend(torch.stack(waveforms).to(self._device))  # (B, F, T)
         return log_mel.unsqueeze(1)
-
-    def _read_waveforms(self, positions: Sequence[int]) -> Iterator[Tensor]:
-        """Decoded in threads, a few ahead, given in order."""
-        with ThreadPoolExecutor(self._num_workers) as pool:
-            pending: deque[Future[Tensor]] = deque()
-            for position in positions:
-                pending.append(pool.submit(self._read_waveform, position))
-                if len(pending) >= _READ_AHEAD * self._num_workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
 
     def _read_waveform(self, position: int) -> Tensor:
         waveform = read_audio(

@@ -10,7 +10,8 @@ import torch
 from byola_rq import LogMelSpectrogram
 from byola_rq._torchaudio import has_compiled_part, import_torchaudio
 from byola_rq.audio import fit_length, read_audio
-from byola_rq.frontend import Statistics, measure_statistics, mel_filterbank
+from byola_rq.frontend import Statistics, measure_statistics
+from byola_rq.mel import mel_filterbank
 
 BACKENDS = ("torch", "nnaudio", "torchaudio", "librosa")
 AGREEMENT = 1e-3  # nat

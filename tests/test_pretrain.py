@@ -176,6 +176,23 @@ def test_another_configuration_is_refused(
     assert before == after
 
 
+def test_a_run_can_be_made_longer_where_no_schedule_minds(
+    small_config: Config, tmp_path: Path
+) -> None:
+    pretrain(small_config)
+    longer = changed(small_config, tmp_path, "train.max_steps=6", "checkpoint.every_steps=2")
+    pretrain(longer)
+    whole = changed(longer, tmp_path, f"run.dir={tmp_path / 'whole'}")
+    pretrain(whole)
+    assert_same_bits(longer.run.dir, whole.run.dir)
+    scheduled = changed(
+        longer, tmp_path, f"run.dir={tmp_path / 'cosine'}", "optimizer.schedule=cosine"
+    )
+    pretrain(scheduled)
+    with pytest.raises(CheckpointError, match="train.max_steps was 6, is 8"):
+        pretrain(changed(scheduled, tmp_path, "train.max_steps=8"))
+
+
 def test_other_clips_are_refused(small_config: Config, tmp_path: Path, sounds: Path) -> None:
     pretrain(small_config)
     fewer = tmp_path / "fewer"

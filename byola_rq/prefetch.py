@@ -1,0 +1,37 @@
+"""Work done a bounded way ahead of its use, in threads."""
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_AHEAD = 4  # items per worker
+
+
+def map_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], num_workers: int
+) -> Iterator[Result]:
+    """Results of `function` in the order of `items`, computed ahead in threads.
+
+    At most four results per worker wait to be taken, whatever the number of items. What `function`
+    raises, taking its result raises; what was not begun by then is not done.
+    """
+    queue = iter(items)
+    pending: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(max(num_workers, 1)) as pool:
+        try:
+            while True:
+                room = _AHEAD * max(num_workers, 1) - len(pending)
+                pending.extend(
+                    pool.submit(function, item) for item in itertools.islice(queue, room)
+                )
+                if not pending:
+                    return
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
