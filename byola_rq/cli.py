@@ -43,7 +43,7 @@ def _root(
 
 @app.command()
 def pretrain(config: Overrides = None) -> None:
-    r"""Learn an encoder from unlabelled clips.
+    """Learn an encoder from unlabelled clips.
 
     Any key of config.yaml can be changed on the command line. Run the same command again and it
     goes on from its last checkpoint. The run directory gets config.yaml (as resolved),
@@ -54,8 +54,7 @@ def pretrain(config: Overrides = None) -> None:
       byola-rq pretrain data.source=/data/my_sounds run.dir=runs/a
       byola-rq pretrain data.source=clips.csv run.dir=runs/b encoder.dim=512 train.max_steps=200
       byola-rq pretrain my.yaml data.source=/data/audioset run.device=cuda run.precision=bfloat16
-      byola-rq pretrain data.source=/data/my_sounds run.dir=runs/mixup \
-          'views.augmentations=[mixup, random_resized_crop]'
+      byola-rq pretrain data.source=/data/x 'views.augmentations=[mixup, random_resized_crop]'
     """
     loaded = _load_config(config)
     from byola_rq.pretrain import pretrain
@@ -76,7 +75,7 @@ def embed(
         bool, typer.Option("--overwrite", help="Replace the embeddings of another job.")
     ] = False,
 ) -> None:
-    r"""Embed every clip: embeddings.npy, index.csv and meta.json.
+    """Embed every clip: embeddings.npy, index.csv and meta.json.
 
     Row i of embeddings.npy (float32) is row i of index.csv. A run that was stopped goes on when
     the same command is given again.
@@ -98,7 +97,7 @@ def export(
     run: Annotated[Path, typer.Argument(help="Directory of a run (run.dir).")],
     model: Annotated[Path, typer.Argument(help="Model file to write, encoder.safetensors.")],
 ) -> None:
-    r"""Write the encoder of a run's newest checkpoint as a model file, also while it trains.
+    """Write the encoder of a run's newest checkpoint as a model file, also while it trains.
 
     \b
     Example:
@@ -115,7 +114,7 @@ def views(
     picture: Annotated[Path, typer.Argument(help="Picture to write (.png, .pdf, .svg).")],
     config: Overrides = None,
 ) -> None:
-    r"""Draw a segment of a clip and two augmented views of it.
+    """Draw a segment of a clip and two augmented views of it.
 
     \b
     Examples:
@@ -138,7 +137,7 @@ def synthesize(
     ] = 24,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same sounds.")] = 0,
 ) -> None:
-    r"""Write the built-in sounds: unlabelled clips and labelled tasks, no download.
+    """Write the built-in sounds: unlabelled clips and labelled tasks, no download.
 
     FOLDER/clips/ is for pretraining; FOLDER/tasks/*/metadata.csv are for `python -m evaluate`.
 

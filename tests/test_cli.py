@@ -101,7 +101,9 @@ def test_help_teaches_every_command() -> None:
         assert command in done.stdout
         text = run(command, "--help").stdout
         assert "Usage: byola-rq" in text
-        assert command == "doctor" or "byola-rq " + command in text
+        # Examples stand on lines of their own, not run together into a paragraph.
+        assert command == "doctor" or f"\n    byola-rq {command}" in text
+        assert "\\b" not in text
 
 
 def test_help_imports_nothing_heavy() -> None:
