@@ -19,7 +19,8 @@ DEMO := runs/demo
 demo: .venv/installed
 	test -d $(DEMO)/sounds || $(BIN)/byola-rq synthesize $(DEMO)/sounds --clips 800 --seed 0
 	$(BIN)/byola-rq pretrain config.yaml data.source=$(DEMO)/sounds/clips run.dir=$(DEMO)/pretrain \
-	  encoder.dim=512 train.batch_size=64 train.epochs=24 train.log_every=25 checkpoint.every_steps=100
+	  encoder.dim=128 train.batch_size=64 train.epochs=30 optimizer.schedule=cosine \
+	  train.log_every=25 checkpoint.every_steps=100
 	$(BIN)/byola-rq views $(DEMO)/sounds/clips/$$(ls $(DEMO)/sounds/clips | head -1) $(DEMO)/views.png
 	$(BIN)/byola-rq embed $(DEMO)/pretrain/encoder.safetensors $(DEMO)/sounds/clips -o $(DEMO)/embeddings
 	$(BIN)/python -m evaluate $(DEMO)/pretrain/encoder.safetensors --baseline random --baseline logmel \
