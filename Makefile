@@ -18,16 +18,16 @@ DEMO := runs/demo
 # Delete runs/demo to start it over; otherwise it goes on where it stopped.
 demo: .venv/installed
 	test -d $(DEMO)/sounds || $(BIN)/byola-rq synthesize $(DEMO)/sounds --clips 800 --seed 0
-	$(BIN)/byola-rq pretrain config.yaml data.source=$(DEMO)/sounds/clips run.dir=$(DEMO)/pretrain \
+	$(BIN)/byola-rq pretrain config.yaml data.source=$(DEMO)/sounds/clips run.dir=$(DEMO)/trained \
 	  encoder.dim=128 train.batch_size=64 train.epochs=30 optimizer.schedule=cosine \
 	  train.log_every=25 checkpoint.every_steps=100
 	$(BIN)/byola-rq views $(DEMO)/sounds/clips/$$(ls $(DEMO)/sounds/clips | head -1) $(DEMO)/views.png
-	$(BIN)/byola-rq embed $(DEMO)/pretrain/encoder.safetensors $(DEMO)/sounds/clips -o $(DEMO)/embeddings
-	$(BIN)/python -m evaluate $(DEMO)/pretrain/encoder.safetensors --baseline random --baseline logmel \
+	$(BIN)/byola-rq embed $(DEMO)/trained/encoder.safetensors $(DEMO)/sounds/clips -o $(DEMO)/embeddings
+	$(BIN)/python -m evaluate $(DEMO)/trained/encoder.safetensors --baseline random --baseline logmel \
 	  --task $(DEMO)/sounds/tasks/words/metadata.csv --task $(DEMO)/sounds/tasks/speakers/metadata.csv \
 	  --task $(DEMO)/sounds/tasks/events/metadata.csv --task $(DEMO)/sounds/tasks/families/metadata.csv \
 	  --out $(DEMO)/results
-	@echo "scores: $(DEMO)/results/summary.csv   picture: $(DEMO)/views.png   model: $(DEMO)/pretrain/encoder.safetensors"
+	@echo "scores: $(DEMO)/results/summary.csv   picture: $(DEMO)/views.png   model: $(DEMO)/trained/encoder.safetensors"
 
 test: .venv/installed
 	$(BIN)/python -m pytest
