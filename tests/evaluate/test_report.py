@@ -6,38 +6,10 @@ import pytest
 
 from evaluate.intervals import bootstrap_interval
 from evaluate.report import PUBLISHED, Summary, newest_rows, summarize, write_summary
-from evaluate.results import PredictionRow, ResultRow, append_run, open_folder, predictions_path
+from evaluate.results import PredictionRow, append_run, open_folder, predictions_path
 from evaluate.table import print_table
 from evaluate.tasks import PAPER_TASKS
-
-ROW = ResultRow(
-    run_id="",
-    date="2026-11-21T00:00:00+00:00",
-    model="owl",
-    weights_sha256="ab" * 32,
-    task="birds",
-    split="given",
-    fold="",
-    seed=0,
-    probe="logistic",
-    probe_params="{}",
-    metric="accuracy",
-    score=0.0,
-    n_train=8,
-    n_valid=2,
-    n_test=10,
-    n_classes=2,
-    n_skipped=0,
-    embedding_dim=16,
-    norm="task",
-    unit_seconds=1.0,
-    fit_seconds=0.5,
-    embed_seconds=0.25,
-    byola_rq="0.1.0",
-    torch="2.13.0",
-    sklearn="1.9.1",
-    device="cpu",
-)
+from tests.evaluate.conftest import ROW
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import pytest
 from evaluate.results import (
     PredictionRow,
     ReportError,
-    ResultRow,
     append_run,
     open_folder,
     predictions_path,
@@ -18,6 +17,7 @@ from evaluate.results import (
     read_results,
     results_path,
 )
+from tests.evaluate.conftest import ROW
 
 COLUMNS = (
     "run_id,date,model,weights_sha256,task,split,fold,seed,probe,probe_params,metric,score,"
@@ -26,33 +26,8 @@ COLUMNS = (
 )
 ROOT = Path(__file__).parents[2]
 
-ROW = ResultRow(
-    run_id="r1",
-    date="2026-11-21T00:00:00+00:00",
-    model='a "b", c',
-    weights_sha256="ab" * 32,
-    task="birds",
-    split="given",
-    fold="",
-    seed=0,
-    probe="logistic",
-    probe_params='{"C": 0.1}',
-    metric="accuracy",
-    score=66.6667,
-    n_train=8,
-    n_valid=2,
-    n_test=3,
-    n_classes=2,
-    n_skipped=0,
-    embedding_dim=16,
-    norm="task",
-    unit_seconds=1.0,
-    fit_seconds=0.5,
-    embed_seconds=0.25,
-    byola_rq="0.1.0",
-    torch="2.13.0",
-    sklearn="1.9.1",
-    device="cpu",
+QUOTED = dataclasses.replace(
+    ROW, run_id="r1", model='a "b", c', probe_params='{"C": 0.1}', score=66.6667, n_test=3
 )
 PREDICTIONS = [
     PredictionRow("x/Ü, 1.wav", "owl, small", "owl, small", "", 0),
@@ -64,7 +39,7 @@ PREDICTIONS = [
 @pytest.fixture
 def out(tmp_path):
     open_folder(tmp_path / "out")
-    append_run(tmp_path / "out", [ROW], PREDICTIONS)
+    append_run(tmp_path / "out", [QUOTED], PREDICTIONS)
     return tmp_path / "out"
 
 
@@ -76,13 +51,13 @@ def test_columns_are_those_of_the_published_format(out):
 
 
 def test_what_was_written_is_read(out):
-    second = dataclasses.replace(ROW, run_id="r2", fold="3", seed=7)
+    second = dataclasses.replace(QUOTED, run_id="r2", fold="3", seed=7)
     append_run(out, [second], PREDICTIONS[:1])
-    assert read_results(out) == [ROW, second]
+    assert read_results(out) == [QUOTED, second]
     assert read_predictions(out, "r1") == PREDICTIONS
     assert read_predictions(out, "r2") == PREDICTIONS[:1]
     with results_path(out).open(newline="", encoding="utf-8") as file:
-        assert [row["model"] for row in csv.DictReader(file)] == [ROW.model] * 2
+        assert [row["model"] for row in csv.DictReader(file)] == [QUOTED.model] * 2
 
 
 def test_folder_without_results_has_none(tmp_path):
@@ -98,7 +73,7 @@ def test_foreign_header(out):
 
 @pytest.mark.parametrize("num_bytes", [1, 10, 100])
 def test_torn_last_line(out, num_bytes):
-    append_run(out, [dataclasses.replace(ROW, run_id="r2")], PREDICTIONS)
+    append_run(out, [dataclasses.replace(QUOTED, run_id="r2")], PREDICTIONS)
     os.truncate(results_path(out), results_path(out).stat().st_size - num_bytes)
     with pytest.raises(ReportError, match=r"results\.csv, row 3: the last line must be whole"):
         open_folder(out)
