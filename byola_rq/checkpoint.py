@@ -80,10 +80,10 @@ def load_newest_checkpoint(run_dir: Path) -> tuple[Checkpoint | None, list[str]]
         damage = find_damage(path)
         if damage is None:
             return _read(path), damages
-        damages.append(f"{path}: {damage}; the checkpoint before it is used")
+        damages.append(f"{path}: {damage}")
     if damages:
         raise CheckpointError(
-            f"{run_dir}: no checkpoint in it is whole ({damages[0].split(';')[0]}); "
+            f"{run_dir}: no checkpoint in it is whole ({damages[0]}); "
             "restore one from a backup, or start over in another run.dir"
         )
     return None, []

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from byola_rq.audio import read_audio
 from byola_rq.corpus import Clips, find_clips, measure_clips
 from byola_rq.embedder import MIN_SECONDS, Embedder
 from byola_rq.errors import AudioError, CorpusError
+from byola_rq.files import replace_file
 from byola_rq.prefetch import map_ahead
 from byola_rq.progress import ProgressBar
 
@@ -56,7 +58,8 @@ def embed_clips(
     paths = find_clips(sources)
     with ProgressBar("reading headers", len(paths)) as bar:
         clips = measure_clips(paths, embedder.sample_rate, bar.advance)
-    _refuse_short_clips(clips)
+    for path, length in zip(clips.paths, clips.num_samples, strict=True):
+        _refuse_short_clip(path, length, clips.sample_rate)
     final = out / "embeddings.npy"
     meta = _describe(embedder, clips)
     earlier = _read_key(out / "meta.json")
@@ -71,9 +74,9 @@ def embed_clips(
         out.mkdir(parents=True, exist_ok=True)
         rows, is_done = _open_partial(out, meta["content_key"], len(clips), embedder.embedding_dim)
         _fill(embedder, clips, rows, is_done, num_workers)
-        _write_index(out / "index.csv", clips)
+        replace_file(out / "index.csv", _index(clips))
         os.replace(out / ".partial.npy", final)
-        _replace_text(out / "meta.json", json.dumps(meta, indent=1))
+        replace_file(out / "meta.json", json.dumps(meta, indent=1))
         for name in (".partial.done.npy", ".partial.key"):
             (out / name).unlink()
     except OSError as error:
@@ -113,8 +116,8 @@ def _decoded_batches(
 
     batch: list[tuple[int, Tensor]] = []
     for row, waveform in zip(by_length, map_ahead(decode, by_length, num_workers), strict=True):
-        if len(waveform) < MIN_SECONDS * clips.sample_rate:
-            raise AudioError(f"{clips.paths[row]}: {_too_short(len(waveform), clips.sample_rate)}")
+        # Again: a header may promise more than there is to decode.
+        _refuse_short_clip(clips.paths[row], len(waveform), clips.sample_rate)
         seconds = (len(batch) + 1) * len(waveform) / clips.sample_rate
         if batch and (len(waveform) != len(batch[0][1]) or seconds > BATCH_SECONDS):
             yield batch
@@ -127,10 +130,7 @@ def _decoded_batches(
 def _describe(embedder: Embedder, clips: Clips) -> dict[str, Any]:
     """What meta.json says, with the content key of the job."""
     description = {
-        "weights_sha256": embedder.weights_sha256,
-        "encoder": {"name": embedder.encoder_name, "dim": embedder.embedding_dim},
-        "frontend": embedder.frontend.options,
-        "statistics": {"mean": embedder.statistics.mean, "std": embedder.statistics.std},
+        **embedder.description,
         "clips": len(clips),
         "byola_rq": version("byola_rq"),
     }
@@ -154,7 +154,7 @@ def _open_partial(
         rows = np.lib.format.open_memmap(rows_path, "w+", np.float32, (num_rows, dim))
         is_done = np.lib.format.open_memmap(done_path, "w+", np.bool_, (num_rows,))
         # Last: the key vouches for both arrays.
-        _replace_text(key_path, key)
+        replace_file(key_path, key)
         return rows, is_done
     return (
         np.lib.format.open_memmap(rows_path, "r+"),
@@ -162,20 +162,14 @@ def _open_partial(
     )
 
 
-def _write_index(path: Path, clips: Clips) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("row", "path", "seconds"))
-        for row, (clip, length) in enumerate(zip(clips.paths, clips.num_samples, strict=True)):
-            writer.writerow((row, clip, f"{length / clips.sample_rate:.4f}"))
-    os.replace(temporary, path)
-
-
-def _replace_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+def _index(clips: Clips) -> str:
+    """The text of index.csv."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(("row", "path", "seconds"))
+    for row, (clip, length) in enumerate(zip(clips.paths, clips.num_samples, strict=True)):
+        writer.writerow((row, clip, f"{length / clips.sample_rate:.4f}"))
+    return text.getvalue()
 
 
 def _read_key(path: Path) -> str | None:
@@ -186,11 +180,8 @@ def _read_key(path: Path) -> str | None:
     return str(key)
 
 
-def _refuse_short_clips(clips: Clips) -> None:
-    for path, length in zip(clips.paths, clips.num_samples, strict=True):
-        if length < MIN_SECONDS * clips.sample_rate:
-            raise AudioError(f"{path}: {_too_short(length, clips.sample_rate)}")
-
-
-def _too_short(length: int, sample_rate: int) -> str:
-    return f"length must be at least {MIN_SECONDS} s; got {length / sample_rate:.4f} s"
+def _refuse_short_clip(path: Path, length: int, sample_rate: int) -> None:
+    if length < MIN_SECONDS * sample_rate:
+        raise AudioError(
+            f"{path}: length must be at least {MIN_SECONDS} s; got {length / sample_rate:.4f} s"
+        )

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
@@ -90,6 +91,16 @@ class Embedder(nn.Module):
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
+    @property
+    def description(self) -> dict[str, Any]:
+        """What decides the embeddings: encoder, frontend, statistics, and the weights' digest."""
+        return {
+            "encoder": {"name": self.encoder_name, "dim": self.embedding_dim},
+            "frontend": self.frontend.options,
+            "statistics": asdict(self.statistics),
+            "weights_sha256": self.weights_sha256,
+        }
+
     def with_statistics(self, statistics: Statistics) -> Self:
         """The same embedder (shared weights) with other statistics."""
         other = copy.copy(self)
@@ -146,11 +157,8 @@ class Embedder(nn.Module):
         path = Path(path)
         description = {
             "format_version": FORMAT_VERSION,
-            "encoder": {"name": self.encoder_name, "dim": self.embedding_dim},
-            "frontend": self.frontend.options,
-            "statistics": {"mean": self.statistics.mean, "std": self.statistics.std},
+            **self.description,
             "training": self.summary,
-            "weights_sha256": self.weights_sha256,
         }
         weights = {
             name: tensor.cpu().contiguous() for name, tensor in self.encoder.state_dict().items()

@@ -1,11 +1,12 @@
 """metrics.csv: one row per logging interval, continued by a resumed run."""
 
 import csv
-import os
+import io
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from byola_rq.errors import CheckpointError
+from byola_rq.files import replace_file
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,11 @@ class MetricsFile:
     def __init__(self, path: Path, last_step: int) -> None:
         self.path = path
         rows = [row for row in read_metrics(path) if int(row["step"]) <= last_step]
-        temporary = path.with_name(f".{path.name}.partial")
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(temporary, path)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+        replace_file(path, text.getvalue())
 
     def append(self, metrics: Metrics) -> None:
         """Write one row; it is in the file when this returns."""

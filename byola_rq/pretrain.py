@@ -61,16 +61,16 @@ def pretrain(config: Config) -> Path:
         keep_freed_memory()
     clips = _measure_corpus(config)
     num_steps = count_steps(config, len(clips))
-    checkpoint, warnings = open_run(config)
-    for warning in warnings:
-        _say(f"warning: {warning}")
+    checkpoint, damages = open_run(config)
+    for damage in damages:
+        _say(f"warning: {damage}; the checkpoint before it is used")
 
     corpus = SegmentCorpus(clips, segment_samples=config.segment_samples, seed=config.run.seed)
     workers = config.data.workers
     num_workers = default_num_workers(device) if workers == "auto" else workers
     frontend = LogMelSpectrogram(**config.frontend.model_dump()).to(device)
     if checkpoint is None:
-        statistics = _measure_statistics(config, corpus, frontend, num_workers)
+        statistics = _measure_statistics(config, corpus, frontend, device, num_workers)
     else:
         if checkpoint.state["corpus_digest"] != clips.digest:
             raise CheckpointError(
@@ -183,14 +183,17 @@ def _measure_corpus(config: Config) -> Clips:
 
 
 def _measure_statistics(
-    config: Config, corpus: SegmentCorpus, frontend: LogMelSpectrogram, num_workers: int
+    config: Config,
+    corpus: SegmentCorpus,
+    frontend: LogMelSpectrogram,
+    device: torch.device,
+    num_workers: int,
 ) -> Statistics:
     """Mean and std of the log-mel of random segments, before training starts."""
     order = permutation(len(corpus.clips), seed=config.run.seed, epoch=STATISTICS_EPOCH)
     items = [(STATISTICS_EPOCH, index) for index in order[:STATISTICS_SEGMENTS].tolist()]
     size = config.train.batch_size
     groups = [items[start : start + size] for start in range(0, len(items), size)]
-    device = next(frontend.buffers(), torch.empty(0)).device
     with ProgressBar("measuring statistics", len(items)) as bar:
 
         def log_mels() -> Iterator[Tensor]:

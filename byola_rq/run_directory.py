@@ -33,7 +33,8 @@ def open_run(config: Config) -> tuple[Checkpoint | None, list[str]]:
     """Make `run.dir`, or find the checkpoint to go on from.
 
     Returns:
-        The newest whole checkpoint (None for a run without one), and warnings.
+        The newest whole checkpoint (None for a run without one), and a line for each damaged
+        one passed over.
 
     Raises:
         CheckpointError: If the directory belongs to something else, cannot be written, or holds a
@@ -47,7 +48,7 @@ def open_run(config: Config) -> tuple[Checkpoint | None, list[str]]:
         raise CheckpointError(
             f"{run_dir}: run.dir must be new, empty or a run; this holds other files"
         )
-    checkpoint, warnings = load_newest_checkpoint(run_dir)
+    checkpoint, damages = load_newest_checkpoint(run_dir)
     if checkpoint is not None:
         _refuse_other_config(config, checkpoint)
     try:
@@ -55,7 +56,7 @@ def open_run(config: Config) -> tuple[Checkpoint | None, list[str]]:
         config_path.write_text(config.to_yaml(), encoding="utf-8")
     except OSError as error:
         raise CheckpointError(f"{run_dir}: run.dir cannot be written ({error})") from error
-    return checkpoint, warnings
+    return checkpoint, damages
 
 
 def export_run(run_dir: Path, path: Path) -> Path:

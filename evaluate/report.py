@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from byola_rq.files import replace_file
 from evaluate.intervals import bootstrap_interval
 from evaluate.results import (
     PredictionRow,
@@ -17,7 +18,6 @@ from evaluate.results import (
     predictions_path,
     read_predictions,
     read_results,
-    replace_file,
 )
 from evaluate.tasks import PAPER_TASKS
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from byola_rq.errors import ByolaRQError
+from byola_rq.files import replace_file
 
 
 class ReportError(ByolaRQError, ValueError):
@@ -120,19 +121,6 @@ def read_predictions(out: Path, run_id: str) -> list[PredictionRow]:
         ReportError: If the file is missing or not ours.
     """
     return _read(predictions_path(out, run_id), PredictionRow)
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write a whole file under another name, then give it its own: it is never half there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _append(path: Path, text: str) -> None:
