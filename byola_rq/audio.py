@@ -1,5 +1,6 @@
 """Read, crop, resample, pad: a file as a mono waveform at one sample rate."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,17 @@ SAMPLE_RATES = range(1_000, 768_001)  # Hz; beyond it a header is broken, not un
 
 
 @dataclass(frozen=True)
+class EncodedAudio:
+    """A file's bytes without the file: a member of an archive, a cell of a table."""
+
+    name: str  # for messages
+    data: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
 class AudioInfo:
     """What a file's header says; `num_samples` counts one channel at the file's own rate."""
 
@@ -30,26 +42,26 @@ class AudioInfo:
         return -(-self.num_samples * sample_rate // self.sample_rate)
 
 
-def inspect_audio(path: Path) -> AudioInfo:
+def inspect_audio(source: Path | EncodedAudio) -> AudioInfo:
     """Read a file's header.
 
     Raises:
         AudioError: If the file is missing, empty, not audio that libsndfile reads, or outside the
             limits above.
     """
-    with _open(path) as file:
+    with _open(source) as file:
         return AudioInfo(file.frames, file.samplerate, file.channels)
 
 
 def read_audio(
-    path: Path, sample_rate: int, start: int = 0, num_samples: int | None = None
+    source: Path | EncodedAudio, sample_rate: int, start: int = 0, num_samples: int | None = None
 ) -> Tensor:
     """Read a clip, or a part of it, as one channel at `sample_rate`.
 
     Where nothing has to be resampled, only the part asked for is decoded.
 
     Args:
-        path: Any file that libsndfile reads; channels are averaged.
+        source: Any file that libsndfile reads, or its bytes; channels are averaged.
         sample_rate: In Hz; other rates are resampled with soxr HQ.
         start: First sample wanted, counted at `sample_rate`.
         num_samples: How many samples, at most; all to the end by default.
@@ -61,7 +73,7 @@ def read_audio(
         AudioError: As `inspect_audio`, and if the part asked for has no sample or a sample that
             is not finite.
     """
-    with _open(path) as file:
+    with _open(source) as file:
         is_native = file.samplerate == sample_rate
         try:
             if is_native:
@@ -72,21 +84,21 @@ def read_audio(
                 always_2d=True,
             )
         except (soundfile.SoundFileError, RuntimeError) as error:
-            raise AudioError(f"{path}: decoding failed: {error}") from error
+            raise AudioError(f"{source}: decoding failed: {error}") from error
         file_rate = file.samplerate
     waveform = frames.mean(axis=1, dtype=np.float32)
     # Before resampling, which would spread one bad sample over its neighbours.
     if not np.isfinite(waveform).all():
         where = int(np.flatnonzero(~np.isfinite(waveform))[0]) + (start if is_native else 0)
         raise AudioError(
-            f"{path}: samples must be finite; sample {where} (at {where / file_rate:.3f} s) "
+            f"{source}: samples must be finite; sample {where} (at {where / file_rate:.3f} s) "
             f"is {waveform[where - (start if is_native else 0)]}"
         )
     if not is_native:
         end = None if num_samples is None else start + num_samples
         waveform = soxr.resample(waveform, file_rate, sample_rate, quality="HQ")[start:end]
     if len(waveform) == 0:
-        raise AudioError(f"{path}: no samples from {start} on (counted at {sample_rate} Hz)")
+        raise AudioError(f"{source}: no samples from {start} on (counted at {sample_rate} Hz)")
     return torch.from_numpy(np.ascontiguousarray(waveform))
 
 
@@ -125,18 +137,18 @@ def pad_both_ends(waveform: Tensor, num_samples: int) -> Tensor:
     return torch.nn.functional.pad(waveform, (missing // 2, missing - missing // 2))
 
 
-def _open(path: Path) -> soundfile.SoundFile:
+def _open(source: Path | EncodedAudio) -> soundfile.SoundFile:
     """Open a file whose header stands every check."""
-    path = Path(path)
-    if not path.is_file():
-        raise AudioError(f"{path}: no such file")
-    if path.stat().st_size == 0:
-        raise AudioError(f"{path}: the file is empty (0 bytes)")
+    num_bytes = len(source.data) if isinstance(source, EncodedAudio) else _size_of(Path(source))
+    if num_bytes == 0:
+        raise AudioError(f"{source}: the file is empty (0 bytes)")
     try:
-        file = soundfile.SoundFile(path)
+        file = soundfile.SoundFile(
+            io.BytesIO(source.data) if isinstance(source, EncodedAudio) else source
+        )
     except (soundfile.SoundFileError, RuntimeError) as error:
         reason = str(error).rsplit(": ", 1)[-1].rstrip(".")
-        raise AudioError(f"{path}: not an audio file that can be read ({reason})") from error
+        raise AudioError(f"{source}: not an audio file that can be read ({reason})") from error
     problem = None
     if file.samplerate not in SAMPLE_RATES:
         problem = f"sample rate must be {_limits()}; got {file.samplerate} Hz"
@@ -146,8 +158,14 @@ def _open(path: Path) -> soundfile.SoundFile:
         problem = "length must be at least one sample; got 0"
     if problem:
         file.close()
-        raise AudioError(f"{path}: {problem}")
+        raise AudioError(f"{source}: {problem}")
     return file
+
+
+def _size_of(path: Path) -> int:
+    if not path.is_file():
+        raise AudioError(f"{path}: no such file")
+    return path.stat().st_size
 
 
 def _limits() -> str:

@@ -119,8 +119,9 @@ def main(
 ) -> None:
     """Load, check and evaluate; what the options mean stands beside each."""
     with _one_line_errors(debug):
+        from evaluate.labelled_csv import read_labelled_csv
         from evaluate.runner import Settings, evaluate
-        from evaluate.tasks import check_names, read_labelled_csv
+        from evaluate.tasks import check_names
 
         _check_usage(bool(models or baseline), bool(task))
         settings = Settings(

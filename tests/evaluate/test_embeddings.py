@@ -9,8 +9,8 @@ from byola_rq.embedder import Embedder
 from byola_rq.errors import CheckpointError
 from byola_rq.frontend import LogMelSpectrogram, Statistics
 from evaluate.embeddings import default_batch_size, describe_bands, embed, load_model, make_baseline
+from evaluate.labelled_csv import read_labelled_csv
 from evaluate.log_mels import LogMels
-from evaluate.tasks import read_labelled_csv
 
 STATISTICS = Statistics(mean=-6.0, std=4.0)
 

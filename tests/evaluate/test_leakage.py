@@ -9,8 +9,9 @@ import soundfile
 from byola_rq.frontend import LogMelSpectrogram
 from evaluate.embeddings import make_baseline
 from evaluate.folds import make_folds
+from evaluate.labelled_csv import read_labelled_csv
 from evaluate.runner import Outcome, Settings, decode, evaluate_model
-from evaluate.tasks import Task, read_labelled_csv
+from evaluate.tasks import Task
 
 SETTINGS = Settings(
     probes=("logistic", "adam"),

@@ -5,8 +5,9 @@ import torch
 from byola_rq.audio import read_audio
 from byola_rq.errors import AudioError
 from byola_rq.frontend import LogMelSpectrogram
+from evaluate.labelled_csv import read_labelled_csv
 from evaluate.log_mels import LogMels
-from evaluate.tasks import TaskError, read_labelled_csv
+from evaluate.tasks import TaskError
 
 
 @pytest.fixture

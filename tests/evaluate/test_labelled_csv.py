@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from byola_rq.errors import AudioError
-from evaluate.tasks import Task, TaskError, check_names, read_labelled_csv
+from evaluate.labelled_csv import read_labelled_csv
+from evaluate.tasks import Task, TaskError, check_names
 
 HEADER = ("file_name", "label", "split")
 
@@ -112,7 +113,7 @@ BAD_ROWS = {
         lambda rows: rows.append(["audio/../audio/low_0.wav", "low", "test"]),
         r"row 32: a file must be listed once; .*split test.* row 2 .*split train",
     ),
-    "no rows": (lambda rows: rows.__delitem__(slice(1, None)), "must have rows"),
+    "no rows": (lambda rows: rows.__delitem__(slice(1, None)), "must have clips"),
     "no header": (lambda rows: rows.clear(), "the file is empty"),
     "no label column": (lambda rows: rows[0].__setitem__(1, "class"), "missing: label"),
     "no split column": (lambda rows: rows[0].__setitem__(2, "part"), "missing: split or fold"),
