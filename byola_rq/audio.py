@@ -1,21 +1,30 @@
 """Read, crop, resample, pad: a file as a mono waveform at one sample rate."""
 
+from __future__ import annotations
+
 import io
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import soundfile
 import soxr
-import torch
-from torch import Tensor
 
 from byola_rq.errors import AudioError
+
+# torch is imported where a tensor is made: the processes that only decode do without its 190 MB.
+if TYPE_CHECKING:
+    from torch import Tensor
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"})
 
 MAX_CHANNELS = 8
 SAMPLE_RATES = range(1_000, 768_001)  # Hz; beyond it a header is broken, not unusual
+
+_BLOCK_FRAMES = 2**17
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,18 @@ class AudioInfo:
         return -(-self.num_samples * sample_rate // self.sample_rate)
 
 
+class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc]
+    """A file that is read from one place on.
+
+    soundfile seeks before and after each read where it may. Block by block that costs time, and
+    at the end of a FLAC file that does not say its length, as encoders write it to a pipe, it
+    fails.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
 def inspect_audio(source: Path | EncodedAudio) -> AudioInfo:
     """Read a file's header.
 
@@ -49,7 +70,7 @@ def inspect_audio(source: Path | EncodedAudio) -> AudioInfo:
         AudioError: If the file is missing, empty, not audio that libsndfile reads, or outside the
             limits above.
     """
-    with _open(source) as file:
+    with open_audio(source) as file:
         return AudioInfo(file.frames, file.samplerate, file.channels)
 
 
@@ -73,33 +94,65 @@ def read_audio(
         AudioError: As `inspect_audio`, and if the part asked for has no sample or a sample that
             is not finite.
     """
-    with _open(source) as file:
-        is_native = file.samplerate == sample_rate
-        try:
-            if is_native:
-                file.seek(min(start, file.frames))
-            frames = file.read(
-                num_samples if is_native and num_samples is not None else -1,
-                dtype="float32",
-                always_2d=True,
-            )
-        except (soundfile.SoundFileError, RuntimeError) as error:
-            raise AudioError(f"{source}: decoding failed: {error}") from error
-        file_rate = file.samplerate
-    waveform = frames.mean(axis=1, dtype=np.float32)
-    # Before resampling, which would spread one bad sample over its neighbours.
-    if not np.isfinite(waveform).all():
-        where = int(np.flatnonzero(~np.isfinite(waveform))[0]) + (start if is_native else 0)
-        raise AudioError(
-            f"{source}: samples must be finite; sample {where} (at {where / file_rate:.3f} s) "
-            f"is {waveform[where - (start if is_native else 0)]}"
-        )
-    if not is_native:
-        end = None if num_samples is None else start + num_samples
-        waveform = soxr.resample(waveform, file_rate, sample_rate, quality="HQ")[start:end]
+    import torch
+
+    stop = None if num_samples is None else start + num_samples
+    with open_audio(source) as file:
+        if file.samplerate == sample_rate:
+            blocks = list(decode(source, file, sample_rate, start, stop))
+        else:
+            blocks = _take(decode(source, file, sample_rate), stop)
+            blocks = [np.concatenate(blocks)[start:]]
+    waveform = np.concatenate(blocks)
     if len(waveform) == 0:
         raise AudioError(f"{source}: no samples from {start} on (counted at {sample_rate} Hz)")
-    return torch.from_numpy(np.ascontiguousarray(waveform))
+    return torch.from_numpy(waveform)
+
+
+def decode(
+    source: Path | EncodedAudio,
+    file: soundfile.SoundFile,
+    sample_rate: int,
+    start: int = 0,
+    stop: int | None = None,
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Decode an opened file block by block: in little memory, whatever its length.
+
+    Args:
+        source: What messages name.
+        file: What `open_audio` gave.
+        sample_rate: In Hz; other rates are resampled with soxr HQ.
+        start: First frame wanted, counted at the file's own rate.
+        stop: Frame to stop before; the end by default.
+
+    Yields:
+        Consecutive samples, float32 `(S,)`, the channels averaged.
+
+    Raises:
+        AudioError: If decoding fails, or a sample is not finite.
+    """
+    resampler = None
+    if file.samplerate != sample_rate:
+        # Block by block it gives the very bits of soxr.resample on the whole.
+        resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1, "float32", "HQ")
+    position, is_last = min(start, file.frames), False
+    stop = file.frames if stop is None else min(stop, file.frames)
+    if position:
+        _call(source, file.seek, position)
+    while not is_last:
+        num_frames = min(_BLOCK_FRAMES, max(stop - position, 0))
+        frames = _call(source, file.read, num_frames, dtype="float32", always_2d=True)
+        is_last = len(frames) < num_frames or position + num_frames >= stop
+        block = _mix_down(frames)
+        # Before resampling, which would spread one bad sample over its neighbours.
+        if not (is_finite := np.isfinite(block)).all():
+            place = int(np.argmin(is_finite))
+            raise AudioError(
+                f"{source}: samples must be finite; sample {position + place} (at "
+                f"{(position + place) / file.samplerate:.3f} s) is {block[place]}"
+            )
+        position += len(frames)
+        yield block if resampler is None else resampler.resample_chunk(block, last=is_last)
 
 
 def resample(waveform: Tensor, from_rate: int, to_rate: int) -> Tensor:
@@ -111,6 +164,8 @@ def resample(waveform: Tensor, from_rate: int, to_rate: int) -> Tensor:
     Raises:
         AudioError: If a rate is outside the limits of this module.
     """
+    import torch
+
     for rate in (from_rate, to_rate):
         if rate not in SAMPLE_RATES:
             raise AudioError(f"waveform: sample rate must be {_limits()}; got {rate}")
@@ -128,22 +183,30 @@ def fit_length(waveform: Tensor, num_samples: int) -> Tensor:
     missing = num_samples - waveform.shape[-1]
     if missing <= 0:
         return waveform[..., :num_samples]
+    import torch
+
     return torch.nn.functional.pad(waveform, (0, missing))
 
 
 def pad_both_ends(waveform: Tensor, num_samples: int) -> Tensor:
     """Pad `(..., S)` with zeros at both ends to at least `num_samples`."""
+    import torch
+
     missing = max(num_samples - waveform.shape[-1], 0)
     return torch.nn.functional.pad(waveform, (missing // 2, missing - missing // 2))
 
 
-def _open(source: Path | EncodedAudio) -> soundfile.SoundFile:
-    """Open a file whose header stands every check."""
+def open_audio(source: Path | EncodedAudio) -> soundfile.SoundFile:
+    """Open a file whose header stands every check.
+
+    Raises:
+        AudioError: As `inspect_audio`.
+    """
     num_bytes = len(source.data) if isinstance(source, EncodedAudio) else _size_of(Path(source))
     if num_bytes == 0:
         raise AudioError(f"{source}: the file is empty (0 bytes)")
     try:
-        file = soundfile.SoundFile(
+        file = _SequentialFile(
             io.BytesIO(source.data) if isinstance(source, EncodedAudio) else source
         )
     except (soundfile.SoundFileError, RuntimeError) as error:
@@ -160,6 +223,44 @@ def _open(source: Path | EncodedAudio) -> soundfile.SoundFile:
         file.close()
         raise AudioError(f"{source}: {problem}")
     return file
+
+
+def _mix_down(frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Mean over the channels of `(frames, channels)`."""
+    mono = frames[:, 0]
+    if frames.shape[1] == 1:
+        return mono
+    # Column by column: numpy's mean over so short an axis takes 4 to 13 times as long, more than
+    # the resampling.
+    mono = mono.copy()
+    for channel in range(1, frames.shape[1]):
+        mono += frames[:, channel]
+    mono /= np.float32(frames.shape[1])
+    return mono
+
+
+def _call(
+    source: Path | EncodedAudio, function: Callable[..., Any], *values: Any, **options: Any
+) -> Any:
+    """Call libsndfile, whose errors become ours."""
+    try:
+        return function(*values, **options)
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        reason = str(error) or f"libsndfile's error {getattr(error, 'code', '?')}"
+        raise AudioError(f"{source}: decoding failed: {reason}") from error
+
+
+def _take(
+    blocks: Iterator[npt.NDArray[np.float32]], num_samples: int | None
+) -> list[npt.NDArray[np.float32]]:
+    """The blocks of the first samples; what follows them is not decoded."""
+    taken: list[npt.NDArray[np.float32]] = []
+    room = num_samples
+    for block in blocks:
+        taken.append(block[:room])
+        if room is not None and (room := room - len(block)) <= 0:
+            break
+    return taken
 
 
 def _size_of(path: Path) -> int:

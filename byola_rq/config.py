@@ -63,6 +63,8 @@ class DataConfig(_Section):
     source: Path | list[Path] | None
     segment_seconds: Positive
     workers: Literal["auto"] | Annotated[Int, Field(ge=0)]
+    shuffle: Literal["full", "windows"]
+    window_shards: Count
 
     @property
     def sources(self) -> list[Path]:

@@ -15,8 +15,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from byola_rq.audio import read_audio
-from byola_rq.corpus import Clips, find_clips, measure_clips
+from byola_rq.clip_source import ClipSource
+from byola_rq.corpus import find_clips
+from byola_rq.decoded_clips import DecodedClips, measure_clips
 from byola_rq.embedder import MIN_SECONDS, Embedder
 from byola_rq.errors import AudioError, CorpusError
 from byola_rq.files import replace_file
@@ -55,11 +56,11 @@ def embed_clips(
         AudioError, CorpusError: If a source or clip cannot be used, or `out` holds another job or
             cannot be written.
     """
-    paths = find_clips(sources)
-    with ProgressBar("reading headers", len(paths)) as bar:
-        clips = measure_clips(paths, embedder.sample_rate, bar.advance)
-    for path, length in zip(clips.paths, clips.num_samples, strict=True):
-        _refuse_short_clip(path, length, clips.sample_rate)
+    found, _ = find_clips(sources)
+    with ProgressBar("reading headers", len(found)) as bar:
+        clips = measure_clips(found, embedder.sample_rate, bar.advance)
+    for source, length in zip(clips.sources, clips.num_samples, strict=True):
+        _refuse_short_clip(source, length, clips.sample_rate)
     final = out / "embeddings.npy"
     meta = _describe(embedder, clips)
     earlier = _read_key(out / "meta.json")
@@ -86,7 +87,7 @@ def embed_clips(
 
 def _fill(
     embedder: Embedder,
-    clips: Clips,
+    clips: DecodedClips,
     rows: npt.NDArray[np.float32],
     is_done: npt.NDArray[np.bool_],
     num_workers: int,
@@ -106,18 +107,18 @@ def _fill(
 
 
 def _decoded_batches(
-    clips: Clips, numbers: Sequence[int], num_workers: int
+    clips: DecodedClips, numbers: Sequence[int], num_workers: int
 ) -> Iterator[list[tuple[int, Tensor]]]:
     """Decoded clips with their row numbers, those of one length together."""
     by_length = sorted(numbers, key=lambda row: (clips.num_samples[row], row))
 
     def decode(row: int) -> Tensor:
-        return read_audio(clips.paths[row], clips.sample_rate)
+        return clips.read(row)
 
     batch: list[tuple[int, Tensor]] = []
     for row, waveform in zip(by_length, map_ahead(decode, by_length, num_workers), strict=True):
         # Again: a header may promise more than there is to decode.
-        _refuse_short_clip(clips.paths[row], len(waveform), clips.sample_rate)
+        _refuse_short_clip(clips.sources[row], len(waveform), clips.sample_rate)
         seconds = (len(batch) + 1) * len(waveform) / clips.sample_rate
         if batch and (len(waveform) != len(batch[0][1]) or seconds > BATCH_SECONDS):
             yield batch
@@ -127,7 +128,7 @@ def _decoded_batches(
         yield batch
 
 
-def _describe(embedder: Embedder, clips: Clips) -> dict[str, Any]:
+def _describe(embedder: Embedder, clips: DecodedClips) -> dict[str, Any]:
     """What meta.json says, with the content key of the job."""
     description = {
         **embedder.description,
@@ -135,9 +136,9 @@ def _describe(embedder: Embedder, clips: Clips) -> dict[str, Any]:
         "byola_rq": version("byola_rq"),
     }
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
-    for path in clips.paths:
-        status = path.stat()
-        digest.update(f"{path}\t{status.st_size}\t{status.st_mtime_ns}\n".encode())
+    for source in clips.sources:
+        status = source.path.stat()
+        digest.update(f"{source}\t{status.st_size}\t{status.st_mtime_ns}\n".encode())
     return {**description, "content_key": digest.hexdigest()}
 
 
@@ -162,12 +163,12 @@ def _open_partial(
     )
 
 
-def _index(clips: Clips) -> str:
+def _index(clips: DecodedClips) -> str:
     """The text of index.csv."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(("row", "path", "seconds"))
-    for row, (clip, length) in enumerate(zip(clips.paths, clips.num_samples, strict=True)):
+    for row, (clip, length) in enumerate(zip(clips.sources, clips.num_samples, strict=True)):
         writer.writerow((row, clip, f"{length / clips.sample_rate:.4f}"))
     return text.getvalue()
 
@@ -180,8 +181,8 @@ def _read_key(path: Path) -> str | None:
     return str(key)
 
 
-def _refuse_short_clip(path: Path, length: int, sample_rate: int) -> None:
+def _refuse_short_clip(source: ClipSource, length: int, sample_rate: int) -> None:
     if length < MIN_SECONDS * sample_rate:
         raise AudioError(
-            f"{path}: length must be at least {MIN_SECONDS} s; got {length / sample_rate:.4f} s"
+            f"{source}: length must be at least {MIN_SECONDS} s; got {length / sample_rate:.4f} s"
         )

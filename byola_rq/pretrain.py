@@ -1,32 +1,30 @@
 """The training loop, in reading order."""
 
-import math
 import sys
-import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from byola_rq.allocator import keep_freed_memory
 from byola_rq.checkpoint import save_checkpoint
+from byola_rq.clips import Clips
 from byola_rq.config import Config
-from byola_rq.corpus import (
-    Clips,
-    SegmentBatch,
-    SegmentCorpus,
-    StepSampler,
-    default_num_workers,
-    find_clips,
-    load_batches,
-    measure_clips,
-)
-from byola_rq.errors import CheckpointError, CorpusError, TrainingError
+from byola_rq.corpus import SegmentBatch, SegmentCorpus, find_clips, open_packed_clips
+from byola_rq.data_wait import DataWait, packing_advice
+from byola_rq.decoded_clips import measure_clips
+from byola_rq.errors import CheckpointError, CorpusError
 from byola_rq.frontend import LogMelSpectrogram, Statistics, measure_statistics
-from byola_rq.metrics import Metrics, MetricsFile
+from byola_rq.loading import default_num_workers, load_batches
+from byola_rq.meter import Meter
+from byola_rq.metrics import MetricsFile
+from byola_rq.order import ClipOrder, IntArray, StepSampler, WindowOrder
+from byola_rq.packed_clips import PackedClips
 from byola_rq.progress import ProgressBar
-from byola_rq.randomness import permutation
+from byola_rq.read_ahead import read_windows_ahead
 from byola_rq.run_directory import export_run, open_run
 from byola_rq.training import (
     Training,
@@ -59,15 +57,16 @@ def pretrain(config: Config) -> Path:
     precision = choose_precision(config.run.precision, device)
     if device.type == "cpu":
         keep_freed_memory()
-    clips = _measure_corpus(config)
+    clips = _open_clips(config)
     num_steps = count_steps(config, len(clips))
     checkpoint, damages = open_run(config)
     for damage in damages:
         _say(f"warning: {damage}; the checkpoint before it is used")
 
     corpus = SegmentCorpus(clips, segment_samples=config.segment_samples, seed=config.run.seed)
-    workers = config.data.workers
-    num_workers = default_num_workers(device) if workers == "auto" else workers
+    num_workers = config.data.workers
+    if num_workers == "auto":
+        num_workers = default_num_workers(device, is_decoding=not isinstance(clips, PackedClips))
     frontend = LogMelSpectrogram(**config.frontend.model_dump()).to(device)
     if checkpoint is None:
         statistics = _measure_statistics(config, corpus, frontend, device, num_workers)
@@ -75,7 +74,7 @@ def pretrain(config: Config) -> Path:
         if checkpoint.state["corpus_digest"] != clips.digest:
             raise CheckpointError(
                 f"{config.run.dir}: its run had other clips than data.source has now "
-                "(names or lengths differ); choose another run.dir"
+                "(names, lengths or the packed samples differ); choose another run.dir"
             )
         statistics = Statistics(**checkpoint.state["statistics"])
     training = build_training(config, statistics, frontend, device, precision, num_steps)
@@ -83,21 +82,21 @@ def pretrain(config: Config) -> Path:
         training.load(checkpoint)
     _say_what_happens(training, clips)
 
-    sampler = StepSampler(
-        len(clips),
-        config.train.batch_size,
-        seed=config.run.seed,
-        first_step=training.step,
-        num_steps=num_steps,
-    )
     batches = load_batches(
-        corpus, sampler, num_workers=num_workers, pin_memory=device.type == "cuda"
+        corpus,
+        _sample(config, clips, first_step=training.step, num_steps=num_steps),
+        batch_size=config.train.batch_size,
+        num_workers=num_workers,
+        pin_memory=device.type == "cuda",
     )
-    train(training, batches, clips)
+    with closing(batches):
+        train(training, batches, clips, DataWait(device, num_workers))
     return export_run(config.run.dir, config.run.dir / "encoder.safetensors")
 
 
-def train(training: Training, batches: Iterator[SegmentBatch], clips: Clips) -> None:
+def train(
+    training: Training, batches: Iterator[SegmentBatch], clips: Clips, data_wait: DataWait
+) -> None:
     """Run the steps that are left, with metrics and checkpoints.
 
     Raises:
@@ -105,10 +104,15 @@ def train(training: Training, batches: Iterator[SegmentBatch], clips: Clips) -> 
     """
     config = training.config
     metrics_file = MetricsFile(config.run.dir / "metrics.csv", training.step)
-    meter = _Meter(training)
+    meter = Meter(training, data_wait)
+    has_advised = isinstance(clips, PackedClips)
     with ProgressBar("pretraining", training.num_steps, done=training.step) as bar:
         while training.step < training.num_steps:
-            batch = meter.next_batch(batches)
+            batch = data_wait.next_batch(batches)
+            if data_wait.share is not None and not has_advised:
+                has_advised = True
+                if advice := packing_advice(data_wait.share):
+                    bar.say(advice)
             loss, embedding = train_step(training, batch)
             meter.total_loss += loss
             is_last = training.step == training.num_steps
@@ -127,59 +131,38 @@ def count_steps(config: Config, num_clips: int) -> int:
     return min(num_steps, config.train.max_steps or num_steps)
 
 
-class _Meter:
-    """What happened since the last row of metrics; the only place that waits for the device."""
-
-    def __init__(self, training: Training) -> None:
-        self.total_loss = torch.zeros((), device=training.device)
-        self.note = ""
-        self._training = training
-        self._step = training.step
-        self._started = self._last = time.monotonic()
-        self._waited = 0.0
-
-    def next_batch(self, batches: Iterator[SegmentBatch]) -> SegmentBatch:
-        started = time.monotonic()
-        batch = next(batches)
-        self._waited += time.monotonic() - started
-        return batch
-
-    def read(self, embedding: Tensor, num_clips: int) -> Metrics:
-        training, step = self._training, self._training.step
-        config = training.config
-        num_steps = step - self._step
-        loss = self.total_loss.item() / num_steps
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"{config.run.dir}: the loss is not finite (steps {self._step + 1} to {step}); "
-                "the last checkpoint is untouched. Try a lower optimizer.lr, or "
-                "optimizer.clip_norm=1, in a new run.dir."
+def _open_clips(config: Config) -> Clips:
+    sources, sample_rate = config.data.sources, config.frontend.sample_rate
+    clips: Clips | None = open_packed_clips(sources, sample_rate)
+    if clips is None:
+        found, notes = find_clips(sources)
+        if config.data.shuffle == "windows":
+            raise CorpusError(
+                f"{sources[0]}: data.shuffle must be full for a source that is no packed corpus; "
+                "got windows. Pack it first (`byola-rq prepare`)"
             )
-        now = time.monotonic()
-        metrics = Metrics(
-            step=step,
-            epoch=step * config.train.batch_size / num_clips,
-            loss=loss,
-            learning_rate=training.learning_rate(step - 1),
-            ema_decay=training.ema_decay(step - 1),
-            embedding_std=embedding.float().std(dim=0).mean().item(),
-            segments_per_second=num_steps * config.train.batch_size / (now - self._last),
-            wait_share=self._waited / (now - self._last),
-            seconds=now - self._started,
-        )
-        self.note = f"loss {loss:.4f}  {metrics.segments_per_second:.0f} segments/s"
-        self.total_loss.zero_()
-        self._step, self._last, self._waited = step, now, 0.0
-        return metrics
-
-
-def _measure_corpus(config: Config) -> Clips:
-    paths = find_clips(config.data.sources)
-    with ProgressBar("reading headers", len(paths)) as bar:
-        clips = measure_clips(paths, config.frontend.sample_rate, bar.advance)
+        for note in notes:
+            _say(note)
+        with ProgressBar("reading headers", len(found)) as bar:
+            clips = measure_clips(found, sample_rate, bar.advance)
     if len(clips) < 2:
-        raise CorpusError(f"{paths[0]}: data.source must hold at least 2 clips; it has this one")
+        raise CorpusError(
+            f"{sources[0]}: data.source must hold at least 2 clips; it has {len(clips)}"
+        )
     return clips
+
+
+def _sample(
+    config: Config, clips: Clips, *, first_step: int, num_steps: int
+) -> StepSampler | Iterator[IntArray]:
+    """(epoch, clip index) of the samples of each step, in the order that `data.shuffle` names."""
+    seed, batch_size = config.run.seed, config.train.batch_size
+    if config.data.shuffle == "windows" and isinstance(clips, PackedClips):
+        windows = WindowOrder(clips.shard, window_shards=config.data.window_shards, seed=seed)
+        sampler = StepSampler(windows, batch_size, first_step=first_step, num_steps=num_steps)
+        return read_windows_ahead(sampler, windows, clips.paths)
+    order = ClipOrder(len(clips), seed=seed)
+    return StepSampler(order, batch_size, first_step=first_step, num_steps=num_steps)
 
 
 def _measure_statistics(
@@ -190,15 +173,18 @@ def _measure_statistics(
     num_workers: int,
 ) -> Statistics:
     """Mean and std of the log-mel of random segments, before training starts."""
-    order = permutation(len(corpus.clips), seed=config.run.seed, epoch=STATISTICS_EPOCH)
-    items = [(STATISTICS_EPOCH, index) for index in order[:STATISTICS_SEGMENTS].tolist()]
+    order = ClipOrder(len(corpus.clips), seed=config.run.seed).epoch(STATISTICS_EPOCH)
+    # In the order of the index, which is that of the disk.
+    clips = np.sort(order[:STATISTICS_SEGMENTS])
+    items = np.stack((np.full_like(clips, STATISTICS_EPOCH), clips), axis=1)
     size = config.train.batch_size
     groups = [items[start : start + size] for start in range(0, len(items), size)]
     with ProgressBar("measuring statistics", len(items)) as bar:
 
         def log_mels() -> Iterator[Tensor]:
-            for batch in load_batches(corpus, groups, num_workers=num_workers):
-                yield frontend(batch.waveform.to(device))
+            batches = load_batches(corpus, groups, batch_size=size, num_workers=num_workers)
+            for batch in batches:
+                yield frontend(batch.to(device).waveform)
                 bar.advance(len(batch.key))
 
         try:
@@ -221,6 +207,8 @@ def _say_what_happens(training: Training, clips: Clips) -> None:
         f"{config.encoder.name}, D = {config.encoder.dim}, {num_parameters / 1e6:.1f} M weights; "
         f"{training.device}, {str(training.precision).removeprefix('torch.')}"
     )
+    if config.data.shuffle == "windows":
+        _say(f"windows of {config.data.window_shards} shards, each read whole before it is used")
     going_on = f"going on after step {training.step} of" if training.step else "starting"
     _say(f"{config.run.dir}: {going_on} {training.num_steps} steps")
 

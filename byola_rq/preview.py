@@ -4,8 +4,10 @@ from pathlib import Path
 
 import torch
 
+from byola_rq.clip_source import ClipSource
 from byola_rq.config import Config
-from byola_rq.corpus import SegmentCorpus, measure_clips
+from byola_rq.corpus import SegmentCorpus
+from byola_rq.decoded_clips import measure_clips
 from byola_rq.display import save_views_picture
 from byola_rq.frontend import LogMelSpectrogram, measure_statistics
 from byola_rq.views import Views
@@ -22,7 +24,7 @@ def draw_views(config: Config, clip: Path, picture: Path) -> None:
         ConfigError: If the picture cannot be written.
         MissingPackageError: If matplotlib is not installed.
     """
-    clips = measure_clips([clip], config.frontend.sample_rate)
+    clips = measure_clips([ClipSource(clip.name, clip)], config.frontend.sample_rate)
     corpus = SegmentCorpus(clips, segment_samples=config.segment_samples, seed=config.run.seed)
     batch = corpus.load([(0, 0)])
     frontend = LogMelSpectrogram(**config.frontend.model_dump())

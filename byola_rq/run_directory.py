@@ -11,7 +11,7 @@ from byola_rq.errors import CheckpointError
 from byola_rq.frontend import LogMelSpectrogram, Statistics
 
 # What may change between a run and its resumption; everything else would change its result.
-# `data.source` may move: the clips themselves are compared by name and length.
+# `data.source` may move: the clips themselves are compared by their digest.
 FREE_KEYS = frozenset(
     (
         "run.dir",
@@ -24,6 +24,9 @@ FREE_KEYS = frozenset(
         "checkpoint.keep",
     )
 )
+
+# What a run did before these keys were there.
+NEWER_KEYS = {"data.shuffle": "full", "data.window_shards": 4}
 
 # What a run's length may be changed to as long as no schedule depends on it.
 LENGTH_KEYS = frozenset(("train.epochs", "train.max_steps"))
@@ -68,7 +71,7 @@ def export_run(run_dir: Path, path: Path) -> Path:
     checkpoint, _ = load_newest_checkpoint(run_dir)
     if checkpoint is None:
         raise CheckpointError(f"{run_dir}: no checkpoint in it (is it the run.dir of a run?)")
-    config = Config.model_validate(checkpoint.state["config"])
+    config = Config.model_validate(_with_newer_keys(checkpoint.state["config"]))
     encoder = build_encoder(
         config.encoder.name, dim=config.encoder.dim, n_mels=config.frontend.n_mels
     )
@@ -91,7 +94,9 @@ def export_run(run_dir: Path, path: Path) -> Path:
 def _refuse_other_config(config: Config, checkpoint: Checkpoint) -> None:
     is_length_free = config.optimizer.schedule == config.byol.ema_schedule == "constant"
     free = FREE_KEYS | LENGTH_KEYS if is_length_free else FREE_KEYS
-    before = _flatten(checkpoint.state["config"])
+    if config.data.shuffle == "full":
+        free |= {"data.window_shards"}
+    before = _flatten(_with_newer_keys(checkpoint.state["config"]))
     now = _flatten(config.model_dump(mode="json"))
     differences = [
         f"{key} was {before.get(key)}, is {now.get(key)}"
@@ -103,6 +108,15 @@ def _refuse_other_config(config: Config, checkpoint: Checkpoint) -> None:
             f"{config.run.dir}: holds a run with another configuration "
             f"({'; '.join(differences)}); choose another run.dir, or the values it had"
         )
+
+
+def _with_newer_keys(values: dict[str, Any]) -> dict[str, Any]:
+    """An earlier version's configuration, completed by what that version did."""
+    completed = {name: dict(section) for name, section in values.items()}
+    for dotted, value in NEWER_KEYS.items():
+        section, key = dotted.split(".")
+        completed[section].setdefault(key, value)
+    return completed
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -131,8 +131,7 @@ def train_step(training: Training, batch: SegmentBatch) -> tuple[Tensor, Tensor]
     config = training.config
     # Dropout's stream is a function of the step, so that resuming has no generator to restore.
     torch.manual_seed((config.run.seed << 32) + training.step)
-    waveform = batch.waveform.to(training.device, non_blocking=True)  # (B, S)
-    key = batch.key.to(training.device, non_blocking=True)
+    waveform, key = batch.to(training.device)  # (B, S)
     with torch.no_grad():
         log_mel = training.statistics.standardize(training.frontend(waveform))[:, None]
         view_1, view_2 = training.views(log_mel, key)  # (B, 1, F, T) each

@@ -1,31 +1,260 @@
-"""The corpus: what is found, in which order, and which samples a key gives."""
+"""The corpus: which clips there are, in which order, and which samples a key gives."""
 
+import hashlib
+import pickle
+import resource
+import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
 
 from byola_rq import AudioError
 from byola_rq.audio import read_audio
-from byola_rq.corpus import (
-    Clips,
-    SegmentBatch,
-    SegmentCorpus,
-    StepSampler,
-    find_clips,
-    load_batches,
-    measure_clips,
-)
+from byola_rq.clip_source import ClipSource
+from byola_rq.corpus import SegmentBatch, SegmentCorpus, find_clips, open_packed_clips
+from byola_rq.decoded_clips import DecodedClips, measure_clips
 from byola_rq.errors import CorpusError
+from byola_rq.packed import open_packed
+from byola_rq.packed_clips import PackedClips
+from tests.hand_packed import pack
 
 SEGMENT = 15200
 
 
+@pytest.fixture(scope="module")
+def waveforms(sounds: Path) -> list[np.ndarray]:
+    """The sounds as int16, every third cut to less than a segment, one to a single sample."""
+    clips = [
+        np.round(read_audio(path, 16000).numpy() * 32767).astype(np.int16)
+        for path in sorted(sounds.glob("*.wav"))
+    ]
+    clips[::3] = [clip[: 5001 + 500 * place] for place, clip in enumerate(clips[::3])]
+    clips[5] = clips[5][:1]
+    clips[6] = clips[6][:SEGMENT]
+    return clips
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory, waveforms: list[np.ndarray]) -> Path:
+    folder = tmp_path_factory.mktemp("unpacked")
+    for number, clip in enumerate(waveforms):
+        soundfile.write(folder / f"{number:02d}.wav", clip, 16000, subtype="PCM_16")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory, waveforms: list[np.ndarray]) -> Path:
+    return pack(tmp_path_factory.mktemp("packed") / "corpus", waveforms, clips_per_shard=7)
+
+
+def decoded_clips(*sources: Path) -> DecodedClips:
+    return measure_clips(find_clips(list(sources))[0], 16000)
+
+
 def corpus_of(folder: Path, seed: int = 0) -> SegmentCorpus:
-    clips = measure_clips(find_clips([folder]), 16000)
+    clips = open_packed_clips([folder], 16000) or decoded_clips(folder)
     return SegmentCorpus(clips, segment_samples=SEGMENT, seed=seed)
+
+
+def all_items(corpus: SegmentCorpus, num_epochs: int) -> list[tuple[int, int]]:
+    return [(epoch, index) for epoch in range(num_epochs) for index in range(len(corpus.clips))]
+
+
+def test_packed_and_unpacked_clips_give_the_same_bits(packed: Path, unpacked: Path) -> None:
+    ours, theirs = corpus_of(packed, seed=3), corpus_of(unpacked, seed=3)
+    assert isinstance(ours.clips, PackedClips)
+    assert isinstance(theirs.clips, DecodedClips)
+    assert ours.clips.num_samples.tolist() == theirs.clips.num_samples.tolist()
+    assert ours.clips.hours == theirs.clips.hours > 0
+    items = all_items(ours, 4)
+    from_packed, decoded = ours.load(items), theirs.load(items)
+    assert from_packed.waveform.dtype == torch.int16
+    assert decoded.waveform.dtype == torch.float32
+    cpu = torch.device("cpu")
+    assert torch.equal(from_packed.to(cpu).waveform, decoded.to(cpu).waveform)
+    assert torch.equal(from_packed.key, decoded.key)
+
+
+@pytest.mark.parametrize("form", ["packed", "unpacked"])
+def test_segments_are_stretches_of_their_clips(
+    form: str, waveforms: list[np.ndarray], request: pytest.FixtureRequest
+) -> None:
+    corpus = corpus_of(request.getfixturevalue(form))
+    items = all_items(corpus, 3)
+    batch = corpus.load(items).to(torch.device("cpu"))
+    assert batch.waveform.shape == (len(items), SEGMENT)
+    starts = set()
+    for (_, index), segment in zip(items, batch.waveform.numpy(), strict=True):
+        whole = waveforms[index].astype(np.float32) / 32768
+        if len(whole) <= SEGMENT:
+            before = (SEGMENT - len(whole)) // 2
+            after = SEGMENT - len(whole) - before
+            assert np.array_equal(segment, np.pad(whole, (before, after)))
+            continue
+        windows = np.lib.stride_tricks.sliding_window_view(whole, SEGMENT)
+        places = np.flatnonzero((windows[:, :50] == segment[:50]).all(axis=1))
+        places = [place for place in places if np.array_equal(windows[place], segment)]
+        assert places, index
+        starts.add((index, int(places[0])))
+    num_long = sum(len(clip) > SEGMENT for clip in waveforms)
+    # Of the same clip, another place in another epoch.
+    assert len(starts) > 2.5 * num_long
+
+
+def test_a_segment_depends_on_seed_epoch_and_clip_alone(packed: Path) -> None:
+    corpus = corpus_of(packed)
+    whole = corpus.load([(0, 3), (1, 7), (0, 8)])
+    alone = corpus.load([(1, 7)])
+    assert torch.equal(whole.waveform[1], alone.waveform[0])
+    assert whole.key[1] == alone.key[0]
+    assert corpus_of(packed, seed=1).load([(1, 7)]).key != alone.key
+
+
+def test_the_device_converts_exactly() -> None:
+    values = torch.arange(-(2**15), 2**15, dtype=torch.int16)[None]
+    batch = SegmentBatch(values, torch.zeros(1, dtype=torch.int64)).to(torch.device("cpu"))
+    assert batch.waveform.dtype == torch.float32
+    assert torch.equal(batch.waveform.double(), values.double() / 32768)
+
+
+def test_resampled_clips_fill_their_segments(tmp_path: Path) -> None:
+    rate = 44100
+    t = np.arange(2 * rate) / rate
+    soundfile.write(tmp_path / "a.wav", 0.5 * np.sin(2 * np.pi * 440 * t), rate)
+    segment = corpus_of(tmp_path).load([(0, 0)]).waveform[0]
+    assert len(segment) == SEGMENT
+    spectrum = torch.fft.rfft(segment * torch.hann_window(SEGMENT)).abs()
+    assert spectrum.argmax() * 16000 / SEGMENT == pytest.approx(440, abs=16000 / SEGMENT)
+
+
+def test_a_clip_may_be_part_of_a_file(tmp_path: Path) -> None:
+    samples = np.arange(-24000, 24000, dtype=np.int16)
+    soundfile.write(tmp_path / "a.wav", samples, 16000)
+    (tmp_path / "m.csv").write_text("path,start,end\na.wav,0.5,0.75\na.wav,1,\na.wav,0.2,2.4\n")
+    clips = decoded_clips(tmp_path / "m.csv")
+    assert clips.num_samples.tolist() == [4000, 32000, 35200]
+    for index, first in enumerate((8000, 16000, 3200)):
+        expected = samples[first : first + clips.num_samples[index]]
+        assert np.array_equal(clips.read(index).numpy() * 32768, expected)
+    corpus = SegmentCorpus(clips, segment_samples=SEGMENT, seed=0)
+    for epoch in range(50):
+        short, *long = corpus.load([(epoch, 0), (epoch, 1), (epoch, 2)]).waveform * 32768
+        assert np.array_equal(short[5600:9600].numpy(), samples[8000:12000])
+        assert not short[:5600].any()
+        assert not short[9600:].any()
+        assert 16000 <= long[0][0] + 24000 <= 48000 - SEGMENT
+        assert 3200 <= long[1][0] + 24000 <= 38400 - SEGMENT
+        assert all((segment.diff() == 1).all() for segment in long)
+
+
+def test_tar_members_are_read_in_place(tmp_path: Path, unpacked: Path) -> None:
+    with tarfile.open(tmp_path / "shard-0.tar", "w") as tar:
+        for path in sorted(unpacked.glob("*.wav")):
+            tar.add(path, path.name)
+    from_tar, from_files = corpus_of(tmp_path / "shard-0.tar"), corpus_of(unpacked)
+    items = all_items(from_files, 2)
+    assert torch.equal(from_tar.load(items).waveform, from_files.load(items).waveform)
+
+
+def test_several_packed_corpora_are_one(
+    tmp_path: Path, packed: Path, waveforms: list[np.ndarray]
+) -> None:
+    parts = [
+        pack(tmp_path / "a", waveforms[:10], clips_per_shard=4),
+        pack(tmp_path / "b", waveforms[10:], clips_per_shard=100),
+    ]
+    # One named twice, in whatever way, is one.
+    again = [parts[0], tmp_path / "a" / ".." / "b", parts[0]]
+    clips = open_packed_clips([*parts, *again], 16000)
+    assert clips is not None
+    assert len(clips) == len(waveforms)
+    assert clips.shard.tolist() == [0] * 4 + [1] * 4 + [2] * 2 + [3] * (len(waveforms) - 10)
+    joined = SegmentCorpus(clips, segment_samples=SEGMENT, seed=0)
+    whole = corpus_of(packed)
+    items = all_items(whole, 2)
+    assert torch.equal(joined.load(items).waveform, whole.load(items).waveform)
+
+
+def test_packed_and_other_sources_do_not_mix(packed: Path, unpacked: Path) -> None:
+    with pytest.raises(CorpusError, match=r"unpacked\d*: data\.source must name packed corpora"):
+        open_packed_clips([packed, unpacked], 16000)
+    assert open_packed_clips([unpacked], 16000) is None
+    with pytest.raises(CorpusError, match="corpus: only pretraining reads packed corpora"):
+        find_clips([packed])
+    with pytest.raises(CorpusError, match=r"frontend\.sample_rate must be 16000, .*; got 32000"):
+        open_packed_clips([packed], 32000)
+
+
+def test_an_unfinished_packing_is_told(tmp_path: Path) -> None:
+    (tmp_path / "corpus" / ".parts").mkdir(parents=True)
+    with pytest.raises(CorpusError, match=r"corpus: its packing is not finished"):
+        find_clips([tmp_path / "corpus"])
+
+
+def test_a_packed_corpus_is_pickled_without_its_samples(packed: Path) -> None:
+    corpus = corpus_of(packed)
+    text = pickle.dumps(corpus)
+    assert len(text) < sum(path.stat().st_size for path in packed.glob("*.npy")) / 20
+    copy = pickle.loads(text)
+    items = all_items(corpus, 1)
+    assert torch.equal(copy.load(items).waveform, corpus.load(items).waveform)
+    assert copy.clips.digest == corpus.clips.digest
+
+
+def test_many_shards_may_be_open(tmp_path: Path) -> None:
+    """A map keeps its file open, and a process is often allowed a thousand."""
+    folder = pack(tmp_path / "many", [np.full(9, n, np.int16) for n in range(200)], 1)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    num_open = len(list(Path("/proc/self/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (num_open + 100, limits[1]))
+    try:
+        clips = open_packed_clips([folder], 16000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert clips is not None
+    segments = SegmentCorpus(clips, segment_samples=9, seed=0).load([(0, n) for n in range(200)])
+    assert segments.waveform[:, 0].tolist() == list(range(200))
+
+
+def test_digests_tell_packed_corpora_apart(tmp_path: Path, waveforms: list[np.ndarray]) -> None:
+    def digest(name: str, clips: list[np.ndarray], clips_per_shard: int = 5) -> str:
+        folder = pack(tmp_path / name, clips, clips_per_shard)
+        return PackedClips([open_packed(folder)]).digest
+
+    first = digest("first", waveforms)
+    assert digest("moved", waveforms) == first
+    changed = [*waveforms[:-1], waveforms[-1] ^ 1]
+    # The same samples, but cut elsewhere.
+    parted = [waveforms[0][:100], waveforms[0][100:], *waveforms[1:5]]
+    others = {
+        digest("changed", changed),
+        digest("fewer", waveforms[:-1]),
+        digest("in one", waveforms, 100),
+        digest("whole", waveforms[:5], 100),
+        digest("parted", parted, 100),
+    }
+    assert len(others | {first}) == 6
+
+
+def test_digests_tell_decoded_clips_apart() -> None:
+    def digest(names: list[str], firsts: list[int], lengths: list[int], rate: int = 16000) -> str:
+        sources = [ClipSource(name, name) for name in names]
+        return DecodedClips(sources, np.array(firsts), np.array(lengths), rate).digest
+
+    first = digest(["/x/a.wav", "/x/b.wav"], [0, 0], [5, 6])
+    assert digest(["/y/a.wav", "/y/b.wav"], [0, 0], [5, 6]) == first
+    assert digest(["/x/a.wav", "/x/b.wav"], [0, 0], [5, 7]) != first
+    assert digest(["/x/a.wav", "/x/b.wav"], [0, 3], [5, 6]) != first
+    assert digest(["/x/a.wav", "/x/c.wav"], [0, 0], [5, 6]) != first
+    assert digest(["/x/a.wav", "/x/b.wav"], [0, 0], [5, 6], 8000) != first
+    # What the first version of this library wrote into its checkpoints.
+    text = "16000\na.wav\t5\nb.wav\t6"
+    assert first == hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_folders_are_searched_in_depth_and_in_order(tmp_path: Path, sounds: Path) -> None:
@@ -34,10 +263,17 @@ def test_folders_are_searched_in_depth_and_in_order(tmp_path: Path, sounds: Path
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(source)
-    found = [str(path.relative_to(tmp_path)) for path in find_clips([tmp_path])]
-    assert found == ["a/x/1.WAV", "b/1.wav", "b/2.wav"]
+    clips, notes = find_clips([tmp_path])
+    assert [str(clip.path.relative_to(tmp_path)) for clip in clips] == [
+        "a/x/1.WAV",
+        "b/1.wav",
+        "b/2.wav",
+    ]
+    assert notes == []
     # A clip named twice is kept once.
-    assert len(find_clips([tmp_path, tmp_path / "b", tmp_path / "b" / "1.wav"])) == 3
+    clips, notes = find_clips([tmp_path, tmp_path / "b", tmp_path / "b" / "1.wav"])
+    assert len(clips) == 3
+    assert notes == ["3 clips are there twice; each is used once"]
 
 
 @pytest.mark.parametrize(
@@ -52,17 +288,27 @@ def test_manifests_keep_their_order(tmp_path: Path, name: str, text: str) -> Non
     for clip in ("a.wav", "b.wav"):
         soundfile.write(tmp_path / clip, np.zeros(100), 16000)
     (tmp_path / name).write_text(text)
-    assert [path.name for path in find_clips([tmp_path / name])] == ["b.wav", "a.wav"]
+    clips, _ = find_clips([tmp_path / name])
+    assert [clip.path.name for clip in clips] == ["b.wav", "a.wav"]
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("m.csv", "path\na.wav\ngone.wav\n", "m.csv: row 3: no such file: 'gone.wav'"),
+        (
+            "m.csv",
+            "path\na.wav\ngone.wav\n",
+            r"row 3: no such file: 'gone.wav'; `byola-rq prepare`",
+        ),
+        (
+            "m.csv",
+            "path,start\na.wav,-1\na.wav,x\n",
+            r"row 2: start must be .*\(and 1 more like it\)",
+        ),
         ("m.csv", "name\na.wav\n", "must have a column path; its columns are name"),
         ("m.csv", "path\n", "no clip listed"),
         ("m.csv", "", "no clip listed"),
-        ("m.txt", "path\n", "must be a folder, a .csv or .tsv manifest, or an audio file"),
+        ("m.txt", "path\n", "must be a folder, a .csv, .tsv"),
     ],
 )
 def test_bad_manifests_are_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
@@ -72,6 +318,31 @@ def test_bad_manifests_are_refused(tmp_path: Path, name: str, text: str, message
         find_clips([tmp_path / name])
 
 
+def test_what_a_segment_list_misses_is_a_note(tmp_path: Path, sounds: Path) -> None:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    (folder / "YAAAAAAAAAAA.wav").write_bytes(sorted(sounds.glob("*.wav"))[0].read_bytes())
+    (tmp_path / "list.csv").write_text(
+        "# Segments csv created Sun Mar  5 10:54:31 2017\n# num_ytids=2\n"
+        "# YTID, start_seconds, end_seconds, positive_labels\n"
+        'AAAAAAAAAAA, 0.000, 10.000, "/m/09x0r"\nBBBBBBBBBBB, 0.000, 10.000, "/m/09x0r"\n'
+    )
+    clips, notes = find_clips([Path(f"{tmp_path / 'list.csv'}={folder}")])
+    assert len(clips) == 1
+    assert any("2 segments listed, 1 there" in note for note in notes)
+
+
+def test_parquet_must_be_packed_first(tmp_path: Path, sounds: Path) -> None:
+    data = sorted(sounds.glob("*.wav"))[0].read_bytes()
+    table = pa.table(
+        {"audio": [{"bytes": data, "path": "a.wav"}, {"bytes": data, "path": "b.wav"}]}
+    )
+    pq.write_table(table, tmp_path / "x.parquet")
+    message = r"x\.parquet::0 .*: clips in Parquet cannot .*\(and 1 more .*`byola-rq prepare`"
+    with pytest.raises(CorpusError, match=message):
+        find_clips([tmp_path / "x.parquet"])
+
+
 def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="no such file or folder"):
         find_clips([tmp_path / "gone"])
@@ -79,6 +350,7 @@ def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
         find_clips([tmp_path])
     with pytest.raises(CorpusError, match=r"data\.source must name"):
         find_clips([])
+    assert open_packed_clips([], 16000) is None
 
 
 def test_unreadable_clips_are_named_and_counted(tmp_path: Path) -> None:
@@ -86,100 +358,4 @@ def test_unreadable_clips_are_named_and_counted(tmp_path: Path) -> None:
     for name in ("b.wav", "c.wav", "d.wav"):
         (tmp_path / name).write_text("no sound")
     with pytest.raises(AudioError, match=r"b\.wav: not an audio file .*and 2 more clips"):
-        measure_clips(find_clips([tmp_path]), 16000)
-
-
-def test_digest_tells_corpora_apart() -> None:
-    first = Clips([Path("/x/a.wav"), Path("/x/b.wav")], [5, 6], 16000)
-    moved = Clips([Path("/y/a.wav"), Path("/y/b.wav")], [5, 6], 16000)
-    longer = Clips([Path("/x/a.wav"), Path("/x/b.wav")], [5, 7], 16000)
-    assert first.digest == moved.digest != longer.digest
-
-
-def test_segments_are_stretches_of_their_clips(sounds: Path) -> None:
-    corpus = corpus_of(sounds)
-    items = [(epoch, index) for epoch in range(3) for index in range(len(corpus.clips))]
-    batch = corpus.load(items)
-    assert batch.waveform.shape == (len(items), SEGMENT)
-    starts = set()
-    for (_, index), segment in zip(items, batch.waveform, strict=True):
-        whole = read_audio(corpus.clips.paths[index], 16000)
-        places = [
-            start
-            for start in range(len(whole) - SEGMENT + 1)
-            if whole[start] == segment[0] and torch.equal(whole[start : start + SEGMENT], segment)
-        ]
-        assert places, corpus.clips.paths[index]
-        starts.add(places[0])
-    assert len(starts) > len(items) / 2
-    # Of the same clip, another place in another epoch.
-    assert not torch.equal(batch.waveform[0], batch.waveform[len(corpus.clips)])
-
-
-def test_a_segment_depends_on_seed_epoch_and_clip_alone(sounds: Path) -> None:
-    corpus = corpus_of(sounds)
-    whole = corpus.load([(0, 3), (1, 5), (0, 7)])
-    alone = corpus.load([(1, 5)])
-    assert torch.equal(whole.waveform[1], alone.waveform[0])
-    assert whole.key[1] == alone.key[0]
-    assert corpus_of(sounds, seed=1).load([(1, 5)]).key != alone.key
-
-
-def test_short_clips_are_padded_at_both_ends(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "a.wav", np.full(1600, 0.5), 16000)
-    segment = corpus_of(tmp_path).load([(0, 0)]).waveform[0]
-    assert (segment[6800:8400] == 0.5).all()
-    assert segment[:6800].abs().sum() == segment[8400:].abs().sum() == 0
-
-
-def test_resampled_clips_fill_their_segments(tmp_path: Path) -> None:
-    rate = 44100
-    t = np.arange(2 * rate) / rate
-    soundfile.write(tmp_path / "a.wav", 0.5 * np.sin(2 * np.pi * 440 * t), rate)
-    segment = corpus_of(tmp_path).load([(0, 0)]).waveform[0]
-    assert len(segment) == SEGMENT
-    spectrum = torch.fft.rfft(segment * torch.hann_window(SEGMENT)).abs()
-    assert spectrum.argmax() * 16000 / SEGMENT == pytest.approx(440, abs=16000 / SEGMENT)
-
-
-def test_steps_take_the_epochs_permutations_one_after_the_other() -> None:
-    sampler = StepSampler(10, 4, seed=0, first_step=0, num_steps=5)
-    samples = [item for step in sampler for item in step]
-    assert len(samples) == 20
-    for epoch in (0, 1):
-        clips = [clip for e, clip in samples if e == epoch]
-        assert sorted(clips) == list(range(10))
-    resumed = list(StepSampler(10, 4, seed=0, first_step=3, num_steps=5))
-    assert resumed == list(sampler)[3:]
-    assert len(sampler) == 5
-    other = [
-        item for step in StepSampler(10, 4, seed=1, first_step=0, num_steps=5) for item in step
-    ]
-    assert samples != other
-
-
-def test_a_batch_may_be_larger_than_the_corpus() -> None:
-    (step,) = StepSampler(3, 8, seed=0, first_step=0, num_steps=1)
-    assert sorted(step) == sorted(set(step))
-    assert [epoch for epoch, _ in step] == [0, 0, 0, 1, 1, 1, 2, 2]
-
-
-@pytest.mark.parametrize("num_workers", [0, 1, 2])
-def test_workers_change_nothing(sounds: Path, num_workers: int) -> None:
-    corpus = corpus_of(sounds)
-    sampler = StepSampler(len(corpus.clips), 8, seed=0, first_step=0, num_steps=4)
-    for step, batch in zip(
-        sampler, load_batches(corpus, sampler, num_workers=num_workers), strict=True
-    ):
-        assert isinstance(batch, SegmentBatch)
-        expected = corpus.load(step)
-        assert torch.equal(batch.waveform, expected.waveform)
-        assert torch.equal(batch.key, expected.key)
-
-
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_bad_clip_in_a_loader_is_one_line(tmp_path: Path, num_workers: int) -> None:
-    soundfile.write(tmp_path / "a.wav", np.full(20000, np.nan), 16000, subtype="FLOAT")
-    with pytest.raises(AudioError, match=r"^\S*a\.wav: samples must be finite") as caught:
-        list(load_batches(corpus_of(tmp_path), [[(0, 0)]], num_workers=num_workers))
-    assert "\n" not in str(caught.value)
+        decoded_clips(tmp_path)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -216,6 +217,17 @@ def test_a_finished_job_is_recognized_and_another_refused(
     assert json.loads((tmp_path / "meta.json").read_text())["weights_sha256"] == (
         other.weights_sha256
     )
+
+
+def test_a_tar_is_embedded_like_its_files(embedder: Embedder, sounds: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        for path in sorted(sounds.glob("*.wav")):
+            tar.add(path, path.name)
+    from_files = np.load(embed_clips(embedder, [sounds], tmp_path / "files", num_workers=1))
+    source = tmp_path / "shard.tar"
+    from_tar = np.load(embed_clips(embedder, [source], tmp_path / "tar", num_workers=1))
+    np.testing.assert_array_equal(from_tar, from_files)
+    assert rows_of(tmp_path / "tar")[0]["path"].startswith(f"{source}::00000_")
 
 
 def test_too_short_a_clip_is_named(embedder: Embedder, tmp_path: Path) -> None:

@@ -14,13 +14,14 @@ from safetensors.torch import load_file
 import byola_rq
 from byola_rq import CheckpointError
 from byola_rq.audio import read_audio
-from byola_rq.checkpoint import find_damage, load_newest_checkpoint
+from byola_rq.checkpoint import find_damage, load_newest_checkpoint, save_checkpoint
 from byola_rq.config import Config, load_config
 from byola_rq.errors import CorpusError, TrainingError
 from byola_rq.frontend import LogMelSpectrogram
 from byola_rq.metrics import COLUMNS, read_metrics
 from byola_rq.pretrain import count_steps, pretrain
 from byola_rq.run_directory import export_run
+from tests.hand_packed import pack
 
 
 def changed(config: Config, tmp_path: Path, *overrides: str) -> Config:
@@ -201,6 +202,123 @@ def test_other_clips_are_refused(small_config: Config, tmp_path: Path, sounds: P
         shutil.copy(path, fewer)
     with pytest.raises(CheckpointError, match="its run had other clips than data.source"):
         pretrain(changed(small_config, tmp_path, f"data.source={fewer}"))
+
+
+def pcm_clips(sounds: Path) -> list[np.ndarray]:
+    """Clips as 16-bit samples at 16 kHz, some of them shorter than a segment."""
+    waveforms = [read_audio(path, 16000).numpy() for path in sorted(sounds.glob("*.wav"))]
+    clips = [np.round(waveform * 32767).astype(np.int16) for waveform in waveforms]
+    return [clip[:9000] if number % 5 == 0 else clip for number, clip in enumerate(clips)]
+
+
+@pytest.fixture
+def packed_config(small_config: Config, tmp_path: Path, sounds: Path) -> Config:
+    """`small_config`, on 24 clips in six shards."""
+    folder = pack(tmp_path / "packed", pcm_clips(sounds), clips_per_shard=4)
+    return changed(small_config, tmp_path, f"data.source={folder}")
+
+
+def test_a_packed_corpus_trains_to_the_bits_of_its_clips(
+    packed_config: Config, tmp_path: Path, sounds: Path
+) -> None:
+    pretrain(packed_config)
+    folder = tmp_path / "unpacked"
+    folder.mkdir()
+    for number, clip in enumerate(pcm_clips(sounds)):
+        soundfile.write(folder / f"{number:02d}.wav", clip, 16000, subtype="PCM_16")
+    unpacked = changed(
+        packed_config, tmp_path, f"data.source={folder}", f"run.dir={tmp_path / 'unpacked run'}"
+    )
+    pretrain(unpacked)
+    assert_same_bits(packed_config.run.dir, unpacked.run.dir)
+
+
+def test_windows_are_resumed_too(packed_config: Config, tmp_path: Path) -> None:
+    windows = ("data.shuffle=windows", "data.window_shards=2", "train.batch_size=5")
+    full = changed(packed_config, tmp_path, *windows[2:], f"run.dir={tmp_path / 'full'}")
+    whole = changed(packed_config, tmp_path, *windows, f"run.dir={tmp_path / 'whole'}")
+    stopped = changed(
+        packed_config, tmp_path, *windows, f"run.dir={tmp_path / 'stopped'}", "data.workers=1"
+    )
+    for config in (full, whole, stopped):
+        pretrain(config)
+    shutil.rmtree(stopped.run.dir / "step-00000004")
+    pretrain(stopped)
+    assert_same_bits(whole.run.dir, stopped.run.dir)
+    name = "byol.encoder.features.4.weight"
+    assert not torch.equal(tensors(full.run.dir)[name], tensors(whole.run.dir)[name])
+    with pytest.raises(CheckpointError, match="data.window_shards was 2, is 3"):
+        pretrain(changed(whole, tmp_path, "data.window_shards=3"))
+    # Where there are no windows, their size changes nothing.
+    pretrain(changed(full, tmp_path, "data.window_shards=3"))
+
+
+def test_windows_need_shards(small_config: Config, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"data\.shuffle must be full for .*; got windows"):
+        pretrain(changed(small_config, tmp_path, "data.shuffle=windows"))
+    assert not small_config.run.dir.exists()
+
+
+def test_another_packed_corpus_is_refused(
+    packed_config: Config, tmp_path: Path, sounds: Path
+) -> None:
+    pretrain(packed_config)
+    (tmp_path / "packed").rename(tmp_path / "moved")
+    moved = changed(packed_config, tmp_path, f"data.source={tmp_path / 'moved'}")
+    pretrain(moved)
+    clips = pcm_clips(sounds)
+    clips[7] = clips[7] ^ 1
+    other = pack(tmp_path / "other", clips, clips_per_shard=4)
+    with pytest.raises(CheckpointError, match="its run had other clips than data.source"):
+        pretrain(changed(packed_config, tmp_path, f"data.source={other}"))
+
+
+def test_a_run_from_before_a_key_goes_on(small_config: Config, tmp_path: Path) -> None:
+    pretrain(small_config)
+    checkpoint, _ = load_newest_checkpoint(small_config.run.dir)
+    assert checkpoint is not None
+    for key in ("shuffle", "window_shards"):
+        del checkpoint.state["config"]["data"][key]
+    save_checkpoint(small_config.run.dir, checkpoint, keep=1)
+    longer = changed(small_config, tmp_path, "train.max_steps=6")
+    model = pretrain(longer)
+    assert byola_rq.load(model).summary["steps"] == 6
+    save_checkpoint(small_config.run.dir, checkpoint, keep=1)
+    export_run(small_config.run.dir, tmp_path / "m.safetensors")
+    with pytest.raises(CheckpointError, match="data.shuffle was full, is windows"):
+        pretrain(
+            changed(
+                small_config,
+                tmp_path,
+                f"data.source={pack(tmp_path / 'p', [np.zeros(9, np.int16)] * 2, 2)}",
+                "data.shuffle=windows",
+            )
+        )
+
+
+def test_packing_is_advised_once(
+    packed_config: Config,
+    small_config: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("byola_rq.data_wait.MEASURED_BATCHES", 2)
+    monkeypatch.setattr("byola_rq.data_wait.NOTABLE_SHARE", 0.0)
+    line = "of the time for decoding; a packed corpus (`byola-rq prepare`) would make this run"
+    longer = changed(small_config, tmp_path, "train.max_steps=8")
+    pretrain(longer)
+    assert capfd.readouterr().err.count(line) == 1
+    # A resumed run measures its own first batches: here there are two, then two more.
+    shutil.rmtree(longer.run.dir / "step-00000008")
+    pretrain(longer)
+    assert capfd.readouterr().err.count(line) == 0
+    shutil.rmtree(longer.run.dir / "step-00000008")
+    shutil.rmtree(longer.run.dir / "step-00000006")
+    pretrain(longer)
+    assert capfd.readouterr().err.count(line) == 1
+    pretrain(changed(packed_config, tmp_path, "train.max_steps=8", f"run.dir={tmp_path / 'p'}"))
+    assert capfd.readouterr().err.count(line) == 0
 
 
 def test_a_foreign_directory_is_refused(small_config: Config) -> None:

@@ -1,0 +1,122 @@
+"""What every benchmark here does alike: warm up, alternate, take medians, write tables and JSON."""
+
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+Contender = Callable[[], tuple[float, float]]  # does some work; gives (units, seconds)
+Row = dict[str, Any]
+
+
+def timed(work: Callable[[], float]) -> Contender:
+    """A contender of a function that gives the units it did."""
+
+    def contender() -> tuple[float, float]:
+        started = time.perf_counter()
+        units = work()
+        return units, time.perf_counter() - started
+
+    return contender
+
+
+def compare(contenders: Mapping[str, Contender], *, unit: str, rounds: int) -> list[Row]:
+    """Let contenders do their work in turn, so that what else the machine does hits all alike.
+
+    Args:
+        contenders: By name; the first is what the others are compared with.
+        unit: Of what they do, for example `segments`.
+        rounds: Rounds that count; one more before them warms up.
+
+    Returns:
+        A row for each: median, lowest and highest rate, and the median of its ratios to the
+        first within a round.
+    """
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    for round_number in range(rounds + 1):
+        for name, contender in contenders.items():
+            units, seconds = contender()
+            if round_number > 0:
+                rates[name].append(units / seconds)
+    first = next(iter(rates.values()))
+    return [
+        {
+            "name": name,
+            f"{unit}/s": statistics.median(each),
+            "low": min(each),
+            "high": max(each),
+            "ratio": statistics.median(a / b for a, b in zip(each, first, strict=True)),
+        }
+        for name, each in rates.items()
+    ]
+
+
+def describe_machine(*packages: str) -> Row:
+    """What a benchmark ran on, with its load: figures of a busy machine are preliminary."""
+    description: Row = {
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+        "command": " ".join(["python -m", _module_name(), *sys.argv[1:]]),
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+    for package in packages:
+        try:
+            description[package] = version(package)
+        except PackageNotFoundError:
+            description[package] = None
+    return description
+
+
+class Report:
+    """Tables as they are printed, and all of them as one JSON file."""
+
+    def __init__(self, machine: Row) -> None:
+        self._values: dict[str, Any] = {"machine": machine}
+        self._console = Console(soft_wrap=True)
+        self._console.print("  ".join(f"{key} {value}" for key, value in machine.items()))
+
+    def add(self, title: str, rows: list[Row]) -> None:
+        """Print rows of the same keys as a table, and keep them."""
+        self._values[title] = rows
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        for key, value in rows[0].items():
+            table.add_column(key, justify="left" if isinstance(value, str) else "right")
+        for row in rows:
+            table.add_row(*(_as_text(value) for value in row.values()))
+        self._console.print()
+        self._console.print(table)
+
+    def save(self, path: Path) -> None:
+        """Write everything as JSON."""
+        path.write_text(json.dumps(self._values, indent=1) + "\n", encoding="utf-8")
+
+
+def _as_text(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _module_name() -> str:
+    spec = sys.modules["__main__"].__spec__
+    return spec.name if spec else Path(sys.argv[0]).name
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), "?")

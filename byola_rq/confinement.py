@@ -1,0 +1,76 @@
+"""Inside a worker process: what one item may take of time and memory, and what comes of it."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from byola_rq.errors import ByolaRQError
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why there is no result for an item."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one item may take: `seconds`, and `gigabytes` of memory beyond an idle worker's."""
+
+    seconds: float = 60.0
+    gigabytes: float = 4.0
+
+
+def serve(function: Callable[[Any], Any], connection: Connection, limits: Limits) -> None:
+    """Answer one item after the other, until the other end of the connection is closed.
+
+    The first word is None: the process is ready. Then each item is answered with what `function`
+    gives, or a Failure.
+    """
+    _confine(limits)
+    with contextlib.suppress(EOFError, OSError):
+        connection.send(None)
+        while True:
+            item = connection.recv()
+            # The kernel's clock and its default action: they end a hang in any code, and that of
+            # a worker whose parent is gone.
+            signal.setitimer(signal.ITIMER_REAL, limits.seconds)
+            answer = _try(function, item, limits)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            connection.send(answer)
+
+
+def _try(function: Callable[[Any], Any], item: Any, limits: Limits) -> Any:
+    try:
+        return function(item)
+    except ByolaRQError as error:
+        return Failure(str(error))
+    except MemoryError:
+        return Failure(f"decoding takes over {limits.gigabytes:g} GB of memory")
+    except Exception as error:
+        # What a broken file can make a decoder do has no end.
+        return Failure(f"decoding failed: {type(error).__name__}: {error}")
+
+
+def _confine(limits: Limits) -> None:
+    """Bound this process's memory; leave Ctrl-C (blocked) to the parent, stderr to nobody."""
+    import resource
+
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    with contextlib.suppress(OSError, ValueError):  # not on every system
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + round(limits.gigabytes * 1e9)
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        if hard == resource.RLIM_INFINITY or most < hard:
+            resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+    # Decoders written in C complain there about every bad frame.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)

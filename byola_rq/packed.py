@@ -1,0 +1,237 @@
+"""The packed corpus on disk: its files, its index, what opens it and what finds damage in it."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from byola_rq.errors import CorpusError
+
+FORMAT = "byola_rq packed corpus"
+FORMAT_VERSION = 1
+SAMPLE_RATE = 16_000  # Hz, of every shard
+
+# Rows are ordered by (shard, offset); offset and num_samples count samples of the shard.
+INDEX_SCHEMA = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("source", pa.string()),
+        ("shard", pa.int32()),
+        ("offset", pa.int64()),
+        ("num_samples", pa.int64()),
+        ("original_rate", pa.int32()),
+        ("labels", pa.string()),
+    ]
+)
+
+_BLOCK_BYTES = 2**22
+
+
+@dataclass(frozen=True)
+class PackedCorpus:
+    """An opened corpus; clip i is `shards[shard[i]][offset[i] : offset[i] + num_samples[i]]`."""
+
+    folder: Path
+    info: dict[str, Any]  # corpus.json
+    shard: npt.NDArray[np.int32]  # (clips,)
+    offset: npt.NDArray[np.int64]  # (clips,)
+    num_samples: npt.NDArray[np.int64]  # (clips,)
+    shards: list[npt.NDArray[np.int16]]  # memory maps, one-dimensional
+
+    def __len__(self) -> int:
+        return len(self.shard)
+
+    def clip(self, index: int) -> npt.NDArray[np.int16]:
+        """One clip's samples, `(S,)`, still on disk."""
+        start = int(self.offset[index])
+        shard = self.shards[int(self.shard[index])]
+        samples: npt.NDArray[np.int16] = shard[start : start + int(self.num_samples[index])]
+        return samples
+
+    def read_column(self, name: str) -> list[Any]:
+        """A column of the index as Python values, for example `clip_id` or `labels`."""
+        values: list[Any] = read_index(self.folder, [name])[name].to_pylist()
+        return values
+
+
+def shard_name(shard: int) -> str:
+    """File name of a shard."""
+    return f"pcm-{shard:05d}.npy"
+
+
+def is_packed(path: Path) -> bool:
+    """Whether a folder holds a packed corpus, of any format version."""
+    try:
+        return _read_json(path / "corpus.json").get("format") == FORMAT
+    except (OSError, ValueError):
+        return False
+
+
+def read_info(folder: Path) -> dict[str, Any]:
+    """Read `corpus.json`.
+
+    Raises:
+        CorpusError: If the folder holds no packed corpus, or one of another format version.
+    """
+    try:
+        info = _read_json(folder / "corpus.json")
+    except (OSError, ValueError) as error:
+        raise CorpusError(f"{folder}: no packed corpus ({error})") from error
+    if info.get("format") != FORMAT:
+        raise CorpusError(f"{folder}: no packed corpus (its corpus.json is something else's)")
+    if info.get("format_version") != FORMAT_VERSION:
+        raise CorpusError(
+            f"{folder}: format version must be {FORMAT_VERSION}; got "
+            f"{info.get('format_version')}. Pack it again with this version of byola_rq"
+        )
+    return info
+
+
+def read_index(folder: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read `index.parquet`, or some of its columns.
+
+    Raises:
+        CorpusError: If it is missing, damaged, or has other columns.
+    """
+    path = folder / "index.parquet"
+    try:
+        table = pq.read_table(path, columns=columns)
+        return table.cast(pa.schema([INDEX_SCHEMA.field(name) for name in table.column_names]))
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise CorpusError(f"{path}: not an index that can be read ({_one_line(error)})") from error
+
+
+def open_packed(folder: Path) -> PackedCorpus:
+    """Open a packed corpus; no sample is read.
+
+    Raises:
+        CorpusError: If there is none, it has another format version, a file is missing or has
+            another size than corpus.json says, or the index does not fit the shards. Digests are
+            not looked at: `find_damage` does.
+    """
+    folder = Path(folder)
+    info = read_info(folder)
+    for name, expected in info["files"].items():
+        if problem := _check_size(folder / name, expected["bytes"]):
+            raise CorpusError(
+                f"{folder / name}: {problem}. `byola-rq prepare --verify {folder}` says more"
+            )
+    names = ["shard", "offset", "num_samples"]
+    index = read_index(folder, names)
+    shard, offset, num_samples = (index[name].to_numpy() for name in names)
+    shards = [_map_shard(folder / shard_name(number)) for number in range(info["shards"])]
+    _check_fit(folder, info, shards, shard, offset, num_samples)
+    return PackedCorpus(folder, info, shard, offset, num_samples, shards)
+
+
+def find_damage(folder: Path, on_bytes: Callable[[int], object] = lambda _: None) -> Iterator[str]:
+    """Compare every file's size and SHA-256 with corpus.json; one line for each damaged file.
+
+    A shard's line counts and names the clips that lie in it. `on_bytes` is told the bytes read.
+
+    Raises:
+        CorpusError: If the folder holds no packed corpus of this format version.
+    """
+    info = read_info(folder)
+    for name, expected in info["files"].items():
+        path = folder / name
+        problem = _check_size(path, expected["bytes"])
+        if not problem and digest_file(path, on_bytes) != expected["sha256"]:
+            problem = "its SHA-256 is not that of corpus.json: its content has changed"
+        if problem:
+            yield f"{name}: {problem}{_clips_in(folder, name)}"
+
+
+def digest_file(path: Path, on_bytes: Callable[[int], object] = lambda _: None) -> str:
+    """SHA-256 of a file, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+            on_bytes(len(block))
+    return digest.hexdigest()
+
+
+def _check_size(path: Path, num_bytes: int) -> str | None:
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        return f"missing ({error.strerror})"
+    return None if size == num_bytes else f"its size must be {num_bytes} bytes; got {size}"
+
+
+def _map_shard(path: Path) -> npt.NDArray[np.int16]:
+    try:
+        samples: npt.NDArray[np.int16] = np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise CorpusError(f"{path}: not a shard that can be read ({_one_line(error)})") from error
+    if samples.dtype != np.int16 or samples.ndim != 1:
+        raise CorpusError(
+            f"{path}: a shard must be one-dimensional int16; got {samples.ndim}-dimensional "
+            f"{samples.dtype}"
+        )
+    return samples
+
+
+def _check_fit(
+    folder: Path,
+    info: dict[str, Any],
+    shards: list[npt.NDArray[np.int16]],
+    shard: npt.NDArray[np.int32],
+    offset: npt.NDArray[np.int64],
+    num_samples: npt.NDArray[np.int64],
+) -> None:
+    """Every row must lie within its shard, and there must be as many as corpus.json says."""
+    if len(shard) != info["clips"]:
+        raise CorpusError(
+            f"{folder}: index.parquet must have {info['clips']} rows, as corpus.json says; "
+            f"got {len(shard)}"
+        )
+    lengths = np.array([len(samples) for samples in shards], np.int64)
+    is_known = (shard >= 0) & (shard < len(shards))
+    room = np.where(is_known, lengths[np.where(is_known, shard, 0)], -1) if shards else -1
+    # Not their sum, which may be larger than an int64 holds.
+    is_inside = is_known & (offset >= 0) & (num_samples > 0) & (num_samples <= room - offset)
+    if not is_inside.all():
+        row = int(np.flatnonzero(~is_inside)[0])
+        raise CorpusError(
+            f"{folder}: row {row} of index.parquet must lie within a shard; got shard "
+            f"{shard[row]}, samples {offset[row]} to {int(offset[row]) + int(num_samples[row])}"
+        )
+
+
+def _clips_in(folder: Path, name: str) -> str:
+    """The clips of a damaged shard, as far as the index can still say."""
+    if not name.endswith(".npy"):
+        return ""
+    try:
+        index = read_index(folder, ["clip_id", "shard"])
+    except CorpusError:
+        return " (which clips are in it, index.parquet no longer says)"
+    names = [shard_name(number) for number in index["shard"].to_pylist()]
+    clips = [
+        clip for clip, its in zip(index["clip_id"].to_pylist(), names, strict=True) if its == name
+    ]
+    if not clips:
+        return " (no clip is in it)"
+    middle = ", ..., " if len(clips) > 2 else ", "
+    ends = clips[0] if len(clips) == 1 else f"{clips[0]}{middle}{clips[-1]}"
+    return f" ({len(clips)} clips are in it: {ends})"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    values = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(values, dict):
+        raise ValueError(f"{path.name} must hold an object")
+    return values
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
