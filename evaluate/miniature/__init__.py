@@ -15,7 +15,6 @@ from evaluate.miniature.voxforge import plan_voxforge
 from evaluate.publishers import MINIATURE_MARKER
 from evaluate.tasks import PAPER_TASKS, TaskError
 
-
 _PLANS: dict[str, Callable[[int, float], Plan]] = {
     "nsynth": plan_nsynth,
     "us8k": plan_urbansound8k,
