@@ -23,11 +23,10 @@ demo: .venv/installed
 	  train.log_every=25 checkpoint.every_steps=100
 	$(BIN)/byola-rq views $(DEMO)/sounds/clips/$$(ls $(DEMO)/sounds/clips | head -1) $(DEMO)/views.png
 	$(BIN)/byola-rq embed $(DEMO)/trained/encoder.safetensors $(DEMO)/sounds/clips -o $(DEMO)/embeddings
+	$(BIN)/python -m evaluate miniature $(DEMO)/sets
 	$(BIN)/python -m evaluate $(DEMO)/trained/encoder.safetensors --baseline random --baseline logmel \
-	  --task $(DEMO)/sounds/tasks/words/metadata.csv --task $(DEMO)/sounds/tasks/speakers/metadata.csv \
-	  --task $(DEMO)/sounds/tasks/events/metadata.csv --task $(DEMO)/sounds/tasks/families/metadata.csv \
-	  --out $(DEMO)/results
-	@echo "scores: $(DEMO)/results/summary.csv   picture: $(DEMO)/views.png   model: $(DEMO)/trained/encoder.safetensors"
+	  --data-root $(DEMO)/sets --out $(DEMO)/results
+	@echo "scores: $(DEMO)/results/summary.md, .csv, .png   views: $(DEMO)/views.png   model: $(DEMO)/trained/encoder.safetensors"
 
 test: .venv/installed
 	$(BIN)/python -m pytest

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"})
 
 MAX_CHANNELS = 8
+MAX_SAMPLES = 2**36  # 49 days at 16 kHz; a header that states no length at all gives 2**63 - 1
 SAMPLE_RATES = range(1_000, 768_001)  # Hz; beyond it a header is broken, not unusual
 
 _BLOCK_FRAMES = 2**17
@@ -217,6 +218,8 @@ def open_audio(source: Path | EncodedAudio) -> soundfile.SoundFile:
         problem = f"sample rate must be {_limits()}; got {file.samplerate} Hz"
     elif file.channels > MAX_CHANNELS:
         problem = f"channels must be at most {MAX_CHANNELS}; got {file.channels}"
+    elif file.frames > MAX_SAMPLES:
+        problem = "length must be stated in the header; re-encode the file"
     elif file.frames <= 0:
         problem = "length must be at least one sample; got 0"
     if problem:

@@ -263,15 +263,13 @@ def views(
 @app.command()
 def synthesize(
     folder: Annotated[Path, typer.Argument(help="Folder to write to; must be new or empty.")],
-    clips: Annotated[int, typer.Option(min=2, help="Unlabelled clips.")] = 600,
-    clips_per_class: Annotated[
-        int, typer.Option(min=2, help="Training clips for each class of the labelled tasks.")
-    ] = 24,
+    clips: Annotated[int, typer.Option(min=2, help="How many clips.")] = 600,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same sounds.")] = 0,
 ) -> None:
-    """Write the built-in sounds: unlabelled clips and labelled tasks, no download.
+    """Write the built-in sounds, unlabelled clips of every kind to pretrain on, no download.
 
-    FOLDER/clips/ is for pretraining; FOLDER/tasks/*/metadata.csv are for `python -m evaluate`.
+    They lie in FOLDER/clips/. Labelled sets of the same sound world: `python -m evaluate
+    miniature`, in the source checkout.
 
     \b
     Example:
@@ -281,12 +279,11 @@ def synthesize(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder}: must be new or empty; nothing was written")
     from byola_rq.progress import ProgressBar
-    from byola_rq.synthesis import write_corpus, write_tasks
+    from byola_rq.synthesis import write_corpus
 
     with ProgressBar("synthesizing clips", clips) as bar:
         write_corpus(folder / "clips", num_clips=clips, seed=seed, on_clip=lambda _: bar.advance())
-    for path in write_tasks(folder / "tasks", seed=seed, clips_per_class=clips_per_class):
-        print(path)
+    print(folder / "clips")
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -14,11 +14,13 @@ _AHEAD = 4  # items per worker
 
 def map_ahead(
     function: Callable[[Item], Result], items: Iterable[Item], num_workers: int
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Results of `function` in the order of `items`, computed ahead in threads.
 
     At most four results per worker wait to be taken, whatever the number of items. What `function`
-    raises, taking its result raises; what was not begun by then is not done.
+    raises, taking its result raises; what was not begun by then is not done. Whoever may stop
+    before the end closes the generator: left to the garbage collector, it can be one of the threads
+    that finds it, and a thread cannot wait for itself.
     """
     queue = iter(items)
     pending: deque[Future[Result]] = deque()

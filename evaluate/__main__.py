@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 # Nothing heavy is imported before a command needs it, so that --help is instant.
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Probe(StrEnum):
 
     logistic = "logistic"
     adam = "adam"
+    knn = "knn"
 
 
 class Norm(StrEnum):
@@ -38,40 +40,87 @@ class Norm(StrEnum):
 
 
 class Device(StrEnum):
-    """Where embeddings are computed."""
+    """Where embeddings are computed and probes fitted."""
 
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
 
 
-# The \b lines keep typer from joining the lines of the paragraph below them.
-_HELP = """Measure how much frozen embeddings know of a labelled set: one linear probe on each.
+class RunByDefault(TyperGroup):
+    """`python -m evaluate MODEL ...` is `python -m evaluate run MODEL ...`."""
 
-The csv names its clips relative to its own folder, one a row, in the columns file_name, label,
-and split (train, valid, test) or fold (leave one out). Where no validation clips are given, a
-tenth of the training clips is drawn.
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Name the command where none is named."""
+        if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
+            args = ["run", *args]
+        if args[:1] == ["run"]:
+            args = _spread_tasks(args)
+        parsed: list[str] = super().parse_args(ctx, args)
+        return parsed
+
+
+_HELP = """Measure how much frozen embeddings know of labelled sets: one linear probe on each.
+
+\b
+  python -m evaluate [run] MODEL... --data-root DIR     models on the published sets
+  python -m evaluate [run] MODEL... --task CSV          models on a labelled csv of your own
+  python -m evaluate inspect --data-root DIR            what is there, and whether it is whole
+  python -m evaluate compare A B --out results/         whether A is better than B
+  python -m evaluate miniature DIR                      the six published sets in small
+"""
+
+_HELP_RUN = """Probe frozen embeddings on labelled sets; the command where none is named.
+
+Published sets are found under --data-root by what they contain, unpacked as their publishers ship
+them: NSynth, UrbanSound8K, VoxCeleb1, VoxForge (also packed), Speech Commands V2 with 12 and with
+35 labels; ESC-50, GTZAN, CREMA-D, FSD50K.
+
+A csv names its clips relative to its own folder, one a row, in the columns file_name, label (or
+labels: several, joined by commas), and split (train, valid, test) or fold (leave one out). Where no
+validation clips are given, a tenth of the training clips is drawn.
 
 \b
 Examples:
-  python -m evaluate --baseline logmel --baseline random --task birds.csv
-  python -m evaluate runs/a/encoder.safetensors --baseline random --task birds.csv
-  python -m evaluate a.safetensors b.safetensors --task birds.csv --probe adam --out results/
+  python -m evaluate encoder.safetensors --baseline random --baseline logmel --data-root /data
+  python -m evaluate a.safetensors b.safetensors --data-root /data --tasks us8k spcv2 --probe adam
+  python -m evaluate --baseline logmel --baseline random --task birds.csv --out results/
 
 \b
 Written into --out, and added to by the next call:
   results.csv      one row per model, task, fold and seed
-  summary.csv      one row per model and probe, with 95 % intervals, beside published scores
+  summary.csv      one row per model and probe, with 95 % intervals, beside published scores;
+                   also as summary.md, summary.tex and summary.png
   predictions/     what each run said of each test clip
+  cache/           embeddings; delete it when you like
+A call that was stopped goes on where it was when it is given again; finished runs are not repeated.
 A task is named after its csv (metadata.csv: after its folder); a name of the paper's table
 (nsynth, us8k, vc1, voxforge, spcv2_12, spcv2) fills that column.
 """
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=RunByDefault,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help=_HELP,
+)
+
+DataRoot = Annotated[
+    Path | None, typer.Option(help="Folder that holds the published sets.", metavar="DIR")
+]
+Tasks = Annotated[list[Path] | None, typer.Option(help="Labelled csv; repeat.", metavar="CSV")]
+Out = Annotated[Path, typer.Option(help="Folder the results are added to.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of every draw. Same seed, same rows.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Decoding threads.  [default: a core each, at most 8]")
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
-@app.command(help=_HELP)
-def main(
+@app.command(help=_HELP_RUN)
+def run(
     models: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -79,23 +128,32 @@ def main(
             help="Model files, from `byola-rq export` or the end of training.",
         ),
     ] = None,
-    task: Annotated[
-        list[Path] | None,
-        typer.Option(help="Labelled csv; repeat for more.", metavar="CSV"),
+    data_root: DataRoot = None,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Of the sets under --data-root only these.  [default: all that are there]"
+        ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder the results are added to.")] = Path("results"),
+    task: Tasks = None,
+    out: Out = Path("results"),
     baseline: Annotated[
         list[Baseline] | None,
         typer.Option(help="A model that has learned nothing, to compare with; repeat for both."),
     ] = None,
     probe: Annotated[
         list[Probe] | None,
-        typer.Option(help="Fitted on the embeddings; repeat for both.  [default: logistic]"),
+        typer.Option(help="Fitted on the embeddings; repeat for more.  [default: logistic]"),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=2, help="Clips of each class and part at most, for a quick look."),
     ] = None,
     unit_seconds: Annotated[
         float | None,
         typer.Option(
-            help="Length every clip is cropped or padded to.  [default: the longest, at most 10]"
+            help="Length every clip of a --task is cropped or padded to.  "
+            "[default: the longest, at most 10]"
         ),
     ] = None,
     norm: Annotated[
@@ -104,40 +162,119 @@ def main(
     dim: Annotated[
         int, typer.Option(min=1, help="Embedding size of random, where no model file is given.")
     ] = 2048,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Of validation draw, adam, random. Same seed, same rows.")
-    ] = 0,
-    device: Annotated[Device, typer.Option(help="Where embeddings are computed.")] = Device.auto,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Decoding threads.  [default: a core each, at most 8]")
-    ] = None,
+    seed: Seed = 0,
+    device: Annotated[
+        Device, typer.Option(help="Where embeddings are computed and probes fitted.")
+    ] = Device.auto,
+    workers: Workers = None,
     batch_size: Annotated[
         int | None,
         typer.Option(min=1, help="Clips embedded together.  [default: by their length]"),
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of embeddings.  [default: cache/ in --out]")
+    ] = None,
+    debug: Debug = False,
 ) -> None:
     """Load, check and evaluate; what the options mean stands beside each."""
     with _one_line_errors(debug):
-        from evaluate.labelled_csv import read_labelled_csv
-        from evaluate.runner import Settings, evaluate
-        from evaluate.tasks import check_names
+        _check_usage(bool(models or baseline), bool(data_root), bool(task), bool(tasks))
+        chosen_device = _choose_device(device)
+        from evaluate.protocol import Settings
+        from evaluate.runner import evaluate, gather_tasks
 
-        _check_usage(bool(models or baseline), bool(task))
         settings = Settings(
             probes=tuple(dict.fromkeys(each.value for each in probe or [Probe.logistic])),
             norm=norm.value,
             seed=seed,
-            device=_choose_device(device),
-            num_workers=workers or min(8, os.cpu_count() or 1),
+            device=chosen_device,
+            num_workers=_num_workers(workers),
             batch_size=batch_size,
+            cache=cache or out / "cache",
+            debug=debug,
         )
         compared = _load_models(models or [], baseline or [], dim, seed, settings.device)
         if norm == Norm.checkpoint and not models:
             raise _usage_error("--norm checkpoint needs a model file; a baseline has no statistics")
-        tasks = [read_labelled_csv(path, unit_seconds) for path in task or []]
-        check_names(tasks)
-        evaluate(compared, tasks, settings, out)
+        to_do, errors = gather_tasks(
+            data_root, tasks, task or [], unit_seconds=unit_seconds, limit=limit, seed=seed
+        )
+        for error in errors:
+            _print_error(error, debug)
+        if not to_do:
+            raise typer.Exit(2)
+        num_failed = len(errors) + evaluate(compared, to_do, settings, out)
+        _report(out)
+        if num_failed:
+            raise typer.Exit(1)
+
+
+@app.command()
+def inspect(
+    data_root: DataRoot = None,
+    task: Tasks = None,
+    out: Annotated[
+        Path | None, typer.Option(help="csv that every problem is written to.", metavar="CSV")
+    ] = None,
+    digests: Annotated[
+        bool, typer.Option("--digests", help="Also prove that no two parts share an audio file.")
+    ] = False,
+    seed: Seed = 0,
+    workers: Workers = None,
+    debug: Debug = False,
+) -> None:
+    """Say which sets are there, count them, and list what is missing, doubled or unreadable.
+
+    Needs no model. Exits with 1 if a set that was found is not sound.
+    """
+    with _one_line_errors(debug):
+        if not (data_root or task):
+            raise _usage_error("nothing to inspect: name a --data-root or a --task")
+        from evaluate.inspection import inspect as inspect_sets
+
+        if not inspect_sets(
+            data_root,
+            task or [],
+            seed=seed,
+            num_workers=_num_workers(workers),
+            with_digests=digests,
+            out=out,
+        ):
+            raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="Model, as summary.csv names it.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The one it is held against.")],
+    out: Out = Path("results"),
+    debug: Debug = False,
+) -> None:
+    """Say of every task that both have done whether A is better than B, by paired bootstrap."""
+    with _one_line_errors(debug):
+        from evaluate.comparison import compare as compare_models
+        from evaluate.comparison import print_comparisons
+
+        print_comparisons(compare_models(out, first, second))
+
+
+@app.command()
+def miniature(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the sets are written.")],
+    seed: Seed = 0,
+    debug: Debug = False,
+) -> None:
+    """Write the six published sets in small: synthesized sounds, the publishers' own layouts.
+
+    A few minutes of sound in all; --data-root DIR then evaluates them. A set that is already
+    there is left alone.
+    """
+    with _one_line_errors(debug):
+        from byola_rq.progress import ProgressBar
+        from evaluate.miniature import num_clips, write_miniatures
+
+        with ProgressBar("writing miniatures", num_clips()) as bar:
+            write_miniatures(folder, seed=seed, on_clip=lambda _: bar.advance())
 
 
 @contextmanager
@@ -147,19 +284,26 @@ def _one_line_errors(debug: bool) -> Iterator[None]:
 
     try:
         yield
+    except typer.Exit:
+        raise
     except KeyboardInterrupt:
-        print("error: interrupted; finished runs are in results.csv", file=sys.stderr)
+        print("error: interrupted; what is finished is kept", file=sys.stderr)
         raise typer.Exit(130) from None
     except Exception as error:
-        if debug:
-            traceback.print_exc()
-        message, exit_code = " ".join(str(error).split()), 1
-        if isinstance(error, ByolaRQError):
-            exit_code = error.exit_code
-        else:
-            message = f"{type(error).__name__}: {message} (--debug shows where)"
-        print(f"error: {message}", file=sys.stderr)
+        _print_error(error, debug)
+        exit_code = error.exit_code if isinstance(error, ByolaRQError) else 1
         raise typer.Exit(exit_code) from None
+
+
+def _print_error(error: Exception, debug: bool) -> None:
+    from byola_rq.errors import ByolaRQError
+
+    if debug:
+        traceback.print_exception(error)
+    message = " ".join(str(error).split())
+    if not isinstance(error, ByolaRQError):
+        message = f"{type(error).__name__}: {message} (--debug shows where)"
+    print(f"error: {message}", file=sys.stderr)
 
 
 def _usage_error(text: str) -> Exception:
@@ -168,11 +312,33 @@ def _usage_error(text: str) -> Exception:
     return ByolaRQError(f"{text}; see python -m evaluate --help")
 
 
-def _check_usage(has_model: bool, has_task: bool) -> None:
+def _check_usage(has_model: bool, has_root: bool, has_csv: bool, has_names: bool) -> None:
     if not has_model:
         raise _usage_error("nothing to evaluate: name a model file or a --baseline")
-    if not has_task:
-        raise _usage_error("nothing to evaluate on: name a --task")
+    if not (has_root or has_csv):
+        raise _usage_error("nothing to evaluate on: name a --data-root or a --task")
+    if has_names and not has_root:
+        raise _usage_error("--tasks chooses among the sets under --data-root, which is not given")
+
+
+def _num_workers(workers: int | None) -> int:
+    return workers or min(8, os.cpu_count() or 1)
+
+
+def _spread_tasks(args: list[str]) -> list[str]:
+    """`--tasks a b` and `--tasks a,b` as `--tasks a --tasks b`; a model file has a dot or slash."""
+    spread: list[str] = []
+    is_naming = False
+    for argument in args:
+        is_name = is_naming and not argument.startswith("-") and not set("./") & set(argument)
+        if is_name:
+            for name in filter(None, argument.split(",")):
+                spread += ["--tasks", name]
+            continue
+        is_naming = argument == "--tasks"
+        if not is_naming:
+            spread.append(argument)
+    return spread
 
 
 def _choose_device(device: Device) -> str:
@@ -180,9 +346,32 @@ def _choose_device(device: Device) -> str:
 
     if device == Device.cuda and not torch.cuda.is_available():
         raise _usage_error("--device must be cpu or auto: torch finds no CUDA device here")
+    chosen = device.value
     if device == Device.auto:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device.value
+        chosen = "cuda" if torch.cuda.is_available() else "cpu"
+    if chosen == "cuda":
+        # scipy reads this once, when it is first imported; scikit-learn on a GPU needs it.
+        os.environ.setdefault("SCIPY_ARRAY_API", "1")
+    return chosen
+
+
+def _report(out: Path) -> None:
+    """The summary in every form, and on the terminal."""
+    from byola_rq.errors import MissingPackageError
+    from evaluate.chart import write_chart
+    from evaluate.report import summarize, write_summary
+    from evaluate.table import print_table, write_tables
+
+    summary = summarize(out)
+    write_summary(out, summary)
+    write_tables(out, summary)
+    for note in summary.notes:
+        print(f"warning: {note}", file=sys.stderr)
+    print_table(summary)
+    try:
+        write_chart(summary, out / "summary.png")
+    except MissingPackageError as error:
+        print(f"no chart: {error}", file=sys.stderr)
 
 
 def _load_models(

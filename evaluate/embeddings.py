@@ -1,9 +1,10 @@
 """What is compared: a model file or a baseline, each turning log-mels into one embedding a clip."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,8 @@ from evaluate.log_mels import LogMels
 BASELINES = ("logmel", "random")
 
 # Frames embedded together when no batch size is given: on a CPU larger batches are no faster, and
-# the first convolution of the encoders holds 16 KiB a frame, so 128 MiB.
-_FRAMES_PER_BATCH = 8192
+# the first convolution of the encoders holds 16 KiB a frame, so 128 MiB; on a GPU 2 GiB.
+_FRAMES_PER_BATCH = {"cpu": 8192, "cuda": 131072}
 
 Features = npt.NDArray[np.float32]
 
@@ -45,6 +46,16 @@ class EmbeddingModel:
     frontend: LogMelSpectrogram
     statistics: Statistics | None
     encoder: Callable[[Tensor], Tensor]
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What decides its embeddings, but for clip, unit and statistics: JSON values."""
+        return {
+            "model": self.encoder_name or self.name,
+            "weights_sha256": self.weights_sha256,
+            "dim": self.embedding_dim,
+            "frontend": self.frontend.options,
+        }
 
 
 def load_model(path: Path, device: str) -> EmbeddingModel:
@@ -86,9 +97,9 @@ def describe_bands(log_mel: Tensor) -> Tensor:
     return torch.cat([bands.mean(dim=-1), bands.std(dim=-1, correction=0)], dim=-1)
 
 
-def default_batch_size(num_frames: int) -> int:
+def default_batch_size(num_frames: int, device: str) -> int:
     """Clips of `num_frames` to embed together."""
-    return max(1, min(256, _FRAMES_PER_BATCH // num_frames))
+    return max(1, min(1024, _FRAMES_PER_BATCH[device] // num_frames))
 
 
 @torch.no_grad()
@@ -96,38 +107,35 @@ def embed(
     model: EmbeddingModel,
     log_mels: LogMels,
     statistics: Statistics,
+    positions: Sequence[int],
     *,
     batch_size: int,
-    on_progress: Callable[[int], None] = lambda _count: None,
-) -> Features:
-    """Embed every clip of a task, each on its own whatever its batch.
+) -> Iterator[tuple[list[int], Features]]:
+    """Embed clips of a task, each on its own whatever its batch.
 
     Args:
         model: A frozen model.
         log_mels: Of the task, made with the model's frontend.
         statistics: What the log-mels are standardized by.
+        positions: Which clips of the task, each once.
         batch_size: Clips at a time; changes speed and memory alone.
-        on_progress: Called with the number of clips just embedded.
 
-    Returns:
-        Embeddings `(N, D)` in the order of the task's clips.
+    Yields:
+        Positions of the clips that could be read, and their embeddings `(B, D)`.
 
     Raises:
+        AudioError, TaskError: As `LogMels.batches`.
         CheckpointError: If an embedding is not finite.
     """
-    clips = log_mels.task.clips
-    embeddings = np.empty((len(clips), model.embedding_dim), dtype=np.float32)
-    done = 0
-    for log_mel in log_mels.batches(range(len(clips)), batch_size):
-        embedding = model.encoder(statistics.standardize(log_mel)).float().cpu().numpy()
-        is_finite = np.isfinite(embedding).all(axis=1)
+    for readable, log_mel in log_mels.batches(positions, batch_size):
+        embeddings = model.encoder(statistics.standardize(log_mel)).float().cpu().numpy()
+        is_finite = np.isfinite(embeddings).all(axis=1)
         if not is_finite.all():
-            path = clips[done + int(np.argmin(is_finite))].path
-            raise CheckpointError(f"{model.name}: embeddings must be finite; {path} has none")
-        embeddings[done : done + len(embedding)] = embedding
-        done += len(embedding)
-        on_progress(len(embedding))
-    return embeddings
+            clip = log_mels.task.clips[readable[int(np.argmin(is_finite))]]
+            raise CheckpointError(
+                f"{model.name}: embeddings must be finite; {clip.file_name} has none"
+            )
+        yield readable, embeddings
 
 
 def _from_embedder(name: str, embedder: Embedder, statistics: Statistics | None) -> EmbeddingModel:

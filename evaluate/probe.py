@@ -1,108 +1,143 @@
-"""The two linear probes of the protocol, and its constants."""
+"""The probes of the protocol, and its constants."""
 
-import copy
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
+from torch import Tensor
 
 from evaluate.adam import AdamProbe
+from evaluate.knn import KNNProbe
+from evaluate.logistic import LogisticProbe, choose_device
+from evaluate.scaling import Features, fit_scaler, scale
+from evaluate.threads import few_threads
 
 # The protocol. Not options: a score stands for the same thing in every results.csv.
 LOGISTIC_C = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 LOGISTIC_MAX_ITERATIONS = (200, 1_000, 5_000)  # further steps only where one has not converged
 ADAM_NUM_SEEDS = 3
+KNN_K = (1, 3, 5, 10, 20, 50, 100)
 
-# Clips x dimensions x classes of one step from which a second thread pays. Below it the threads
-# mostly wait for each other: at 1,420 x 2,048 x 12 one logistic fit took 59 s with two threads and
-# 0.8 s with one, an adam fit 12 s and 0.9 s (2 CPU cores under load, November 2026). It also makes
-# small results the same on any number of cores.
-_MANY_PRODUCTS = 10**8
-
-Features = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """The embeddings `(N, D)` and class indices `(N,)` of a fold's training or other clips."""
+    """The clips of a fold that are trained or validated on.
+
+    Attributes:
+        features: Embeddings, `(N, D)`; a memory map will do.
+        labels: Class indices, `(N,)`, or, where a clip may have several classes, which it has:
+            bool `(N, C)`.
+
+    Raises:
+        ValueError: If the shapes do not fit, or the labels are of another kind.
+    """
 
     features: Features
-    labels: Labels
+    labels: Labels | Flags
+
+    def __post_init__(self) -> None:
+        if self.features.ndim != 2 or len(self.features) != len(self.labels):
+            raise ValueError(
+                f"features must be (N, D), N the number of labels, {len(self.labels)}; got "
+                f"{self.features.shape}"
+            )
+        kind = self.labels.dtype.kind + str(self.labels.ndim)
+        if kind not in ("i1", "b2"):
+            raise ValueError(
+                "labels must be integers (N,) or bool (N, C); got "
+                f"{self.labels.dtype} {self.labels.shape}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
 class FittedProbe:
-    """A scaler and a linear classifier, both fitted without a test clip."""
+    """A scaler and a classifier, both fitted without a test clip.
+
+    Attributes:
+        scaler: Fitted on the training clips.
+        classifier: Gives the probabilities of `classes`, in this order.
+        classes: The classes that have training clips, ascending, `(K,)`.
+        num_classes: Columns of the scores: those of multi-label targets, else one more than the
+            largest class of the training and validation clips.
+        is_multilabel: Whether a clip may have several classes.
+        params: What was chosen on the validation clips, for the results.
+        seed: Written down with the result.
+        fit_seconds: Wall time.
+        warnings: What the user should know of this fit.
+    """
 
     scaler: StandardScaler
-    classifier: Any  # LogisticRegression or AdamProbe; predicts class indices
+    classifier: LogisticProbe | AdamProbe | KNNProbe
+    classes: Labels
+    num_classes: int
+    is_multilabel: bool
     params: dict[str, float | int]
     seed: int
     fit_seconds: float
     warnings: tuple[str, ...] = ()
 
-    def predict(self, features: Features) -> Labels:
-        """The class index of every row."""
-        labels: Labels = self.classifier.predict(self.scaler.transform(features))
-        return labels
+    def scores(self, features: Features) -> Features:
+        """How likely each class is for every row, `(N, num_classes)`; higher is more likely.
+
+        Probabilities of logistic and adam, shares of the votes of knn; of a class without training
+        clips -inf.
+        """
+        probabilities = self.classifier.predict_proba(scale(self.scaler, features, "cpu").numpy())
+        scores = np.full((len(features), self.num_classes), -np.inf, dtype=np.float32)
+        scores[:, self.classes] = probabilities
+        return scores
+
+    def predict(self, features: Features) -> Labels | Flags:
+        """The likeliest class of every row, `(N,)`; multi-label: score >= 0.5, bool `(N, C)`."""
+        scores = self.scores(features)
+        return scores >= 0.5 if self.is_multilabel else scores.argmax(axis=1)
 
 
-def fit_logistic(
-    train: Part,
-    valid: Part,
-    *,
-    seed: int,
-    device: str,  # noqa: ARG001  # every probe is called alike
-) -> tuple[FittedProbe, ...]:
-    """Fit multinomial logistic regression (lbfgs), C chosen by validation accuracy.
+def fit_logistic(train: Part, valid: Part, *, seed: int, device: str) -> tuple[FittedProbe, ...]:
+    """Fit logistic regression (lbfgs), C chosen by validation accuracy, multi-label by its mAP.
 
-    Of equal accuracies the smaller C counts. The chosen model is the one fitted on `train`: it is
-    not fitted again with the validation clips, so that both probes learn from the same clips.
+    Of equal scores the smaller C counts. The chosen model is the one fitted on `train`: it is
+    not fitted again with the validation clips, so that all probes learn from the same clips.
+
+    Held at the peak, beside the parts: one scaled copy of their features on the device, there two
+    to four arrays `(N, C)`, on the CPU some 25 float64 arrays `(C, D)` of lbfgs.
 
     Args:
         train: What the scaler and the coefficients are fitted on.
         valid: What C is chosen on.
         seed: Written down with the result; lbfgs itself draws nothing.
-        device: Not used: scikit-learn computes on the CPU.
+        device: A torch device.
 
     Returns:
-        One probe.
+        One probe. Its warnings name the C that have not converged, and hold scikit-learn's own.
     """
     start = time.perf_counter()
-    scaler = StandardScaler().fit(train.features)
-    train_features, valid_features = (scaler.transform(p.features) for p in (train, valid))
-    # Upwards from the smallest C, each fit starts where the last ended: the optimum is the same,
-    # the objective is convex, but large C need far fewer iterations.
-    classifier = LogisticRegression(warm_start=True)
-    best, best_accuracy, unconverged = classifier, -1.0, []
-    for inverse_penalty in LOGISTIC_C:
-        classifier.set_params(C=inverse_penalty)
-        with _few_threads(train_features.size * len(np.unique(train.labels))):
-            has_converged = _fit_until_converged(classifier, train_features, train.labels)
-        if not has_converged:
-            unconverged.append(f"{inverse_penalty:g}")
-        accuracy = classifier.score(valid_features, valid.labels)
-        if accuracy > best_accuracy:
-            best, best_accuracy = copy.deepcopy(classifier), accuracy
-    seconds = time.perf_counter() - start
-    limit = LOGISTIC_MAX_ITERATIONS[-1]
-    notes = tuple(f"logistic C={c} has not converged in {limit} iterations" for c in unconverged)
-    return (FittedProbe(scaler, best, {"C": best.C}, seed, seconds, notes),)
+    warnings: tuple[str, ...] = ()
+    if train.labels.ndim == 1:  # scikit-learn's part
+        device, warnings = choose_device(device)
+    data = _prepare(train, valid, device)
+    classifier = LogisticProbe(
+        penalties=LOGISTIC_C,
+        max_iterations=LOGISTIC_MAX_ITERATIONS,
+        device=device,
+        has_array_api=device != "cpu",
+    )
+    with few_threads(data.train.numel() * len(data.classes)):
+        classifier.fit(*data.pairs)
+    warnings += classifier.warnings_
+    return (data.finish(classifier, {"C": classifier.penalty_}, seed, start, warnings),)
 
 
 def fit_adam(train: Part, valid: Part, *, seed: int, device: str) -> tuple[FittedProbe, ...]:
-    """Fit one linear layer with Adam from three seeds, each stopped by validation accuracy.
+    """Fit one linear layer with Adam from three seeds, each stopped by the validation score.
+
+    Held beside the parts: one scaled copy of their features, on the device, for all seeds.
 
     Args:
         train: What the scaler and the layer are fitted on.
@@ -113,59 +148,117 @@ def fit_adam(train: Part, valid: Part, *, seed: int, device: str) -> tuple[Fitte
     Returns:
         Three probes.
     """
-    scaler = StandardScaler().fit(train.features)
-    train_features, valid_features = (scaler.transform(p.features) for p in (train, valid))
+    data = _prepare(train, valid, device)
     probes = []
     for each_seed in range(seed, seed + ADAM_NUM_SEEDS):
         start = time.perf_counter()
         classifier = AdamProbe(seed=each_seed, device=device)
-        step_size = min(classifier.batch_size, len(train.labels)) * train.features.shape[1]
-        with _few_threads(step_size * len(np.unique(train.labels))):
-            classifier.fit(train_features, train.labels, valid_features, valid.labels)
-        seconds = time.perf_counter() - start
+        num_clips = min(classifier.batch_size, len(data.train))
+        with few_threads(num_clips * data.train.shape[1] * len(data.classes)):
+            classifier.fit(*data.pairs)
         params = {
             "lr": classifier.lr,
             "epochs": classifier.num_epochs_,
             "best_epoch": classifier.best_epoch_,
         }
-        probes.append(FittedProbe(scaler, classifier, params, each_seed, seconds))
+        probes.append(data.finish(classifier, params, each_seed, start))
     return tuple(probes)
+
+
+def fit_knn(train: Part, valid: Part, *, seed: int, device: str) -> tuple[FittedProbe, ...]:
+    """Choose the number of nearest training clips that vote, by the validation score.
+
+    Cosine similarity is taken of the standardized features that the other probes see: of raw
+    embeddings, most of which have no negative element, all similarities are near 1, and they
+    follow the few dimensions of largest variance.
+
+    Held beside the parts: one scaled copy of their features, on the device, for as long as the
+    probe is.
+
+    Args:
+        train: What the scaler is fitted on, and the clips that vote.
+        valid: What k is chosen on.
+        seed: Written down with the result; nothing is drawn.
+        device: A torch device.
+
+    Returns:
+        One probe.
+    """
+    start = time.perf_counter()
+    data = _prepare(train, valid, device)
+    classifier = KNNProbe(num_neighbours=KNN_K, device=device)
+    with few_threads(data.train.numel() * len(data.valid)):
+        classifier.fit(*data.pairs)
+    return (data.finish(classifier, {"k": classifier.k_}, seed, start),)
 
 
 # Every probe by its name on the command line: (train, valid, *, seed, device) -> fitted probes.
 PROBES: dict[str, Callable[..., tuple[FittedProbe, ...]]] = {
     "logistic": fit_logistic,
     "adam": fit_adam,
+    "knn": fit_knn,
 }
 
 
-@contextmanager
-def _few_threads(num_products: int) -> Iterator[None]:
-    """One thread for linear algebra while a step is small."""
-    if num_products >= _MANY_PRODUCTS:
-        yield
-        return
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1, user_api="blas"):
-            yield
-    finally:
-        torch.set_num_threads(num_threads)
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """Both parts, scaled, with the labels of the classes that can be learned."""
+
+    scaler: StandardScaler
+    train: Tensor  # (N, D)
+    labels: Labels | Flags  # (N,), or (N, K)
+    valid: Tensor
+    valid_labels: Labels | Flags
+    classes: Labels  # (K,)
+    num_classes: int
+
+    @property
+    def pairs(self) -> tuple[Tensor, Labels | Flags, Tensor, Labels | Flags]:
+        """What every classifier is fitted on."""
+        return self.train, self.labels, self.valid, self.valid_labels
+
+    def finish(
+        self,
+        classifier: LogisticProbe | AdamProbe | KNNProbe,
+        params: dict[str, float | int],
+        seed: int,
+        start: float,
+        warnings: tuple[str, ...] = (),
+    ) -> FittedProbe:
+        return FittedProbe(
+            self.scaler,
+            classifier,
+            self.classes,
+            self.num_classes,
+            self.labels.ndim == 2,
+            params,
+            seed,
+            time.perf_counter() - start,
+            warnings,
+        )
 
 
-def _fit_until_converged(
-    classifier: LogisticRegression, features: Features, labels: Labels
-) -> bool:
-    """Fit with ever more iterations, each fit going on from the last; False if none suffices."""
-    for max_iter in LOGISTIC_MAX_ITERATIONS:
-        classifier.set_params(max_iter=max_iter)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", ConvergenceWarning)
-            classifier.fit(features, labels)
-        others = [w for w in caught if not issubclass(w.category, ConvergenceWarning)]
-        for other in others:  # not ours to swallow
-            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
-        if len(others) == len(caught):
-            return True
-    return False
+def _prepare(train: Part, valid: Part, device: str) -> _Prepared:
+    """Scale both parts onto the device by the mean and std of `train`; see what can be learned."""
+    labels, valid_labels = train.labels, valid.labels
+    if labels.ndim != valid_labels.ndim or labels.shape[1:] != valid_labels.shape[1:]:
+        raise ValueError(
+            f"valid.labels must be like train.labels {labels.shape}; got {valid_labels.shape}"
+        )
+    if labels.ndim == 2:
+        classes, num_classes = np.flatnonzero(labels.any(axis=0)), labels.shape[1]
+        labels, valid_labels = labels[:, classes], valid_labels[:, classes]
+    else:
+        classes = np.unique(labels)
+        num_classes = 1 + int(max(labels.max(initial=0), valid_labels.max(initial=0)))
+    if len(classes) < 3 - train.labels.ndim or not len(valid.features):
+        raise ValueError(
+            "a probe must have training clips of at least 2 classes (multi-label: 1) and "
+            f"validation clips; got {len(classes)} classes, {len(valid.features)} validation clips"
+        )
+    scaler = fit_scaler(train.features)
+    scaled = (scale(scaler, part.features, device) for part in (train, valid))
+    train_features, valid_features = scaled
+    return _Prepared(
+        scaler, train_features, labels, valid_features, valid_labels, classes, num_classes
+    )

@@ -1,23 +1,25 @@
-"""summary.csv: results and predictions -> one row per model and probe, beside what is published."""
+"""The summary: results and predictions -> one row per model and probe, beside what is published."""
 
 import csv
 import io
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from byola_rq.files import replace_file
-from evaluate.intervals import bootstrap_interval
-from evaluate.results import (
-    PredictionRow,
-    ReportError,
-    ResultRow,
-    predictions_path,
-    read_predictions,
-    read_results,
+from evaluate.intervals import Values, percentile_interval
+from evaluate.results import ReportError, ResultRow, read_results
+from evaluate.scores import (
+    Entry,
+    State,
+    list_entries,
+    read_tested_clips,
+    resample,
+    rows_by_state,
+    unfinished_runs,
 )
 from evaluate.tasks import PAPER_TASKS
 
@@ -32,15 +34,21 @@ PUBLISHED: tuple[tuple[str, tuple[float | None, ...]], ...] = (
     ("BYOL-A v2, 3072-d", (73.1, 79.7, 57.6, 93.3, None, 93.1, None)),
     ("randomized quantization", (74.2, 78.0, 45.7, 92.6, 95.1, 92.1, 79.6)),
 )
+# Clips of all parts. A set a tenth smaller or larger, such as a miniature or a quick look with
+# a limit, bears the name but says nothing against a published score.
+PAPER_CLIPS = dict(
+    zip(PAPER_TASKS, (305_979, 8_732, 153_516, 176_438, 100_503, 105_829), strict=True)
+)
 
 
 @dataclass(frozen=True)
 class Score:
-    """Percent right, with its interval where the predictions are there to give one."""
+    """Percent, with its interval where the predictions are there to give one."""
 
     value: float
     low: float | None = None
     high: float | None = None
+    is_comparable: bool = True  # on the whole published set, if it has the name of one
 
 
 @dataclass(frozen=True)
@@ -55,114 +63,128 @@ class SummaryRow:
 
 @dataclass(frozen=True)
 class Summary:
-    """The whole of summary.csv."""
+    """All that is reported of an output folder."""
 
     tasks: tuple[str, ...]  # the paper's six, then the others as they were first run
     rows: tuple[SummaryRow, ...]
     notes: tuple[str, ...] = ()  # what could not be had, to be said
+    map_tasks: frozenset[str] = frozenset()  # whose metric is mAP, not accuracy
+    origins: tuple[str, ...] = ()  # what was tested, and with what
 
     @property
-    def has_paper_task(self) -> bool:
-        """Whether something here can be held against the published rows."""
-        measured = (row for row in self.rows if row.source == "measured")
-        return any(task in PAPER_TASKS for row in measured for task in row.scores)
+    def measured(self) -> tuple[SummaryRow, ...]:
+        """The rows of this folder's own models."""
+        return tuple(row for row in self.rows if row.source == "measured")
+
+    @property
+    def published(self) -> tuple[SummaryRow, ...]:
+        """The rows to hold them against; none where no paper's task was measured."""
+        if not any(task in PAPER_TASKS for row in self.measured for task in row.scores):
+            return ()
+        return tuple(row for row in self.rows if row.source == "published")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What was measured: the paper's tasks, their mean, other tasks."""
+        has_score = {task for row in self.measured for task in row.scores}
+        return tuple(column for column in _columns(self.tasks) if column in has_score)
+
+    def title(self, column: str) -> str:
+        """A column with its metric, where that is not accuracy."""
+        return f"{column} (mAP)" if column in self.map_tasks else column
+
+    def published_scores(self, column: str) -> list[tuple[float, str]]:
+        """The published scores of a column, and whose they are."""
+        return [
+            (row.scores[column].value, row.model) for row in self.published if column in row.scores
+        ]
 
 
 def summarize(out: Path) -> Summary:
-    """Build the summary of everything an output folder holds, the newest run of each kind counting.
+    """Build the summary of everything an output folder holds.
+
+    Of each model, probe and task the newest complete run of each seed counts.
 
     Raises:
         ReportError: If results.csv is not ours.
     """
     results = read_results(out)
-    own_tasks = [row.task for row in results if row.task not in PAPER_TASKS]
-    tasks = PAPER_TASKS + tuple(dict.fromkeys(own_tasks))
-    groups: dict[tuple[str, ...], list[ResultRow]] = defaultdict(list)
-    for row in results:
-        groups[(row.model, row.weights_sha256, row.probe, row.norm)].append(row)
-    labels = _label_models([rows[-1] for rows in groups.values()])
-    measured: list[SummaryRow] = []
+    tasks = tuple(dict.fromkeys([*PAPER_TASKS, *(row.task for row in results)]))
     notes: list[str] = []
-    for label, rows in zip(labels, groups.values(), strict=True):
-        scores = {}
+    measured: list[SummaryRow] = []
+    counted: list[ResultRow] = []
+    states: dict[str, set[State]] = defaultdict(set)
+    for entry in list_entries(results):
+        scores: dict[str, Score] = {}
+        draws: dict[str, Values] = {}
         for task in tasks:
-            newest = newest_rows([row for row in rows if row.task == task])
-            if newest:
-                scores[task] = _score(out, newest, notes)
-        measured.append(SummaryRow(label, rows[0].probe, "measured", _with_mean(scores)))
-    return Summary(tasks, (*measured, *_published_rows()), tuple(notes))
+            rows = entry.rows_of(task)
+            notes += _unfinished_notes(entry, task, rows)
+            for state, newest in list(rows_by_state(rows).items())[-1:]:
+                counted += newest
+                scores[task] = _score(out, task, newest, draws, notes)
+                if not newest[0].limit:
+                    states[task].add(state)
+        if scores:
+            measured.append(
+                SummaryRow(entry.label, entry.probe, "measured", _with_mean(scores, draws))
+            )
+    return Summary(
+        tasks=tasks,
+        rows=(*measured, *_published_rows()),
+        notes=(*notes, *_state_notes(states), *_size_notes(counted)),
+        map_tasks=frozenset(row.task for row in counted if row.metric == "mAP"),
+        origins=tuple(_origins(counted)),
+    )
 
 
 def write_summary(out: Path, summary: Summary) -> None:
     """Replace summary.csv; its columns: whose score, the paper's tasks, mean, other tasks, ends."""
-    others = [task for task in summary.tasks if task not in PAPER_TASKS]
-    columns = [*PAPER_TASKS, "mean", *others]
-    bounds = [f"{task}_{end}" for task in summary.tasks for end in ("low", "high")]
+    columns = _columns(summary.tasks)
+    ends = [*summary.tasks, "mean"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
+    bounds = [f"{column}_{end}" for column in ends for end in ("low", "high")]
     writer.writerow(["model", "probe", "source", *columns, *bounds])
     for row in summary.rows:
         values = [row.scores[task].value if task in row.scores else None for task in columns]
-        for task in summary.tasks:
-            score = row.scores.get(task)
+        for column in ends:
+            score = row.scores.get(column)
             values += [score.low, score.high] if score else [None, None]
         cells = ["" if value is None else round(value, 2) for value in values]
         writer.writerow([row.model, row.probe, row.source, *cells])
     replace_file(out / "summary.csv", text.getvalue())
 
 
-def newest_rows(rows: Sequence[ResultRow]) -> list[ResultRow]:
-    """Of one model, probe, norm and task, oldest first: each seed's last run, one state of the set.
-
-    Runs on an older state of the set (other clips, folds or unit) are left out: their mean with
-    the newest would be the score of no set.
-    """
-
-    def state(row: ResultRow) -> tuple[object, ...]:
-        num_clips = row.n_train + row.n_valid + row.n_test
-        return (row.split, row.unit_seconds, row.n_classes, num_clips, folds[row.run_id])
-
-    folds: dict[str, set[str]] = defaultdict(set)
-    last_run: dict[int, str] = {}
-    for row in rows:
-        folds[row.run_id].add(row.fold)
-        last_run[row.seed] = row.run_id
-    return [
-        row for row in rows if row.run_id == last_run[row.seed] and state(row) == state(rows[-1])
-    ]
+def _columns(tasks: Sequence[str]) -> list[str]:
+    return [*PAPER_TASKS, "mean", *(task for task in tasks if task not in PAPER_TASKS)]
 
 
-def _score(out: Path, rows: Sequence[ResultRow], notes: list[str]) -> Score:
-    """Mean over folds, then over seeds; the interval from the predictions."""
+def _score(
+    out: Path, task: str, rows: Sequence[ResultRow], draws: dict[str, Values], notes: list[str]
+) -> Score:
+    """Mean over folds, then over seeds; the interval from the predictions, whose draws are kept."""
     value = float(np.mean([row.score for row in rows]))
-    wanted = {(row.run_id, row.seed) for row in rows}
-    predictions: list[PredictionRow] = []
+    is_comparable = all(_is_comparable(row) for row in rows)
     try:
-        for run_id in dict.fromkeys(row.run_id for row in rows):
-            of_run = read_predictions(out, run_id)
-            predictions += [p for p in of_run if (run_id, p.seed) in wanted]
-        if not predictions:
-            raise ReportError(f"{predictions_path(out, rows[-1].run_id)}: no predictions")
+        (draws[task],) = resample(task, [read_tested_clips(out, rows)])
     except ReportError as error:
         notes.append(f"no interval: {error}")
-        return Score(value)
-    return Score(value, *_interval(predictions))
+        return Score(value, is_comparable=is_comparable)
+    return Score(value, *percentile_interval(draws[task]), is_comparable)
 
 
-def _interval(predictions: Iterable[PredictionRow]) -> tuple[float, float]:
-    by_clip: dict[tuple[str, str], list[bool]] = defaultdict(list)
-    for row in predictions:
-        by_clip[(row.fold, row.file_name)].append(row.prediction == row.label)
-    fold_sizes = Counter(fold for fold, _ in by_clip)
-    correct = np.array([np.mean(hits) for hits in by_clip.values()])
-    weights = np.array([1 / fold_sizes[fold] for fold, _ in by_clip])
-    return bootstrap_interval(correct, weights)
-
-
-def _with_mean(scores: dict[str, Score]) -> dict[str, Score]:
-    if all(task in scores for task in PAPER_TASKS):
-        scores["mean"] = Score(float(np.mean([scores[task].value for task in PAPER_TASKS])))
-    return scores
+def _with_mean(scores: dict[str, Score], draws: dict[str, Values]) -> dict[str, Score]:
+    """With the mean of the paper's tasks; tasks are drawn independently, so their draws average."""
+    if not all(task in scores for task in PAPER_TASKS):
+        return scores
+    of_tasks = [scores[task] for task in PAPER_TASKS]
+    value = float(np.mean([score.value for score in of_tasks]))
+    mean = Score(value, is_comparable=all(score.is_comparable for score in of_tasks))
+    if all(task in draws for task in PAPER_TASKS):
+        low, high = percentile_interval(np.mean([draws[task] for task in PAPER_TASKS], axis=0))
+        mean = replace(mean, low=low, high=high)
+    return {**scores, "mean": mean}
 
 
 def _published_rows() -> list[SummaryRow]:
@@ -174,16 +196,59 @@ def _published_rows() -> list[SummaryRow]:
     return rows
 
 
-def _label_models(rows: Sequence[ResultRow]) -> list[str]:
-    """Model names, with what tells them apart where two rows would read the same."""
-    labels = []
+def _num_clips(row: ResultRow) -> int:
+    return row.n_train + row.n_valid + row.n_test
+
+
+def _is_comparable(row: ResultRow) -> bool:
+    wanted = PAPER_CLIPS.get(row.task)
+    return wanted is None or 0.9 <= _num_clips(row) / wanted <= 1.1
+
+
+def _unfinished_notes(entry: Entry, task: str, rows: Sequence[ResultRow]) -> list[str]:
+    return [
+        f"not counted: {task}: {entry.label}, {entry.probe}, seed {run[0].seed}: only "
+        f"{sum(row.n_test for row in run)} of {_num_clips(run[0])} clips tested so far; the same "
+        "call again goes on"
+        for run in unfinished_runs(rows)
+    ]
+
+
+def _size_notes(rows: Sequence[ResultRow]) -> list[str]:
+    sizes = dict.fromkeys(
+        f"{row.task} ({_num_clips(row):,} of {PAPER_CLIPS[row.task]:,} clips)"
+        for row in rows
+        if not _is_comparable(row)
+    )
+    if not sizes:
+        return []
+    return [
+        f"not the published sets, so not to be held against published scores: {', '.join(sizes)}"
+    ]
+
+
+def _state_notes(counted: Mapping[str, Collection[State]]) -> list[str]:
+    return [
+        f"{task}: not all models were tested on the same clips, folds and unit; "
+        "python -m evaluate compare holds only those against each other that were"
+        for task, states in counted.items()
+        if len(states) > 1
+    ]
+
+
+def _origins(rows: Sequence[ResultRow]) -> list[str]:
+    """A line per state of a set, and one per set of versions and device."""
+    num_folds = Counter((row.run_id, row.seed) for row in rows)
+    sets, versions = [], []
     for row in rows:
-        namesakes = [r for r in rows if (r.model, r.probe) == (row.model, row.probe)]
-        traits: dict[str, set[int] | set[str]] = {
-            f"{row.embedding_dim}-d": {r.embedding_dim for r in namesakes},
-            row.weights_sha256[:8]: {r.weights_sha256 for r in namesakes},
-            f"norm {row.norm}": {r.norm for r in namesakes},
-        }
-        telling = [trait for trait, values in traits.items() if len(values) > 1]
-        labels.append(f"{row.model} ({', '.join(telling)})" if telling else row.model)
-    return labels
+        parts = f"{row.n_train:,} train, {row.n_valid:,} valid, {row.n_test:,} test"
+        division = f"{num_folds[row.run_id, row.seed]} folds" if row.fold else parts
+        sets.append(
+            f"{row.task}: {_num_clips(row):,} clips ({division}), {row.n_classes} classes, "
+            f"{row.unit_seconds:g} s, split: {row.split}"
+            + (f", {row.n_skipped} skipped" if row.n_skipped else "")
+        )
+        versions.append(
+            f"byola_rq {row.byola_rq}, torch {row.torch}, scikit-learn {row.sklearn}, {row.device}"
+        )
+    return list(dict.fromkeys(sets + versions))

@@ -1,173 +1,202 @@
-"""The loop over tasks, models, folds and probes, in reading order."""
+"""The loop over tasks, models, folds and probes; what is finished goes to results.csv at once."""
 
+import hashlib
 import json
-import secrets
 import sys
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from byola_rq.frontend import Statistics
-from byola_rq.progress import ProgressBar
-from evaluate.embeddings import EmbeddingModel, default_batch_size, embed
-from evaluate.folds import Fold, class_indices, make_folds
-from evaluate.log_mels import LogMels
-from evaluate.probe import PROBES, FittedProbe, Labels, Part
-from evaluate.report import summarize, write_summary
-from evaluate.results import PredictionRow, ResultRow, append_run, open_folder
-from evaluate.table import print_table
-from evaluate.tasks import Task
+from byola_rq.errors import ByolaRQError
+from evaluate.embedding_cache import digest_task
+from evaluate.embeddings import EmbeddingModel
+from evaluate.folds import class_targets, make_folds
+from evaluate.labelled_csv import read_labelled_csv
+from evaluate.layouts import LAYOUTS, find_layouts, read_layout
+from evaluate.metrics import METRICS
+from evaluate.protocol import (
+    Clock,
+    Job,
+    Outcome,
+    Settings,
+    fold_suffix,
+    prepare,
+    run_fold,
+    version_of,
+)
+from evaluate.results import (
+    PredictionRow,
+    ReportError,
+    ResultRow,
+    append_fold,
+    finished,
+    open_folder,
+)
+from evaluate.tasks import Task, TaskError, check_names, limit_clips
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What a call chooses; everything else is the protocol's."""
+def gather_tasks(
+    data_root: Path | None,
+    names: Sequence[str] | None,
+    csvs: Sequence[Path],
+    *,
+    unit_seconds: float | None,
+    limit: int | None,
+    seed: int,
+) -> tuple[list[Task], list[Exception]]:
+    """Read every set that was asked for, before the first is evaluated.
 
-    probes: tuple[str, ...]
-    norm: str  # task or checkpoint
-    seed: int
-    device: str
-    num_workers: int
-    batch_size: int | None  # None: by the length of the clips
+    Args:
+        data_root: Folder of published sets.
+        names: Of those, which; all that are there by default.
+        csvs: Labelled csvs.
+        unit_seconds: For the csvs.
+        limit: Clips of each class and part at most.
+        seed: Of splits and of what `limit` draws.
 
+    Returns:
+        The tasks that can be evaluated, and why the others cannot.
 
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """One fitted probe on one fold, and what it says of the test clips."""
-
-    fold: Fold
-    probe: str
-    fitted: FittedProbe
-    statistics: Statistics
-    embed_seconds: float
-    predictions: Labels  # of the test clips, in their order
+    Raises:
+        TaskError: If two tasks have one name.
+    """
+    tasks: list[Task] = []
+    errors: list[Exception] = []
+    readers: list[Callable[[], Task]] = []
+    if data_root is not None:
+        try:
+            found = names or _names_found(data_root)
+        except ByolaRQError as error:
+            found = []
+            errors.append(error)
+        readers += [partial(read_layout, name, data_root, seed=seed) for name in found]
+    readers += [partial(read_labelled_csv, path, unit_seconds) for path in csvs]
+    for read in readers:
+        try:
+            task = read()
+            make_folds(task, seed)  # what cannot be divided is found now, not after hours
+            tasks.append(task)
+        except (ByolaRQError, OSError) as error:
+            errors.append(error)
+    check_names(tasks)
+    if limit is not None:
+        tasks = [limit_clips(task, limit, seed) for task in tasks]
+    return tasks, errors
 
 
 def evaluate(
-    models: Sequence[EmbeddingModel],
-    tasks: Sequence[Task],
-    settings: Settings,
-    out: Path,
-) -> None:
-    """Evaluate every model on every task; results.csv grows with each, the summary with each task.
+    models: Sequence[EmbeddingModel], tasks: Sequence[Task], settings: Settings, out: Path
+) -> int:
+    """Evaluate every model on every task; results.csv grows with each fold.
+
+    Runs that results.csv holds already are not done again; one that was killed goes on with its
+    first missing fold. A model that fails on a task is reported, and the next one taken.
+
+    Returns:
+        How many pairs of task and model failed.
 
     Raises:
-        TaskError: Before any work, if a task's folds cannot be made.
-        ReportError: Before any work, if the output folder cannot be used.
+        ReportError: Before any work, if the output folder cannot be used; later, if the disk
+            refuses more results.
     """
-    folds_of = [make_folds(task, settings.seed) for task in tasks]
     open_folder(out)
-    for task, folds in zip(tasks, folds_of, strict=True):
-        _introduce(task, folds)
-        log_mels = None
-        for model in models:
-            if log_mels is None or log_mels.frontend.options != model.frontend.options:
-                log_mels = decode(task, model, settings)
-            outcomes = evaluate_model(model, log_mels, folds, settings)
-            for probe in settings.probes:
-                of_probe = [outcome for outcome in outcomes if outcome.probe == probe]
-                rows = make_rows(task, model, of_probe, settings)
-                append_run(out, rows, make_predictions(task, of_probe))
-                score = np.mean([row.score for row in rows])
-                print(f"{task.name}: {model.name}, {probe}: {score:.1f} %", flush=True)
-        summary = summarize(out)
-        write_summary(out, summary)
-    for note in summary.notes:
-        print(f"warning: {note}", file=sys.stderr)
-    print_table(summary)
+    num_failed = 0
+    for task in tasks:
+        with _reported(task.name, settings.debug) as failures:
+            job = prepare(task, settings)
+            _introduce(job)
+            for model in models:
+                with _reported(f"{task.name}: {model.name}", settings.debug) as failures_of_model:
+                    evaluate_model(model, job, settings, out)
+                num_failed += len(failures_of_model)
+        num_failed += len(failures)
+    return num_failed
 
 
-def decode(task: Task, model: EmbeddingModel, settings: Settings) -> LogMels:
-    """The task's log-mels as the model's frontend makes them."""
-    with ProgressBar(f"{task.name}: decoding", len(task.clips)) as bar:
-        log_mels = LogMels(
-            task,
-            model.frontend,
-            device=settings.device,
-            num_workers=settings.num_workers,
-            on_progress=bar.advance,
-        )
-    if not log_mels.is_kept:
-        print(f"{task.name}: too large to keep, every pass decodes the clips anew", flush=True)
-    return log_mels
+def evaluate_model(model: EmbeddingModel, job: Job, settings: Settings, out: Path) -> None:
+    """Fit and test every probe on every fold that is not in results.csv yet.
 
-
-def evaluate_model(
-    model: EmbeddingModel,
-    log_mels: LogMels,
-    folds: Sequence[Fold],
-    settings: Settings,
-) -> list[Outcome]:
-    """Each fold: standardize by its training clips, embed, fit every probe, predict the test clips.
-
-    Nothing fitted here sees a test clip: not the statistics, the scaler, C or the best epoch.
+    Raises:
+        ByolaRQError: As one line; what was finished before stays.
     """
-    task = log_mels.task
-    labels = class_indices(task)
-    batch_size = settings.batch_size or default_batch_size(log_mels.num_frames)
-    passes = 1 if _norm_of(model, settings) == "checkpoint" else len(folds)
-    outcomes = []
-    last_statistics, features, seconds = None, np.empty((0, 0), dtype=np.float32), 0.0
-    with ProgressBar(f"{task.name}: {model.name}", passes * len(task.clips)) as bar:
-        for fold in folds:
-            statistics = _choose_statistics(model, log_mels, fold, settings, batch_size)
-            if statistics != last_statistics:  # a checkpoint's are the same for all folds
-                start = time.perf_counter()
-                features = embed(
-                    model, log_mels, statistics, batch_size=batch_size, on_progress=bar.advance
-                )
-                last_statistics, seconds = statistics, time.perf_counter() - start
-            train, valid = (Part(features[p], labels[p]) for p in (fold.train, fold.valid))
-            for probe in settings.probes:
-                fit = PROBES[probe]
-                for fitted in fit(train, valid, seed=settings.seed, device=settings.device):
-                    for warning in fitted.warnings:
-                        bar.say(f"warning: {_where(task, model, fold)}: {warning}")
-                    predictions = fitted.predict(features[fold.test])
-                    outcomes.append(Outcome(fold, probe, fitted, statistics, seconds, predictions))
-    return outcomes
+    task = job.task
+    run_ids = {probe: make_run_id(model, job, probe, settings) for probe in settings.probes}
+    done = {probe: {fold for fold, _ in finished(out, id_)} for probe, id_ in run_ids.items()}
+    clock = Clock()
+    for fold in job.folds:
+        probes = [probe for probe in settings.probes if fold.name not in done[probe]]
+        if not probes:
+            continue
+        for outcomes in run_fold(model, job, fold, probes, settings, clock):
+            probe = outcomes[0].probe
+            rows = make_rows(run_ids[probe], model, task, outcomes, settings)
+            predictions = make_predictions(task, outcomes)
+            append_fold(out, rows, predictions, task.classes if task.is_multilabel else ())
+            where = f"{task.name}{fold_suffix(fold)}: {model.name}, {probe}"
+            score = np.mean([row.score for row in rows])
+            print(f"{where}: {rows[0].metric} {score:.1f} %", flush=True)
+    if clock.probe:
+        print(f"{task.name}: {model.name}: {clock}", flush=True)
+    else:
+        print(f"{task.name}: {model.name}: in results.csv already", flush=True)
+
+
+def make_run_id(model: EmbeddingModel, job: Job, probe: str, settings: Settings) -> str:
+    """A digest of all that decides a run: the same run has the same id whenever it starts."""
+    norm = _norm_of(model, settings)
+    facts = {
+        "name": model.name,
+        "model": model.key,
+        "statistics": asdict(model.statistics) if norm == "checkpoint" and model.statistics else {},
+        "task": digest_task(job.task, job.clip_keys),
+        "probe": probe,
+        "norm": norm,
+        "seed": settings.seed,
+        "byola_rq": version_of("byola_rq"),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def make_rows(
-    task: Task, model: EmbeddingModel, outcomes: Sequence[Outcome], settings: Settings
+    run_id: str, model: EmbeddingModel, task: Task, outcomes: Sequence[Outcome], settings: Settings
 ) -> list[ResultRow]:
-    """The rows of results.csv of one run: one model, task and probe."""
-    labels = class_indices(task)
-    now = datetime.now(UTC)
-    run_id = f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+    """The rows of results.csv of one run's fold, a row for each seed."""
+    metric = "mAP" if task.is_multilabel else "accuracy"
+    targets = class_targets(task)
     return [
         ResultRow(
             run_id=run_id,
-            date=now.isoformat(timespec="seconds"),
+            date=datetime.now(UTC).isoformat(timespec="seconds"),
             model=model.name,
             weights_sha256=model.weights_sha256,
             task=task.name,
-            split="leave one fold out" if task.has_folds else "given",
+            split=task.split_rule,
             fold=outcome.fold.name,
             seed=outcome.fitted.seed,
             probe=outcome.probe,
             probe_params=json.dumps(outcome.fitted.params),
-            metric="accuracy",
-            score=100 * float(np.mean(outcome.predictions == labels[outcome.fold.test])),
+            metric=metric,
+            score=100 * METRICS[metric](targets[outcome.fold.test], outcome.scores),
             n_train=len(outcome.fold.train),
             n_valid=len(outcome.fold.valid),
             n_test=len(outcome.fold.test),
             n_classes=len(task.classes),
-            n_skipped=0,  # a clip that cannot be read stops the call
+            n_skipped=outcome.num_skipped,
             embedding_dim=model.embedding_dim,
             norm=_norm_of(model, settings),
             unit_seconds=task.unit_seconds,
             fit_seconds=outcome.fitted.fit_seconds,
             embed_seconds=outcome.embed_seconds,
-            byola_rq=_version_of("byola_rq"),
-            torch=_version_of("torch"),
-            sklearn=_version_of("scikit-learn"),
+            byola_rq=version_of("byola_rq"),
+            torch=version_of("torch"),
+            sklearn=version_of("scikit-learn"),
             device=_describe_device(settings.device),
         )
         for outcome in outcomes
@@ -175,34 +204,63 @@ def make_rows(
 
 
 def make_predictions(task: Task, outcomes: Sequence[Outcome]) -> list[PredictionRow]:
-    """The run's prediction for every test clip."""
-    classes = task.classes
-    return [
-        PredictionRow(
-            file_name=task.clips[position].file_name,
-            label=task.clips[position].label,
-            prediction=classes[prediction],
-            fold=outcome.fold.name,
-            seed=outcome.fitted.seed,
-        )
-        for outcome in outcomes
-        for position, prediction in zip(outcome.fold.test, outcome.predictions, strict=True)
-    ]
+    """What each outcome says of every test clip."""
+    classes = np.array(task.classes, dtype=object)
+    predictions = []
+    for outcome in outcomes:
+        for position, scores in zip(outcome.fold.test, outcome.scores, strict=True):
+            if task.is_multilabel:
+                said = ",".join(classes[scores >= 0.5])
+            else:
+                said = classes[scores.argmax()]
+            predictions.append(
+                PredictionRow(
+                    file_name=task.clips[position].file_name,
+                    label=task.clips[position].label,
+                    prediction=said,
+                    fold=outcome.fold.name,
+                    seed=outcome.fitted.seed,
+                    scores=tuple(scores.tolist()) if task.is_multilabel else (),
+                )
+            )
+    return predictions
 
 
-def _choose_statistics(
-    model: EmbeddingModel, log_mels: LogMels, fold: Fold, settings: Settings, batch_size: int
-) -> Statistics:
-    if settings.norm == "checkpoint" and model.statistics is not None:
-        return model.statistics
-    return log_mels.measure_statistics(fold.train.tolist(), batch_size)
+def _names_found(data_root: Path) -> list[str]:
+    names = list(find_layouts(data_root))
+    if not names:
+        wanted = "; ".join(f"{layout.name}: {layout.holds}" for layout in LAYOUTS)
+        raise TaskError(f"{data_root}: must hold a published set; found none of these: {wanted}")
+    return names
 
 
 def _norm_of(model: EmbeddingModel, settings: Settings) -> str:
     return settings.norm if model.statistics is not None else "task"
 
 
-def _introduce(task: Task, folds: Sequence[Fold]) -> None:
+@contextmanager
+def _reported(what: str, debug: bool) -> Iterator[list[str]]:
+    """Print an error as one line, note it in the list given, and go on.
+
+    Not where the results cannot be written: what follows would be lost too.
+    """
+    failures: list[str] = []
+    try:
+        yield failures
+    except ReportError:
+        raise
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        reason = " ".join(str(error).split())
+        if not isinstance(error, ByolaRQError | OSError):  # nothing that a user could have caused
+            reason = f"{type(error).__name__}: {reason} (--debug shows where)"
+        failures.append(what)
+        print(f"error: {what}: {reason}", file=sys.stderr, flush=True)
+
+
+def _introduce(job: Job) -> None:
+    task, folds = job.task, job.folds
     if task.has_folds:
         division = f"{len(folds)} folds"
     else:
@@ -210,17 +268,14 @@ def _introduce(task: Task, folds: Sequence[Fold]) -> None:
         division = "{} train / {} valid / {} test".format(*sizes)
     facts = [f"{len(task.clips)} clips, {len(task.classes)} classes", division, *task.notes]
     print(f"{task.name}: {'; '.join(facts)}", flush=True)
-
-
-def _where(task: Task, model: EmbeddingModel, fold: Fold) -> str:
-    return f"{task.name}{f' fold {fold.name}' if fold.name else ''}: {model.name}"
-
-
-def _version_of(distribution: str) -> str:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return "not installed"  # byola_rq used from its checkout
+    for warning in task.warnings:
+        print(f"warning: {task.name}: {warning}", file=sys.stderr)
+    if task.problems:
+        print(
+            f"warning: {task.name}: {len(task.problems)} problems in {task.source} "
+            f"({task.num_missing} clips missing); `python -m evaluate inspect` lists them",
+            file=sys.stderr,
+        )
 
 
 def _describe_device(device: str) -> str:

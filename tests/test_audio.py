@@ -8,7 +8,14 @@ import soundfile
 import torch
 
 from byola_rq import AudioError
-from byola_rq.audio import fit_length, inspect_audio, pad_both_ends, read_audio, resample
+from byola_rq.audio import (
+    EncodedAudio,
+    fit_length,
+    inspect_audio,
+    pad_both_ends,
+    read_audio,
+    resample,
+)
 
 
 def tone(seconds: float, rate: int, hertz: float = 440.0) -> np.ndarray:
@@ -140,3 +147,25 @@ def test_reading_behind_the_end_is_an_error(tmp_path: Path) -> None:
 def test_wrong_rates_are_refused() -> None:
     with pytest.raises(AudioError, match="sample rate must be 1000 to 768000 Hz; got 0"):
         resample(torch.zeros(100), 0, 16000)
+
+
+def test_flac_that_states_no_length(tmp_path: Path) -> None:
+    path = tmp_path / "streamed.flac"
+    soundfile.write(path, np.zeros(1000), 16000)
+    encoded = bytearray(path.read_bytes())
+    # STREAMINFO follows the marker and its own 4 bytes; the last 36 of its first 144 bits count.
+    encoded[21] &= 0xF0
+    encoded[22:26] = bytes(4)
+    path.write_bytes(encoded)
+    with pytest.raises(AudioError, match="length must be stated in the header"):
+        read_audio(path, 8000)
+
+
+def test_bytes_read_as_their_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.ogg"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 30000), 44100)
+    encoded = EncodedAudio("archive.tar: a.ogg", path.read_bytes())
+    assert inspect_audio(encoded) == inspect_audio(path)
+    torch.testing.assert_close(read_audio(encoded, 16000), read_audio(path, 16000), rtol=0, atol=0)
+    with pytest.raises(AudioError, match=r"^archive\.tar: b\.ogg: the file is empty"):
+        read_audio(EncodedAudio("archive.tar: b.ogg", b""), 16000)

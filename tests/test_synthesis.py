@@ -1,15 +1,13 @@
-import csv
 import hashlib
 import subprocess
 import sys
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from byola_rq.synthesis import KINDS, TASKS, make_clip, write_corpus, write_tasks
+from byola_rq.synthesis import KINDS, make_clip, write_corpus
 
 SAMPLES_OF_KINDS = (
     "voice-ru", "word-yes", "note-brass", "phrase-guitar", "event-siren", "background-babble",
@@ -84,74 +82,3 @@ def test_a_corpus_is_a_folder_of_mixed_clips(tmp_path):
     shorter = write_corpus(tmp_path / "b", num_clips=4, seed=3, seconds=(0.4, 0.9))
     assert [p.name for p in shorter] == [p.name for p in paths[:4]]
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(shorter, paths, strict=False))
-
-
-@pytest.fixture(scope="module")
-def tasks(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tasks")
-    return {path.parent.name: path for path in write_tasks(folder, seed=1, clips_per_class=4)}
-
-
-def read_rows(path):
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def by_part(path, group_of):
-    """Which groups of clips each split or fold holds."""
-    groups = defaultdict(set)
-    for row in read_rows(path):
-        groups[row.get("split") or row["fold"]].add(group_of(Path(row["file_name"]).stem))
-    return groups
-
-
-def are_disjoint(groups):
-    return sum(map(len, groups.values())) == len(set().union(*groups.values()))
-
-
-def test_tasks_are_csv_files_beside_their_clips(tasks):
-    assert list(tasks) == list(TASKS)
-    for task, path in tasks.items():
-        rows = read_rows(path)
-        part = "fold" if task == "events" else "split"
-        assert list(rows[0]) == ["file_name", "label", part]
-        assert len({row["file_name"] for row in rows}) == len(rows)
-        parts = {"1", "2", "3"} if task == "events" else {"train", "valid", "test"}
-        labels = {row["label"] for row in rows}
-        assert len(labels) == 8
-        assert {(row["label"], row[part]) for row in rows} == {
-            (x, y) for x in labels for y in parts
-        }
-        files = {path.parent / row["file_name"] for row in rows}
-        assert files == set((path.parent / "clips").iterdir())
-        assert {soundfile.info(file).samplerate for file in files} == {16000}
-
-
-def test_nobody_speaks_in_two_splits_of_the_words(tasks):
-    groups = by_part(tasks["words"], lambda name: name.split("_speaker")[1])
-    assert are_disjoint(groups)
-    assert len(groups["train"]) == 4
-
-
-def test_no_instrument_plays_in_two_splits_of_the_families(tasks):
-    assert are_disjoint(by_part(tasks["families"], lambda name: name.rsplit("_", 1)[0]))
-
-
-def test_speakers_say_other_sentences_in_test_than_in_train(tasks):
-    assert are_disjoint(by_part(tasks["speakers"], lambda name: name.split("_sentence")[1]))
-
-
-def test_slices_of_one_recording_are_in_one_fold(tasks):
-    groups = by_part(tasks["events"], lambda name: name.split("_slice")[0])
-    assert are_disjoint(groups)
-    rows = read_rows(tasks["events"])
-    assert len(rows) > sum(map(len, groups.values()))  # some recordings do have two slices
-
-
-def test_tasks_are_a_function_of_their_seed(tasks):
-    again, other = (list(TASKS["words"](seed, 1)) for seed in (1, 2))
-    clips = tasks["words"].parent / "clips"
-    for example in again[:3]:
-        written, _rate = soundfile.read(clips / f"{example.name}.wav", dtype="float32")
-        np.testing.assert_allclose(written, example.waveform, atol=2 / 32768)
-    assert not {example.name for example in again} & {example.name for example in other}

@@ -1,7 +1,8 @@
 """Small labelled sets of real audio files, written where a test wants them."""
 
 import csv
-from collections.abc import Callable, Iterable
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import soundfile
 import torch
 
-from evaluate.results import ResultRow
+from evaluate.results import PredictionRow, ResultRow, append_fold
 
 SAMPLE_RATE = 16_000
 
@@ -42,6 +43,36 @@ ROW = ResultRow(
     sklearn="1.9.1",
     device="cpu",
 )
+
+
+def add_run(
+    out: Path,
+    run_id: str,
+    correct: Mapping[tuple[str, int], Sequence[bool] | np.ndarray],
+    **changes: object,
+) -> None:
+    """Append a run fold by fold: by fold and seed, which clips were right.
+
+    Its numbers of clips are those of a complete run, unless `changes` says others.
+    """
+    num_clips = sum(len(hits) for (_, seed), hits in correct.items() if seed == 0) or ROW.n_test
+    for (fold, seed), hits in correct.items():
+        num_others = num_clips - len(hits) if fold else ROW.n_train + ROW.n_valid
+        values: dict[str, object] = {
+            "run_id": run_id,
+            "fold": fold,
+            "seed": seed,
+            "score": 100 * float(np.mean(hits)),
+            "n_train": num_others - ROW.n_valid,
+            "n_test": len(hits),
+        }
+        row = dataclasses.replace(ROW, **(values | changes))
+        predictions = [
+            PredictionRow(f"{fold}-{n}.wav", "a", "a" if hit else "b", fold, seed)
+            for n, hit in enumerate(hits)
+        ]
+        append_fold(out, [row], predictions)
+
 
 Row = tuple[str, str, str]  # file_name, label, part
 WriteSet = Callable[..., Path]

@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit, softmax
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import average_precision_score
+from sklearn.neural_network import MLPClassifier
 
 from evaluate.adam import AdamProbe
 
@@ -16,6 +19,16 @@ def blobs():
     labels = np.arange(180) % 3
     features = (centres[labels] + generator.normal(size=(180, 8))).astype(np.float32)
     return features[:120], classes[labels[:120]], features[120:], classes[labels[120:]]
+
+
+@pytest.fixture
+def tagged():
+    """4 classes, any number of them in a clip: X, bool y to train, X, bool y to validate."""
+    generator = np.random.default_rng(0)
+    targets = generator.random((220, 4)) < (0.5, 0.4, 0.2, 0.1)
+    features = targets @ generator.normal(size=(4, 8)) + generator.normal(size=(220, 8))
+    features = features.astype(np.float32)
+    return features[:150], targets[:150], features[150:], targets[150:]
 
 
 def weights(probe: AdamProbe) -> tuple[np.ndarray, np.ndarray]:
@@ -68,22 +81,118 @@ def test_stops_when_patience_is_out_and_keeps_the_best_epoch(blobs):
     assert int(np.argmax(scores)) + 1 == probe.best_epoch_
 
 
-def test_first_step_is_adams(blobs):
-    """One batch: every weight moves by lr against its gradient's sign."""
-    features, labels, *valid = blobs
-    start = AdamProbe(seed=2, max_epochs=1, lr=0.0).fit(features, labels, *valid)
-    moved = AdamProbe(seed=2, max_epochs=1, lr=0.01).fit(features, labels, *valid)
-    weight, bias = (part.astype(np.float64) for part in weights(start))
-    logits = features @ weight.T + bias
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares /= shares.sum(axis=1, keepdims=True)
-    targets = labels[:, None] == start.classes_
-    gradient = (shares - targets).T @ features / len(features)
-    np.testing.assert_allclose(weights(moved)[0], weight - 0.01 * np.sign(gradient), atol=1e-5)
+def train_plainly(features, targets, to_probabilities, *, seed, lr, batch_size, num_epochs):
+    """The same training in float64, written out; draws are in the order in which torch makes them.
+
+    The gradient of the cross-entropy with respect to the logits is the probabilities less the
+    targets, with softmax for one class a clip as with the logistic function for several.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    num_features, num_classes = features.shape[1], targets.shape[1]
+    bound = num_features**-0.5
+    shapes = ((num_classes, num_features), (num_classes,))
+    draws = [torch.empty(s).uniform_(-bound, bound, generator=generator) for s in shapes]
+    parameters = [draw.numpy().astype(float) for draw in draws]
+    means, squares, step = [0.0, 0.0], [0.0, 0.0], 0
+    for _ in range(num_epochs):
+        order = torch.randperm(len(features), generator=generator).numpy()
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            logits = features[batch] @ parameters[0].T + parameters[1]
+            errors = (to_probabilities(logits) - targets[batch]) / len(batch)
+            step += 1
+            for i, gradient in enumerate((errors.T @ features[batch], errors.sum(axis=0))):
+                means[i] = 0.9 * means[i] + 0.1 * gradient
+                squares[i] = 0.999 * squares[i] + 0.001 * gradient**2
+                mean, square = means[i] / (1 - 0.9**step), squares[i] / (1 - 0.999**step)
+                parameters[i] = parameters[i] - lr * mean / (np.sqrt(square) + 1e-8)
+    return parameters
 
 
-def test_validation_label_that_was_not_trained(blobs):
+# A step moves a weight by about lr = 0.01, whose relative error is that of a float32 gradient,
+# 1e-6 to 1e-5; after the 25 steps of 5 epochs at most 0.01 * 25 * 1e-5.
+STEP_TOLERANCE = 3e-6
+
+
+@pytest.mark.parametrize("kind", ["blobs", "tagged"])
+def test_weights_are_those_of_adam_written_out(kind, request):
+    features, labels, *valid = request.getfixturevalue(kind)
+    settings = {"seed": 2, "lr": 0.01, "batch_size": 32}
+    probe = AdamProbe(**settings, max_epochs=5).fit(features, labels, *valid)
+    is_multilabel = labels.ndim == 2
+    targets = labels if is_multilabel else labels[:, None] == probe.classes_
+    expected = train_plainly(
+        features.astype(float),
+        targets,
+        expit if is_multilabel else lambda logits: softmax(logits, axis=1),
+        num_epochs=probe.best_epoch_,
+        **settings,
+    )
+    for part, reference in zip(weights(probe), expected, strict=True):
+        np.testing.assert_allclose(part, reference, atol=STEP_TOLERANCE)
+
+
+def test_agrees_with_scikit_learns_network_of_no_hidden_layer():
+    """Other initial weights, batches and code, the same objective: nearly the same decisions."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(1800) % 4
+    features = generator.normal(size=(4, 8))[labels] + generator.normal(size=(1800, 8))
+    features = features.astype(np.float32)
+    train, test = slice(0, 1200), slice(1200, None)
+    probe = AdamProbe(lr=0.01, max_epochs=60, patience=60)
+    probe.fit(features[train], labels[train], features[train], labels[train])
+    network = MLPClassifier((), alpha=0, batch_size=200, learning_rate_init=0.01, random_state=0)
+    network.fit(features[train], labels[train])
+    predicted, expected = probe.predict(features[test]), network.predict(features[test])
+    assert np.mean(predicted == expected) > 0.97
+    assert abs(np.mean(predicted == labels[test]) - np.mean(expected == labels[test])) < 0.01
+
+
+def test_probabilities_belong_to_the_logits(blobs, tagged):
+    for data in (blobs, tagged):
+        probe = AdamProbe(max_epochs=3).fit(*data)
+        weight, bias = (part.astype(float) for part in weights(probe))
+        logits = data[2] @ weight.T + bias
+        expected = expit(logits) if data is tagged else softmax(logits, axis=1)
+        np.testing.assert_allclose(probe.predict_proba(data[2]), expected, atol=1e-6)
+        predicted = expected >= 0.5 if data is tagged else probe.classes_[expected.argmax(axis=1)]
+        np.testing.assert_array_equal(probe.predict(data[2]), predicted)
+
+
+def test_multilabel_keeps_the_epoch_of_the_best_mean_average_precision(tagged):
+    settings = {"lr": 0.03, "seed": 1, "batch_size": 50}
+    probe = AdamProbe(**settings, patience=4).fit(*tagged)
+    scores = [
+        average_precision_score(
+            tagged[3],
+            AdamProbe(**settings, patience=99, max_epochs=epoch)
+            .fit(*tagged)
+            .predict_proba(tagged[2]),
+        )
+        for epoch in range(1, probe.best_epoch_ + 1)
+    ]
+    assert scores[-1] == max(scores)
+    assert scores.index(max(scores)) + 1 == probe.best_epoch_ > 1
+    assert probe.num_epochs_ == probe.best_epoch_ + 4
+
+
+def test_tensor_on_the_device_is_not_copied(blobs):
     features, labels, valid_features, valid_labels = blobs
-    valid_labels = np.where(valid_labels == "bark", "moo", valid_labels)
-    with pytest.raises(ValueError, match=r"training labels only; got .*moo"):
-        AdamProbe().fit(features, labels, valid_features, valid_labels)
+    given = torch.from_numpy(features)
+    probe = AdamProbe(max_epochs=2)
+    assert probe._to_device(given).data_ptr() == given.data_ptr()
+    from_tensor = probe.fit(given, labels, torch.from_numpy(valid_features), valid_labels)
+    for a, b in zip(
+        weights(from_tensor), weights(AdamProbe(max_epochs=2).fit(*blobs)), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_validation_label_that_was_not_trained_counts_as_missed(blobs):
+    features, labels, valid_features, valid_labels = blobs
+    probe = AdamProbe(max_epochs=6, patience=9).fit(*blobs)
+    others = np.concatenate([valid_labels, np.full(60, "moo")])
+    doubled = np.concatenate([valid_features, valid_features])
+    diluted = AdamProbe(max_epochs=6, patience=9).fit(features, labels, doubled, others)
+    assert diluted.best_epoch_ == probe.best_epoch_  # all accuracies are halved
+    assert diluted.score(doubled, others) == probe.score(valid_features, valid_labels) / 2

@@ -8,7 +8,13 @@ from byola_rq.audio import read_audio
 from byola_rq.embedder import Embedder
 from byola_rq.errors import CheckpointError
 from byola_rq.frontend import LogMelSpectrogram, Statistics
-from evaluate.embeddings import default_batch_size, describe_bands, embed, load_model, make_baseline
+from evaluate.embeddings import (
+    default_batch_size,
+    describe_bands,
+    embed,
+    load_model,
+    make_baseline,
+)
 from evaluate.labelled_csv import read_labelled_csv
 from evaluate.log_mels import LogMels
 
@@ -32,13 +38,20 @@ def baseline(name, seed=0, dim=16):
     )
 
 
+def embed_all(model, log_mels, statistics, batch_size):
+    positions = range(len(log_mels.task.clips))
+    batches = list(embed(model, log_mels, statistics, positions, batch_size=batch_size))
+    assert [p for readable, _ in batches for p in readable] == list(positions)
+    return np.concatenate([embeddings for _, embeddings in batches])
+
+
 def test_model_file_gives_what_its_embedder_gives(tmp_path, log_mels):
     embedder = Embedder.untrained(dim=24, seed=3)
     embedder.save(tmp_path / "small.safetensors")
     model = load_model(tmp_path / "small.safetensors", "cpu")
     assert (model.name, model.embedding_dim) == ("small", 24)
     assert model.weights_sha256 == embedder.weights_sha256
-    got = embed(model, log_mels, STATISTICS, batch_size=8)
+    got = embed_all(model, log_mels, STATISTICS, batch_size=8)
     expected = embedder.with_statistics(STATISTICS)
     for clip, embedding in zip(log_mels.task.clips, got, strict=True):
         whole = expected(read_audio(clip.path, 16_000), 16_000)[0]  # the unit is the clip's length
@@ -77,9 +90,9 @@ def test_logmel_is_mean_and_std_of_each_band():
 @pytest.mark.parametrize("name", ["logmel", "random"])
 def test_batch_size_changes_nothing(log_mels, name):
     model = baseline(name)
-    one_by_one = embed(model, log_mels, STATISTICS, batch_size=1)
+    one_by_one = embed_all(model, log_mels, STATISTICS, batch_size=1)
     assert one_by_one.shape == (30, model.embedding_dim)
-    together = embed(model, log_mels, STATISTICS, batch_size=30)
+    together = embed_all(model, log_mels, STATISTICS, batch_size=30)
     np.testing.assert_allclose(one_by_one, together, rtol=1e-4, atol=1e-5)
 
 
@@ -87,8 +100,8 @@ def test_random_is_drawn_from_its_seed(log_mels):
     first, again, other = (baseline("random", seed) for seed in (1, 1, 2))
     assert first.weights_sha256 == again.weights_sha256 != other.weights_sha256
     np.testing.assert_array_equal(
-        embed(first, log_mels, STATISTICS, batch_size=8),
-        embed(again, log_mels, STATISTICS, batch_size=8),
+        embed_all(first, log_mels, STATISTICS, batch_size=8),
+        embed_all(again, log_mels, STATISTICS, batch_size=8),
     )
 
 
@@ -102,8 +115,10 @@ def test_embedding_that_is_not_finite(log_mels):
     with torch.no_grad():
         next(model.encoder.parameters()).fill_(float("nan"))
     with pytest.raises(CheckpointError, match=r"random: embeddings must be finite; .*wav"):
-        embed(model, log_mels, STATISTICS, batch_size=8)
+        embed_all(model, log_mels, STATISTICS, batch_size=8)
 
 
 def test_default_batch_shrinks_with_the_clip():
-    assert default_batch_size(101) > default_batch_size(1001) > default_batch_size(100_000) == 1
+    sizes = [default_batch_size(num_frames, "cpu") for num_frames in (101, 1001, 100_000)]
+    assert sizes[0] > sizes[1] > sizes[2] == 1
+    assert default_batch_size(101, "cuda") > sizes[0]

@@ -117,6 +117,7 @@ BAD_ROWS = {
     "no header": (lambda rows: rows.clear(), "the file is empty"),
     "no label column": (lambda rows: rows[0].__setitem__(1, "class"), "missing: label"),
     "no split column": (lambda rows: rows[0].__setitem__(2, "part"), "missing: split or fold"),
+    "both label columns": (lambda rows: rows[0].append("labels"), "label or labels, not both"),
     "column twice": (lambda rows: rows[0].append("label"), "'label' must be there once"),
     "one class": (lambda rows: rows.__delitem__(slice(11, None)), "at least 2 classes; .*'low'"),
     "one clip": (lambda rows: rows.__delitem__(slice(22, None)), "at least 2 clips.*'high' has 1"),
@@ -129,6 +130,28 @@ def test_bad_csv_names_file_row_and_rule(rewrite, change, message):
     with pytest.raises(TaskError, match=message) as caught:
         read_labelled_csv(path)
     assert str(caught.value).startswith(str(path))
+
+
+def test_labels_column_makes_a_task_multilabel(rewrite):
+    def several(rows):
+        rows[0][1] = "labels"
+        rows[1][1] = "low, middle"
+
+    task = read_labelled_csv(rewrite(several))
+    assert task.is_multilabel
+    assert task.classes == ("high", "low", "middle")
+    assert {clip.label for clip in task.clips} == {"low,middle", "low", "middle", "high"}
+    assert any("mean average precision" in note for note in task.notes)
+
+
+def test_label_with_a_comma_is_one_class(rewrite):
+    def rename(rows):
+        for row in rows[1:11]:
+            row[1] = "low, very"
+
+    task = read_labelled_csv(rewrite(rename))
+    assert task.classes == ("high", "low, very", "middle")
+    assert any("a label with a comma is one class" in note for note in task.notes)
 
 
 def test_file_that_is_no_csv(tmp_path):

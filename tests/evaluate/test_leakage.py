@@ -1,6 +1,7 @@
 """Nothing that is fitted may depend on a test clip, neither on its sound nor on its label."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,22 +9,12 @@ import soundfile
 
 from byola_rq.frontend import LogMelSpectrogram
 from evaluate.embeddings import make_baseline
-from evaluate.folds import make_folds
 from evaluate.labelled_csv import read_labelled_csv
-from evaluate.runner import Outcome, Settings, decode, evaluate_model
+from evaluate.protocol import Clock, Outcome, Settings, prepare, run_fold
 from evaluate.tasks import Task
 
-SETTINGS = Settings(
-    probes=("logistic", "adam"),
-    norm="task",
-    seed=0,
-    device="cpu",
-    num_workers=2,
-    batch_size=4,
-)
 
-
-def run(task: Task) -> list[Outcome]:
+def run(task: Task, cache: Path) -> list[Outcome]:
     model = make_baseline(
         "random",
         encoder_name="audio_ntt_2020",
@@ -32,21 +23,34 @@ def run(task: Task) -> list[Outcome]:
         seed=0,
         device="cpu",
     )
-    return evaluate_model(
-        model, decode(task, model, SETTINGS), make_folds(task, SETTINGS.seed), SETTINGS
+    settings = Settings(
+        probes=("logistic", "adam", "knn"),
+        norm="task",
+        seed=0,
+        device="cpu",
+        num_workers=2,
+        batch_size=4,
+        cache=cache,
     )
+    job = prepare(task, settings)
+    return [
+        outcome
+        for fold in job.folds
+        for outcomes in run_fold(model, job, fold, settings.probes, settings, Clock())
+        for outcome in outcomes
+    ]
 
 
 def fitted_numbers(outcome: Outcome) -> list[np.ndarray]:
-    """Everything that was fitted: statistics, scaler, classifier, C or the best epoch."""
-    classifier = outcome.fitted.classifier
-    if outcome.probe == "logistic":
-        learned = [classifier.coef_, classifier.intercept_]
-    else:
-        learned = [part.detach().numpy() for part in classifier.layer_.parameters()]
+    """Everything that was fitted: statistics, scaler, C, k or the best epoch, and the classifier.
+
+    The classifier by what it says of embeddings that are no clip's.
+    """
     scaler, statistics = outcome.fitted.scaler, outcome.statistics
+    strangers = np.random.default_rng(1).normal(size=(50, len(scaler.mean_))).astype(np.float32)
     params = list(outcome.fitted.params.values())
-    numbers = [[statistics.mean, statistics.std], scaler.mean_, scaler.scale_, params, *learned]
+    said = outcome.fitted.scores(strangers)
+    numbers = [[statistics.mean, statistics.std], scaler.mean_, scaler.scale_, params, said]
     return [np.asarray(part) for part in numbers]
 
 
@@ -69,13 +73,13 @@ def is_same(first: Outcome, second: Outcome) -> bool:
 
 def test_split_fits_nothing_on_its_test_clips(tmp_path, write_set, split_rows):
     task = read_labelled_csv(write_set(tmp_path / "a.csv", split_rows), unit_seconds=0.3)
-    before = run(task)
-    after = run(spoil(task, "test"))
-    assert len(before) == 4  # logistic once, adam from three seeds
+    before = run(task, tmp_path / "cache")
+    after = run(spoil(task, "test"), tmp_path / "cache")
+    assert len(before) == 5  # logistic and knn once, adam from three seeds
     for first, second in zip(before, after, strict=True):
         assert is_same(first, second)
     assert any(
-        not np.array_equal(first.predictions, second.predictions)
+        not np.array_equal(first.scores, second.scores)
         for first, second in zip(before, after, strict=True)
     )  # the garbage did arrive
 
@@ -83,8 +87,8 @@ def test_split_fits_nothing_on_its_test_clips(tmp_path, write_set, split_rows):
 @pytest.mark.parametrize("part", ["train", "valid"])
 def test_what_is_fitted_does_depend_on_the_other_parts(tmp_path, write_set, split_rows, part):
     task = read_labelled_csv(write_set(tmp_path / "a.csv", split_rows), unit_seconds=0.3)
-    before = run(task)
-    after = run(spoil(task, part))
+    before = run(task, tmp_path / "cache")
+    after = run(spoil(task, part), tmp_path / "cache")
     same = [is_same(first, second) for first, second in zip(before, after, strict=True)]
     # Validation clips choose C and the epoch, and nothing else.
     assert not any(same) if part == "train" else not all(same)
@@ -92,8 +96,8 @@ def test_what_is_fitted_does_depend_on_the_other_parts(tmp_path, write_set, spli
 
 def test_fold_fits_nothing_on_the_clips_left_out(tmp_path, write_set, fold_rows):
     task = read_labelled_csv(write_set(tmp_path / "a.csv", fold_rows, "fold"), unit_seconds=0.3)
-    before = run(task)
-    after = run(spoil(task, "2"))
+    before = run(task, tmp_path / "cache")
+    after = run(spoil(task, "2"), tmp_path / "cache")
     same = {outcome.fold.name: [] for outcome in before}
     for first, second in zip(before, after, strict=True):
         same[first.fold.name].append(is_same(first, second))

@@ -1,5 +1,9 @@
+import dataclasses
+import tarfile
+
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from byola_rq.audio import read_audio
@@ -20,7 +24,10 @@ def make(task, **options):
 
 
 def all_of(log_mels, batch_size=7):
-    return torch.cat(list(log_mels.batches(range(len(log_mels.task.clips)), batch_size)))
+    batches = list(log_mels.batches(range(len(log_mels.task.clips)), batch_size))
+    positions = [position for readable, _ in batches for position in readable]
+    assert positions == list(range(len(log_mels.task.clips)))
+    return torch.cat([log_mel for _, log_mel in batches])
 
 
 @pytest.mark.parametrize("unit_seconds", [0.25, 0.4])  # the clips have 0.3 s: cropped, padded
@@ -39,11 +46,19 @@ def test_decoding_anew_gives_what_was_kept(task):
     kept, streamed = make(task), make(task, max_bytes_kept=0)
     assert (kept.is_kept, streamed.is_kept) == (True, False)
     torch.testing.assert_close(all_of(kept), all_of(streamed), atol=1e-4, rtol=0)
-    positions = [5, 2, 29, 2]
+    positions = [5, 2, 29, 3]
     for log_mels in (kept, streamed):
-        batches = list(log_mels.batches(positions, batch_size=3))
-        assert [len(batch) for batch in batches] == [3, 1]
+        readable, batches = zip(*log_mels.batches(positions, batch_size=3), strict=True)
+        assert readable == ([5, 2, 29], [3])
         torch.testing.assert_close(torch.cat(batches), all_of(kept)[positions], atol=1e-4, rtol=0)
+
+
+def test_kept_clips_are_decoded_once(task):
+    log_mels = make(task)
+    first = all_of(log_mels)
+    for clip in task.clips:
+        clip.path.unlink()
+    torch.testing.assert_close(all_of(log_mels, batch_size=4), first, atol=0, rtol=0)
 
 
 def test_bound_on_what_is_kept(task):
@@ -62,20 +77,67 @@ def test_statistics_are_of_the_clips_asked_for(task):
 
 def test_progress_counts_every_clip(task):
     counts = []
-    make(task, on_progress=counts.append)
-    assert sum(counts) == 30
+    make(task).measure_statistics(range(30), 7, counts.append)
+    assert counts == [7, 7, 7, 7, 2]
 
 
-def test_clip_that_breaks_after_its_header(task):
-    path = task.clips[4].path
+def spoil_header(path):
     path.write_bytes(b"RIFF")
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:-500])
+
+
+@pytest.mark.parametrize("spoil", [spoil_header, cut_short])
+def test_clip_that_cannot_be_used_stops_a_task_that_must_be_whole(task, spoil):
+    path = task.clips[4].path
+    spoil(path)
     with pytest.raises(AudioError, match=path.name):
-        make(task)
+        all_of(make(task))
+
+
+@pytest.mark.parametrize("max_bytes_kept", [0, 10**9])
+def test_clip_that_cannot_be_used_is_left_out_and_told(task, max_bytes_kept):
+    task = dataclasses.replace(task, max_skipped=0.1)
+    spoil_header(task.clips[4].path)
+    cut_short(task.clips[8].path)
+    log_mels = make(task, max_bytes_kept=max_bytes_kept)
+    for _ in range(2):
+        readable = [p for each, _ in log_mels.batches(range(30), 4) for p in each]
+        assert readable == [p for p in range(30) if p not in (4, 8)]
+        assert set(log_mels.unreadable) == {4, 8}
+    assert "must be whole" in log_mels.unreadable[8]
+    assert "not an audio file" in log_mels.unreadable[4]
+
+
+def test_more_than_a_task_may_lack(task):
+    task = dataclasses.replace(task, max_skipped=0.1, num_missing=2)  # of 32: 3 may be skipped
+    for position in (4, 8):
+        spoil_header(task.clips[position].path)
+    with pytest.raises(TaskError, match=r"at most 10% of 32; got 4, the last: .*not an audio"):
+        list(make(task).batches(range(30), 4))
+
+
+def test_windows_and_members_are_read_where_they_are(tmp_path, task):
+    """A window of a file, a packed clip and the clip itself give the same log-mel."""
+    clip = task.clips[3]
+    samples, rate = soundfile.read(clip.path, dtype="int16")
+    long = np.concatenate([np.zeros(8000, dtype=np.int16), samples])
+    soundfile.write(tmp_path / "long.wav", long, rate)
+    with tarfile.open(tmp_path / "speaker.tgz", "w:gz") as archive:
+        archive.add(clip.path, "speaker/wav/a.wav")
+    clips = (
+        clip,
+        dataclasses.replace(clip, path=tmp_path / "long.wav", start_seconds=0.5),
+        dataclasses.replace(clip, path=tmp_path / "speaker.tgz", member="speaker/wav/a.wav"),
+    )
+    first, second, third = all_of(make(dataclasses.replace(task, clips=clips)))
+    torch.testing.assert_close(second, first, atol=0, rtol=0)
+    torch.testing.assert_close(third, first, atol=0, rtol=0)
 
 
 def test_silent_training_clips(task):
-    import soundfile
-
     for clip in task.clips:
         soundfile.write(clip.path, np.zeros(4800), 16_000)
     with pytest.raises(TaskError, match=r"a\.csv: training clips: .*constant"):

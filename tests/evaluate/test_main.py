@@ -5,16 +5,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
 from typer.testing import CliRunner
 
 from byola_rq.embedder import Embedder
-from evaluate.__main__ import app
+from evaluate.__main__ import _spread_tasks, app
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("BYOLA_RQ_DATA", ROOT.parent / "shared/data"))
 
-VOLATILE = ("run_id", "date", "fit_seconds", "embed_seconds")
+VOLATILE = ("date", "fit_seconds", "embed_seconds")
 
 
 def call(*arguments: object):
@@ -42,7 +44,8 @@ def test_model_and_baselines_on_two_sets(tmp_path, split_csv, model_file, write_
     fold_csv = write_set(tmp_path / "tones/metadata.csv", fold_rows, "fold")
     result = call(
         model_file, "--baseline", "logmel", "--baseline", "random", "--task", split_csv,
-        "--task", fold_csv, "--probe", "logistic", "--probe", "adam", "--out", tmp_path / "out",
+        "--task", fold_csv, "--probe", "logistic", "--probe", "adam", "--probe", "knn",
+        "--out", tmp_path / "out",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     rows = read(tmp_path / "out/results.csv")
@@ -51,7 +54,7 @@ def test_model_and_baselines_on_two_sets(tmp_path, split_csv, model_file, write_
         for model in ("a", "logmel", "random")
         for task, folds in (("pitch", [""]), ("tones", "123"))
         for fold in folds
-        for probe, seeds in (("logistic", "0"), ("adam", "012"))
+        for probe, seeds in (("logistic", "0"), ("adam", "012"), ("knn", "0"))
         for seed in seeds
     }
     keys = [tuple(row[name] for name in ("model", "task", "fold", "probe", "seed")) for row in rows]
@@ -110,7 +113,6 @@ def swap(path: Path, old: str, new: str) -> None:
 
 
 BAD_INPUT = {
-    "no csv": (["--task", "nowhere.csv"], lambda path: None, "nowhere.csv: .*No such file"),
     "missing clip": ([], lambda p: swap(p, "audio/low_1.wav", "x.wav"), "row 3: file_name.*x.wav"),
     "empty label": ([], lambda p: swap(p, "low_1.wav,low", "low_1.wav,"), "row 3: label"),
     "untrained class": ([], lambda p: p.write_text(p.read_text().replace("high,train", "high,test")
@@ -145,7 +147,7 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path, split_csv, extra, spoil, mes
     ("arguments", "message"),
     [
         (["--task", "a.csv"], "name a model file or a --baseline"),
-        (["--baseline", "logmel"], "name a --task"),
+        (["--baseline", "logmel"], "name a --data-root or a --task"),
         (["--baseline", "logmel", "--task", "{csv}", "--out", "{csv}/x"], "must be writable"),
     ],
 )
@@ -153,6 +155,158 @@ def test_wrong_use(split_csv, arguments, message):
     result = call(*(argument.format(csv=split_csv) for argument in arguments))
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     assert message in result.stderr
+
+
+def test_the_same_call_again_measures_nothing_again(tmp_path, split_csv):
+    arguments = ["--baseline", "logmel", "--task", split_csv, "--out", tmp_path / "out"]
+    call(*arguments)
+    before = (tmp_path / "out/results.csv").read_bytes()
+    result = call(*arguments)
+    assert "pitch: logmel: in results.csv already" in result.stdout
+    assert (tmp_path / "out/results.csv").read_bytes() == before
+    # A changed clip makes it another run, with embeddings of its own.
+    clip = split_csv.parent / "audio/low_9.wav"
+    clip.write_bytes((split_csv.parent / "audio/high_9.wav").read_bytes())
+    call(*arguments)
+    first, second = read(tmp_path / "out/results.csv")
+    assert first["run_id"] != second["run_id"]
+
+
+def test_another_probe_uses_the_embeddings_there_are(tmp_path, split_csv):
+    arguments = [
+        "--baseline",
+        "random",
+        "--dim",
+        16,
+        "--task",
+        split_csv,
+        "--out",
+        tmp_path / "out",
+    ]
+    assert "clips/s" in call(*arguments).stdout
+    assert "all cached" in call(*arguments, "--probe", "knn").stdout
+
+
+KILLED = """
+import os, signal, sys
+from evaluate import runner
+from evaluate.__main__ import app
+append, count = runner.append_fold, 0
+def append_and_die(*arguments):
+    global count
+    append(*arguments)
+    count += 1
+    if count == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+runner.append_fold = append_and_die
+app(sys.argv[1:])
+"""
+
+
+def test_killed_run_goes_on_with_its_first_missing_fold(tmp_path, write_set, fold_rows):
+    fold_csv = write_set(tmp_path / "tones/metadata.csv", fold_rows, "fold")
+    arguments = ["--baseline", "random", "--dim", 16, "--task", fold_csv, "--out"]
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, *map(str, [*arguments, tmp_path / "killed"])],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert killed.returncode == -9, killed.stderr
+    before = read(tmp_path / "killed/results.csv")
+    assert [row["fold"] for row in before] == ["1", "2"]
+    result = call(*arguments, tmp_path / "killed")
+    assert result.exit_code == 0, result.output
+    assert call(*arguments, tmp_path / "whole").exit_code == 0
+    rows, whole = read(tmp_path / "killed/results.csv"), read(tmp_path / "whole/results.csv")
+    assert rows[:2] == before
+    for row in (*rows, *whole):
+        for name in VOLATILE:
+            row.pop(name)
+    assert rows == whole
+    (name,) = os.listdir(tmp_path / "whole/predictions")
+    assert read(tmp_path / "killed/predictions" / name) == read(
+        tmp_path / "whole/predictions" / name
+    )
+    assert (tmp_path / "killed/summary.csv").read_text() == (
+        tmp_path / "whole/summary.csv"
+    ).read_text()
+
+
+def test_a_set_that_fails_does_not_stop_the_others(tmp_path, split_csv, write_set, fold_rows):
+    fold_csv = write_set(tmp_path / "tones/metadata.csv", fold_rows, "fold")
+    swap(split_csv, "audio/low_1.wav", "x.wav")
+    cut = write_set(tmp_path / "cut.csv", [(f"cut/{a}", b, c) for a, b, c in fold_rows], "fold")
+    sound = tmp_path / "cut/low_3.wav"
+    sound.write_bytes(sound.read_bytes()[:-600])
+    result = call(
+        "--baseline", "logmel", "--task", split_csv, "--task", cut, "--task", fold_csv,
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert result.exit_code == 1
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 2
+    assert re.search("row 3: file_name.*x.wav", errors[0])
+    assert re.search("cut: logmel: .*low_3.wav: the file must be whole", errors[1])
+    assert {row["task"] for row in read(tmp_path / "out/results.csv")} == {"tones"}
+
+
+def test_limit_is_marked_and_kept_apart(tmp_path, split_csv):
+    arguments = ["--baseline", "logmel", "--task", split_csv, "--out", tmp_path / "out"]
+    call(*arguments)
+    assert call(*arguments, "--limit", 2).exit_code == 0
+    full, limited = read(tmp_path / "out/results.csv")
+    assert (full["split"], limited["split"]) == ("given", "given; limit 2")
+    assert [limited[name] for name in ("n_train", "n_valid", "n_test")] == ["6", "6", "6"]
+    names = [r["model"] for r in read(tmp_path / "out/summary.csv") if r["source"] == "measured"]
+    assert names == ["logmel", "logmel (limit 2)"]
+
+
+def test_clips_of_several_classes(tmp_path, write_set, split_rows):
+    rows = [(name, label, part) for name, label, part in split_rows]
+    path = write_set(tmp_path / "birds.csv", rows)
+    text = path.read_text().replace("file_name,label,split", "file_name,labels,split")
+    path.write_text(re.sub(r",low,", ',"low,middle",', text))
+    result = call("--baseline", "logmel", "--task", path, "--out", tmp_path / "out",
+                  "--probe", "logistic", "--probe", "adam", "--probe", "knn")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    for row in read(tmp_path / "out/results.csv"):
+        assert row["metric"] == "mAP"
+        clips = read(tmp_path / f"out/predictions/{row['run_id']}.csv")
+        clips = [clip for clip in clips if clip["seed"] == row["seed"]]
+        expected = np.mean(
+            [
+                average_precision_score(
+                    [name in clip["label"].split(",") for clip in clips],
+                    [float(clip[f"score:{name}"]) for clip in clips],
+                )
+                for name in ("high", "low", "middle")
+            ]
+        )
+        # The scores in the file have five digits, which may tie two of them.
+        assert float(row["score"]) == pytest.approx(100 * expected, abs=0.5)
+        assert float(row["score"]) > 65  # by chance 44: every third clip has two of three labels
+
+
+def test_shuffled_labels_give_chance(tmp_path, write_set):
+    """90 test clips of 3 classes: 33 % +- 3 binomial deviations of 5 points."""
+    generator = np.random.default_rng(7)
+    parts = ["train"] * 120 + ["valid"] * 30 + ["test"] * 90
+    labels = ["low", "middle", "high"]
+    rows = [(f"{n}.wav", labels[n % 3], part) for n, part in enumerate(parts)]
+    path = write_set(tmp_path / "tones.csv", rows)
+    shuffled = [f"{a},{labels[generator.integers(3)]},{c}" for a, _, c in rows]
+    (tmp_path / "shuffled.csv").write_text("\n".join(["file_name,label,split", *shuffled]))
+    arguments = ["--task", path, "--task", tmp_path / "shuffled.csv", "--out", tmp_path / "out"]
+    assert call("--baseline", "logmel", *arguments).exit_code == 0
+    scores = {row["task"]: float(row["score"]) for row in read(tmp_path / "out/results.csv")}
+    assert scores["tones"] > 95
+    assert abs(scores["shuffled"] - 100 / 3) < 3 * 100 * np.sqrt((1 / 3) * (2 / 3) / 90)
+
+
+def test_tasks_may_be_named_in_a_row():
+    assert _spread_tasks(["a.safetensors", "--tasks", "us8k", "vc1,spcv2", "--out", "x"]) == [
+        "a.safetensors", "--tasks", "us8k", "--tasks", "vc1", "--tasks", "spcv2", "--out", "x",
+    ]  # fmt: skip
+    assert _spread_tasks(["--tasks", "us8k", "runs/a.safetensors"])[-1] == "runs/a.safetensors"
 
 
 def test_failure_at_work_is_exit_1(tmp_path, split_csv):
@@ -164,7 +318,7 @@ def test_failure_at_work_is_exit_1(tmp_path, split_csv):
     assert "summary.csv" in line
     assert "Traceback" not in result.stderr
     assert "Traceback" in call(*arguments, "--debug").stderr
-    assert len(read(tmp_path / "out/results.csv")) == 2  # what was measured is kept
+    assert len(read(tmp_path / "out/results.csv")) == 1  # what was measured is kept
 
 
 def test_labels_of_any_kind_reach_the_files(tmp_path, write_set, split_rows):
@@ -181,7 +335,8 @@ def test_labels_of_any_kind_reach_the_files(tmp_path, write_set, split_rows):
 
 def test_help_imports_nothing_heavy():
     code = (
-        "import sys; from evaluate.__main__ import app; app(['--help'], standalone_mode=False); "
+        "import sys; from evaluate.__main__ import app; "
+        "app(['run', '--help'], standalone_mode=False); "
         "print(sorted({'torch', 'numpy', 'sklearn', 'pandas', 'scipy'} & sys.modules.keys()))"
     )
     run = subprocess.run(

@@ -1,15 +1,14 @@
 import csv
-import dataclasses
 
 import numpy as np
 import pytest
 
-from evaluate.intervals import bootstrap_interval
-from evaluate.report import PUBLISHED, Summary, newest_rows, summarize, write_summary
-from evaluate.results import PredictionRow, append_run, open_folder, predictions_path
-from evaluate.table import print_table
+from evaluate.intervals import percentile_interval
+from evaluate.report import PAPER_CLIPS, PUBLISHED, Summary, summarize, write_summary
+from evaluate.results import open_folder, predictions_path, read_results
+from evaluate.scores import read_tested_clips, resample
 from evaluate.tasks import PAPER_TASKS
-from tests.evaluate.conftest import ROW
+from tests.evaluate.conftest import add_run
 
 
 @pytest.fixture
@@ -18,22 +17,8 @@ def out(tmp_path):
     return tmp_path
 
 
-def add_run(out, run_id, hits, *, sizes=None, **changes):
-    """Append a run: `hits` by (fold, seed), of 10 clips or `sizes` by fold."""
-    rows, predictions = [], []
-    for (fold, seed), num_right in hits.items():
-        size = (sizes or {}).get(fold, 10)
-        values = {"run_id": run_id, "fold": fold, "seed": seed, "score": 100 * num_right / size}
-        rows.append(dataclasses.replace(ROW, **values, **changes))
-        predictions += [
-            PredictionRow(f"{fold}-{n}.wav", "a", "a" if n < num_right else "b", fold, seed)
-            for n in range(size)
-        ]
-    append_run(out, rows, predictions)
-
-
-def measured(out):
-    return [row for row in summarize(out).rows if row.source == "measured"]
+def hits(num_right, num_clips=10):
+    return np.arange(num_clips) < num_right
 
 
 def read_summary(out):
@@ -43,16 +28,17 @@ def read_summary(out):
 
 
 def test_columns_are_in_the_papers_order(out):
-    add_run(out, "r1", {("", 0): 7})
-    add_run(out, "r2", {("", 0): 7}, task="us8k")
-    bounds = [f"{task}_{end}" for task in (*PAPER_TASKS, "birds") for end in ("low", "high")]
+    add_run(out, "r1", {("", 0): hits(7)})
+    add_run(out, "r2", {("", 0): hits(7)}, task="us8k")
+    with_ends = (*PAPER_TASKS, "birds", "mean")
+    bounds = [f"{column}_{end}" for column in with_ends for end in ("low", "high")]
     expected = ["model", "probe", "source", *PAPER_TASKS, "mean", "birds", *bounds]
     assert list(read_summary(out)[0]) == expected
     assert expected[3:9] == ["nsynth", "us8k", "vc1", "voxforge", "spcv2_12", "spcv2"]
 
 
 def test_published_rows_stand_below_the_measured(out):
-    add_run(out, "r1", {("", 0): 7})
+    add_run(out, "r1", {("", 0): hits(7)})
     rows = read_summary(out)
     assert [row["source"] for row in rows] == ["measured"] + ["published"] * 6
     last = rows[-1]
@@ -70,77 +56,82 @@ def test_published_means_are_those_of_their_scores(model):
 
 
 def test_score_is_the_mean_over_folds_and_seeds(out):
-    hits = {("1", 0): 4, ("2", 0): 6, ("1", 1): 8, ("2", 1): 10}
-    add_run(out, "r1", hits, probe="adam")
-    (row,) = measured(out)
+    run = {("1", 0): hits(4), ("2", 0): hits(6), ("1", 1): hits(8), ("2", 1): hits(10)}
+    add_run(out, "r1", run, probe="adam")
+    (row,) = summarize(out).measured
     score = row.scores["birds"]
     assert score.value == pytest.approx(70)
-    by_seed = {(fold, seed): np.arange(10) < hit for (fold, seed), hit in hits.items()}
-    correct = np.concatenate([(by_seed[f, 0].astype(float) + by_seed[f, 1]) / 2 for f in "12"])
-    assert (score.low, score.high) == bootstrap_interval(correct, np.full(20, 0.1))
+    (samples,) = resample("birds", [read_tested_clips(out, read_results(out))])
+    assert (score.low, score.high) == percentile_interval(samples)
     assert score.low < 70 < score.high
 
 
 def test_every_fold_counts_alike_whatever_its_size(out):
-    add_run(out, "r1", {("1", 0): 10, ("2", 0): 9}, sizes={"1": 10, "2": 90})
-    score = measured(out)[0].scores["birds"]
+    add_run(out, "r1", {("1", 0): hits(10), ("2", 0): hits(9, 90)})
+    score = summarize(out).measured[0].scores["birds"]
     assert score.value == pytest.approx(55)
-    correct = np.repeat([1.0, 1.0, 0.0], [10, 9, 81])
-    weights = np.repeat([1 / 10, 1 / 90], [10, 90])
-    assert (score.low, score.high) == pytest.approx(bootstrap_interval(correct, weights))
     assert score.low < 55 < score.high
+    assert score.low > 19  # the share of all clips
 
 
 def test_newest_run_of_a_seed_counts(out):
-    add_run(out, "r1", {("", 0): 2, ("", 1): 4})
-    add_run(out, "r2", {("", 0): 8})
-    (row,) = measured(out)
+    add_run(out, "r1", {("", 0): hits(2), ("", 1): hits(4)})
+    add_run(out, "r2", {("", 0): hits(8)})
+    (row,) = summarize(out).measured
     assert row.scores["birds"].value == pytest.approx((80 + 40) / 2)
 
 
-@pytest.mark.parametrize(
-    "change", [{"unit_seconds": 2.0}, {"n_classes": 3}, {"n_train": 9}, {"split": "other"}]
-)
-def test_runs_on_another_state_of_the_set_do_not_count(out, change):
-    add_run(out, "r1", {("", 1): 2}, **change)
-    add_run(out, "r2", {("", 0): 8})
-    assert measured(out)[0].scores["birds"].value == pytest.approx(80)
-
-
-def test_runs_on_other_folds_do_not_count():
-    def rows(run_id, seed, folds):
-        return [dataclasses.replace(ROW, run_id=run_id, seed=seed, fold=fold) for fold in folds]
-
-    newest = rows("r2", 0, "123")
-    assert newest_rows(rows("r1", 1, "12") + newest) == newest
-    assert newest_rows([]) == []
-
-
-def test_mean_needs_all_six(out):
-    for number, task in enumerate(PAPER_TASKS[:5]):
-        add_run(out, f"r{number}", {("", 0): number}, task=task)
-    assert read_summary(out)[0]["mean"] == ""
-    add_run(out, "r5", {("", 0): 5}, task=PAPER_TASKS[5])
-    assert read_summary(out)[0]["mean"] == "25.0"
-
-
-def test_rows_that_would_read_the_same_are_told_apart(out):
-    add_run(out, "r1", {("", 0): 1})
-    add_run(out, "r2", {("", 0): 2}, norm="checkpoint")
-    add_run(out, "r3", {("", 0): 3}, weights_sha256="cd" * 32, embedding_dim=512)
-    add_run(out, "r4", {("", 0): 4}, model="lark")
-    add_run(out, "r5", {("", 0): 5}, probe="adam")
-    assert [(row.model, row.probe) for row in measured(out)] == [
-        ("owl (16-d, abababab, norm task)", "logistic"),
-        ("owl (16-d, abababab, norm checkpoint)", "logistic"),
-        ("owl (512-d, cdcdcdcd, norm task)", "logistic"),
-        ("lark", "logistic"),
-        ("owl", "adam"),
+def test_limited_run_has_its_own_row(out):
+    add_run(out, "r1", {("", 0): hits(2)})
+    add_run(out, "r2", {("", 0): hits(8)}, split="given; limit 50")
+    rows = summarize(out).measured
+    assert [(row.model, round(row.scores["birds"].value)) for row in rows] == [
+        ("owl", 20),
+        ("owl (limit 50)", 80),
     ]
+    assert summarize(out).notes == ()
+
+
+def test_killed_run_is_left_out_and_said(out):
+    add_run(out, "r1", {("1", 0): hits(4), ("2", 0): hits(6)}, n_train=18)
+    summary = summarize(out)
+    assert summary.measured == ()
+    assert summary.notes == (
+        "not counted: birds: owl, logistic, seed 0: only 20 of 30 clips tested so far; the same "
+        "call again goes on",
+    )
+    add_run(out, "r1", {("3", 0): hits(5)}, n_train=18)
+    assert summarize(out).measured[0].scores["birds"].value == pytest.approx(50)
+    assert summarize(out).notes == ()
+
+
+def test_models_on_other_states_of_a_set_are_said(out):
+    add_run(out, "r1", {("", 0): hits(2)})
+    add_run(out, "r2", {("", 0): hits(8)}, model="lark", unit_seconds=2.0)
+    (note,) = summarize(out).notes
+    assert "birds: not all models were tested on the same clips" in note
+
+
+def test_mean_needs_all_six_and_has_an_interval(out):
+    generator = np.random.default_rng(0)
+    of_tasks = generator.random((6, 400)) < np.linspace(0.4, 0.9, 6)[:, None]
+    for number, task in enumerate(PAPER_TASKS[:5]):
+        add_run(out, f"r{number}", {("", 0): of_tasks[number]}, task=task)
+    assert read_summary(out)[0]["mean"] == ""
+    add_run(out, "r5", {("", 0): of_tasks[5]}, task=PAPER_TASKS[5])
+    mean = summarize(out).measured[0].scores["mean"]
+    assert mean.value == pytest.approx(100 * of_tasks.mean())
+    # Independent tasks: the variances add up.
+    shares = of_tasks.mean(axis=1)
+    deviation = 100 * np.sqrt(np.sum(shares * (1 - shares)) / 400) / 6
+    # As for one task, the ends are sure to 0.18 standard deviations.
+    assert mean.low == pytest.approx(mean.value - 1.96 * deviation, abs=0.18 * deviation)
+    assert mean.high == pytest.approx(mean.value + 1.96 * deviation, abs=0.18 * deviation)
+    assert read_summary(out)[0]["mean_low"] == str(round(mean.low, 2))
 
 
 def test_score_without_its_predictions_has_no_interval_and_says_so(out):
-    add_run(out, "r1", {("", 0): 7})
+    add_run(out, "r1", {("", 0): hits(7)})
     predictions_path(out, "r1").unlink()
     summary = summarize(out)
     assert summary.rows[0].scores["birds"].value == pytest.approx(70)
@@ -149,26 +140,56 @@ def test_score_without_its_predictions_has_no_interval_and_says_so(out):
     assert read_summary(out)[0]["birds_low"] == ""
 
 
+@pytest.mark.parametrize(
+    ("num_others", "is_comparable"),
+    [(8_722, True), (8_000, True), (7_000, False), (9_900, False), (50, False)],
+)
+def test_set_of_another_size_is_not_held_against_published_scores(out, num_others, is_comparable):
+    add_run(out, "r1", {("", 0): hits(7)}, task="us8k", n_train=num_others - 2)
+    summary = summarize(out)
+    assert summary.measured[0].scores["us8k"].is_comparable == is_comparable
+    note = f"us8k ({num_others + 10:,} of 8,732 clips)"
+    assert [note in each for each in summary.notes] == [True] * (not is_comparable)
+
+
+def test_clips_of_the_papers_sets_are_those_of_the_publishers():
+    """Sums of the parts that the publishers give."""
+    assert PAPER_CLIPS == {
+        "nsynth": 289_205 + 12_678 + 4_096,
+        "us8k": 8_732,
+        "vc1": 138_361 + 6_904 + 8_251,
+        "voxforge": 176_438,
+        "spcv2_12": 85_511 + 10_102 + 4_890,
+        "spcv2": 84_843 + 9_981 + 11_005,
+    }
+
+
+def test_what_it_was_made_with_is_said(out):
+    add_run(out, "r1", {("1", 0): hits(4), ("2", 0): hits(6)}, n_skipped=3)
+    add_run(out, "r2", {("", 0): hits(4)}, task="frogs", device="cuda (H100)")
+    assert summarize(out).origins == (
+        "birds: 20 clips (2 folds), 2 classes, 1 s, split: given, 3 skipped",
+        "frogs: 20 clips (8 train, 2 valid, 10 test), 2 classes, 1 s, split: given",
+        "byola_rq 0.1.0, torch 2.13.0, scikit-learn 1.9.1, cpu",
+        "byola_rq 0.1.0, torch 2.13.0, scikit-learn 1.9.1, cuda (H100)",
+    )
+
+
+def test_multilabel_task_has_its_metric_in_the_title(out):
+    add_run(out, "r1", {("", 0): hits(7)}, metric="mAP")
+    summary = summarize(out)
+    assert [summary.title(column) for column in summary.columns] == ["birds (mAP)"]
+
+
 def test_summary_of_the_same_results_is_the_same_file(out):
-    add_run(out, "r1", {("", 0): 7})
+    add_run(out, "r1", {("", 0): hits(7)})
     write_summary(out, summarize(out))
     first = (out / "summary.csv").read_bytes()
     write_summary(out, summarize(out))
     assert (out / "summary.csv").read_bytes() == first
 
 
-@pytest.mark.parametrize(("task", "is_shown"), [("birds", False), ("us8k", True)])
-def test_table_shows_published_rows_beside_the_papers_tasks(out, capsys, task, is_shown):
-    add_run(out, "r1", {("", 0): 7}, task=task, model="owl [bold]")
-    print_table(summarize(out))
-    table = capsys.readouterr().out
-    assert "70.0 (40.0-100.0)" in table
-    assert "owl [bold]" in table
-    assert ("BYOL-A (Mixup), 2048-d" in table) == is_shown
-
-
 def test_empty_folder_has_an_empty_summary(out):
     summary = summarize(out)
     assert isinstance(summary, Summary)
-    assert not summary.has_paper_task
-    assert measured(out) == []
+    assert summary.measured == summary.published == summary.columns == ()

@@ -1,0 +1,214 @@
+"""Embeddings and statistics of earlier calls, kept by what they were computed from."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from byola_rq.files import replace_file
+from byola_rq.frontend import Statistics
+from evaluate.tasks import Clip, Task, TaskError
+
+ClipKeys = npt.NDArray[np.uint8]  # (N, 16)
+
+_KEY_BYTES = 16
+_SECONDS_BETWEEN_SYNCS = 5.0  # what a killed call has to embed again, at most
+
+
+def make_clip_keys(clips: Sequence[Clip]) -> ClipKeys:
+    """A digest of each clip's place and file: path, member, start, size, times of last change.
+
+    The change time (ctime) stands beside the modification time because copying and unpacking tools
+    set the latter back: a file that was written to has another key whatever they did.
+
+    Raises:
+        TaskError: If a file is not there any more.
+    """
+    keys = np.empty((len(clips), _KEY_BYTES), dtype=np.uint8)
+    statuses: dict[Path, tuple[int, int, int]] = {}  # an archive holds many clips
+    for position, clip in enumerate(clips):
+        if clip.path not in statuses:
+            try:
+                status = clip.path.stat()
+            except OSError as error:
+                raise TaskError(f"{clip.path}: cannot be read: {error.strerror}") from error
+            statuses[clip.path] = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        place = (os.path.abspath(clip.path), clip.member, clip.start_seconds)
+        digest = hashlib.blake2b(repr((place, statuses[clip.path])).encode(), digest_size=16)
+        keys[position] = np.frombuffer(digest.digest(), dtype=np.uint8)
+    return keys
+
+
+def digest_places(clips: Sequence[Clip]) -> str:
+    """SHA-256 of where the clips are, whatever the files hold."""
+    digest = hashlib.sha256()
+    for clip in clips:
+        place = (os.path.abspath(clip.path), clip.member, clip.start_seconds)
+        digest.update(repr(place).encode())
+    return digest.hexdigest()
+
+
+def digest_task(task: Task, clip_keys: ClipKeys) -> str:
+    """SHA-256 of all that a score depends on: files, labels, parts, unit."""
+    digest = hashlib.sha256(clip_keys.tobytes())
+    facts = (task.name, task.has_folds, task.is_multilabel, task.unit_seconds, task.split_rule)
+    digest.update(repr(facts).encode())
+    for clip in task.clips:
+        digest.update(f"{clip.file_name}\0{clip.label}\0{clip.part}\0".encode())
+    return digest.hexdigest()
+
+
+class EmbeddingCache:
+    """A folder of embeddings `(N, D)`, one subfolder for each model and list of clips.
+
+    A row counts only while its clip has the key with which it was written, so neither a changed
+    file nor a changed model ever meets an old embedding, and a killed call leaves its finished
+    rows to the next. The folder may be deleted at any time.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def open_rows(self, key: Mapping[str, Any], clip_keys: ClipKeys, dim: int) -> "CachedRows":
+        """The rows of the model and clips that `key` describes, those of earlier calls done.
+
+        Args:
+            key: Everything that decides an embedding except the clip: JSON values.
+            clip_keys: Of the clips, in the order of the rows.
+            dim: Embedding size `D`.
+
+        Raises:
+            TaskError: If the folder cannot be used.
+        """
+        full_key = {**key, "rows": len(clip_keys), "dim": dim}
+        folder = self.folder / _digest(full_key)[:32]
+        with _clear_errors(folder):
+            return CachedRows(folder, full_key, clip_keys, dim)
+
+    def read_statistics(self, key: Mapping[str, Any]) -> Statistics | None:
+        """The statistics stored under `key`; None where there are none that can be read."""
+        try:
+            values = json.loads(self._statistics_path(key).read_text(encoding="utf-8"))
+            return Statistics(mean=float(values["mean"]), std=float(values["std"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write_statistics(self, key: Mapping[str, Any], statistics: Statistics) -> None:
+        """Store statistics under `key`.
+
+        Raises:
+            TaskError: If the folder cannot be written.
+        """
+        path = self._statistics_path(key)
+        with _clear_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, json.dumps(asdict(statistics)))
+
+    def _statistics_path(self, key: Mapping[str, Any]) -> Path:
+        return self.folder / "statistics" / f"{_digest(key)[:32]}.json"
+
+
+class CachedRows:
+    """Embeddings of one model and one list of clips: a memory map that is filled once.
+
+    Attributes:
+        embeddings: Float32 `(N, D)`, read only; a row that is not done holds anything.
+    """
+
+    def __init__(self, folder: Path, key: Mapping[str, Any], clip_keys: ClipKeys, dim: int) -> None:
+        self._folder = folder
+        self._clip_keys = clip_keys
+        self._unsynced: list[int] = []
+        self._last_sync = time.monotonic()
+        folder.mkdir(parents=True, exist_ok=True)
+        shapes = {"embeddings.npy": (len(clip_keys), dim), "keys.npy": clip_keys.shape}
+        types = {"embeddings.npy": np.float32, "keys.npy": np.uint8}
+        if not (folder / "key.json").exists():
+            for name, shape in shapes.items():
+                np.lib.format.open_memmap(folder / name, "w+", types[name], shape)
+            # Last: it vouches for both arrays.
+            replace_file(folder / "key.json", json.dumps(key, indent=1))
+        self.embeddings: npt.NDArray[np.float32] = np.load(
+            folder / "embeddings.npy", mmap_mode="r", allow_pickle=False
+        )
+        stored = np.load(folder / "keys.npy", allow_pickle=False)
+        if self.embeddings.shape != shapes["embeddings.npy"] or stored.shape != clip_keys.shape:
+            raise ValueError("its arrays are not those of key.json; delete the folder")
+        self._is_done: npt.NDArray[np.bool_] = (stored == clip_keys).all(axis=1)
+
+    @property
+    def missing(self) -> list[int]:
+        """Positions of the rows that have to be embedded."""
+        return np.flatnonzero(~self._is_done).tolist()
+
+    def write(self, positions: Sequence[int], embeddings: npt.NDArray[np.float32]) -> None:
+        """Store the rows at `positions`; they count from the next sync on.
+
+        Raises:
+            TaskError: If the disk refuses.
+        """
+        with _clear_errors(self._folder):
+            # Written, not assigned to a memory map: on a full disk that would kill the process.
+            _write_rows(self._folder / "embeddings.npy", positions, embeddings)
+            self._unsynced += positions
+            if time.monotonic() - self._last_sync > _SECONDS_BETWEEN_SYNCS:
+                self._sync()
+
+    def sync(self) -> None:
+        """Make every row written so far count, also after a power cut.
+
+        Raises:
+            TaskError: If the disk refuses.
+        """
+        with _clear_errors(self._folder):
+            self._sync()
+
+    def _sync(self) -> None:
+        # In this order: a key on the disk says that its row is there.
+        with (self._folder / "embeddings.npy").open("rb") as file:
+            os.fsync(file.fileno())
+        positions = sorted(self._unsynced)
+        _write_rows(self._folder / "keys.npy", positions, self._clip_keys[positions])
+        self._is_done[positions] = True
+        self._unsynced = []
+        self._last_sync = time.monotonic()
+
+
+def _write_rows(path: Path, positions: Sequence[int], rows: npt.NDArray[Any]) -> None:
+    row_bytes = rows.dtype.itemsize * rows.shape[1]
+    with path.open("r+b", buffering=0) as file:
+        header = _header_bytes(path)
+        for position, row in zip(positions, np.ascontiguousarray(rows), strict=True):
+            file.seek(header + position * row_bytes)
+            if file.write(row.tobytes()) != row_bytes:
+                raise OSError(f"{path}: a row could not be written whole; the disk is full")
+
+
+def _header_bytes(path: Path) -> int:
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        np.lib.format.read_array_header_1_0(file)
+        return file.tell()
+
+
+def _digest(key: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def _clear_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise TaskError(
+            f"{path}: embeddings cannot be stored ({reason}); --cache names another folder"
+        ) from error

@@ -1,0 +1,291 @@
+"""`python -m evaluate inspect`: which data sets are there, and whether they are whole."""
+
+import csv
+import hashlib
+import io
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from byola_rq.audio import EncodedAudio, inspect_audio
+from byola_rq.errors import ByolaRQError
+from byola_rq.files import replace_file
+from byola_rq.prefetch import map_ahead
+from byola_rq.progress import ProgressBar
+from byola_rq.truncation import find_truncation
+from evaluate.archives import read_member
+from evaluate.labelled_csv import read_labelled_csv
+from evaluate.layouts import LAYOUTS, find_layouts, read_layout
+from evaluate.tasks import Clip, Problem, Task, TaskError
+
+_NUM_SHOWN = 10  # problems of a kind on the terminal; the csv has them all
+_HARMLESS = frozenset({"unlisted"})  # a file that no list names is in no part
+_PIPE_WIDTH = 200  # characters, where stdout is no terminal and rich would fold the table at 80
+_GROUPS = {layout.name: layout.group for layout in LAYOUTS}
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One audio file of a task, looked into."""
+
+    name: str
+    clips: tuple[Clip, ...]  # one, or the windows of the file
+    seconds: float = 0.0
+    fault: str = ""  # why it cannot be used
+    digest: str = ""  # SHA-256 of its bytes, where asked for
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What there is to say of one data set; without clips where it could not be read."""
+
+    name: str
+    source: Path
+    problems: tuple[Problem, ...]
+    num_clips: int = 0
+    num_classes: int = 0
+    unit_seconds: float = 0.0
+    hours: float = 0.0
+    lines: tuple[str, ...] = ()  # what was counted, checked, decided and differs
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing is wrong that could change a score."""
+        return all(problem.kind in _HARMLESS for problem in self.problems)
+
+
+def inspect(
+    data_root: Path | None,
+    csv_tasks: Sequence[Path],
+    *,
+    seed: int,
+    num_workers: int,
+    with_digests: bool,
+    out: Path | None = None,
+) -> bool:
+    """Look into every file of every data set, and print what is there and what is wrong.
+
+    Args:
+        data_root: Where published sets are looked for.
+        csv_tasks: Labelled csv files.
+        seed: Of splits that a publisher does not give.
+        num_workers: Threads that open files.
+        with_digests: Whether files are read whole, to prove that no two parts share one.
+        out: Csv that all problems are written to, `task,kind,name,detail`.
+
+    Returns:
+        Whether there is a set and all are sound: nothing is missing, there twice, in two parts
+        or unreadable.
+
+    Raises:
+        TaskError: If there is no folder `data_root`, or `out` cannot be written.
+    """
+    findings = []
+    for name, source, read in _list_tasks(data_root, csv_tasks, seed):
+        try:
+            finding = inspect_task(read(), num_workers=num_workers, with_digests=with_digests)
+        except ByolaRQError as error:
+            reason = str(error).removeprefix(f"{source}: ")
+            finding = Finding(name, source, (Problem("error", str(source), reason),))
+        findings.append(finding)
+        for line in _describe(finding):
+            print(_printable(line), flush=True)
+    for layout in LAYOUTS if data_root is not None else ():
+        if not layout.stands_in_for and layout.name not in {each.name for each in findings}:
+            print(f"{layout.name}: not found ({layout.title}: a folder with {layout.holds})")
+    _print_table(findings)
+    if out is not None:
+        _write_problems(out, findings)
+    return bool(findings) and all(finding.is_sound for finding in findings)
+
+
+def inspect_task(task: Task, *, num_workers: int, with_digests: bool) -> Finding:
+    """Look into every file of a task."""
+    clips_of: dict[tuple[Path, str], list[Clip]] = defaultdict(list)
+    for clip in task.clips:
+        clips_of[clip.path, clip.member].append(clip)
+    look = partial(look_into, with_digest=with_digests)
+    recordings = []
+    with ProgressBar(f"{task.name}: looking into files", len(clips_of)) as bar:
+        for recording in map_ahead(look, clips_of.values(), num_workers):
+            recordings.append(recording)
+            bar.advance()
+    problems = [
+        *task.problems,
+        *(Problem("unreadable", each.name, each.fault) for each in recordings if each.fault),
+        *find_shared_files(recordings),
+    ]
+    lines = [
+        _count_parts(task),
+        *(f"checked: {check}" for check in _list_checks(task, problems, recordings, with_digests)),
+        *(f"note: {note}" for note in task.notes),
+        *(f"warning: {warning}" for warning in task.warnings),
+    ]
+    return Finding(
+        task.name,
+        task.source,
+        tuple(problems),
+        num_clips=len(task.clips),
+        num_classes=len(task.classes),
+        unit_seconds=task.unit_seconds,
+        hours=sum(each.seconds for each in recordings) / 3600,
+        lines=tuple(lines),
+    )
+
+
+def look_into(clips: Sequence[Clip], *, with_digest: bool) -> Recording:
+    """Open the file of one clip, or of several windows, and see whether it is all there."""
+    path, member = clips[0].path, clips[0].member
+    name = clips[0].file_name if len(clips) == 1 else path.name
+    source: Path | EncodedAudio = path
+    seconds, fault, digest = 0.0, "", ""
+    try:
+        if member:
+            source = read_member(path, member)
+        info = inspect_audio(source)
+        seconds = info.num_samples / info.sample_rate
+        fault = find_truncation(source) or ""
+        if with_digest:
+            digest = _digest(source)
+    except (ByolaRQError, OSError) as error:
+        fault = str(error).removeprefix(f"{source}: ")
+    return Recording(name, tuple(clips), seconds, fault, digest)
+
+
+def find_shared_files(recordings: Iterable[Recording]) -> list[Problem]:
+    """Files of the same bytes in two parts; windows aside, which share theirs by design."""
+    first_of: dict[str, dict[str, str]] = defaultdict(dict)  # digest -> part -> name
+    problems = []
+    for recording in recordings:
+        if recording.digest and len(recording.clips) == 1:
+            names = first_of[recording.digest]
+            part = recording.clips[0].part
+            for other, name in names.items():
+                if other != part:
+                    detail = f"in {part}, the same bytes as {name} in {other}"
+                    problems.append(Problem("overlap", recording.name, detail))
+                    break
+            names.setdefault(part, recording.name)
+    return problems
+
+
+def describe_groups(task: Task, word: str) -> str:
+    """Which parts share speakers, or whatever the groups are; empty where there are none."""
+    parts_of: dict[str, set[str]] = defaultdict(set)
+    for clip in task.clips:
+        if clip.group:
+            parts_of[clip.group].add(clip.part)
+    if not parts_of:
+        return ""
+    shared = Counter(pair for parts in parts_of.values() for pair in combinations(sorted(parts), 2))
+    if not shared:
+        return f"no {word} in two parts, proved over {len(parts_of):,}"
+    which = ", ".join(f"{a} and {b} {count:,}" for (a, b), count in sorted(shared.items()))
+    return f"{word}s in two parts, of {len(parts_of):,}: {which}"
+
+
+def _list_tasks(
+    data_root: Path | None, csv_tasks: Sequence[Path], seed: int
+) -> Iterator[tuple[str, Path, Callable[[], Task]]]:
+    if data_root is not None:
+        for name, folders in find_layouts(data_root).items():
+            yield name, folders[0], partial(read_layout, name, data_root, seed=seed)
+    for path in csv_tasks:
+        yield path.stem, path, partial(read_labelled_csv, path)
+
+
+def _list_checks(
+    task: Task, problems: Sequence[Problem], recordings: Sequence[Recording], has_digests: bool
+) -> Iterator[str]:
+    """What was found to hold of all clips, and how the groups are divided."""
+    kinds = {problem.kind for problem in problems}
+    if "missing" not in kinds:
+        yield "every clip that is listed is there"
+    if not kinds & {"duplicate", "overlap"}:
+        yield "no clip twice"
+    if groups := describe_groups(task, _GROUPS.get(task.name) or "group"):
+        yield groups
+    if "unreadable" not in kinds:
+        yield f"all {len(recordings):,} files open, none is cut short"
+    if has_digests and "overlap" not in kinds:
+        yield "no two parts share a file, proved by SHA-256"
+
+
+def _describe(finding: Finding) -> Iterator[str]:
+    """The lines about one data set."""
+    yield f"{finding.name}: {finding.source}"
+    yield from (f"  {line}" for line in finding.lines)
+    of_kind: dict[str, list[Problem]] = defaultdict(list)
+    for problem in finding.problems:
+        of_kind[problem.kind].append(problem)
+    for kind, problems in of_kind.items():
+        yield f"  {kind}: {len(problems):,}"
+        yield from (f"    {problem.name}: {problem.detail}" for problem in problems[:_NUM_SHOWN])
+        if len(problems) > _NUM_SHOWN:
+            yield f"    and {len(problems) - _NUM_SHOWN:,} more (--out FILE has them all)"
+
+
+def _count_parts(task: Task) -> str:
+    counts = Counter(clip.part for clip in task.clips)
+    order = ("train", "valid", "test")
+    # Folds 1, 2, 10 in this order.
+    parts = sorted(counts, key=lambda p: (order.index(p) if p in order else 3, len(p), p))
+    kind = "fold " if task.has_folds else ""
+    return ", ".join(f"{kind}{part} {counts[part]:,}" for part in parts)
+
+
+def _print_table(findings: Sequence[Finding]) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, _PIPE_WIDTH)
+    table = Table(title="Data sets")
+    table.add_column("task", overflow="fold")
+    for column in ("clips", "classes", "unit s", "hours", "problems"):
+        table.add_column(column, justify="right")
+    for column in ("sound", "folder"):
+        table.add_column(column, overflow="fold")
+    for each in findings:
+        facts = [f"{each.num_clips:,}", f"{each.num_classes:,}", f"{each.unit_seconds:g}"]
+        facts.append(f"{each.hours:,.2f}")
+        verdict = "yes" if each.is_sound else "no"
+        cells = [
+            each.name,
+            *(facts if each.num_clips else "----"),
+            f"{len(each.problems):,}",
+            verdict,
+            str(each.source),
+        ]
+        table.add_row(*(escape(_printable(cell)) for cell in cells))
+    if findings:
+        console.print(table)
+
+
+def _write_problems(out: Path, findings: Sequence[Finding]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("task", "kind", "name", "detail"))
+    for finding in findings:
+        writer.writerows((finding.name, p.kind, p.name, p.detail) for p in finding.problems)
+    try:
+        replace_file(out, _printable(text.getvalue()))
+    except OSError as error:
+        raise TaskError(f"{out}: the problems cannot be written: {error.strerror}") from error
+
+
+def _digest(source: Path | EncodedAudio) -> str:
+    if isinstance(source, EncodedAudio):
+        return hashlib.sha256(source.data).hexdigest()
+    with source.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _printable(text: str) -> str:
+    """File names may hold bytes that are no UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,83 @@
+"""How right scores are: accuracy, or mean average precision where a clip has several classes."""
+
+import numpy as np
+import numpy.typing as npt
+
+Labels = npt.NDArray[np.generic]  # (N,) class indices, or bool (N, C) where a clip has several
+Scores = npt.NDArray[np.floating]  # (N, C), higher is more likely
+
+
+def accuracy(labels: Labels, scores: Scores) -> float:
+    """The share of the clips whose highest score is their label's; of equal scores the first.
+
+    Args:
+        labels: Class indices, `(N,)`; one without a column, such as -1, is never predicted.
+        scores: `(N, C)`; -inf is a score like any other.
+
+    Raises:
+        ValueError: If there is no clip, the lengths differ, or a score is not a number.
+    """
+    _check(labels, scores)
+    return float(np.mean(scores.argmax(axis=1) == labels))
+
+
+def mean_average_precision(targets: Labels, scores: Scores) -> float:
+    """The mean of the average precisions of all classes that a clip here has.
+
+    Args:
+        targets: Whether a clip has a class, bool `(N, C)`.
+        scores: `(N, C)`; only their order within a class counts.
+
+    Raises:
+        ValueError: As `accuracy`, and if no clip has a class.
+    """
+    _check(targets, scores)
+    present = np.flatnonzero(targets.any(axis=0))
+    if not present.size:
+        raise ValueError("targets must have a clip with a class; got none. No precision is defined")
+    return float(np.mean([average_precision(targets[:, c], scores[:, c]) for c in present]))
+
+
+# By their names in results.csv: (labels, scores) -> a fraction.
+METRICS = {"accuracy": accuracy, "mAP": mean_average_precision}
+
+
+def metric_for(labels: Labels) -> str:
+    """The name of the metric of such labels: accuracy of `(N,)`, mAP of `(N, C)`."""
+    return "mAP" if labels.ndim == 2 else "accuracy"
+
+
+def average_precision(target: Labels, scores: Scores) -> float:
+    """The mean, over the clips that have a class, of the precision down to each.
+
+    Clips of one score are taken together, all or none, so their order does not count: a classifier
+    that gives all clips one score gets the share of the clips that have the class.
+
+    Args:
+        target: Whether a clip has the class, bool `(N,)`, one at least.
+        scores: Of that class, `(N,)`.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # of runs of one score
+    hits = np.cumsum(target[order].astype(np.int64))[ends]
+    gained = np.diff(hits, prepend=0)
+    return float(np.sum(gained * (hits / (ends + 1))) / hits[-1])
+
+
+def class_positions(labels: Labels, classes: Labels) -> npt.NDArray[np.int64]:
+    """The position of every label in the sorted `classes`, -1 where it is not among them."""
+    nearest = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
+    return np.where(classes[nearest] == labels, nearest, -1)
+
+
+def _check(labels: Labels, scores: Scores) -> None:
+    if not len(labels) or len(labels) != len(scores):
+        raise ValueError(
+            f"scores must have a row for each of at least 1 label; got {len(scores)} rows for "
+            f"{len(labels)} labels"
+        )
+    if labels.ndim == 2 and labels.shape != scores.shape:
+        raise ValueError(f"scores must be of the targets' {labels.shape}; got {scores.shape}")
+    if np.isnan(scores).any():
+        raise ValueError(f"scores must be numbers; got nan in row {np.isnan(scores).argmax()}")

@@ -1,0 +1,119 @@
+"""A data set before it is written, and the writing of it: sounds, texts and packed archives."""
+
+import gzip
+import io
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import soundfile
+import soxr
+
+from byola_rq.signals import SAMPLE_RATE, Waveform
+
+# Of a recording, dB of full scale. Narrow, since with few clips loudness would hide the rest.
+LEVEL_DB = (-26.0, -20.0)
+
+
+@dataclass(frozen=True)
+class Sound:
+    """One audio file: where it lies in its data set, what is heard, how it is stored."""
+
+    name: str  # its suffix, .wav or .flac, is its format
+    make: Callable[[], Waveform]  # mono at 16 kHz
+    sample_rate: int = SAMPLE_RATE
+    subtype: str = "PCM_16"
+    num_channels: int = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All files of one data set.
+
+    Attributes:
+        folder: The publisher's name for the whole.
+        sounds: Each once.
+        texts: Content by file name.
+        packed: Folders that lie there as `<folder>.tgz` in place of the folder.
+    """
+
+    folder: str
+    sounds: tuple[Sound, ...]
+    texts: dict[str, str]
+    packed: frozenset[str] = frozenset()
+
+
+def scale(count: int, size: float, at_least: int = 1) -> int:
+    """A count of the full miniature in one of another size."""
+    return max(at_least, round(count * size))
+
+
+def write_plan(plan: Plan, folder: Path) -> Iterator[int]:
+    """Write the files that are not there yet, each of them whole or not at all.
+
+    Yields:
+        After every file the number of sounds in it.
+    """
+    for name, entries in _files(plan).items():
+        path = folder / name
+        if not path.exists():
+            encoded = {entry: _encode(content) for entry, content in entries.items()}
+            parent = PurePosixPath(name).parent
+            _write(path, encoded[name] if name in encoded else _pack(encoded, parent))
+        yield sum(isinstance(content, Sound) for content in entries.values())
+
+
+def _files(plan: Plan) -> dict[str, dict[str, Sound | str]]:
+    """What goes into each file on disk: one entry, or the members of an archive."""
+    files: dict[str, dict[str, Sound | str]] = {}
+    contents: dict[str, Sound | str] = {**plan.texts, **{s.name: s for s in plan.sounds}}
+    for name, content in contents.items():
+        archives = [str(p) for p in PurePosixPath(name).parents if str(p) in plan.packed]
+        files.setdefault(f"{archives[0]}.tgz" if archives else name, {})[name] = content
+    return files
+
+
+def _encode(content: Sound | str) -> bytes:
+    if isinstance(content, str):
+        return content.encode()
+    waveform = content.make()
+    if content.sample_rate != SAMPLE_RATE:
+        waveform = soxr.resample(waveform, SAMPLE_RATE, content.sample_rate, quality="HQ")
+    if content.num_channels == 2:
+        # The second microphone stands 17 cm farther away.
+        later = np.pad(waveform, (content.sample_rate // 2000, 0))[: len(waveform)]
+        waveform = np.stack([waveform, 0.8 * later], axis=1)
+    file = io.BytesIO()
+    suffix = PurePosixPath(content.name).suffix[1:].upper()
+    soundfile.write(file, waveform, content.sample_rate, subtype=content.subtype, format=suffix)
+    return _erase_time(file.getvalue())
+
+
+def _erase_time(data: bytes) -> bytes:
+    """Without the time of writing that libsndfile notes in the PEAK chunk of a float wav."""
+    chunk = data.find(b"PEAK", 0, 128) if data.startswith(b"RIFF") else -1
+    # PEAK, size, version, then the time: 4 bytes each.
+    return data if chunk < 0 else data[: chunk + 12] + bytes(4) + data[chunk + 16 :]
+
+
+def _pack(contents: dict[str, bytes], parent: PurePosixPath) -> bytes:
+    """A tgz of files named from below `parent`, without times and owners."""
+    buffer = io.BytesIO()
+    with (
+        gzip.GzipFile(filename="", mode="wb", fileobj=buffer, mtime=0) as compressed,
+        tarfile.open(mode="w", fileobj=compressed, format=tarfile.GNU_FORMAT) as archive,
+    ):
+        for name, data in contents.items():
+            member = tarfile.TarInfo(str(PurePosixPath(name).relative_to(parent)))
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_bytes(data)
+    temporary.replace(path)

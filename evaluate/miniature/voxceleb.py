@@ -1,0 +1,47 @@
+"""VoxCeleb1 in small: who speaks, in another video than in training and with other words."""
+
+import string
+from functools import partial
+
+from byola_rq.recording import draw_scene, record
+from byola_rq.signals import Waveform, make_generator, make_seed
+from byola_rq.voices import draw_speaker, say_sentences
+from evaluate.miniature.plans import LEVEL_DB, Plan, Sound, scale
+
+_NUM_SPEAKERS = 10
+_FIRST_ID, _ID_STEP = 10_001, 117
+_NUM_CLIPS = {"1": (2, 2, 2), "2": (2,), "3": (2, 2)}  # of each video in train, valid and test
+_SECONDS = (1.0, 1.4)  # 4 to 145 s in the real set
+_VIDEO_CHARACTERS = string.ascii_letters + string.digits + "-_"
+
+
+def plan_voxceleb1(seed: int, size: float) -> Plan:
+    """Plan `VoxCeleb1/iden_split.txt` and `wav/<speaker>/<video>/<number>.wav`."""
+    sounds, lines = [], []
+    for person in range(scale(_NUM_SPEAKERS, size, at_least=4)):
+        speaker_id = f"id{_FIRST_ID + _ID_STEP * person}"
+        videos = [(part, count) for part, counts in _NUM_CLIPS.items() for count in counts]
+        for number, (part, num_clips) in enumerate(videos):
+            rng = make_generator("miniature", "voxceleb1", seed, person, number)
+            # YouTube's names may begin with a hyphen; a few here always do.
+            first = "-" if number == person else ""
+            letters = rng.choice(list(_VIDEO_CHARACTERS), 11 - len(first))
+            video = first + "".join(letters.tolist())
+            for clip in range(1, 1 + scale(num_clips, size)):
+                name = f"{speaker_id}/{video}/{clip:05d}.wav"
+                seconds = float(rng.uniform(*_SECONDS))
+                sounds.append(
+                    Sound(f"wav/{name}", partial(_speak, seed, person, number, clip, seconds))
+                )
+                lines.append(f"{part} {name}\n")
+    lines.sort(key=lambda line: line.split()[1])
+    return Plan("VoxCeleb1", tuple(sounds), {"iden_split.txt": "".join(lines)})
+
+
+def _speak(seed: int, person: int, video: int, clip: int, seconds: float) -> Waveform:
+    """A video is one room and one microphone; no sentence comes twice."""
+    speaker = draw_speaker(make_seed("miniature", "voxceleb1", seed, person))
+    place = make_seed("miniature", "voxceleb1", seed, person, video)
+    moment = make_seed(place, clip)
+    waveform = say_sentences("en", speaker, seed=moment, seconds=seconds)
+    return record(waveform, draw_scene(place, snr_db=(5, 25), level_db=LEVEL_DB), seed=moment)

@@ -1,0 +1,229 @@
+"""The protocol on one fold: standardize, embed, fit every probe, predict the test clips."""
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from byola_rq.frontend import Statistics
+from byola_rq.progress import ProgressBar
+from evaluate.embedding_cache import (
+    CachedRows,
+    ClipKeys,
+    EmbeddingCache,
+    digest_places,
+    make_clip_keys,
+)
+from evaluate.embeddings import EmbeddingModel, default_batch_size, embed
+from evaluate.folds import Fold, class_targets, make_folds
+from evaluate.log_mels import LogMels
+from evaluate.probe import PROBES, FittedProbe, Part
+from evaluate.tasks import Task
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a call chooses; everything else is the protocol's."""
+
+    probes: tuple[str, ...]
+    norm: str  # task or checkpoint
+    seed: int
+    device: str
+    num_workers: int
+    batch_size: int | None  # None: by the length of the clips
+    cache: Path
+    debug: bool = False  # show the traceback of a task that fails
+
+
+@dataclass
+class Clock:
+    """Where the seconds of one model on one task went."""
+
+    decode: float = 0.0
+    model: float = 0.0  # log-mel and encoder
+    probe: float = 0.0
+    num_embedded: int = 0
+
+    def __str__(self) -> str:
+        spent = self.decode + self.model
+        rate = f", {self.num_embedded / spent:.0f} clips/s" if self.num_embedded else ", all cached"
+        return (
+            f"decoding {self.decode:.1f} s, model {self.model:.1f} s{rate}; "
+            f"probes {self.probe:.1f} s"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One task with what every model needs of it."""
+
+    task: Task
+    folds: tuple[Fold, ...]
+    clip_keys: ClipKeys
+    cache: EmbeddingCache
+    log_mels: dict[str, LogMels] = field(default_factory=dict)  # the last frontend's
+
+
+def prepare(task: Task, settings: Settings) -> Job:
+    """Divide a task and look at its files.
+
+    Raises:
+        TaskError: If its folds cannot be made or a file is gone.
+    """
+    folds = make_folds(task, settings.seed)
+    return Job(task, folds, make_clip_keys(task.clips), EmbeddingCache(settings.cache))
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """One fitted probe on one fold, and what it says of the test clips."""
+
+    fold: Fold  # without the clips that could not be read
+    probe: str
+    fitted: FittedProbe
+    statistics: Statistics
+    num_skipped: int
+    embed_seconds: float
+    scores: npt.NDArray[np.float32]  # of the test clips, (N, classes)
+
+
+def run_fold(
+    model: EmbeddingModel,
+    job: Job,
+    fold: Fold,
+    probes: Sequence[str],
+    settings: Settings,
+    clock: Clock,
+) -> Iterator[list[Outcome]]:
+    """Standardize by a fold's training clips, embed, fit every probe, predict the test clips.
+
+    Nothing fitted here sees a test clip: not the statistics, the scaler, C, k or the best epoch.
+
+    Yields:
+        The outcomes of each probe as it is fitted, one for each of its seeds.
+
+    Raises:
+        ByolaRQError: If clips cannot be read, embedded or kept.
+    """
+    task, log_mels = job.task, _log_mels(model, job, settings)
+    start, decoding = time.perf_counter(), log_mels.decode_seconds
+    statistics = _choose_statistics(model, job, fold, settings)
+    rows = _embed_missing(model, job, fold, statistics, settings, clock)
+    seconds = time.perf_counter() - start
+    clock.decode += log_mels.decode_seconds - decoding
+    clock.model += seconds - (log_mels.decode_seconds - decoding)
+    fold = leave_out(fold, log_mels.unreadable)
+    targets = class_targets(task)
+    train, valid = (Part(rows.embeddings[p], targets[p]) for p in (fold.train, fold.valid))
+    for probe in probes:
+        start = time.perf_counter()
+        outcomes = []
+        for fitted in PROBES[probe](train, valid, seed=settings.seed, device=settings.device):
+            for warning in fitted.warnings:
+                where = f"{task.name}{fold_suffix(fold)}: {model.name}"
+                print(f"warning: {where}: {warning}", file=sys.stderr)
+            scores = fitted.scores(rows.embeddings[fold.test])
+            num_skipped = task.num_missing + len(log_mels.unreadable)
+            outcomes.append(Outcome(fold, probe, fitted, statistics, num_skipped, seconds, scores))
+        clock.probe += time.perf_counter() - start
+        yield outcomes
+
+
+def leave_out(fold: Fold, positions: Collection[int]) -> Fold:
+    """The fold without the clips at `positions`."""
+    if not positions:
+        return fold
+    kept = (np.setdiff1d(part, list(positions)) for part in (fold.train, fold.valid, fold.test))
+    return Fold(fold.name, *kept)
+
+
+def fold_suffix(fold: Fold) -> str:
+    """How a fold is named behind its task."""
+    return f" fold {fold.name}" if fold.name else ""
+
+
+def version_of(distribution: str) -> str:
+    """The installed version of a distribution."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "not installed"  # byola_rq used from its checkout
+
+
+def _log_mels(model: EmbeddingModel, job: Job, settings: Settings) -> LogMels:
+    """The task's log-mels as the model's frontend makes them; those of one frontend are kept."""
+    key = json.dumps(model.frontend.options, sort_keys=True)
+    if key not in job.log_mels:
+        job.log_mels.clear()
+        job.log_mels[key] = LogMels(
+            job.task, model.frontend, device=settings.device, num_workers=settings.num_workers
+        )
+    return job.log_mels[key]
+
+
+def _choose_statistics(
+    model: EmbeddingModel, job: Job, fold: Fold, settings: Settings
+) -> Statistics:
+    if settings.norm == "checkpoint" and model.statistics is not None:
+        return model.statistics
+    log_mels = _log_mels(model, job, settings)
+    key = {
+        "frontend": model.frontend.options,
+        "unit_seconds": job.task.unit_seconds,
+        "clips": hashlib.sha256(job.clip_keys[fold.train].tobytes()).hexdigest(),
+    }
+    statistics = job.cache.read_statistics(key)
+    if statistics is None:
+        batch_size = _batch_size(log_mels, settings)
+        with ProgressBar(f"{job.task.name}{fold_suffix(fold)}: statistics", len(fold.train)) as bar:
+            statistics = log_mels.measure_statistics(fold.train.tolist(), batch_size, bar.advance)
+        job.cache.write_statistics(key, statistics)
+    return statistics
+
+
+def _embed_missing(
+    model: EmbeddingModel,
+    job: Job,
+    fold: Fold,
+    statistics: Statistics,
+    settings: Settings,
+    clock: Clock,
+) -> CachedRows:
+    """The embeddings of every clip that can be read, those of earlier calls from the cache."""
+    log_mels = _log_mels(model, job, settings)
+    key = {
+        **model.key,
+        "statistics": asdict(statistics),
+        "unit_seconds": job.task.unit_seconds,
+        "clips": digest_places(job.task.clips),
+        "byola_rq": version_of("byola_rq"),
+    }
+    rows = job.cache.open_rows(key, job.clip_keys, model.embedding_dim)
+    missing = rows.missing
+    if not missing:
+        return rows
+    what = f"{job.task.name}{fold_suffix(fold)}: {model.name}"
+    total = len(job.clip_keys)
+    try:
+        with ProgressBar(what, total, done=total - len(missing)) as bar:
+            batch_size = _batch_size(log_mels, settings)
+            for positions, embeddings in embed(
+                model, log_mels, statistics, missing, batch_size=batch_size
+            ):
+                rows.write(positions, embeddings)
+                clock.num_embedded += len(positions)
+                bar.advance(len(positions))
+    finally:
+        rows.sync()  # whatever stopped it: what is embedded need not be embedded again
+    return rows
+
+
+def _batch_size(log_mels: LogMels, settings: Settings) -> int:
+    return settings.batch_size or default_batch_size(log_mels.num_frames, settings.device)

@@ -1,0 +1,101 @@
+"""Folders, lists and tables as publishers leave them."""
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from byola_rq.audio import AUDIO_SUFFIXES
+from evaluate.tasks import TaskError
+
+
+def list_audio(
+    folder: Path, prefix: str = "", above: frozenset[str] = frozenset()
+) -> Iterator[str]:
+    """Names of the audio files in a folder and below it, relative to it, behind `prefix`.
+
+    A folder that is not there has none. Hidden files and folders are not looked at; links to
+    folders are followed, but not to one of those `above`.
+
+    Raises:
+        TaskError: If a folder may not be listed.
+    """
+    here = os.path.realpath(folder)
+    if here in above:
+        return
+    for entry in list_folder(folder):
+        if entry.is_dir():
+            yield from list_audio(folder / entry.name, f"{prefix}{entry.name}/", above | {here})
+        elif is_audio(entry.name) and entry.is_file():  # a link may lead nowhere
+            yield prefix + entry.name
+
+
+def list_folder(folder: Path) -> list["os.DirEntry[str]"]:
+    """What a folder holds, hidden entries left out, in order; nothing if it is not there.
+
+    Raises:
+        TaskError: If the folder may not be listed.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            # Hidden is also what macOS leaves beside each file of an archive: ._name.wav
+            return sorted(
+                (entry for entry in entries if not entry.name.startswith(".")),
+                key=lambda entry: entry.name,
+            )
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise TaskError(f"{folder}: the folder cannot be listed: {error.strerror}") from error
+
+
+def is_audio(name: str) -> bool:
+    """Whether a file's name ends as that of audio does."""
+    return os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES
+
+
+def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a publisher's csv by the names in its header, without surrounding spaces.
+
+    Raises:
+        TaskError: If it is not a UTF-8 csv, or a row lacks one of `columns`.
+    """
+    rows = []
+    try:
+        # utf-8-sig: spreadsheets put a byte order mark before the first column's name.
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            header = [name.strip() for name in reader.fieldnames or ()]
+            absent = [column for column in columns if column not in header]
+            if absent:
+                raise TaskError(f"{path}: the header must name {', '.join(absent)}; got {header}")
+            reader.fieldnames = header
+            for row in reader:
+                values = {column: (row[column] or "").strip() for column in columns}
+                empty = [column for column in columns if not values[column]]
+                if empty:
+                    where = f"{path}, row {reader.line_num}"
+                    raise TaskError(f"{where}: {empty[0]} must not be empty; got {row}")
+                rows.append(values)
+    except OSError as error:
+        raise TaskError(f"{path}: the csv cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise TaskError(f"{path}: the csv must be UTF-8; {error.reason}") from error
+    except csv.Error as error:
+        raise TaskError(f"{path}: not a csv: {error}") from error
+    return rows
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a publisher's list that are not empty, without surrounding spaces.
+
+    Raises:
+        TaskError: If it is not UTF-8 text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise TaskError(f"{path}: the list cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise TaskError(f"{path}: the list must be UTF-8; {error.reason}") from error
+    return [line.strip() for line in text.split("\n") if line.strip()]

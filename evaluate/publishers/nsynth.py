@@ -1,0 +1,111 @@
+"""NSynth: notes of musical instruments, labelled by the instrument's family."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from evaluate.publishers import Copy, Layout, half_unpacked, make_task
+from evaluate.publishers.files import list_audio
+from evaluate.tasks import Clip, Problem, Task, TaskError, find_overlaps
+
+_FOLDERS = {"train": "nsynth-train", "valid": "nsynth-valid", "test": "nsynth-test"}
+_LABEL, _GROUP = "instrument_family_str", "instrument_str"
+
+
+def _is_root(folder: Path) -> bool:
+    return any(
+        (folder / name / "examples.json").is_file() or (folder / name / "audio").is_dir()
+        for name in _FOLDERS.values()
+    )
+
+
+def _read(copy: Copy) -> Task:
+    clips: list[Clip] = []
+    found: set[str] = set()
+    repeated: list[Problem] = []
+    for part, name in _FOLDERS.items():
+        examples, twice = _read_examples(copy.folder, name)
+        repeated += twice
+        clips += _make_clips(copy.folder / name, part, examples)
+        found |= set(list_audio(copy.folder / name / "audio", f"{name}/audio/"))
+    # The publisher keeps the training instruments to themselves, but not validation from test.
+    held_out = [replace(c, part=c.part if c.part == "train" else "valid or test") for c in clips]
+    num_shared = len(find_overlaps(c for c in clips if c.part != "train"))
+    notes = [f"valid and test share {num_shared} instruments, train none"] if num_shared else []
+    return make_task(
+        LAYOUT,
+        copy.folder,
+        clips,
+        found,
+        split_rule="publisher's",
+        notes=notes,
+        problems=(*repeated, *find_overlaps(held_out)),
+    )
+
+
+def _read_examples(root: Path, name: str) -> tuple[dict[str, dict[str, str]], list[Problem]]:
+    """The two facts we use of each note of a part; names that the file holds twice."""
+    path = root / name / "examples.json"
+    problems: list[Problem] = []
+
+    def keep(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        # Called for every object of the file as it is read, so that the train part's 200 MB do
+        # not become gigabytes: of a note's many facts only ours are kept.
+        values = dict(pairs)
+        if _LABEL in values and _GROUP in values:
+            return {_LABEL: values[_LABEL], _GROUP: values[_GROUP]}
+        if len(values) < len(pairs):
+            names = [key for key, _ in pairs]
+            problems.extend(
+                Problem("duplicate", f"{name}/audio/{key}.wav", f"listed {names.count(key)} times")
+                for key in sorted({key for key in names if names.count(key) > 1})
+            )
+        return values
+
+    try:
+        with path.open(encoding="utf-8") as file:
+            examples = json.load(file, object_pairs_hook=keep)
+    except FileNotFoundError as error:
+        raise half_unpacked(LAYOUT, root, f"{name}/examples.json is not there") from error
+    except OSError as error:
+        raise TaskError(f"{path}: the notes cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise TaskError(f"{path}: the notes must be UTF-8; {error.reason}") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise TaskError(f"{path}: not complete JSON: {error}. Unpack the archive again") from error
+    if not isinstance(examples, dict):
+        raise TaskError(f"{path}: the notes must be an object by name; got {type(examples)}")
+    return examples, problems
+
+
+def _make_clips(folder: Path, part: str, examples: dict[str, dict[str, str]]) -> Iterator[Clip]:
+    for note, facts in examples.items():
+        for fact in (_LABEL, _GROUP):
+            value = facts.get(fact) if isinstance(facts, dict) else None
+            if not isinstance(value, str) or not value:
+                raise TaskError(
+                    f"{folder / 'examples.json'}: {fact} of note {note!r} must be a name; "
+                    f"got {value!r}"
+                )
+        yield Clip(
+            path=folder / "audio" / f"{note}.wav",
+            file_name=f"{folder.name}/audio/{note}.wav",
+            label=facts[_LABEL],
+            part=part,
+            group=facts[_GROUP],
+        )
+
+
+LAYOUT = Layout(
+    name="nsynth",
+    title="NSynth",
+    unit_seconds=4.0,
+    num_classes=11,
+    counts={"train": 289_205, "valid": 12_678, "test": 4_096},
+    holds="nsynth-train, nsynth-valid and nsynth-test, each with examples.json and audio/",
+    is_root=_is_root,
+    read=_read,
+    group="instrument",
+    own_folders=tuple(_FOLDERS.values()),
+)

@@ -1,0 +1,173 @@
+"""The archives of VoxForge as they lie on a disk: unpacked, packed, or both."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from byola_rq.prefetch import map_ahead
+from byola_rq.progress import ProgressBar
+from evaluate.archives import ARCHIVE_SUFFIXES, list_archive
+from evaluate.publishers import name_some
+from evaluate.publishers.files import list_audio, list_folder
+from evaluate.tasks import Problem, TaskError
+
+# Names of a language's folder; SpeechCorpus is the English one on the publisher's server.
+LANGUAGES = {
+    "de": ("de", "german"),
+    "en": ("en", "english", "speechcorpus"),
+    "es": ("es", "spanish"),
+    "fr": ("fr", "french"),
+    "it": ("it", "italian"),
+    "ru": ("ru", "russian"),
+}
+LANGUAGE_OF = {name: language for language, names in LANGUAGES.items() for name in names}
+
+_SOUND_FOLDERS = ("wav", "flac")
+_PREFERRED = "16kHz_16bit"  # the publisher has some archives at other rates too, in other folders
+_MAX_LOOKS = 100  # folders looked into to see whether there is an archive
+_MANY_ARCHIVES = 300  # packed; each takes 10 ms to list, so progress is worth showing
+_NUM_THREADS = 4
+
+
+@dataclass(frozen=True)
+class Archive:
+    """What one person sent at one time.
+
+    Attributes:
+        name: `<user>-<date>-<three letters>`.
+        language: One of `LANGUAGES`.
+        folder: Where it lies unpacked, or would.
+        packed: The file it is in; None where it is unpacked.
+        clips: Names within the folder, such as `wav/1.wav`, and what the packed file calls them.
+    """
+
+    name: str
+    language: str
+    folder: Path
+    packed: Path | None
+    clips: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def speaker(self) -> str:
+        """The user, who may spell the name in several ways; who gives none is nobody else."""
+        user = self.name.partition("-")[0].casefold()
+        return self.name if user in {"", "anonymous"} else user
+
+
+def find_languages(root: Path) -> dict[str, list[Path]]:
+    """The folders of each language that are in a folder."""
+    folders = defaultdict(list)
+    for entry in list_folder(root):
+        language = LANGUAGE_OF.get(entry.name.casefold())
+        if language and entry.is_dir():
+            folders[language].append(root / entry.name)
+    return folders
+
+
+def holds_archives(folder: Path) -> bool:
+    """Whether an archive is in sight, level by level; a large tree is not searched to its end."""
+    to_see = [folder]
+    for position in range(_MAX_LOOKS):
+        if position == len(to_see):
+            break
+        here = to_see[position]
+        entries = list_folder(here)
+        if any(entry.name.endswith(ARCHIVE_SUFFIXES) for entry in entries):
+            return True
+        folders = [here / entry.name for entry in entries if entry.is_dir()]
+        if here != folder and any(path.name in _SOUND_FOLDERS for path in folders):
+            return True
+        to_see += folders[:_MAX_LOOKS]
+    return False
+
+
+def list_archives(root: Path) -> tuple[list[Archive], list[Problem]]:
+    """Every archive once, with its clips; problems: what is there again or cannot be listed.
+
+    Of an archive in several places the unpacked one counts: it needs no opening.
+    """
+    copies: dict[tuple[str, str], list[Archive]] = defaultdict(list)
+    for language, folders in find_languages(root).items():
+        for folder in folders:
+            for archive in _walk(language, folder, frozenset()):
+                copies[language, archive.name].append(archive)
+    chosen = []
+    again: dict[str, list[str]] = defaultdict(list)
+    for (language, _), archives in sorted(copies.items()):
+        archives.sort(key=lambda a: (a.packed is not None, _PREFERRED not in a.folder.parts))
+        chosen.append(archives[0])
+        paths = [(archive.packed or archive.folder) for archive in archives[1:]]
+        again[language] += [path.relative_to(root).as_posix() for path in paths]
+    problems = [
+        Problem("duplicate", language, f"archives that are there again: {name_some(names)}")
+        for language, names in again.items()
+        if names
+    ]
+    opened, damaged = _open(root, [archive for archive in chosen if archive.packed])
+    return [a for a in chosen if not a.packed] + opened, problems + damaged
+
+
+def _walk(language: str, folder: Path, above: frozenset[str]) -> Iterator[Archive]:
+    """The archives at any depth below a folder; those packed still without their clips."""
+    here = os.path.realpath(folder)
+    if here in above:  # a link to a folder that it lies in
+        return
+    for entry in list_folder(folder):
+        path = folder / entry.name
+        if entry.is_dir():
+            clips = [
+                name
+                for sounds in _SOUND_FOLDERS
+                for name in list_audio(path / sounds, f"{sounds}/")
+            ]
+            if clips:
+                yield Archive(entry.name, language, path, None, _name_clips(clips))
+            else:
+                yield from _walk(language, path, above | {here})
+        elif entry.name.endswith(ARCHIVE_SUFFIXES) and entry.is_file():
+            name = entry.name.removesuffix(".gz").removesuffix(".tar").removesuffix(".tgz")
+            yield Archive(name, language, folder / name, path)
+
+
+def _open(root: Path, archives: Sequence[Archive]) -> tuple[list[Archive], list[Problem]]:
+    """The packed archives with their clips; those that cannot be listed."""
+    opened, damaged = [], []
+    what = "voxforge: listing archives"
+    with (
+        ProgressBar(what, len(archives)) if len(archives) >= _MANY_ARCHIVES else nullcontext()
+    ) as bar:
+        for archive, found in zip(
+            archives, map_ahead(_list_members, archives, _NUM_THREADS), strict=True
+        ):
+            if isinstance(found, TaskError):
+                assert archive.packed is not None
+                name = archive.packed.relative_to(root).as_posix()
+                damaged.append(Problem("unreadable", name, str(found)))
+            else:
+                opened.append(replace(archive, clips=found))
+            if bar:
+                bar.advance()
+    return opened, damaged
+
+
+def _list_members(archive: Archive) -> tuple[tuple[str, str], ...] | TaskError:
+    assert archive.packed is not None
+    try:
+        members = list_archive(archive.packed)
+    except TaskError as error:
+        return error
+    return _name_clips(
+        member for member in members if PurePosixPath(member).parent.name in _SOUND_FOLDERS
+    )
+
+
+def _name_clips(names: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """`wav/1.wav` of each name, beside the name; a sound in both formats counts once."""
+    clips: dict[str, tuple[str, str]] = {}
+    for name in names:
+        path = PurePosixPath(name)
+        clips.setdefault(path.stem, (f"{path.parent.name}/{path.name}", name))
+    return tuple(clips.values())
