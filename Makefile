@@ -1,4 +1,5 @@
-# make demo   the whole job on built-in sounds: pretrain, embed, probe, compare
+# make demo   the whole job on built-in sounds: pack, pretrain, embed, probe, compare
+# make bench  what every speed figure rests on
 # make test   the test suite
 # make lint   formatting, lint, types, layers
 # Each sets up .venv when it is missing. PYTHON names the interpreter to make it with.
@@ -7,7 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
 
-.PHONY: demo test lint clean
+.PHONY: demo test bench lint clean
 
 .venv/installed: pyproject.toml requirements-dev.txt
 	$(PYTHON) -m venv .venv
@@ -18,7 +19,8 @@ DEMO := runs/demo
 # Delete runs/demo to start it over; otherwise it goes on where it stopped.
 demo: .venv/installed
 	test -d $(DEMO)/sounds || $(BIN)/byola-rq synthesize $(DEMO)/sounds --clips 800 --seed 0
-	$(BIN)/byola-rq pretrain config.yaml data.source=$(DEMO)/sounds/clips run.dir=$(DEMO)/trained \
+	$(BIN)/byola-rq prepare $(DEMO)/sounds/clips $(DEMO)/packed
+	$(BIN)/byola-rq pretrain config.yaml data.source=$(DEMO)/packed run.dir=$(DEMO)/trained \
 	  encoder.dim=128 train.batch_size=64 train.epochs=30 optimizer.schedule=cosine \
 	  train.log_every=25 checkpoint.every_steps=100
 	$(BIN)/byola-rq views $(DEMO)/sounds/clips/$$(ls $(DEMO)/sounds/clips | head -1) $(DEMO)/views.png
@@ -30,6 +32,10 @@ demo: .venv/installed
 
 test: .venv/installed
 	$(BIN)/python -m pytest
+
+bench: .venv/installed
+	$(BIN)/python -m benchmarks.corpus
+	$(BIN)/python -m benchmarks.prepare
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

@@ -1,0 +1,113 @@
+"""How fast `byola-rq prepare` packs, by the form of its source.
+
+Run from the checkout: python -m benchmarks.prepare --help
+"""
+
+import io
+import itertools
+import resource
+import shutil
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import typer
+
+from benchmarks.corpus_files import write_encoded, write_sounds
+from benchmarks.harness import Contender, Report, Row, compare, describe_machine
+from byola_rq.planning import PackingOptions
+from byola_rq.prepare import prepare_corpus
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command()
+def main(
+    folder: Annotated[
+        Path | None, typer.Option(help="Where the files are made; a temporary one else.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write the table to.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of the comparison.")] = 1,
+    clips: Annotated[int, typer.Option(min=16, help="Clips of 10 s in each source.")] = 600,
+    workers: Annotated[int, typer.Option(min=1, help="Decoding processes.")] = 1,
+) -> None:
+    """Pack the same clips of 10 s from every form, and count clips a second.
+
+    Listing, starting the processes, decoding, resampling and writing are all in it. With one
+    decoding process the main process works beside it, on less than half a core. The peak is that of
+    the main process, over all that was packed before, the making of the sources included.
+
+    \b
+    Examples:
+      python -m benchmarks.prepare
+      python -m benchmarks.prepare --clips 1000 --workers 8 --out prepare.json
+    """
+    report = Report(describe_machine("byola_rq", "numpy", "soundfile", "soxr", "pyarrow"))
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        sources = write_sources(Path(place), clips)
+        rows = measure_sources(sources, Path(place) / "packed", workers, rounds)
+        report.add(f"packing, {workers} decoding process(es)", rows)
+    if out:
+        report.save(out)
+
+
+def write_sources(folder: Path, num_clips: int) -> dict[str, Path]:
+    """Folders of every codec, and a tar and a Parquet file of FLAC."""
+    distinct = min(num_clips, 16)  # synthesizing and encoding take longer than packing
+    sources = write_encoded(folder / "encoded", write_sounds(folder / "sounds", distinct))
+    for source in sources.values():
+        files = sorted(source.iterdir())
+        for number, path in zip(range(distinct, num_clips), itertools.cycle(files), strict=False):
+            shutil.copy(path, source / f"{number}{path.suffix}")
+    flacs = sorted(sources["flac"].iterdir())
+    with tarfile.open(folder / "flac.tar", "w") as tar:
+        for path in flacs:
+            member = tarfile.TarInfo(path.name)
+            member.size = path.stat().st_size
+            tar.addfile(member, io.BytesIO(path.read_bytes()))
+    audio = [{"bytes": path.read_bytes(), "path": path.name} for path in flacs]
+    pq.write_table(pa.table({"audio": audio}), folder / "flac.parquet", row_group_size=100)
+    return {
+        **sources,
+        "flac in a tar": folder / "flac.tar",
+        "flac in Parquet": folder / "flac.parquet",
+    }
+
+
+def measure_sources(
+    sources: dict[str, Path], folder: Path, num_workers: int, rounds: int
+) -> list[Row]:
+    """A row for each source: clips a second, and the memory of the main process."""
+    peaks: dict[str, float] = {}
+
+    def contender(name: str) -> Contender:
+        def work() -> tuple[float, float]:
+            started = time.perf_counter()
+            outcome = prepare_corpus(
+                [str(sources[name])], folder, PackingOptions(), num_workers=num_workers
+            )
+            seconds = time.perf_counter() - started
+            assert outcome.rejected == 0
+            shutil.rmtree(folder)
+            peaks[name] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            return outcome.clips, seconds
+
+        return work
+
+    rows = compare({name: contender(name) for name in sources}, unit="clips", rounds=rounds)
+    for row in rows:
+        row["peak MiB"] = peaks[row["name"]]
+    return rows
+
+
+if __name__ == "__main__":
+    app()
