@@ -55,8 +55,12 @@ class BYOL(nn.Module):
         return loss.mean(), embedding_1.detach()
 
     @torch.no_grad()
-    def update_target(self, ema_decay: float) -> None:
+    def update_target(self, ema_decay: float, is_skipped: Tensor | None = None) -> None:
         """Move the target's parameters towards the online ones: `t + (1 - ema_decay) (o - t)`.
+
+        Args:
+            ema_decay: Between 0 and 1; 1 changes nothing.
+            is_skipped: Where this boolean `()`, on the networks' device, is true, nothing changes.
 
         Source: Grill et al. (arXiv:2006.07733), eq. 1, as an interpolation.
         """
@@ -65,7 +69,13 @@ class BYOL(nn.Module):
             *self.target_encoder.parameters(),
             *self.target_projector.parameters(),
         ]
-        torch._foreach_lerp_(target, online, 1 - ema_decay)
+        if is_skipped is None:
+            torch._foreach_lerp_(target, online, 1 - ema_decay)
+            return
+        # The same bits: a weight in a tensor is the only one that the host need not know.
+        weight = (1 - ema_decay) * (~is_skipped).float()
+        for parameter, towards in zip(target, online, strict=True):
+            parameter.lerp_(towards, weight)
 
 
 def regression_loss(prediction: Tensor, target: Tensor) -> Tensor:

@@ -34,7 +34,8 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, *, keep: int) -> Path
     """Write `run_dir/step-XXXXXXXX/`, then remove all but the newest `keep`.
 
     The files are written under a temporary name, flushed to the disk, and appear by one rename:
-    whatever interrupts it, no half checkpoint carries a final name.
+    whatever interrupts it, no half checkpoint carries a final name. One that could not be written
+    is removed again, and the older ones are left alone.
 
     Returns:
         The checkpoint's directory.
@@ -44,25 +45,22 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, *, keep: int) -> Path
     """
     final = run_dir / f"step-{checkpoint.state['step']:08d}"
     temporary = run_dir / f".{final.name}.partial"
+    # Also what a run that was killed while saving has left.
+    for partial in run_dir.glob(".step-*.partial"):
+        shutil.rmtree(partial, ignore_errors=True)
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        for name in ("model", "optimizer"):
-            save_file(_contiguous(getattr(checkpoint, name)), temporary / f"{name}.safetensors")
-        state = {"format_version": FORMAT_VERSION, **checkpoint.state}
-        (temporary / "state.json").write_text(json.dumps(state, indent=1))
-        manifest = {path.name: _fingerprint(path) for path in sorted(temporary.iterdir())}
-        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1))
-        for path in (*temporary.iterdir(), temporary):
-            _flush(path)
+        _write(temporary, checkpoint)
         if final.exists():
             shutil.rmtree(final)
         temporary.rename(final)
         _flush(run_dir)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        # On a full disk, the room is somebody's.
+        shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(f"{final}: the checkpoint cannot be written ({error})") from error
     for _, older in list(_checkpoints(run_dir))[keep:]:
-        shutil.rmtree(older)
+        # One that cannot be removed costs room, but no result.
+        shutil.rmtree(older, ignore_errors=True)
     return final
 
 
@@ -100,6 +98,19 @@ def find_damage(path: Path) -> str | None:
         return f"cannot be verified ({error})"
     missing = {"model.safetensors", "optimizer.safetensors", "state.json"} - set(manifest)
     return f"its manifest lacks {', '.join(sorted(missing))}" if missing else None
+
+
+def _write(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint's files into a new folder, and all of it to the disk."""
+    folder.mkdir(parents=True)
+    for name in ("model", "optimizer"):
+        save_file(_contiguous(getattr(checkpoint, name)), folder / f"{name}.safetensors")
+    state = {"format_version": FORMAT_VERSION, **checkpoint.state}
+    (folder / "state.json").write_text(json.dumps(state, indent=1))
+    manifest = {path.name: _fingerprint(path) for path in sorted(folder.iterdir())}
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    for path in (*folder.iterdir(), folder):
+        _flush(path)
 
 
 def _read(path: Path) -> Checkpoint:

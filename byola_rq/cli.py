@@ -241,6 +241,40 @@ def export(
 
 
 @app.command()
+def runs(
+    run: Annotated[list[Path], typer.Argument(help="Directories of runs, or folders of them.")],
+    picture: Annotated[
+        Path | None, typer.Option(help="Also draw the runs' curves (.png, .pdf, .svg).")
+    ] = None,
+) -> None:
+    """Say how far runs are, how they fare and in what they differ, also while they train.
+
+    The numbers are those of the last row of metrics.csv; skipped are the steps of all rows whose
+    loss or gradient was not finite. An embedding std near 0 or an effective rank near 1 means that
+    a run collapses; a high share of waiting, that data is read too slowly.
+
+    \b
+    Examples:
+      byola-rq runs runs/a
+      byola-rq runs runs/a runs/b --picture curves.png
+      byola-rq runs runs
+    """
+    from byola_rq.run_table import describe_runs
+    from byola_rq.runs import find_runs
+
+    found, notes = find_runs(run)
+    for note in notes:
+        print(f"warning: {note}", file=sys.stderr)
+    for line in describe_runs(found):
+        print(line)
+    if picture is not None:
+        from byola_rq.curves import save_curves_picture
+
+        save_curves_picture(picture, {each.name: each.metrics for each in found})
+        print(picture)
+
+
+@app.command()
 def views(
     clip: Annotated[Path, typer.Argument(help="Audio file.")],
     picture: Annotated[Path, typer.Argument(help="Picture to write (.png, .pdf, .svg).")],

@@ -62,8 +62,7 @@ def save_views_picture(
         ConfigError: If the picture cannot be written there.
         MissingPackageError: If matplotlib is not installed.
     """
-    figure_class = _import_figure()
-    figure = figure_class(figsize=(12, 3.8), layout="constrained")
+    figure = make_figure(12, 3.8)
     axes = figure.subplots(1, 3, sharey=True)
     draw_log_mel(axes[0], log_mel, frontend, title="segment")
     both = (min(view.min().item() for view in views), max(view.max().item() for view in views))
@@ -73,18 +72,32 @@ def save_views_picture(
         right.set_ylabel("")
     figure.colorbar(image, ax=axes, label="standardized log-mel")
     figure.suptitle(title, fontsize=11)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=110)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: the picture cannot be written ({error})") from error
+    save_figure(figure, path)
 
 
-def _import_figure() -> Any:
+def make_figure(width: float, height: float) -> Any:
+    """An empty matplotlib figure of so many inches; needs no display, as pyplot would.
+
+    Raises:
+        MissingPackageError: If matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingPackageError(
             "pictures need matplotlib, which is not installed; `pip install 'byola_rq[plots]'`"
         ) from error
-    return Figure
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure in the format that the path's ending names.
+
+    Raises:
+        ConfigError: If it cannot be written there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=110)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: the picture cannot be written ({error})") from error

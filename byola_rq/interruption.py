@@ -1,44 +1,121 @@
-"""Ctrl-C and SIGTERM as an error of ours: work is left in order, with one line and a status."""
+"""Ctrl-C and signals as an error of ours: work is left in order, with one line and a status."""
 
 import contextlib
+import ctypes
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType
 
 from byola_rq.errors import ByolaRQError
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Beside them, schedulers send SIGUSR1 as a notice that they will end the work soon.
+RUN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux' prctl
 
 
 class StoppedError(ByolaRQError, RuntimeError):
-    """Work was stopped from outside; the status is that of a process its signal ended."""
+    """Work was stopped from outside; the status is that of a process its signal ended.
+
+    After SIGUSR1 it is 0: whoever sends that means to give the same command again.
+    """
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
         self.number = number
-        self.exit_code = 128 + number
+        self.exit_code = 0 if number == signal.SIGUSR1 else 128 + number
+
+
+class Interruption(BaseException):
+    """Raised where a signal meets the work; no `except Exception` in its way may take it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
+
+
+class Stop:
+    """Whether a signal has asked to stop, and whether it may do so now."""
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+        self._is_held = False
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Work that must not be torn: a signal that meets it raises `Interruption` at its end."""
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._is_held = False
+        self._raise_if_asked()
+
+    def ask(self, number: int) -> None:
+        """What a signal does."""
+        self._number = number
+        if not self._is_held:
+            self._raise_if_asked()
+
+    def _raise_if_asked(self) -> None:
+        if self._number is not None:
+            raise Interruption(self._number)
 
 
 @contextlib.contextmanager
-def stop_on_signals() -> Iterator[None]:
-    """Raise `StoppedError` where the first SIGINT or SIGTERM meets the work; ignore those after it.
+def stop_on_signals(
+    numbers: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM),
+    *,
+    second_interrupt_kills: bool = False,
+) -> Iterator[Stop]:
+    """Raise `StoppedError` if one of these signals meets the work; ignore those after the first.
 
+    Where the signal meets it, that is an `Interruption`, which becomes the error on leaving.
     Elsewhere than in the main thread signals are left as they are.
+
+    Args:
+        numbers: Signals that stop.
+        second_interrupt_kills: Whether a SIGINT after the first signal ends the process at once,
+            also where it hangs outside of Python.
     """
+    stop = Stop()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield stop
         return
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         del frame
-        for each in _SIGNALS:
-            signal.signal(each, signal.SIG_IGN)
-        raise StoppedError(f"stopped by {signal.Signals(number).name}", number)
+        for each in numbers:
+            is_fatal = second_interrupt_kills and each == signal.SIGINT
+            signal.signal(each, signal.SIG_DFL if is_fatal else signal.SIG_IGN)
+        stop.ask(number)
 
-    before = [signal.signal(each, stop) for each in _SIGNALS]
+    before = [signal.signal(each, handle) for each in numbers]
+    try:
+        yield stop
+    except Interruption as interruption:
+        raise StoppedError(str(interruption), interruption.number) from None
+    finally:
+        for each, handler in zip(numbers, before, strict=True):
+            signal.signal(each, handler)
+
+
+@contextlib.contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Start processes in it: no signal meets one before `leave_signals_to_parent`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, RUN_SIGNALS)
     try:
         yield
     finally:
-        for each, handler in zip(_SIGNALS, before, strict=True):
-            signal.signal(each, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def leave_signals_to_parent() -> None:
+    """In a child process: signals sent to the whole group are the parent's, and it ends with it."""
+    for number in RUN_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, RUN_SIGNALS)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)

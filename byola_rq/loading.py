@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from byola_rq.corpus import SegmentBatch, SegmentCorpus
 from byola_rq.errors import ByolaRQError
+from byola_rq.interruption import leave_signals_to_parent, signals_blocked
 from byola_rq.order import IntArray
 
 _AHEAD = 2  # batches that each process reads ahead
@@ -55,15 +56,34 @@ def load_batches(
         num_workers=num_workers,
         prefetch_factor=_AHEAD,
         collate_fn=_as_it_is,
+        worker_init_fn=_begin,
     )
-    for result in loader:
-        if isinstance(result, ByolaRQError):
-            raise result
-        slot, keys = result
-        segments = slots.view(slot)[: len(keys)]
-        batch = SegmentBatch(torch.from_numpy(segments), torch.from_numpy(keys))
-        # Copied, so that a batch stays what it is when its slot is filled again.
-        yield batch.pinned() if pin_memory else SegmentBatch(batch.waveform.clone(), batch.key)
+    yield from _take(loader, slots, pin_memory=pin_memory)
+
+
+def _take(
+    loader: DataLoader[Any], slots: "_Slots", *, pin_memory: bool
+) -> Generator[SegmentBatch, None, None]:
+    """The batches that the loader's processes have read, and the end of these processes."""
+    others = multiprocessing.active_children()
+    with signals_blocked():
+        results: Any = iter(loader)
+    workers = [each for each in multiprocessing.active_children() if each not in others]
+    try:
+        for result in results:
+            if isinstance(result, ByolaRQError):
+                raise result
+            slot, keys = result
+            segments = slots.view(slot)[: len(keys)]
+            batch = SegmentBatch(torch.from_numpy(segments), torch.from_numpy(keys))
+            # Copied, so that a batch stays what it is when its slot is filled again.
+            yield batch.pinned() if pin_memory else SegmentBatch(batch.waveform.clone(), batch.key)
+    finally:
+        # Left to the garbage collector, an error's traceback would keep them until the exit of
+        # the process, which waits for them. They heed no signal, so one that hangs is killed.
+        results._shutdown_workers()
+        for worker in workers:
+            worker.kill()
 
 
 def default_num_workers(device: torch.device, *, is_decoding: bool) -> int:
@@ -110,6 +130,12 @@ class _Slots(Dataset[Any]):
             return slot, self.corpus.load_into(self.view(slot)[: len(items)], items)
         except ByolaRQError as error:
             return error
+
+
+def _begin(worker: int) -> None:
+    """What a loader's process does first."""
+    del worker
+    leave_signals_to_parent()
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -1,15 +1,14 @@
 """What happened since the last row of metrics; the one place that waits for the device."""
 
-import math
 import time
 
 import torch
 from torch import Tensor
 
 from byola_rq.data_wait import DataWait
-from byola_rq.errors import TrainingError
+from byola_rq.guards import EmbeddingHealth, examine_embeddings
 from byola_rq.metrics import Metrics
-from byola_rq.training import Training
+from byola_rq.training import StepOutcome, Training
 
 
 class Meter:
@@ -18,50 +17,70 @@ class Meter:
     Args:
         training: Whose steps they are.
         data_wait: Through which the batches are taken.
+        num_clips: Of the corpus.
     """
 
-    def __init__(self, training: Training, data_wait: DataWait) -> None:
-        self.total_loss = torch.zeros((), device=training.device)
+    def __init__(self, training: Training, data_wait: DataWait, num_clips: int) -> None:
         self.note = ""
+        self.health: EmbeddingHealth | None = None
+        self.is_skipped: list[bool] = []  # of each step of the last row
+        self.skipped: list[tuple[int, list[bool]]] = []  # those steps, and which clips are finite
         self._training = training
         self._data_wait = data_wait
+        self._num_clips = num_clips
+        self._total_loss = torch.zeros((), device=training.device)
+        self._outcomes: list[tuple[Tensor, Tensor]] = []
+        self._embedding: Tensor | None = None  # of the last step
         self._step = training.step
         self._started = self._last = time.monotonic()
         self._waited = data_wait.seconds  # until the row before
 
-    def read(self, embedding: Tensor, num_clips: int) -> Metrics:
-        """The row of metrics of the steps since the row before.
+    @property
+    def has_steps(self) -> bool:
+        """Whether there are steps since the last row."""
+        return bool(self._outcomes)
 
-        Args:
-            embedding: Of the last step, `(B, D)`.
-            num_clips: Of the corpus.
+    def add(self, outcome: StepOutcome) -> None:
+        """Take a step in; without waiting for the device."""
+        self._total_loss += outcome.loss.where(~outcome.is_skipped, 0.0)
+        self._outcomes.append((outcome.is_skipped, outcome.is_finite))
+        self._embedding = outcome.embedding
 
-        Raises:
-            TrainingError: If the loss is not finite.
-        """
+    def read(self) -> Metrics:
+        """The row of metrics of the steps since the row before, at least one."""
         training, step = self._training, self._training.step
         config = training.config
         num_steps = step - self._step
-        loss = self.total_loss.item() / num_steps
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"{config.run.dir}: the loss is not finite (steps {self._step + 1} to {step}); "
-                "the last checkpoint is untouched. Try a lower optimizer.lr, or "
-                "optimizer.clip_norm=1, in a new run.dir."
-            )
+        self._read_outcomes()
+        num_used = self.is_skipped.count(False)
+        assert self._embedding is not None
+        self.health = examine_embeddings(self._embedding)
         now = time.monotonic()
         metrics = Metrics(
             step=step,
-            epoch=step * config.train.batch_size / num_clips,
-            loss=loss,
+            epoch=step * config.train.batch_size / self._num_clips,
+            loss=self._total_loss.item() / num_used if num_used else float("nan"),
             learning_rate=training.learning_rate(step - 1),
             ema_decay=training.ema_decay(step - 1),
-            embedding_std=embedding.float().std(dim=0).mean().item(),
+            embedding_std=self.health.std,
+            effective_rank=self.health.effective_rank,
+            skipped_steps=num_steps - num_used,
             segments_per_second=num_steps * config.train.batch_size / (now - self._last),
             wait_share=(self._data_wait.seconds - self._waited) / (now - self._last),
             seconds=now - self._started,
         )
-        self.note = f"loss {loss:.4f}  {metrics.segments_per_second:.0f} segments/s"
-        self.total_loss.zero_()
+        self.note = f"loss {metrics.loss:.4f}  {metrics.segments_per_second:.0f} segments/s"
+        if self.health.collapse:
+            self.note += "  COLLAPSE"
+        self._total_loss.zero_()
         self._step, self._last, self._waited = step, now, self._data_wait.seconds
         return metrics
+
+    def _read_outcomes(self) -> None:
+        self.is_skipped = torch.stack([each for each, _ in self._outcomes]).tolist()
+        self.skipped = [
+            (self._step + number, self._outcomes[number - 1][1].tolist())
+            for number, is_skipped in enumerate(self.is_skipped, start=1)
+            if is_skipped
+        ]
+        self._outcomes.clear()

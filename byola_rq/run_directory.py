@@ -8,6 +8,7 @@ from byola_rq.config import Config
 from byola_rq.embedder import Embedder
 from byola_rq.encoder import build_encoder
 from byola_rq.errors import CheckpointError
+from byola_rq.files import replace_file
 from byola_rq.frontend import LogMelSpectrogram, Statistics
 
 # What may change between a run and its resumption; everything else would change its result.
@@ -56,7 +57,7 @@ def open_run(config: Config) -> tuple[Checkpoint | None, list[str]]:
         _refuse_other_config(config, checkpoint)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        config_path.write_text(config.to_yaml(), encoding="utf-8")
+        replace_file(config_path, config.to_yaml())
     except OSError as error:
         raise CheckpointError(f"{run_dir}: run.dir cannot be written ({error})") from error
     return checkpoint, damages

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 from dataclasses import asdict, dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -126,15 +126,32 @@ def build_training(
     )
 
 
-def train_step(training: Training, batch: SegmentBatch) -> tuple[Tensor, Tensor]:
-    """One step; returns the detached loss and embeddings `(B, D)`, still on the device."""
-    config = training.config
+class StepOutcome(NamedTuple):
+    """What a step gave; all of it still on the device."""
+
+    loss: Tensor  # detached, ()
+    embedding: Tensor  # detached, (B, D)
+    is_skipped: Tensor  # bool, (): something was not finite, and no weight has changed
+    is_finite: Tensor  # bool, (B,): whether a clip's log-mel is
+
+
+def train_step(training: Training, batch: SegmentBatch) -> StepOutcome:
+    """One step; skipped, without waiting for the device, where loss or gradient is not finite.
+
+    A skipped step leaves weights, optimizer, target and all batch-norm statistics as they were.
+    The views remember its batch (mixup), with zeros for the clips that are not finite.
+    """
+    config, byol = training.config, training.byol
     # Dropout's stream is a function of the step, so that resuming has no generator to restore.
     torch.manual_seed((config.run.seed << 32) + training.step)
     waveform, key = batch.to(training.device)  # (B, S)
     with torch.no_grad():
         log_mel = training.statistics.standardize(training.frontend(waveform))[:, None]
+        is_finite = log_mel.flatten(1).isfinite().all(dim=1)  # (B,)
+        log_mel = log_mel.where(is_finite[:, None, None, None], 0.0)
         view_1, view_2 = training.views(log_mel, key)  # (B, 1, F, T) each
+        # Buffers are batch-norm statistics: some 40,000 numbers.
+        buffers = [(buffer, buffer.clone()) for buffer in byol.buffers()]
     with torch.autocast(
         training.device.type, torch.bfloat16, enabled=training.precision is torch.bfloat16
     ):
@@ -143,13 +160,27 @@ def train_step(training: Training, batch: SegmentBatch) -> tuple[Tensor, Tensor]
         group["lr"] = training.learning_rate(training.step)
     training.optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    if config.optimizer.clip_norm is not None:
-        nn.utils.clip_grad_norm_(training.byol.parameters(), config.optimizer.clip_norm)
-    training.optimizer.step()
-    # After the optimizer's step, so that the target follows the new weights.
-    training.byol.update_target(training.ema_decay(training.step))
+    norm = _clip_gradient(byol, config.optimizer.clip_norm)
+    with torch.no_grad():
+        is_skipped = ~(loss.isfinite() & norm.isfinite() & is_finite.all())
+        # Fused optimizers read this on the device and then write nothing; GradScaler's protocol.
+        training.optimizer.found_inf = is_skipped.float()  # type: ignore[attr-defined]
+        training.optimizer.step()
+        # After the optimizer's step, so that the target follows the new weights.
+        byol.update_target(training.ema_decay(training.step), is_skipped)
+        for buffer, before in buffers:
+            torch.where(is_skipped, before, buffer, out=buffer)
     training.step += 1
-    return loss.detach(), embedding
+    return StepOutcome(loss.detach(), embedding, is_skipped, is_finite)
+
+
+def _clip_gradient(byol: BYOL, clip_norm: float | None) -> Tensor:
+    """Norm of the gradient: not finite where an element is not, or its square; without waiting."""
+    if clip_norm is not None:
+        return nn.utils.clip_grad_norm_(byol.parameters(), clip_norm)
+    return nn.utils.get_total_norm(
+        [each.grad for each in byol.parameters() if each.grad is not None]
+    )
 
 
 def choose_device(name: str) -> torch.device:

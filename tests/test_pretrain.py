@@ -376,15 +376,32 @@ def test_a_newer_format_is_refused(small_config: Config) -> None:
         pretrain(small_config)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(small_config: Config, tmp_path: Path) -> None:
+def test_ten_steps_in_a_row_that_are_not_finite_stop_the_run(
+    small_config: Config, tmp_path: Path
+) -> None:
+    # Its first step makes weights so large that the second and all after it overflow.
     config = changed(
-        small_config, tmp_path, "optimizer.lr=1e38", "train.max_steps=12", "train.log_every=4"
+        small_config,
+        tmp_path,
+        "optimizer.lr=1e37",
+        "train.max_steps=20",
+        "train.log_every=4",
+        "checkpoint.every_steps=1",
     )
-    with pytest.raises(TrainingError, match="the loss is not finite"):
+    with pytest.raises(TrainingError, match="not finite in 10 steps in a row; .*skipped_steps.csv"):
         pretrain(config)
-    for path in config.run.dir.glob("step-*"):
-        weights = load_file(path / "model.safetensors")
-        assert all(torch.isfinite(tensor.float()).all() for tensor in weights.values())
+    # None of them became a checkpoint, and so pushed no good one out.
+    assert [path.name for path in config.run.dir.glob("step-*")] == ["step-00000001"]
+    weights = load_file(config.run.dir / "step-00000001" / "model.safetensors")
+    assert all(torch.isfinite(tensor.float()).all() for tensor in weights.values())
+    with (config.run.dir / "skipped_steps.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    steps = sorted({int(row["step"]) for row in rows})
+    assert steps == list(range(2, 12))
+    assert len(rows) == 10 * 8
+    names = {path.name for path in config.data.sources[0].glob("*.wav")}
+    assert {Path(row["clip"]).name for row in rows} <= names
+    assert {row["is_finite"] for row in rows} == {"1"}
 
 
 def test_silence_cannot_be_learned_from(small_config: Config, tmp_path: Path) -> None:
@@ -425,8 +442,31 @@ def test_a_torn_row_of_metrics_is_dropped(small_config: Config) -> None:
     with path.open("a") as file:
         file.write("5,1.6")
     assert [row["step"] for row in read_metrics(path)] == ["1", "2", "3", "4"]
+    text = path.read_text()
+    whole = text[: text.rfind("\n") + 1]
+    path.write_text(whole + whole.splitlines()[-1])  # torn within its last number
+    assert len(read_metrics(path)) == 4
     path.write_text("a,b\n1,2\n")
     with pytest.raises(CheckpointError, match="columns must be step, epoch"):
         read_metrics(path)
     with path.open() as file:
         assert len(list(csv.reader(file))) == 2
+
+
+def test_embeddings_that_collapse_are_warned_of_once(
+    small_config: Config, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pretrain(small_config)
+    rows = read_metrics(small_config.run.dir / "metrics.csv")
+    assert all(1 < float(row["effective_rank"]) <= 7 for row in rows)  # batches of 8
+    shutil.rmtree(small_config.run.dir)
+    stderr = capfd.readouterr().err
+    assert "COLLAPSE" not in stderr
+    assert "tells no clips apart" not in stderr
+    # What a healthy run has counts as collapsed.
+    monkeypatch.setattr("byola_rq.guards.MIN_RELATIVE_STD", 10.0)
+    pretrain(small_config)
+    stderr = capfd.readouterr().err
+    assert stderr.count("warning: step 1: the embeddings of different clips differ by") == 1
+    assert stderr.count("tells no clips apart") == 1
+    assert "  COLLAPSE  " in stderr  # beside the bar's count
