@@ -94,8 +94,8 @@ def read_audio(
         Waveform, float32 `(S,)`; shorter than `num_samples` where the clip ends before.
 
     Raises:
-        AudioError: If it cannot be opened (see `inspect_audio`), and if the part asked for has no sample or a sample that
-            is not finite.
+        AudioError: If it cannot be opened (see `inspect_audio`), and if the part asked for has no
+            sample or a sample that is not finite.
     """
     import torch
 
