@@ -68,10 +68,12 @@ def inspect_audio(source: Path | EncodedAudio) -> AudioInfo:
     """Read a file's header.
 
     Raises:
-        AudioError: If the file is missing, empty, not audio that libsndfile reads, or outside the
-            limits above.
+        AudioError: If the file is missing, empty, not audio that libsndfile reads, outside the
+            limits above, or if it states no length (a FLAC that was written to a pipe).
     """
     with open_audio(source) as file:
+        if file.frames > MAX_SAMPLES:
+            raise AudioError(f"{source}: length must be stated in the header; re-encode the file")
         return AudioInfo(file.frames, file.samplerate, file.channels)
 
 
@@ -92,8 +94,8 @@ def read_audio(
         Waveform, float32 `(S,)`; shorter than `num_samples` where the clip ends before.
 
     Raises:
-        AudioError: As `inspect_audio`, and if the part asked for has no sample or a sample that
-            is not finite.
+        AudioError: If it cannot be opened (see `inspect_audio`), and if the part asked for has no
+            sample or a sample that is not finite.
     """
     import torch
 
@@ -201,7 +203,7 @@ def open_audio(source: Path | EncodedAudio) -> soundfile.SoundFile:
     """Open a file whose header stands every check.
 
     Raises:
-        AudioError: As `inspect_audio`.
+        AudioError: As `inspect_audio`, but for the length.
     """
     num_bytes = len(source.data) if isinstance(source, EncodedAudio) else _size_of(Path(source))
     if num_bytes == 0:
@@ -218,8 +220,6 @@ def open_audio(source: Path | EncodedAudio) -> soundfile.SoundFile:
         problem = f"sample rate must be {_limits()}; got {file.samplerate} Hz"
     elif file.channels > MAX_CHANNELS:
         problem = f"channels must be at most {MAX_CHANNELS}; got {file.channels}"
-    elif file.frames > MAX_SAMPLES:
-        problem = "length must be stated in the header; re-encode the file"
     elif file.frames <= 0:
         problem = "length must be at least one sample; got 0"
     if problem:

@@ -53,7 +53,8 @@ def pretrain(config: Overrides = None) -> None:
     Examples:
       byola-rq pretrain data.source=/data/my_sounds run.dir=runs/a
       byola-rq pretrain data.source=clips.csv run.dir=runs/b encoder.dim=512 train.max_steps=200
-      byola-rq pretrain my.yaml data.source=/data/audioset run.device=cuda run.precision=bfloat16
+      byola-rq prepare /data/audioset packed
+      byola-rq pretrain my.yaml data.source=packed run.device=cuda run.precision=bfloat16
       byola-rq pretrain data.source=/data/x 'views.augmentations=[mixup, random_resized_crop]'
     """
     loaded = _load_config(config)

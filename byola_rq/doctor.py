@@ -26,7 +26,17 @@ class Finding:
         return self.is_required and self.status in {"missing", "broken"}
 
 
-REQUIRED = ("numpy", "pydantic", "yaml", "rich", "safetensors", "soundfile", "soxr", "typer")
+REQUIRED = (
+    "numpy",
+    "pyarrow",
+    "pydantic",
+    "yaml",
+    "rich",
+    "safetensors",
+    "soundfile",
+    "soxr",
+    "typer",
+)
 OPTIONAL = {  # import name -> what it is for, how to get it
     "sklearn": ("probes of `python -m evaluate`", "pip install 'byola_rq[evaluate]'"),
     "librosa": ("frontend.backend=librosa", "pip install 'byola_rq[frontends]'"),
