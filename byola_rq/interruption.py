@@ -41,27 +41,29 @@ class Stop:
 
     def __init__(self) -> None:
         self._number: int | None = None
-        self._is_held = False
+        self._num_holds = 0
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Work that must not be torn: a signal that meets it raises `Interruption` at its end."""
-        self._is_held = True
+        self._num_holds += 1
         try:
             yield
         finally:
-            self._is_held = False
+            self._num_holds -= 1
         self._raise_if_asked()
 
     def ask(self, number: int) -> None:
         """What a signal does."""
         self._number = number
-        if not self._is_held:
-            self._raise_if_asked()
+        self._raise_if_asked()
 
     def _raise_if_asked(self) -> None:
-        if self._number is not None:
+        if self._number is not None and self._num_holds == 0:
             raise Interruption(self._number)
+
+
+_stop: Stop | None = None  # of the work that the main thread is doing
 
 
 @contextlib.contextmanager
@@ -92,24 +94,34 @@ def stop_on_signals(
             signal.signal(each, signal.SIG_DFL if is_fatal else signal.SIG_IGN)
         stop.ask(number)
 
+    global _stop  # noqa: PLW0603  # signals are the process' own, and so is what they stop
+    _stop, outer = stop, _stop
     before = [signal.signal(each, handle) for each in numbers]
     try:
         yield stop
     except Interruption as interruption:
         raise StoppedError(str(interruption), interruption.number) from None
     finally:
+        _stop = outer
         for each, handler in zip(numbers, before, strict=True):
             signal.signal(each, handler)
 
 
 @contextlib.contextmanager
 def signals_blocked() -> Iterator[None]:
-    """Start processes in it: no signal meets one before `leave_signals_to_parent`."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, RUN_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    """Start processes in it: no signal meets one before `leave_signals_to_parent`.
+
+    One that meets this process takes effect at the end.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    # A mask is its thread's own. Where there are others, one of them takes the signal in, and
+    # Python's handler runs here all the same: it has to be held too.
+    with _stop.held() if _stop is not None and is_main else contextlib.nullcontext():
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, RUN_SIGNALS)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def leave_signals_to_parent() -> None:

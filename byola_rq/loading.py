@@ -66,10 +66,10 @@ def _take(
 ) -> Generator[SegmentBatch, None, None]:
     """The batches that the loader's processes have read, and the end of these processes."""
     others = multiprocessing.active_children()
-    with signals_blocked():
-        results: Any = iter(loader)
-    workers = [each for each in multiprocessing.active_children() if each not in others]
+    results: Any = None
     try:
+        with signals_blocked():
+            results = iter(loader)
         for result in results:
             if isinstance(result, ByolaRQError):
                 raise result
@@ -81,7 +81,9 @@ def _take(
     finally:
         # Left to the garbage collector, an error's traceback would keep them until the exit of
         # the process, which waits for them. They heed no signal, so one that hangs is killed.
-        results._shutdown_workers()
+        workers = [each for each in multiprocessing.active_children() if each not in others]
+        if results is not None:
+            results._shutdown_workers()
         for worker in workers:
             worker.kill()
 

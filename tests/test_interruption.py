@@ -1,6 +1,9 @@
 """Signals, sent to real processes: status, what is saved, and the bits of the resumed run."""
 
+import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,7 +11,7 @@ import numpy as np
 import pytest
 
 from byola_rq.config import Config, default_config_path, load_config
-from byola_rq.interruption import RUN_SIGNALS, StoppedError, stop_on_signals
+from byola_rq.interruption import RUN_SIGNALS, StoppedError, signals_blocked, stop_on_signals
 from byola_rq.metrics import read_metrics
 from byola_rq.pretrain import pretrain
 from tests.conftest import SMALL
@@ -176,3 +179,27 @@ def test_handlers_are_put_back() -> None:
     with pytest.raises(StoppedError), stop_on_signals(RUN_SIGNALS, second_interrupt_kills=True):
         signal.raise_signal(signal.SIGTERM)
     assert [signal.getsignal(number) for number in RUN_SIGNALS] == before
+
+
+def test_a_signal_that_another_thread_takes_in_waits_for_the_end_of_the_block() -> None:
+    """The mask of the main thread does not keep a signal from the process."""
+    ends = threading.Event()
+    other = threading.Thread(target=ends.wait)
+    other.start()  # before the mask, which it would inherit
+    is_whole = False
+
+    def work() -> None:
+        nonlocal is_whole
+        with stop_on_signals(RUN_SIGNALS), signals_blocked():
+            os.kill(os.getpid(), signal.SIGUSR1)
+            for _ in range(1000):
+                time.sleep(0)  # where a handler would run
+            is_whole = True
+
+    try:
+        with pytest.raises(StoppedError):
+            work()
+    finally:
+        ends.set()
+        other.join()
+    assert is_whole
