@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"})
 
 MAX_CHANNELS = 8
-MAX_SAMPLES = 2**36  # 49 days at 16 kHz; a header that states no length at all gives 2**63 - 1
+# FLAC has 36 bits for its length; libsndfile gives 2**63 - 1 where they say nothing.
+MAX_SAMPLES = 2**36
 SAMPLE_RATES = range(1_000, 768_001)  # Hz; beyond it a header is broken, not unusual
 
 _BLOCK_FRAMES = 2**17

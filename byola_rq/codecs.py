@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from byola_rq.audio import EncodedAudio
 from byola_rq.errors import AudioError
+from byola_rq.id3 import skip_id3
 
 # Decoders are code that strangers' files run. These are the codecs that collections of sound
 # come in, and the part of libsndfile that is fuzzed and used most; the rest stays shut.
@@ -114,7 +115,7 @@ def _open(source: Path | EncodedAudio) -> BinaryIO:
 
 def _identify(file: BinaryIO) -> Codec:
     """ValueError where there is no codec at all."""
-    start = _skip_tags(file)
+    start = skip_id3(file)
     file.seek(start)
     head = file.read(64)
     if not head and not start:
@@ -202,19 +203,3 @@ def _identify_mpeg(file: BinaryIO, start: int, head: bytes) -> Codec:
         raise ValueError(f"not an audio file that can be read (it begins with {head[:12]!r})")
     padding = 0 if start else len(data) - len(data.lstrip(b"\0"))
     return Codec("MP3", True, start + padding + frame.start())
-
-
-def _skip_tags(file: BinaryIO) -> int:
-    """Where the sound begins behind ID3v2 tags."""
-    position = 0
-    for _ in range(_MAX_CHUNKS):
-        file.seek(position)
-        tag = file.read(10)
-        if len(tag) < 10 or tag[:3] != b"ID3":
-            break
-        # Four times seven bits, so that no byte looks like the first of a frame.
-        length = 0
-        for byte in tag[6:]:
-            length = length << 7 | byte & 0x7F
-        position += 10 + length + (10 if tag[5] & 0x10 else 0)
-    return position

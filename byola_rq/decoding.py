@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from byola_rq.audio import EncodedAudio, decode, open_audio
+from byola_rq.audio import MAX_SAMPLES, EncodedAudio, decode, open_audio
 from byola_rq.clip_source import ClipSource
 from byola_rq.codecs import identify_codec
 from byola_rq.confinement import Failure, Limits
@@ -22,8 +22,6 @@ from byola_rq.workers import map_in_processes
 
 SAMPLE_RATE = 16_000  # Hz
 
-# FLAC has 36 bits for its length. libsndfile gives a larger number where they say nothing.
-_UNKNOWN_FRAMES = 2**36
 _CONTAINERS = frozenset({"WAV", "WAVEX", "RF64", "AIFF", "FLAC", "OGG", "MP3"})
 _TOLERATED_SECONDS = 0.1  # four frames of MP3: encoders differ in what they count
 
@@ -151,7 +149,7 @@ def _part(
 ) -> tuple[int, int]:
     """First frame of the clip and the one behind its last."""
     rate, num_frames = file.samplerate, file.frames
-    if num_frames >= _UNKNOWN_FRAMES:
+    if num_frames >= MAX_SAMPLES:
         num_frames = sum(len(block) for block in decode(encoded, file, rate))
         file.seek(0)
     start_seconds, stop_seconds = clip.part_of(num_frames / rate)

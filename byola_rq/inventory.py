@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from byola_rq.errors import ConfigError, MissingPackageError
+from byola_rq.errors import ConfigError
 from byola_rq.packed import SAMPLE_RATE, open_packed
 
 _MOST = 10  # rows of a table
@@ -70,20 +70,17 @@ def draw_lengths(folder: Path, picture: Path) -> None:
         ConfigError: If the picture cannot be written.
         MissingPackageError: If matplotlib is not installed.
     """
-    try:
-        # Not pyplot: it would look for a display.
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import LogLocator, StrMethodFormatter
-    except ImportError as error:
-        raise MissingPackageError(
-            "pictures need matplotlib, which is not installed; `pip install 'byola_rq[plots]'`"
-        ) from error
+    # Here, because it brings torch along, which the lines do without.
+    from byola_rq.display import make_figure, save_figure
+
+    figure = make_figure(8, 4)
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
+
     corpus = open_packed(folder)
     seconds = corpus.num_samples / SAMPLE_RATE
     if not len(seconds):
         raise ConfigError(f"{folder}: no clip is in it; there are no lengths to draw")
     is_wide = seconds.max() > _WIDE * seconds.min()
-    figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     counts, edges = np.histogram(seconds, _bins(seconds, is_wide=is_wide))
     axes.stairs(counts, edges, fill=True, color="#3b6ea5")
@@ -103,11 +100,7 @@ def draw_lengths(folder: Path, picture: Path) -> None:
     axes.set_title(
         f"{folder.resolve().name}: {len(seconds):,} clips, {hours:,.1f} hours", fontsize=11
     )
-    try:
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(picture, dpi=110)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{picture}: the picture cannot be written ({error})") from error
+    save_figure(figure, picture)
 
 
 def _describe_lengths(seconds: npt.NDArray[np.float64]) -> Iterator[str]:

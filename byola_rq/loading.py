@@ -2,7 +2,6 @@
 
 import ctypes
 import multiprocessing
-import os
 from collections.abc import Generator, Iterable
 from typing import Any
 
@@ -15,6 +14,7 @@ from byola_rq.corpus import SegmentBatch, SegmentCorpus
 from byola_rq.errors import ByolaRQError
 from byola_rq.interruption import leave_signals_to_parent, signals_blocked
 from byola_rq.order import IntArray
+from byola_rq.workers import count_cores
 
 _AHEAD = 2  # batches that each process reads ahead
 
@@ -90,9 +90,7 @@ def _take(
 
 def default_num_workers(device: torch.device, *, is_decoding: bool) -> int:
     """Loader processes that leave the training process its cores."""
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    cores = count_cores()
     if is_decoding:
         return min(cores - 1, 16 if device.type == "cuda" else 1)
     # Slices cost a CPU step nothing to speak of; for a GPU, two processes keep twice as many reads

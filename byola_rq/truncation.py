@@ -9,8 +9,9 @@ from typing import Any, BinaryIO
 
 import soundfile
 
-from byola_rq.audio import EncodedAudio
+from byola_rq.audio import MAX_SAMPLES, EncodedAudio
 from byola_rq.errors import AudioError
+from byola_rq.id3 import skip_id3
 
 # Writers that count their own header in the data size overstate it by less than this; so many
 # bytes are at most 4 ms of speech, and no reason to leave out a collection.
@@ -51,7 +52,7 @@ def _open(source: Path | EncodedAudio) -> BinaryIO:
 
 
 def _check(file: BinaryIO, size: int) -> str | None:
-    start = _skip_id3(file)
+    start = skip_id3(file)
     if start > size:
         raise EOFError
     file.seek(start)
@@ -83,22 +84,6 @@ def _unpack(file: BinaryIO, position: int, form: str) -> tuple[Any, ...]:
     if len(data) < struct.calcsize(form):
         raise EOFError
     return struct.unpack(form, data)
-
-
-def _skip_id3(file: BinaryIO) -> int:
-    """Where the sound begins behind ID3v2 tags, which MP3 and some FLAC files begin with."""
-    position = 0
-    for _ in range(_MAX_CHUNKS):
-        file.seek(position)
-        tag = file.read(10)
-        if len(tag) < 10 or tag[:3] != b"ID3":
-            break
-        # Four times seven bits, so that no byte looks like the first of a frame.
-        length = 0
-        for byte in tag[6:]:
-            length = length << 7 | byte & 0x7F
-        position += 10 + length + (10 if tag[5] & 0x10 else 0)
-    return position
 
 
 def _compare(num_bytes: int, num_there: int) -> str | None:
@@ -149,7 +134,7 @@ def _check_flac(file: BinaryIO) -> str | None:
         return None  # refused at once
     with sound:
         # The header has 36 bits for the length; libsndfile gives more where they are 0: unknown.
-        if not 0 < sound.frames < 2**36:
+        if not 0 < sound.frames < MAX_SAMPLES:
             return None
         try:
             sound.seek(sound.frames - 1)

@@ -10,7 +10,6 @@ from functools import partial
 from itertools import combinations
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -23,11 +22,11 @@ from byola_rq.truncation import find_truncation
 from evaluate.archives import read_member
 from evaluate.labelled_csv import read_labelled_csv
 from evaluate.layouts import LAYOUTS, find_layouts, read_layout
+from evaluate.table import make_console
 from evaluate.tasks import Clip, Problem, Task, TaskError
 
 _NUM_SHOWN = 10  # problems of a kind on the terminal; the csv has them all
 _HARMLESS = frozenset({"unlisted"})  # a file that no list names is in no part
-_PIPE_WIDTH = 200  # characters, where stdout is no terminal and rich would fold the table at 80
 _GROUPS = {layout.name: layout.group for layout in LAYOUTS}
 
 
@@ -242,9 +241,7 @@ def _count_parts(task: Task) -> str:
 
 
 def _print_table(findings: Sequence[Finding]) -> None:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, _PIPE_WIDTH)
+    console = make_console()
     table = Table(title="Data sets")
     table.add_column("task", overflow="fold")
     for column in ("clips", "classes", "unit s", "hours", "problems"):

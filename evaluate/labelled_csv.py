@@ -8,14 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from byola_rq.audio import inspect_audio
-from evaluate.tasks import Clip, Task, TaskError, check_classes, split_labels
+from evaluate.tasks import PART_NAMES, Clip, Task, TaskError, check_classes, split_labels
 
 MIN_UNIT_SECONDS = 0.1  # the shortest sound an encoder can embed
 MAX_DEFAULT_UNIT_SECONDS = 10.0
 
-_PARTS = {"train": "train", "test": "test"} | dict.fromkeys(
-    ("valid", "val", "validation", "dev"), "valid"
-)
 _CHOICES = (("label", "labels"), ("split", "fold"))
 _SUMMARY_COLUMNS = ("model", "probe", "source", "mean")  # a task of this name would hide one
 
@@ -145,9 +142,9 @@ def _check_part(where: str, column: str, text: str) -> str:
         if not text:
             raise TaskError(f"{where}: fold must not be empty")
         return text
-    if text.lower() not in _PARTS:
-        raise TaskError(f"{where}: split must be one of {', '.join(_PARTS)}; got {text!r}")
-    return _PARTS[text.lower()]
+    if text.lower() not in PART_NAMES:
+        raise TaskError(f"{where}: split must be one of {', '.join(PART_NAMES)}; got {text!r}")
+    return PART_NAMES[text.lower()]
 
 
 def _choose_unit(clips: tuple[Clip, ...]) -> tuple[float, str]:

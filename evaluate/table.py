@@ -37,14 +37,20 @@ class Matrix:
 
 def print_table(summary: Summary) -> None:
     """Print the scores on stdout; the published rows only beside a task of the paper."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, _PIPE_WIDTH)
+    console = make_console()
     matrix = make_matrix(summary)
     table = _to_rich(matrix, separator=" ")
     if Measurement.get(console, console.options, table).maximum > console.width:
         table = _to_rich(matrix, separator="\n")  # the intervals below the scores
     console.print(table)
+
+
+def make_console() -> Console:
+    """Standard output for tables: wide enough not to fold them where it is no terminal."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, _PIPE_WIDTH)
+    return console
 
 
 def write_tables(out: Path, summary: Summary) -> None:

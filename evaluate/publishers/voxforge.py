@@ -22,12 +22,9 @@ from evaluate.publishers.voxforge_archives import (
     holds_archives,
     list_archives,
 )
-from evaluate.tasks import Clip, Problem, Task, TaskError, find_overlaps
+from evaluate.tasks import PART_NAMES, Clip, Problem, Task, TaskError, find_overlaps
 
 _SPLITS = ("voxforge*.csv", "split.csv")
-_PARTS = {"train": "train", "test": "test"} | dict.fromkeys(
-    ("valid", "val", "validation", "dev"), "valid"
-)
 _CLIPS_OF_AN_ARCHIVE = 10  # sentences that the site asks for: what a damaged archive is taken for
 
 
@@ -76,10 +73,11 @@ def _divide_as_given(
     here = {clip.file_name: clip for clip in clips}
     listed = []
     for row in read_table(given, ("file_name", "label", "split")):
-        name, part = row["file_name"], _PARTS.get(row["split"].casefold())
+        name, part = row["file_name"], PART_NAMES.get(row["split"].casefold())
         if part is None:
             raise TaskError(
-                f"{given}: split of {name} must be one of {', '.join(_PARTS)}; got {row['split']!r}"
+                f"{given}: split of {name} must be one of {', '.join(PART_NAMES)}; "
+                f"got {row['split']!r}"
             )
         language = LANGUAGE_OF.get(row["label"].casefold(), "")
         clip = here.get(name, Clip(root / name, name, language, ""))
