@@ -5,9 +5,9 @@ import re
 from itertools import islice
 from pathlib import Path
 
-from evaluate.publishers import Copy, Layout, half_unpacked, make_task
-from evaluate.publishers.files import list_audio, read_table
-from evaluate.tasks import Clip, Task, find_overlaps
+from evaluate.publishers import Copy, Layout
+from evaluate.publishers.fold_table import read_fold_table
+from evaluate.tasks import Task
 
 _TABLE = "meta/esc50.csv"
 _CLIP = re.compile(r"[1-5]-\d+-[A-Z]-\d{1,2}\.wav")  # fold, recording, take, class
@@ -24,27 +24,14 @@ def _is_root(folder: Path) -> bool:
 
 
 def _read(copy: Copy) -> Task:
-    if not (copy.folder / _TABLE).is_file():
-        raise half_unpacked(LAYOUT, copy.folder, f"{_TABLE} is not there")
-    clips = [
-        Clip(
-            path=copy.folder / name,
-            file_name=name,
-            label=row["category"],
-            part=row["fold"],
-            group=row["src_file"],  # the recording that the clip was cut from
-        )
-        for row in read_table(copy.folder / _TABLE, ("filename", "fold", "category", "src_file"))
-        for name in [f"audio/{row['filename']}"]
-    ]
-    return make_task(
+    return read_fold_table(
         LAYOUT,
-        copy.folder,
-        clips,
-        set(list_audio(copy.folder / "audio", "audio/")),
-        split_rule="leave one fold out",
-        has_folds=True,
-        problems=find_overlaps(clips),
+        copy,
+        _TABLE,
+        name="filename",
+        label="category",
+        group="src_file",
+        file_name=lambda row: f"audio/{row['filename']}",
     )
 
 

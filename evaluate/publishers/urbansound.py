@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from evaluate.publishers import Copy, Layout, half_unpacked, make_task
-from evaluate.publishers.files import list_audio, read_table
-from evaluate.tasks import Clip, Task, find_overlaps
+from evaluate.publishers import Copy, Layout
+from evaluate.publishers.fold_table import read_fold_table
+from evaluate.tasks import Task
 
 _TABLE = "metadata/UrbanSound8K.csv"
 
@@ -16,27 +16,14 @@ def _is_root(folder: Path) -> bool:
 
 
 def _read(copy: Copy) -> Task:
-    if not (copy.folder / _TABLE).is_file():
-        raise half_unpacked(LAYOUT, copy.folder, f"{_TABLE} is not there")
-    clips = [
-        Clip(
-            path=copy.folder / name,
-            file_name=name,
-            label=row["class"],
-            part=row["fold"],
-            group=row["fsID"],  # the recording that the clip was cut from
-        )
-        for row in read_table(copy.folder / _TABLE, ("slice_file_name", "fold", "class", "fsID"))
-        for name in [f"audio/fold{row['fold']}/{row['slice_file_name']}"]
-    ]
-    return make_task(
+    return read_fold_table(
         LAYOUT,
-        copy.folder,
-        clips,
-        set(list_audio(copy.folder / "audio", "audio/")),
-        split_rule="leave one fold out",
-        has_folds=True,
-        problems=find_overlaps(clips),
+        copy,
+        _TABLE,
+        name="slice_file_name",
+        label="class",
+        group="fsID",
+        file_name=lambda row: f"audio/fold{row['fold']}/{row['slice_file_name']}",
     )
 
 
