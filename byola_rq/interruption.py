@@ -2,6 +2,8 @@
 
 import contextlib
 import ctypes
+import multiprocessing
+import os
 import signal
 import sys
 import threading
@@ -131,3 +133,8 @@ def leave_signals_to_parent() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, RUN_SIGNALS)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+        parent = multiprocessing.parent_process()
+        # It may have ended before that call. The parent of a fork server's child is the server.
+        is_direct = multiprocessing.get_start_method() != "forkserver"
+        if parent is not None and is_direct and os.getppid() != parent.pid:
+            os.kill(os.getpid(), signal.SIGKILL)
