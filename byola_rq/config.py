@@ -55,6 +55,7 @@ class RunConfig(_Section):
     seed: Annotated[Int, Field(ge=0, lt=2**31)]
     device: Annotated[str, AfterValidator(_is_device)]
     precision: Literal["auto", "float32", "bfloat16"]
+    stall_minutes: Positive | None
 
 
 class DataConfig(_Section):
@@ -192,6 +193,8 @@ class TrainConfig(_Section):
 
     epochs: Count
     batch_size: Annotated[Int, Field(ge=2)]  # batch norm needs two
+    accumulate: Count
+    sync_batch_norm: bool
     max_steps: Count | None
     log_every: Count
     compile: Literal["auto", True, False]
@@ -202,6 +205,21 @@ class CheckpointConfig(_Section):
 
     every_steps: Count
     keep: Count
+
+
+class ValidationConfig(_Section):
+    """The probe that scores the encoder while it trains."""
+
+    labelled: Path | None
+    every_epochs: Positive
+    probe: Literal["knn", "logistic"]
+
+
+class TensorBoardConfig(_Section):
+    """What TensorBoard gets beside metrics.csv."""
+
+    enabled: bool
+    views_every: Count
 
 
 class Config(_Section):
@@ -216,6 +234,18 @@ class Config(_Section):
     optimizer: OptimizerConfig
     train: TrainConfig
     checkpoint: CheckpointConfig
+    validation: ValidationConfig
+    tensorboard: TensorBoardConfig
+
+    @model_validator(mode="after")
+    def _batch_fits(self) -> Self:
+        batch_size, accumulate = self.train.batch_size, self.train.accumulate
+        if batch_size % accumulate or batch_size // accumulate < 2:
+            raise ValueError(
+                "train.accumulate must cut train.batch_size into equal parts of at least 2; "
+                f"got {accumulate} for {batch_size}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _encoder_fits(self) -> Self:

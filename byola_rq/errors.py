@@ -5,10 +5,11 @@ class ByolaRQError(Exception):
     """Base of every error that byola_rq raises on purpose.
 
     `exit_code` is the status with which the command line leaves: 2 for wrong use or wrong input,
-    1 for a failure at work.
+    1 for a failure at work. `is_said`: another process of the job tells the user.
     """
 
     exit_code = 2
+    is_said = False
 
 
 class AudioError(ByolaRQError, ValueError):

@@ -17,17 +17,34 @@ FREE_KEYS = frozenset(
     (
         "run.dir",
         "run.device",
+        "run.stall_minutes",
         "data.source",
         "data.workers",
         "train.log_every",
         "train.compile",
         "checkpoint.every_steps",
         "checkpoint.keep",
+        "validation.labelled",
+        "validation.every_epochs",
+        "validation.probe",
+        "tensorboard.enabled",
+        "tensorboard.views_every",
     )
 )
 
 # What a run did before these keys were there.
-NEWER_KEYS = {"data.shuffle": "full", "data.window_shards": 4}
+NEWER_KEYS: dict[str, Any] = {
+    "data.shuffle": "full",
+    "data.window_shards": 4,
+    "run.stall_minutes": None,
+    "train.accumulate": 1,
+    "train.sync_batch_norm": True,
+    "validation.labelled": None,
+    "validation.every_epochs": 1.0,
+    "validation.probe": "knn",
+    "tensorboard.enabled": False,
+    "tensorboard.views_every": 1000,
+}
 
 # What a run's length may be changed to as long as no schedule depends on it.
 LENGTH_KEYS = frozenset(("train.epochs", "train.max_steps"))
@@ -116,7 +133,7 @@ def _with_newer_keys(values: dict[str, Any]) -> dict[str, Any]:
     completed = {name: dict(section) for name, section in values.items()}
     for dotted, value in NEWER_KEYS.items():
         section, key = dotted.split(".")
-        completed[section].setdefault(key, value)
+        completed.setdefault(section, {}).setdefault(key, value)
     return completed
 
 

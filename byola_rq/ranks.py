@@ -1,0 +1,232 @@
+"""The processes of a job, one for each device, as `torchrun` starts them, and what they exchange.
+
+A process that was started alone is rank 0 of 1, and nothing here costs it anything.
+"""
+
+import contextlib
+import datetime
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from byola_rq.errors import ByolaRQError, ConfigError
+
+# Waiting is not an error of the connection: what hangs is found by the watchdog of training.
+_TIMEOUT = datetime.timedelta(days=1)
+
+
+class ElsewhereError(ByolaRQError):
+    """Raised in every other process when one has failed, which says why; nothing is left to say."""
+
+    is_said = True
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class LostRankError(ByolaRQError, RuntimeError):
+    """Another process of the job has ended or cannot be reached."""
+
+    exit_code = 1
+
+
+def num_ranks() -> int:
+    """Processes of this job."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """This process' number among them, from 0."""
+    return int(os.environ.get("RANK", "0")) if num_ranks() > 1 else 0
+
+
+def local_rank() -> int:
+    """This process' number among those of its machine, from 0."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if num_ranks() > 1 else 0
+
+
+def is_main() -> bool:
+    """Whether this process is the one that speaks and writes."""
+    return rank() == 0
+
+
+@contextlib.contextmanager
+def joined_ranks(device: torch.device) -> Iterator[None]:
+    """Connect the processes of a job; over nccl what is on GPUs, over gloo what is not.
+
+    Raises:
+        ConfigError: If they cannot find each other.
+        LostRankError: If another process ends, or cannot be reached, in the middle.
+    """
+    if num_ranks() == 1:
+        yield
+        return
+    backend = "gloo"
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        backend = "cpu:gloo,cuda:nccl"
+    try:
+        dist.init_process_group(backend, timeout=_TIMEOUT)
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"WORLD_SIZE is {num_ranks()}, but the processes cannot find each other ({reason}); "
+            "start them with torchrun"
+        ) from error
+    try:
+        yield
+    except RuntimeError as error:
+        # What gloo and nccl raise when a peer is gone has no type of its own in every version.
+        if isinstance(error, ByolaRQError) or not _is_connection_error(error):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise LostRankError(
+            f"rank {rank()} of {num_ranks()} lost another one ({reason}); see what that one says. "
+            "The same command goes on from the last checkpoint"
+        ) from error
+    finally:
+        dist.destroy_process_group()
+
+
+def _is_connection_error(error: RuntimeError) -> bool:
+    words = ("gloo", "nccl", "connection", "process group", "store")
+    return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words)
+
+
+@contextlib.contextmanager
+def errors_shared() -> Iterator[None]:
+    """Let an error of ours that meets one process here end all; rank 0 says it, once.
+
+    Nothing in the block may itself wait for other processes.
+    """
+    if num_ranks() == 1:
+        yield
+        return
+    error: ByolaRQError | None = None
+    try:
+        yield
+    except ByolaRQError as raised:
+        error = raised
+    reports = gather_json(None if error is None else [str(error), error.exit_code])
+    for number, report in enumerate(reports):
+        if report is not None:
+            message, exit_code = report
+            if error is not None and is_main():
+                raise error
+            if is_main():
+                told = ByolaRQError(f"rank {number} of {num_ranks()}: {message}")
+                told.exit_code = exit_code
+                raise told
+            raise ElsewhereError(message, exit_code)
+
+
+def shared(function: Callable[[], bytes]) -> bytes:
+    """What `function` returns in rank 0, where alone it is called; an error of ours ends all."""
+    if num_ranks() == 1:
+        return function()
+    data = b""
+    with errors_shared():
+        if is_main():
+            data = function()
+    size = torch.tensor([len(data)])
+    dist.broadcast(size, src=0)
+    content = torch.empty(int(size), dtype=torch.uint8)
+    if is_main():
+        content.copy_(torch.frombuffer(bytearray(data or b"\0"), dtype=torch.uint8)[: len(data)])
+    dist.broadcast(content, src=0)
+    return content.numpy().tobytes()
+
+
+def gather_json(value: Any) -> list[Any]:
+    """Every rank's value, in the order of the ranks; in all of them."""
+    if num_ranks() == 1:
+        return [value]
+    data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+    sizes = gather_rows(torch.tensor([len(data)]))
+    padded = torch.zeros(int(sizes.max()), dtype=torch.uint8)
+    padded[: len(data)] = data
+    rows = gather_rows(padded[None])
+    return [
+        json.loads(row[:size].numpy().tobytes())
+        for row, size in zip(rows, sizes.tolist(), strict=True)
+    ]
+
+
+def gather_rows(x: Tensor) -> Tensor:
+    """The rows of all ranks, in their order; each has the same number of them. No gradient."""
+    if num_ranks() == 1:
+        return x
+    x = x.detach().contiguous()
+    parts = [torch.empty_like(x) for _ in range(num_ranks())]
+    dist.all_gather(parts, x)
+    return torch.cat(parts)
+
+
+def own_rows(x: Tensor) -> Tensor:
+    """This rank's part of what `gather_rows` would give."""
+    return x.chunk(num_ranks())[rank()]
+
+
+def max_over_ranks(x: Tensor) -> Tensor:
+    """The elementwise maximum over ranks. No gradient."""
+    if num_ranks() > 1:
+        x = x.detach().clone()
+        dist.all_reduce(x, dist.ReduceOp.MAX)
+    return x
+
+
+def sum_over_ranks(x: Tensor) -> Tensor:
+    """The elementwise sum over ranks, differentiable: each rank's share counts for all."""
+    return x if num_ranks() == 1 else _Sum.apply(x)
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, x: Tensor) -> Tensor:
+        del context
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        del context
+        total = gradients[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+
+class StopVote:
+    """Agrees, after every step, whether a signal that met some ranks stops all of them.
+
+    The answer to one step's vote is read after the next step, so that nobody waits for it.
+    """
+
+    def __init__(self) -> None:
+        self._vote = torch.zeros(1, dtype=torch.int64)
+        self._work: dist.Work | None = None
+
+    def cast(self, number: int | None) -> int | None:
+        """Say which signal has met this rank; returns the one that stops all, the same in all."""
+        if num_ranks() == 1:
+            return number
+        agreed = self._read()
+        self._vote[0] = number or 0
+        self._work = dist.all_reduce(self._vote, dist.ReduceOp.MAX, async_op=True)
+        if agreed is not None:
+            self._read()
+        return agreed
+
+    def _read(self) -> int | None:
+        if self._work is None:
+            return None
+        self._work.wait()
+        self._work = None
+        return signal.Signals(int(self._vote)) if int(self._vote) else None
