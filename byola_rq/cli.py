@@ -60,7 +60,7 @@ def pretrain(config: Overrides = None) -> None:
     loaded = _load_config(config)
     from byola_rq.pretrain import pretrain
 
-    print(pretrain(loaded))
+    _print_once(pretrain(loaded))
 
 
 @app.command()
@@ -343,6 +343,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(args=arguments, prog_name="byola-rq")
     except ByolaRQError as error:
+        if error.is_said:
+            sys.exit(error.exit_code)
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         _fail("interrupted; the same command goes on from its last checkpoint", 130)
@@ -353,6 +355,12 @@ def _fail(message: str, status: int) -> None:
         traceback.print_exc()
     print(f"error: {message}", file=sys.stderr)
     sys.exit(status)
+
+
+def _print_once(result: object) -> None:
+    """Print what all processes of a job have done together, in the first."""
+    if os.environ.get("RANK", "0") == "0":
+        print(result)
 
 
 def _parse_share(text: str | None) -> tuple[int, int] | None:

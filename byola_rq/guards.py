@@ -1,5 +1,6 @@
 """What a run watches for: embeddings that collapse, and steps that were skipped."""
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from byola_rq.clips import Clips
 from byola_rq.decoded_clips import DecodedClips
@@ -16,6 +17,7 @@ from byola_rq.metrics import StepTable
 from byola_rq.order import ClipOrder, IntArray, StepSampler
 from byola_rq.packed import read_index
 from byola_rq.packed_clips import PackedClips
+from byola_rq.ranks import gather_json, num_ranks, raised_in_all
 
 MAX_SKIPPED_IN_A_ROW = 10
 
@@ -122,7 +124,6 @@ class SkippedSteps:
         self._clips = clips
         self._order = order
         self._batch_size = batch_size
-        self._in_a_row = 0
 
     def append(self, skipped: Sequence[tuple[int, Sequence[bool]]]) -> None:
         """Write the clips of skipped steps.
@@ -143,6 +144,17 @@ class SkippedSteps:
             ]
         self._table.append(rows)
 
+    def _clips_of(self, step: int) -> IntArray:
+        sampler = StepSampler(self._order, self._batch_size, first_step=step - 1, num_steps=step)
+        return next(iter(sampler))[:, 1]
+
+
+class SkipsInARow:
+    """Stops a run that only skips."""
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+
     def count(self, is_skipped: Sequence[bool]) -> int:
         """Longest row of skipped steps among these and those just before them."""
         longest = self._in_a_row
@@ -152,22 +164,48 @@ class SkippedSteps:
         return longest
 
     def refuse_many(self, is_skipped: Sequence[bool], run_dir: Path) -> None:
-        """Stop a run that only skips.
+        """Take the next steps in; the same in all ranks.
 
         Raises:
             TrainingError: If ten steps in a row were skipped.
         """
         if (longest := self.count(is_skipped)) >= MAX_SKIPPED_IN_A_ROW:
-            raise TrainingError(
-                f"{run_dir}: the loss or its gradient is not finite in {longest} steps in a row; "
-                f"no weight has changed in them, {self.path.name} names their clips, and "
-                "the last checkpoint is untouched. Where `is_finite` is 0 the clip is broken; "
-                "else try a lower optimizer.lr, or optimizer.clip_norm=1, in a new run.dir"
+            raise raised_in_all(
+                TrainingError(
+                    f"{run_dir}: the loss or its gradient is not finite in {longest} steps in a "
+                    "row; no weight has changed in them, skipped_steps.csv names their clips, and "
+                    "the last checkpoint is untouched. Where `is_finite` is 0 the clip is broken; "
+                    "else try a lower optimizer.lr, or optimizer.clip_norm=1, in a new run.dir"
+                )
             )
 
-    def _clips_of(self, step: int) -> IntArray:
-        sampler = StepSampler(self._order, self._batch_size, first_step=step - 1, num_steps=step)
-        return next(iter(sampler))[:, 1]
+
+def refuse_divergence(network: nn.Module, run_dir: Path) -> None:
+    """Compare the parameters of all ranks, which the same gradients keep equal to the bit.
+
+    Raises:
+        TrainingError: If they are not: a device or a connection computes wrongly.
+    """
+    if num_ranks() == 1:
+        return
+    digests = gather_json(parameter_digest(network))
+    others = [str(number) for number, each in enumerate(digests) if each != digests[0]]
+    if others:
+        raise raised_in_all(
+            TrainingError(
+                f"{run_dir}: the weights of rank {', '.join(others)} are not those of rank 0 any "
+                "more: a device or connection there computes wrongly. The last checkpoint is "
+                "untouched; go on from it without that device"
+            )
+        )
+
+
+def parameter_digest(network: nn.Module) -> str:
+    """SHA-256 of all parameters; waits for the device."""
+    digest = hashlib.sha256()
+    for parameter in network.parameters():
+        digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def clip_names(clips: Clips, indices: IntArray) -> list[str]:

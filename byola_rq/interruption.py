@@ -2,12 +2,14 @@
 
 import contextlib
 import ctypes
+import faulthandler
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 
 from byola_rq.errors import ByolaRQError
@@ -15,6 +17,9 @@ from byola_rq.errors import ByolaRQError
 # Beside them, schedulers send SIGUSR1 as a notice that they will end the work soon.
 RUN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
+DUMP_STACKS = signal.SIGUSR2  # what makes a child process say where it is
+
+_STACKS = "byola_rq-stacks"
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux' prctl
 
 
@@ -44,6 +49,11 @@ class Stop:
     def __init__(self) -> None:
         self._number: int | None = None
         self._num_holds = 0
+
+    @property
+    def number(self) -> int | None:
+        """The signal that has asked; None where none has."""
+        return self._number
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -127,7 +137,13 @@ def signals_blocked() -> Iterator[None]:
 
 
 def leave_signals_to_parent() -> None:
-    """In a child process: signals sent to the whole group are the parent's, and it ends with it."""
+    """In a child process: signals sent to the whole group are the parent's, and it ends with it.
+
+    After `DUMP_STACKS` the parent can read where its threads are.
+    """
+    if sys.platform == "linux":
+        # Memory that the parent finds in /proc, whichever way this process was started.
+        faulthandler.register(DUMP_STACKS, file=os.memfd_create(_STACKS))
     for number in RUN_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, RUN_SIGNALS)
@@ -138,3 +154,13 @@ def leave_signals_to_parent() -> None:
         is_direct = multiprocessing.get_start_method() != "forkserver"
         if parent is not None and is_direct and os.getppid() != parent.pid:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def read_dumped_stacks(pid: int) -> str:
+    """What a child process has dumped after `DUMP_STACKS`; empty where there is nothing yet."""
+    folder = Path(f"/proc/{pid}/fd")
+    with contextlib.suppress(OSError):
+        for descriptor in folder.iterdir():
+            if _STACKS in os.readlink(descriptor):
+                return descriptor.read_text(errors="replace")
+    return ""

@@ -1,4 +1,4 @@
-"""What happened since the last row of metrics; the one place that waits for the device."""
+"""What happened in all ranks since the last row of metrics; only here is the device waited for."""
 
 import time
 
@@ -8,6 +8,7 @@ from torch import Tensor
 from byola_rq.data_wait import DataWait
 from byola_rq.guards import EmbeddingHealth, examine_embeddings
 from byola_rq.metrics import Metrics
+from byola_rq.ranks import gather_rows, max_over_ranks, num_ranks, sum_over_ranks
 from byola_rq.training import StepOutcome, Training
 
 
@@ -47,26 +48,29 @@ class Meter:
         self._embedding = outcome.embedding
 
     def read(self) -> Metrics:
-        """The row of metrics of the steps since the row before, at least one."""
+        """The row of metrics of the steps since the row before, at least one; all ranks call it."""
         training, step = self._training, self._training.step
         config = training.config
         num_steps = step - self._step
         self._read_outcomes()
         num_used = self.is_skipped.count(False)
         assert self._embedding is not None
-        self.health = examine_embeddings(self._embedding)
+        self.health = examine_embeddings(gather_rows(self._embedding))
+        loss = sum_over_ranks(self._total_loss).item() / num_ranks()
         now = time.monotonic()
+        # Every rank waits for the one that waits most.
+        waited = torch.tensor((self._data_wait.seconds - self._waited) / (now - self._last))
         metrics = Metrics(
             step=step,
             epoch=step * config.train.batch_size / self._num_clips,
-            loss=self._total_loss.item() / num_used if num_used else float("nan"),
+            loss=loss / num_used if num_used else float("nan"),
             learning_rate=training.learning_rate(step - 1),
             ema_decay=training.ema_decay(step - 1),
             embedding_std=self.health.std,
             effective_rank=self.health.effective_rank,
             skipped_steps=num_steps - num_used,
             segments_per_second=num_steps * config.train.batch_size / (now - self._last),
-            wait_share=(self._data_wait.seconds - self._waited) / (now - self._last),
+            wait_share=max_over_ranks(waited).item(),
             seconds=now - self._started,
         )
         self.note = f"loss {metrics.loss:.4f}  {metrics.segments_per_second:.0f} segments/s"
@@ -79,7 +83,7 @@ class Meter:
     def _read_outcomes(self) -> None:
         self.is_skipped = torch.stack([each for each, _ in self._outcomes]).tolist()
         self.skipped = [
-            (self._step + number, self._outcomes[number - 1][1].tolist())
+            (self._step + number, gather_rows(self._outcomes[number - 1][1]).tolist())
             for number, is_skipped in enumerate(self.is_skipped, start=1)
             if is_skipped
         ]

@@ -70,15 +70,31 @@ class StepSampler:
 
     The epochs' orders follow each other without a gap: step s takes the places s * B to
     (s + 1) * B - 1 of that endless order, so no clip is dropped and any step can be the first.
-    Iterating gives int64 `(B, 2)`.
+    Iterating gives int64 `(B / parts, 2)`.
+
+    Args:
+        order: Of the clips.
+        batch_size: B, of a whole step.
+        first_step: First step.
+        num_steps: Step after the last.
+        part: (number, parts): which contiguous part of every step; parts divides B.
     """
 
     def __init__(
-        self, order: ClipOrder, batch_size: int, *, first_step: int, num_steps: int
+        self,
+        order: ClipOrder,
+        batch_size: int,
+        *,
+        first_step: int,
+        num_steps: int,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         self.order = order
         self.batch_size = batch_size
         self.steps = range(first_step, num_steps)
+        number, parts = part
+        size = batch_size // parts
+        self._part = slice(number * size, (number + 1) * size)
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -99,4 +115,4 @@ class StepSampler:
                     (np.full_like(part, epoch), part), axis=1
                 )
                 filled += len(part)
-            yield items
+            yield items[self._part]

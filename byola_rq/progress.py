@@ -16,11 +16,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from byola_rq.ranks import is_main
+
 SECONDS_BETWEEN_LINES = 30.0
 
 
 class ProgressBar:
-    """Count towards `total`, on stderr.
+    """Count towards `total`, on stderr; of several processes of a job, the first alone speaks.
 
     Args:
         what: What is being done, a few words.
@@ -35,7 +37,7 @@ class ProgressBar:
         self.note = ""
         console = Console(stderr=True)
         self._bar: Progress | None = None
-        if console.is_terminal:
+        if console.is_terminal and is_main():
             self._bar = Progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
@@ -78,7 +80,7 @@ class ProgressBar:
         """Print a line without tearing the bar."""
         if self._bar:
             self._bar.console.print(line, markup=False, highlight=False)
-        else:
+        elif is_main():
             print(line, file=sys.stderr, flush=True)
 
     def _print_line(self) -> None:

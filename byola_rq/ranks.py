@@ -9,7 +9,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -38,18 +38,23 @@ class LostRankError(ByolaRQError, RuntimeError):
 
 
 def num_ranks() -> int:
-    """Processes of this job."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """Processes of this job; 1 before they are joined."""
+    return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
     """This process' number among them, from 0."""
-    return int(os.environ.get("RANK", "0")) if num_ranks() > 1 else 0
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def is_launched() -> bool:
+    """Whether this process was started as one of several, which are to be joined."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def local_rank() -> int:
     """This process' number among those of its machine, from 0."""
-    return int(os.environ.get("LOCAL_RANK", "0")) if num_ranks() > 1 else 0
+    return int(os.environ.get("LOCAL_RANK", "0")) if is_launched() else 0
 
 
 def is_main() -> bool:
@@ -65,7 +70,7 @@ def joined_ranks(device: torch.device) -> Iterator[None]:
         ConfigError: If they cannot find each other.
         LostRankError: If another process ends, or cannot be reached, in the middle.
     """
-    if num_ranks() == 1:
+    if not is_launched():
         yield
         return
     backend = "gloo"
@@ -77,9 +82,10 @@ def joined_ranks(device: torch.device) -> Iterator[None]:
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
-            f"WORLD_SIZE is {num_ranks()}, but the processes cannot find each other ({reason}); "
-            "start them with torchrun"
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but the processes cannot find each other "
+            f"({reason}); start them with torchrun"
         ) from error
+    number = f"rank {rank()} of {num_ranks()}"
     try:
         yield
     except RuntimeError as error:
@@ -88,7 +94,7 @@ def joined_ranks(device: torch.device) -> Iterator[None]:
             raise
         reason = " ".join(str(error).split())[:200]
         raise LostRankError(
-            f"rank {rank()} of {num_ranks()} lost another one ({reason}); see what that one says. "
+            f"{number} lost another one ({reason}); see what that one says. "
             "The same command goes on from the last checkpoint"
         ) from error
     finally:
@@ -125,6 +131,11 @@ def errors_shared() -> Iterator[None]:
                 told.exit_code = exit_code
                 raise told
             raise ElsewhereError(message, exit_code)
+
+
+def raised_in_all(error: ByolaRQError) -> ByolaRQError:
+    """What a rank raises when all meet the same error: rank 0 says it."""
+    return error if is_main() else ElsewhereError(str(error), error.exit_code)
 
 
 def shared(function: Callable[[], bytes]) -> bytes:
@@ -184,7 +195,7 @@ def max_over_ranks(x: Tensor) -> Tensor:
 
 def sum_over_ranks(x: Tensor) -> Tensor:
     """The elementwise sum over ranks, differentiable: each rank's share counts for all."""
-    return x if num_ranks() == 1 else _Sum.apply(x)
+    return x if num_ranks() == 1 else cast(Tensor, _Sum.apply(x))  # type: ignore[no-untyped-call]
 
 
 class _Sum(torch.autograd.Function):
@@ -223,6 +234,10 @@ class StopVote:
         if agreed is not None:
             self._read()
         return agreed
+
+    def close(self, number: int | None) -> int | None:
+        """As `cast`, of the last step: the answer is waited for."""
+        return self.cast(number) or (self._read() if num_ranks() > 1 else None)
 
     def _read(self) -> int | None:
         if self._work is None:

@@ -1,5 +1,6 @@
 """What a run writes while it trains: metrics, checkpoints, skipped steps; also past a full disk."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -8,15 +9,18 @@ from byola_rq.checkpoint import save_checkpoint
 from byola_rq.clips import Clips
 from byola_rq.data_wait import DataWait
 from byola_rq.errors import CheckpointError
-from byola_rq.guards import SkippedSteps
+from byola_rq.guards import SkippedSteps, SkipsInARow, refuse_divergence
 from byola_rq.meter import Meter
 from byola_rq.metrics import COLUMNS, StepTable
 from byola_rq.order import ClipOrder
+from byola_rq.ranks import errors_shared, is_main
 from byola_rq.training import StepOutcome, Training
 
 
 class RunRecord:
     """Writes what a run leaves in `run.dir`, and says what its user should know.
+
+    All ranks have one, for the sums over them; rank 0 alone writes and speaks.
 
     Args:
         training: Whose steps they are.
@@ -42,16 +46,11 @@ class RunRecord:
         self._digest = clips.digest
         self._say = say
         self._meter = Meter(training, data_wait, len(clips))
-        run_dir, step = training.config.run.dir, training.step
-        self._metrics = StepTable(run_dir / "metrics.csv", COLUMNS, step)
-        self._skipped_steps = SkippedSteps(
-            run_dir / "skipped_steps.csv",
-            clips,
-            order,
-            batch_size=training.config.train.batch_size,
-            last_step=step,
-        )
         self._has_collapsed = False
+        self._skips_in_a_row = SkipsInARow()
+        with errors_shared():
+            if is_main():
+                self._open_tables(clips, order)
 
     @property
     def note(self) -> str:
@@ -63,7 +62,8 @@ class RunRecord:
 
         Raises:
             CheckpointError: If the checkpoint of the last step cannot be written.
-            TrainingError: If too many steps in a row were skipped; looked at with every row.
+            TrainingError: If too many steps in a row were skipped, looked at with every row; or if
+                the ranks' weights differ, looked at with every checkpoint.
         """
         training = self._training
         config, step = training.config, training.step
@@ -88,19 +88,31 @@ class RunRecord:
             return f"after step {step}, which is saved" if step else "before the first step"
         return f"after step {step}, saved up to step {self.saved_step}"
 
+    def _open_tables(self, clips: Clips, order: ClipOrder) -> None:
+        config, step = self._training.config, self._training.step
+        self._metrics = StepTable(config.run.dir / "metrics.csv", COLUMNS, step)
+        self._skipped_steps = SkippedSteps(
+            config.run.dir / "skipped_steps.csv",
+            clips,
+            order,
+            batch_size=config.train.batch_size,
+            last_step=step,
+        )
+
     def _write_row(self) -> None:
         meter, run_dir = self._meter, self._training.config.run.dir
         row = asdict(meter.read())
-        self._append(self._metrics, [row])
-        self._append(self._skipped_steps, meter.skipped)
-        if meter.skipped:
-            self._say(
-                f"warning: {len(meter.skipped)} of the {len(meter.is_skipped)} steps up to "
-                f"{row['step']} were skipped: their loss or gradient is not finite. "
-                f"{run_dir / 'skipped_steps.csv'} names their clips"
-            )
-        self._watch_collapse(row["step"])
-        self._skipped_steps.refuse_many(meter.is_skipped, run_dir)
+        if is_main():
+            self._append(self._metrics, [row])
+            self._append(self._skipped_steps, meter.skipped)
+            if meter.skipped:
+                self._say(
+                    f"warning: {len(meter.skipped)} of the {len(meter.is_skipped)} steps up to "
+                    f"{row['step']} were skipped: their loss or gradient is not finite. "
+                    f"{run_dir / 'skipped_steps.csv'} names their clips"
+                )
+            self._watch_collapse(row["step"])
+        self._skips_in_a_row.refuse_many(meter.is_skipped, run_dir)
 
     def _append(self, table: StepTable | SkippedSteps, rows: Sequence[Any]) -> None:
         try:
@@ -122,6 +134,15 @@ class RunRecord:
         self._has_collapsed = collapse is not None
 
     def _save(self, *, is_last: bool) -> None:
+        refuse_divergence(self._training.byol, self._training.config.run.dir)
+        # What can fail in rank 0 alone must not leave the others waiting for it.
+        with errors_shared() if is_last else contextlib.nullcontext():
+            if is_main():
+                self._write_checkpoint(is_last=is_last)
+        if not is_main():
+            self.saved_step = self._training.step
+
+    def _write_checkpoint(self, *, is_last: bool) -> None:
         config = self._training.config
         checkpoint = self._training.snapshot(corpus_digest=self._digest)
         try:

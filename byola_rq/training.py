@@ -1,11 +1,14 @@
 """One training step: the networks, views and optimizer, and what a checkpoint keeps of them."""
 
+import contextlib
 import importlib.metadata
+import warnings
 from dataclasses import asdict, dataclass
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from byola_rq.byol import BYOL
 from byola_rq.checkpoint import Checkpoint, load_optimizer_tensors, optimizer_tensors
@@ -14,7 +17,9 @@ from byola_rq.corpus import SegmentBatch
 from byola_rq.encoder import build_encoder
 from byola_rq.errors import CheckpointError, ConfigError
 from byola_rq.frontend import LogMelSpectrogram, Statistics
+from byola_rq.ranks import is_launched, local_rank, max_over_ranks, num_ranks
 from byola_rq.schedules import ema_decay, learning_rate
+from byola_rq.sync_batch_norm import over_all_ranks
 from byola_rq.views import Views
 
 
@@ -29,7 +34,7 @@ class Training:
     statistics: Statistics
     views: Views
     byol: BYOL
-    network: nn.Module  # `byol`, compiled where that was asked for
+    network: nn.Module  # `byol`, compiled where that was asked for, with its gradients averaged
     optimizer: torch.optim.Optimizer
     num_steps: int  # of the whole run
     step: int = 0  # steps done
@@ -103,6 +108,7 @@ def build_training(
         projection_dim=config.byol.projection_dim,
         hidden_dim=config.byol.hidden_dim,
     )
+    over_all_ranks(byol, sync_batch_norm=config.train.sync_batch_norm)
     # Half the time of row-major convolutions on a CPU; mypy's stub lacks the argument.
     byol.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizers = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
@@ -120,18 +126,32 @@ def build_training(
         statistics=statistics,
         views=Views(config.views.chain(), post_norm=config.views.post_norm).to(device),
         byol=byol,
-        network=cast(nn.Module, torch.compile(byol)) if config.train.compile is True else byol,
+        network=_network(byol, is_compiled=config.train.compile is True),
         optimizer=optimizer,
         num_steps=num_steps,
     )
 
 
+def _network(byol: BYOL, *, is_compiled: bool) -> nn.Module:
+    """`byol` as it is called in a step."""
+    network = cast(nn.Module, torch.compile(byol)) if is_compiled else byol
+    if num_ranks() == 1:
+        return network
+    with warnings.catch_warnings():
+        # The argument's new name is not there in every version of torch that will do.
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        # Batch-norm statistics are either the same everywhere or each rank's own.
+        return DistributedDataParallel(
+            network, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
+
+
 class StepOutcome(NamedTuple):
-    """What a step gave; all of it still on the device."""
+    """What a step gave for this rank's part of the batch; all of it still on the device."""
 
     loss: Tensor  # detached, ()
     embedding: Tensor  # detached, (B, D)
-    is_skipped: Tensor  # bool, (): something was not finite, and no weight has changed
+    is_skipped: Tensor  # bool, (): something was not finite in a rank; no weight has changed
     is_finite: Tensor  # bool, (B,): whether a clip's log-mel is
 
 
@@ -152,17 +172,15 @@ def train_step(training: Training, batch: SegmentBatch) -> StepOutcome:
         view_1, view_2 = training.views(log_mel, key)  # (B, 1, F, T) each
         # Buffers are batch-norm statistics: some 40,000 numbers.
         buffers = [(buffer, buffer.clone()) for buffer in byol.buffers()]
-    with torch.autocast(
-        training.device.type, torch.bfloat16, enabled=training.precision is torch.bfloat16
-    ):
-        loss, embedding = training.network(view_1, view_2)
     for group in training.optimizer.param_groups:
         group["lr"] = training.learning_rate(training.step)
     training.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    loss, embedding = _accumulate_gradient(training, view_1, view_2)
     norm = _clip_gradient(byol, config.optimizer.clip_norm)
     with torch.no_grad():
-        is_skipped = ~(loss.isfinite() & norm.isfinite() & is_finite.all())
+        is_skipped = max_over_ranks(
+            (~(loss.isfinite() & norm.isfinite() & is_finite.all())).to(torch.uint8)
+        ).bool()
         # Fused optimizers read this on the device and then write nothing; GradScaler's protocol.
         training.optimizer.found_inf = is_skipped.float()  # type: ignore[attr-defined]
         training.optimizer.step()
@@ -171,7 +189,41 @@ def train_step(training: Training, batch: SegmentBatch) -> StepOutcome:
         for buffer, before in buffers:
             torch.where(is_skipped, before, buffer, out=buffer)
     training.step += 1
-    return StepOutcome(loss.detach(), embedding, is_skipped, is_finite)
+    return StepOutcome(loss, embedding, is_skipped, is_finite)
+
+
+def _accumulate_gradient(
+    training: Training, view_1: Tensor, view_2: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Loss and embeddings of a batch, one part after the other, and their gradient.
+
+    The gradient is the mean of the parts' own: that of the whole batch, but for batch norm, which
+    sees one part at a time.
+    """
+    parts = training.config.train.accumulate
+    total = torch.zeros((), device=training.device)
+    embeddings = []
+    for number, (part_1, part_2) in enumerate(
+        zip(view_1.chunk(parts), view_2.chunk(parts), strict=True), start=1
+    ):
+        is_last = number == parts
+        # Ranks exchange gradients once a step.
+        with contextlib.nullcontext() if is_last else _gradients_kept(training.network):
+            with torch.autocast(
+                training.device.type, torch.bfloat16, enabled=training.precision is torch.bfloat16
+            ):
+                loss, embedding = training.network(part_1, part_2)
+            (loss / parts).backward()
+        total += loss.detach() / parts
+        embeddings.append(embedding)
+    return total, torch.cat(embeddings)
+
+
+def _gradients_kept(network: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Keep gradients within this rank, where there are others."""
+    if isinstance(network, DistributedDataParallel):
+        return cast(contextlib.AbstractContextManager[None], network.no_sync())
+    return contextlib.nullcontext()
 
 
 def _clip_gradient(byol: BYOL, clip_norm: float | None) -> Tensor:
@@ -184,17 +236,24 @@ def _clip_gradient(byol: BYOL, clip_norm: float | None) -> Tensor:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device named; `auto` is a GPU where there is one.
+    """The device named; `auto` is a GPU where there is one, under torchrun each process' own.
 
     Raises:
-        ConfigError: If it is not there.
+        ConfigError: If it is not there, or a single GPU is named for several processes.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
+    if is_launched() and device.type == "cuda":
+        if device.index is not None:
+            raise ConfigError(
+                f"run.device must be auto, cpu or cuda for several processes; got {name}. "
+                "CUDA_VISIBLE_DEVICES chooses among GPUs"
+            )
+        device = torch.device("cuda", local_rank())
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
-            f"run.device: {name} is not here; torch {torch.__version__} sees "
+            f"run.device: {device} is not here; torch {torch.__version__} sees "
             f"{torch.cuda.device_count()} CUDA devices (`byola-rq doctor` says more)"
         )
     return device

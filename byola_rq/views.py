@@ -12,6 +12,7 @@ from byola_rq.fader import RandomLinearFader
 from byola_rq.mixup import Mixup
 from byola_rq.quantize import RandomizedQuantization
 from byola_rq.randomness import fold_in
+from byola_rq.ranks import gather_rows, num_ranks, sum_over_ranks
 
 AUGMENTATIONS: Mapping[str, type[Augmentation[Any]]] = {
     "mixup": Mixup,
@@ -27,7 +28,8 @@ class Views(nn.Module):
     Args:
         augmentations: Name (of `AUGMENTATIONS`) -> its options, in the order of use. `mixup`, where
             used, comes first: its ring holds the inputs of the whole chain.
-        post_norm: Standardize both views together by their own mean and std over the 2B batch.
+        post_norm: Standardize both views together by their own mean and std over the 2B batch, that
+            of all ranks.
 
     Raises:
         ValueError: If a name is unknown or `mixup` stands behind another.
@@ -60,12 +62,15 @@ class Views(nn.Module):
         """
         view_1 = self._augment(log_mel, fold_in(key, 1))
         view_2 = self._augment(log_mel, fold_in(key, 2))
+        if "mixup" in self.augmentations:
+            # From all ranks, so that the ring of each holds what that of one process would.
+            log_mel = gather_rows(log_mel)
         for _, augmentation in self._chain():
             augmentation.remember(log_mel)
         if not self.post_norm:
             return view_1, view_2
         # Both together, so that a difference in level between two views is not normalized away.
-        std, mean = torch.std_mean(torch.stack((view_1, view_2)))
+        std, mean = _std_mean(torch.stack((view_1, view_2)))
         scale = 1 / std.clamp(min=torch.finfo(std.dtype).eps)
         return (view_1 - mean) * scale, (view_2 - mean) * scale
 
@@ -78,3 +83,12 @@ class Views(nn.Module):
 
     def _chain(self) -> Iterable[tuple[str, Augmentation[Any]]]:
         return cast(Iterable[tuple[str, Augmentation[Any]]], self.augmentations.items())
+
+
+def _std_mean(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Over the elements of all ranks."""
+    if num_ranks() == 1:
+        return torch.std_mean(x)
+    count = x.numel() * num_ranks()
+    mean = sum_over_ranks(x.sum()) / count
+    return (sum_over_ranks((x - mean).square().sum()) / (count - 1)).sqrt(), mean

@@ -11,7 +11,13 @@ import torch
 from byola_rq.corpus import find_clips, open_packed_clips
 from byola_rq.decoded_clips import measure_clips
 from byola_rq.errors import TrainingError
-from byola_rq.guards import SkippedSteps, clip_names, effective_rank, examine_embeddings
+from byola_rq.guards import (
+    SkippedSteps,
+    SkipsInARow,
+    clip_names,
+    effective_rank,
+    examine_embeddings,
+)
 from byola_rq.order import ClipOrder, StepSampler
 from tests.hand_packed import pack
 
@@ -99,10 +105,8 @@ def test_skipped_steps_name_the_clips_of_their_step(sounds: Path, tmp_path: Path
     assert not path.exists()
 
 
-def test_ten_in_a_row_are_refused_over_rows_of_metrics(sounds: Path, tmp_path: Path) -> None:
-    clips = measure_clips(find_clips([sounds])[0], 16000)
-    order = ClipOrder(len(clips), seed=3)
-    steps = SkippedSteps(tmp_path / "s.csv", clips, order, batch_size=5, last_step=0)
+def test_ten_in_a_row_are_refused_over_rows_of_metrics(tmp_path: Path) -> None:
+    steps = SkipsInARow()
     steps.refuse_many([True] * 9 + [False] + [True] * 6, tmp_path)
     steps.refuse_many([True] * 3 + [False, True], tmp_path)
     steps.refuse_many([True] * 8, tmp_path)

@@ -1,0 +1,197 @@
+"""What a run starts from, the same in all ranks: its clips, its checkpoint or new networks."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from byola_rq.allocator import keep_freed_memory
+from byola_rq.checkpoint import Checkpoint
+from byola_rq.clips import Clips
+from byola_rq.config import Config
+from byola_rq.corpus import SegmentCorpus, find_clips, open_packed_clips
+from byola_rq.decoded_clips import measure_clips
+from byola_rq.errors import CheckpointError, ConfigError, CorpusError
+from byola_rq.frontend import LogMelSpectrogram, Statistics, measure_statistics
+from byola_rq.loading import default_num_workers, load_batches
+from byola_rq.order import ClipOrder
+from byola_rq.packed_clips import PackedClips
+from byola_rq.progress import ProgressBar
+from byola_rq.ranks import gather_json, is_main, num_ranks, raised_in_all, shared
+from byola_rq.run_directory import open_run
+from byola_rq.training import Training, build_training, choose_precision
+
+STATISTICS_SEGMENTS = 10_000
+STATISTICS_EPOCH = -1  # its segments are those of an epoch that is never trained on
+
+
+def count_steps(config: Config, num_clips: int) -> int:
+    """Steps of the whole run: every clip `epochs` times, in full batches."""
+    num_steps = max(config.train.epochs * num_clips // config.train.batch_size, 1)
+    return min(num_steps, config.train.max_steps or num_steps)
+
+
+def refuse_uneven_batch(config: Config) -> None:
+    """Refuse a batch that the ranks cannot share.
+
+    Raises:
+        ConfigError: If their parts would not be of one size, or have fewer than 2 clips.
+    """
+    parts = num_ranks() * config.train.accumulate
+    if config.train.batch_size % parts or config.train.batch_size // parts < 2:
+        raise ConfigError(
+            f"train.batch_size must be a multiple of the {num_ranks()} processes x "
+            f"train.accumulate = {parts}, and at least twice that; got {config.train.batch_size}"
+        )
+
+
+def open_clips(config: Config) -> Clips:
+    """The clips of `data.source`.
+
+    Raises:
+        CorpusError, AudioError: If a source or clip cannot be used.
+    """
+    sources, sample_rate = config.data.sources, config.frontend.sample_rate
+    clips: Clips | None = open_packed_clips(sources, sample_rate)
+    if clips is None:
+        found, notes = find_clips(sources)
+        if config.data.shuffle == "windows":
+            raise CorpusError(
+                f"{sources[0]}: data.shuffle must be full for a source that is no packed corpus; "
+                "got windows. Pack it first (`byola-rq prepare`)"
+            )
+        for note in notes:
+            say(note)
+        with ProgressBar("reading headers", len(found)) as bar:
+            clips = measure_clips(found, sample_rate, bar.advance)
+    if len(clips) < 2:
+        raise CorpusError(
+            f"{sources[0]}: data.source must hold at least 2 clips; it has {len(clips)}"
+        )
+    return clips
+
+
+def prepare_training(config: Config, clips: Clips, device: torch.device) -> tuple[Training, int]:
+    """What is trained, as the run's newest checkpoint left it, and each rank's number of loaders.
+
+    Raises:
+        CheckpointError: If `run.dir` cannot be used, or its run had other clips.
+        CorpusError: If nothing can be learned from the clips, or the ranks see different ones.
+    """
+    precision = choose_precision(config.run.precision, device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    digests = gather_json(clips.digest)
+    if len(set(digests)) > 1:
+        different = next(number for number, each in enumerate(digests) if each != digests[0])
+        sources = ", ".join(map(str, config.data.sources))
+        raise raised_in_all(
+            CorpusError(f"{sources}: rank {different} finds other clips there than rank 0")
+        )
+    checkpoint = _shared_checkpoint(config)
+    num_workers = config.data.workers
+    if num_workers == "auto":
+        num_workers = default_num_workers(device, is_decoding=not isinstance(clips, PackedClips))
+    frontend = LogMelSpectrogram(**config.frontend.model_dump()).to(device)
+    if checkpoint is None:
+        statistics = _shared_statistics(config, clips, frontend, device, num_workers)
+    else:
+        if checkpoint.state["corpus_digest"] != clips.digest:
+            raise raised_in_all(
+                CheckpointError(
+                    f"{config.run.dir}: its run had other clips than data.source has now "
+                    "(names, lengths or the packed samples differ); choose another run.dir"
+                )
+            )
+        statistics = Statistics(**checkpoint.state["statistics"])
+    num_steps = count_steps(config, len(clips))
+    training = build_training(config, statistics, frontend, device, precision, num_steps)
+    if checkpoint is not None:
+        training.load(checkpoint)
+    return training, num_workers
+
+
+def _shared_checkpoint(config: Config) -> Checkpoint | None:
+    """The newest one of `run.dir`, which rank 0 alone has to see; None where there is none."""
+    opened: list[Checkpoint | None] = []
+
+    def state() -> bytes:
+        checkpoint, damages = open_run(config)
+        for damage in damages:
+            say(f"warning: {damage}; the checkpoint before it is used")
+        opened.append(checkpoint)
+        return json.dumps(checkpoint.state if checkpoint else None).encode()
+
+    def tensors(name: str) -> bytes:
+        assert opened[0] is not None
+        named = {key: each.contiguous() for key, each in getattr(opened[0], name).items()}
+        return safetensors.torch.save(named)
+
+    state_text = shared(state)
+    if num_ranks() == 1 or json.loads(state_text) is None:
+        return opened[0] if opened else None
+    return Checkpoint(
+        model=safetensors.torch.load(shared(lambda: tensors("model"))),
+        optimizer=safetensors.torch.load(shared(lambda: tensors("optimizer"))),
+        state=json.loads(state_text),
+    )
+
+
+def _shared_statistics(
+    config: Config,
+    clips: Clips,
+    frontend: LogMelSpectrogram,
+    device: torch.device,
+    num_workers: int,
+) -> Statistics:
+    """Measured by rank 0: split among them, their last bits would depend on their number."""
+
+    def measure() -> bytes:
+        statistics = _measure_statistics(config, clips, frontend, device, num_workers)
+        return json.dumps(asdict(statistics)).encode()
+
+    return Statistics(**json.loads(shared(measure)))
+
+
+def _measure_statistics(
+    config: Config,
+    clips: Clips,
+    frontend: LogMelSpectrogram,
+    device: torch.device,
+    num_workers: int,
+) -> Statistics:
+    """Mean and std of the log-mel of random segments, before training starts."""
+    seed, size = config.run.seed, config.train.batch_size
+    order = ClipOrder(len(clips), seed=seed).epoch(STATISTICS_EPOCH)
+    # In the order of the index, which is that of the disk.
+    indices = np.sort(order[:STATISTICS_SEGMENTS])
+    items = np.stack((np.full_like(indices, STATISTICS_EPOCH), indices), axis=1)
+    groups = [items[start : start + size] for start in range(0, len(items), size)]
+    corpus = SegmentCorpus(clips, segment_samples=config.segment_samples, seed=seed)
+    batches = load_batches(corpus, groups, batch_size=size, num_workers=num_workers)
+    with closing(batches), ProgressBar("measuring statistics", len(items)) as bar:
+
+        def log_mels() -> Iterator[Tensor]:
+            for batch in batches:
+                yield frontend(batch.to(device).waveform)
+                bar.advance(len(batch.key))
+
+        try:
+            return measure_statistics(log_mels())
+        except ValueError as error:
+            if type(error) is not ValueError:
+                raise  # one of ours, which names its file
+            sources = ", ".join(map(str, config.data.sources))
+            raise CorpusError(f"{sources}: the clips cannot be learned from: {error}") from error
+
+
+def say(line: str) -> None:
+    """Print a line for the user, from rank 0."""
+    if is_main():
+        print(line, file=sys.stderr, flush=True)
