@@ -79,11 +79,14 @@ class BYOL(nn.Module):
 
 
 def regression_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """Squared distance of the normalized vectors, `2 - 2 cos`: two `(B, P)` -> `(B,)`, float32.
+    """Squared distance of the normalized vectors, `2 - 2 cos`: two `(B, P)` -> `(B,)`.
+
+    In float32, or float64 where that is given.
 
     Source: Grill et al. (arXiv:2006.07733), eq. 2.
     """
-    return 2 - 2 * F.cosine_similarity(prediction.float(), target.float(), dim=-1)
+    dtype = torch.promote_types(prediction.dtype, torch.float32)
+    return 2 - 2 * F.cosine_similarity(prediction.to(dtype), target.to(dtype), dim=-1)
 
 
 def _head(in_dim: int, hidden_dim: int, out_dim: int) -> nn.Sequential:

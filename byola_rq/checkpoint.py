@@ -1,5 +1,6 @@
 """The training checkpoint: atomic, checksummed, no pickle."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -18,7 +19,8 @@ from torch import Tensor
 from byola_rq.errors import CheckpointError
 
 FORMAT_VERSION = 1
-_NAME = re.compile(r"step-(\d{8,})")
+# The second name is that of one that is being replaced by another of the same step.
+_NAME = re.compile(r"\.?step-(\d{8,})(?:\.replaced)?")
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,10 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
-    """Write `run_dir/step-XXXXXXXX/`, then remove all but the newest `keep`.
+def save_checkpoint(
+    run_dir: Path, checkpoint: Checkpoint, *, keep: int, keep_step: int | None = None
+) -> Path:
+    """Write `run_dir/step-XXXXXXXX/`, then remove all but the newest `keep` and `keep_step`.
 
     The files are written under a temporary name, flushed to the disk, and appear by one rename:
     whatever interrupts it, no half checkpoint carries a final name. One that could not be written
@@ -43,24 +47,25 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, *, keep: int) -> Path
     Raises:
         CheckpointError: If the disk refuses.
     """
-    final = run_dir / f"step-{checkpoint.state['step']:08d}"
+    step = checkpoint.state["step"]
+    final = checkpoint_path(run_dir, step)
     temporary = run_dir / f".{final.name}.partial"
-    # Also what a run that was killed while saving has left.
-    for partial in run_dir.glob(".step-*.partial"):
-        shutil.rmtree(partial, ignore_errors=True)
     try:
+        _tidy(run_dir)
         _write(temporary, checkpoint)
-        if final.exists():
-            shutil.rmtree(final)
-        temporary.rename(final)
-        _flush(run_dir)
+        _give_name(temporary, final)
     except (OSError, SafetensorError) as error:
         # On a full disk, the room is somebody's.
         shutil.rmtree(temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            _tidy(run_dir)
         raise CheckpointError(f"{final}: the checkpoint cannot be written ({error})") from error
-    for _, older in list(_checkpoints(run_dir))[keep:]:
-        # One that cannot be removed costs room, but no result.
-        shutil.rmtree(older, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        # Newer ones are damaged ones that a resumed run has passed over: they must not count.
+        saved = [(number, path) for number, path in _checkpoints(run_dir) if number <= step]
+        for number, older in saved[keep:]:
+            if number != keep_step:
+                _discard(older)
     return final
 
 
@@ -87,6 +92,24 @@ def load_newest_checkpoint(run_dir: Path) -> tuple[Checkpoint | None, list[str]]
     return None, []
 
 
+def load_checkpoint(run_dir: Path, step: int) -> Checkpoint:
+    """Read the checkpoint of one step.
+
+    Raises:
+        CheckpointError: If it is missing or damaged, or has a newer format.
+    """
+    path = checkpoint_path(run_dir, step)
+    damage = find_damage(path) if path.is_dir() else "there is no such checkpoint"
+    if damage is not None:
+        raise CheckpointError(f"{path}: {damage}")
+    return _read(path)
+
+
+def checkpoint_path(run_dir: Path, step: int) -> Path:
+    """Where the checkpoint of a step is, if there is one."""
+    return run_dir / f"step-{step:08d}"
+
+
 def find_damage(path: Path) -> str | None:
     """Say what is wrong with a checkpoint's files; None where sizes and digests are right."""
     try:
@@ -97,7 +120,44 @@ def find_damage(path: Path) -> str | None:
     except (OSError, ValueError, AttributeError) as error:
         return f"cannot be verified ({error})"
     missing = {"model.safetensors", "optimizer.safetensors", "state.json"} - set(manifest)
-    return f"its manifest lacks {', '.join(sorted(missing))}" if missing else None
+    if missing:
+        return f"its manifest lacks {', '.join(sorted(missing))}"
+    # Whole in itself, but another's: a copy in the wrong place.
+    step, name = json.loads((path / "state.json").read_text()).get("step"), _NAME.match(path.name)
+    return f"holds step {step}" if name and int(name[1]) != step else None
+
+
+def _tidy(run_dir: Path) -> None:
+    """Put right what a save that was killed or failed has left."""
+    for kind in ("partial", "removed"):
+        for path in run_dir.glob(f".step-*.{kind}"):
+            shutil.rmtree(path, ignore_errors=True)
+    for path in run_dir.glob(".step-*.replaced"):
+        final = path.with_name(path.name[1:].removesuffix(".replaced"))
+        if final.exists():
+            _discard(path)
+        else:
+            path.rename(final)
+
+
+def _give_name(temporary: Path, final: Path) -> None:
+    """Give a whole checkpoint its name; one that has it stays readable under another until then."""
+    replaced = final.with_name(f".{final.name}.replaced")
+    is_replacing = final.exists()
+    if is_replacing:
+        final.rename(replaced)
+    temporary.rename(final)
+    _flush(final.parent)
+    if is_replacing:
+        _discard(replaced)
+
+
+def _discard(path: Path) -> None:
+    """Remove a checkpoint; a kill in the middle leaves no half one under its name."""
+    # One that cannot be removed costs room, but no result.
+    with contextlib.suppress(OSError):
+        removed = path.rename(path.with_name(f".{path.name.lstrip('.')}.removed"))
+        shutil.rmtree(removed, ignore_errors=True)
 
 
 def _write(folder: Path, checkpoint: Checkpoint) -> None:
@@ -131,13 +191,15 @@ def _read(path: Path) -> Checkpoint:
 
 
 def _checkpoints(run_dir: Path) -> Iterator[tuple[int, Path]]:
-    """Step and directory of each checkpoint, newest first."""
+    """Step and directory of each checkpoint, newest first; of one step, the last written first."""
     found = []
-    for path in run_dir.glob("step-*"):
-        match = _NAME.fullmatch(path.name)
-        if match and path.is_dir():
-            found.append((int(match[1]), path))
-    yield from sorted(found, reverse=True)
+    for pattern in ("step-*", ".step-*.replaced"):
+        for path in run_dir.glob(pattern):
+            match = _NAME.fullmatch(path.name)
+            if match and path.is_dir():
+                found.append((int(match[1]), path))
+    # A name with a dot comes before one without.
+    yield from sorted(found, key=lambda each: (each[0], each[1].name), reverse=True)
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

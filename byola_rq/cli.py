@@ -219,26 +219,35 @@ def embed(
     """
     from byola_rq.embed import embed_clips
     from byola_rq.embedder import load
+    from byola_rq.ranks import errors_shared, joined_ranks
     from byola_rq.training import choose_device
 
-    embedder = load(model, choose_device(device))
-    print(embed_clips(embedder, source, out, num_workers=workers, overwrite=overwrite))
+    own_device = choose_device(device)
+    with joined_ranks(own_device):
+        with errors_shared():
+            embedder = load(model, own_device)
+        path = embed_clips(embedder, source, out, num_workers=workers, overwrite=overwrite)
+    _print_once(path)
 
 
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="Directory of a run (run.dir).")],
     model: Annotated[Path, typer.Argument(help="Model file to write, encoder.safetensors.")],
+    best: Annotated[
+        bool, typer.Option("--best", help="The checkpoint that scored best in validation.")
+    ] = False,
 ) -> None:
     """Write the encoder of a run's newest checkpoint as a model file, also while it trains.
 
     \b
-    Example:
+    Examples:
       byola-rq export runs/a encoder.safetensors
+      byola-rq export runs/a best.safetensors --best
     """
     from byola_rq.run_directory import export_run
 
-    print(export_run(run, model))
+    print(export_run(run, model, best=best))
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """Unlabelled clips (packed corpora, or sources decoded on demand) as fixed-length random crops."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,30 +12,48 @@ from torch import Tensor
 
 from byola_rq.clip_source import ClipSource
 from byola_rq.clips import Clips
-from byola_rq.errors import CorpusError
+from byola_rq.decoded_clips import UnreadableClipError
+from byola_rq.errors import AudioError, CorpusError
 from byola_rq.order import IntArray
 from byola_rq.packed import is_packed
 from byola_rq.packed_clips import PackedClips
 from byola_rq.randomness import fold_in, integers, sample_keys
 from byola_rq.sources import list_sources
 
+MAX_NEIGHBOURS = 100  # tried in place of a clip that cannot be decoded
+
+
+class Replacement(NamedTuple):
+    """A clip that could not be decoded, and the clip whose segment took its place."""
+
+    clip_index: int
+    replaced_by: int
+    reason: str
+
 
 class SegmentBatch(NamedTuple):
-    """Waveforms `(B, S)`, float32 or int16, and each segment's randomness key, int64 `(B,)`."""
+    """Segments of clips, and what belongs to them.
+
+    Args:
+        waveform: `(B, S)`, float32 or int16.
+        key: Each segment's randomness key, int64 `(B,)`.
+        replacements: Of the clips among them that could not be decoded.
+    """
 
     waveform: Tensor
     key: Tensor
+    replacements: tuple[Replacement, ...] = ()
 
     def to(self, device: torch.device) -> "SegmentBatch":
         """On the device, in float32: int16 crosses the bus and is converted there, exactly."""
         waveform = self.waveform.to(device, non_blocking=True)
         if waveform.dtype == torch.int16:
             waveform = waveform.to(torch.float32).mul_(2.0**-15)
-        return SegmentBatch(waveform, self.key.to(device, non_blocking=True))
+        return self._replace(waveform=waveform, key=self.key.to(device, non_blocking=True))
 
     def pinned(self) -> "SegmentBatch":
         """A copy in pinned memory, from which a GPU fetches by itself."""
-        return SegmentBatch(self.waveform.pin_memory(), self.key.pin_memory())
+        return self._replace(waveform=self.waveform.pin_memory(), key=self.key.pin_memory())
 
 
 class SegmentCorpus:
@@ -42,6 +61,10 @@ class SegmentCorpus:
 
     Where the segment lies is a function of (seed, epoch, clip index) alone. Clips shorter than a
     segment are padded with zeros at both ends.
+
+    In place of a clip that cannot be decoded comes the next one, by index and around the end, that
+    can be: with the key of the clip it replaces, at a place that this key and its own length
+    decide. So these segments too are the same in every process and after every resumption.
 
     Args:
         clips: What to cut from.
@@ -58,22 +81,52 @@ class SegmentCorpus:
         """Read one segment for each (epoch, clip index), `(B, 2)`.
 
         Raises:
-            AudioError: If a clip cannot be decoded.
+            AudioError: If a clip cannot be decoded, nor can the 100 clips after it.
         """
         items = np.asarray(items, np.int64)
         segments = np.empty((len(items), self.segment_samples), self.clips.dtype)
-        keys = self.load_into(segments, items)
-        return SegmentBatch(torch.from_numpy(segments), torch.from_numpy(keys))
+        keys, replacements = self.load_into(segments, items)
+        return SegmentBatch(torch.from_numpy(segments), torch.from_numpy(keys), replacements)
 
-    def load_into(self, segments: npt.NDArray[np.generic], items: IntArray) -> IntArray:
-        """As `load`, into memory that is there already; returns the keys."""
+    def load_into(
+        self, segments: npt.NDArray[np.generic], items: IntArray
+    ) -> tuple[IntArray, tuple[Replacement, ...]]:
+        """As `load`, into memory that is there already; returns keys and replacements."""
         epochs, indices = torch.from_numpy(items).unbind(dim=1)
         keys = sample_keys(self.seed, epochs, indices)
-        room = torch.from_numpy(self.clips.num_samples[items[:, 1]])
+        starts = self._draw_starts(keys, items[:, 1])
+        replacements: list[Replacement] = []
+        first = 0
+        while True:
+            try:
+                self.clips.fill(segments[first:], items[first:, 1], starts[first:])
+                return keys.numpy(), tuple(replacements)
+            except UnreadableClipError as error:
+                row = first + error.row
+                replaced_by = self._fill_with_neighbour(
+                    segments[row : row + 1], int(items[row, 1]), keys[row : row + 1], error
+                )
+                replacements.append(Replacement(int(items[row, 1]), replaced_by, error.reason))
+                first = row + 1
+
+    def _draw_starts(self, keys: Tensor, indices: IntArray) -> IntArray:
+        """First sample of each segment within its clip, `(B,)`."""
+        room = torch.from_numpy(self.clips.num_samples[indices])
         room = (room - self.segment_samples + 1).clamp(min=1)
-        starts = integers(fold_in(keys, "segment"), room)
-        self.clips.fill(segments, items[:, 1], starts.numpy())
-        return keys.numpy()
+        return integers(fold_in(keys, "segment"), room).numpy()
+
+    def _fill_with_neighbour(
+        self, segment: npt.NDArray[np.generic], index: int, key: Tensor, error: AudioError
+    ) -> int:
+        """Fill one segment, `(1, S)`, from the next clip that can be decoded; returns its index."""
+        num_neighbours = min(MAX_NEIGHBOURS, len(self.clips) - 1)
+        for distance in range(1, num_neighbours + 1):
+            neighbour = np.array([(index + distance) % len(self.clips)])
+            with contextlib.suppress(AudioError):
+                self.clips.fill(segment, neighbour, self._draw_starts(key, neighbour))
+                return int(neighbour[0])
+        others = f" (and {num_neighbours} clips after it like it)" if num_neighbours else ""
+        raise AudioError(f"{error}{others}") from error
 
 
 def open_packed_clips(sources: Sequence[Path], sample_rate: int) -> PackedClips | None:

@@ -19,6 +19,7 @@ Columns = Mapping[str, FloatArray]
 # Column of metrics.csv -> what its panel is called.
 _PANELS = {
     "loss": "loss",
+    "validation": "validation (%)",
     "learning_rate": "learning rate",
     "embedding_std": "embedding std",
     "effective_rank": "effective rank",
@@ -27,16 +28,19 @@ _PANELS = {
 # Okabe and Ito (2008) without their yellow: told apart with every kind of colour vision.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#333333")
 _STYLES = ("-", "--", ":")  # one after the other, once the colours are used up
+_LARGE = ("loss", "validation")  # panels of the upper row
+_RAW = ("learning_rate", "validation")  # columns that are not smoothed
 _FEW_ROWS = 30  # up to which each row has a dot
 _SMOOTHED = 0.02  # of a run's rows are averaged
 _LONGEST_NAME = 44  # characters of a name in the legend
 
 
 def save_curves_picture(path: Path, runs: Mapping[str, Columns]) -> None:
-    """Draw loss, learning rate, embedding std, effective rank and segments/s over the steps.
+    """Draw loss, validation, learning rate, embedding std, effective rank and segments/s.
 
     A panel is there for each of them that any run has. Runs of 100 rows and more are drawn as the
-    running mean of 2 % of their rows, over the rows themselves in pale.
+    running mean of 2 % of their rows, over the rows themselves in pale; learning rate and
+    validation as they are. A star marks the best validation of a run.
 
     Args:
         path: The picture.
@@ -55,8 +59,7 @@ def save_curves_picture(path: Path, runs: Mapping[str, Columns]) -> None:
         raise ConfigError(f"{path}: there are no curves yet; no run has a row in its metrics.csv")
     figure = make_figure(12, 7)
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.06)
-    below = panels[1:] or panels
-    axes = figure.subplot_mosaic([[panels[0]] * len(below), below], height_ratios=(1.5, 1))
+    axes = figure.subplot_mosaic(_arrange(panels), height_ratios=(1.5, 1))
     is_smoothed = [
         _draw_run(axes, columns, _style(number)) for number, columns in enumerate(runs.values())
     ]
@@ -68,6 +71,18 @@ def save_curves_picture(path: Path, runs: Mapping[str, Columns]) -> None:
                 line.set_linewidth(1.4 + 0.7 * min(num_over, 5))
     _name_runs(figure, list(runs), is_smoothed=any(is_smoothed))
     save_figure(figure, path)
+
+
+def _arrange(panels: list[str]) -> list[list[str]]:
+    """Two rows of panels, as wide as each other: of each name so many cells."""
+    above = [column for column in panels if column in _LARGE] or panels
+    below = [column for column in panels if column not in above]
+    if not below:
+        return [above, above]
+    return [
+        [column for column in above for _ in below],
+        [column for column in below for _ in above],
+    ]
 
 
 def _style(number: int) -> dict[str, Any]:
@@ -98,13 +113,16 @@ def _draw_curve(axes: "Axes", columns: Columns, column: str, style: dict[str, An
     is_there = np.isfinite(columns[column])
     steps, values = columns["step"][is_there], columns[column][is_there]
     window = int(_SMOOTHED * len(steps))
-    is_smoothed = window > 1 and column != "learning_rate"
+    is_smoothed = window > 1 and column not in _RAW
     if is_smoothed:
         axes.plot(steps, values, color=style["color"], linewidth=0.6, alpha=0.2)
         # Each mean stands at the middle of its rows.
         steps, values = _running_mean(steps, window), _running_mean(values, window)
     marker = "." if len(steps) <= _FEW_ROWS else ""
     axes.plot(steps, values, marker=marker, markersize=4, **style)
+    if column == "validation":
+        best = int(np.argmax(values))
+        axes.scatter(steps[best], values[best], s=110, marker="*", color=style["color"], zorder=3)
     return is_smoothed
 
 
@@ -121,12 +139,12 @@ def _label(axes: "Axes", column: str) -> None:
     axes.set_title(_PANELS[column], fontsize=10)
     axes.set_xlabel("step")
     axes.xaxis.set_major_locator(
-        MaxNLocator(nbins=9 if column == "loss" else 4, integer=True, steps=(1, 2, 2.5, 5, 10))
+        MaxNLocator(nbins=9 if column in _LARGE else 4, integer=True, steps=(1, 2, 2.5, 5, 10))
     )
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlim(left=0)
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 5))
-    if column != "loss":  # how near these are to 0 is what is looked for
+    if column not in _LARGE:  # how near these are to 0 is what is looked for
         axes.set_ylim(bottom=0)
     axes.grid(color="#e5e5e5", linewidth=0.6)
     axes.set_axisbelow(True)

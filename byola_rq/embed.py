@@ -1,11 +1,11 @@
-"""Many clips -> one array of embeddings on disk, continued where an earlier run stopped."""
+"""Many clips -> one array of embeddings on disk, by one process or many, continued when stopped."""
 
 import csv
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
+from byola_rq import ranks
 from byola_rq.clip_source import ClipSource
 from byola_rq.corpus import find_clips
 from byola_rq.decoded_clips import DecodedClips, measure_clips
 from byola_rq.embedder import MIN_SECONDS, Embedder
+from byola_rq.embedding_folder import EmbeddingFolder
 from byola_rq.errors import AudioError, CorpusError
-from byola_rq.files import replace_file
+from byola_rq.interruption import StoppedError, stop_on_signals
+from byola_rq.order import IntArray
 from byola_rq.prefetch import map_ahead
 from byola_rq.progress import ProgressBar
 
@@ -42,11 +46,17 @@ def embed_clips(
     statistics, and each clip's path, size and time of change): the same job goes on or is done;
     another one is refused.
 
+    Where `ranks.joined_ranks` has connected several processes, all of them call this, each with
+    its own device, and share the work; only rank 0 touches `out`. Which clips are embedded
+    together depends on the clips alone. So their number, and where a job was stopped, change no
+    bit, on devices of one kind; on the CPU with one number of threads (torchrun sets
+    `OMP_NUM_THREADS=1` where it is not set).
+
     Args:
         embedder: On the device to use.
         sources: As for pretraining.
         out: Folder to write to; made where missing.
-        num_workers: Decoding threads.
+        num_workers: Decoding threads, of each process.
         overwrite: Replace the embeddings of another job.
 
     Returns:
@@ -55,80 +65,161 @@ def embed_clips(
     Raises:
         AudioError, CorpusError: If a source or clip cannot be used, or `out` holds another job or
             cannot be written.
+        StoppedError: If Ctrl-C or SIGTERM stopped it.
     """
-    found, _ = find_clips(sources)
-    with ProgressBar("reading headers", len(found)) as bar:
-        clips = measure_clips(found, embedder.sample_rate, bar.advance)
-    for source, length in zip(clips.sources, clips.num_samples, strict=True):
-        _refuse_short_clip(source, length, clips.sample_rate)
-    final = out / "embeddings.npy"
-    meta = _describe(embedder, clips)
-    earlier = _read_key(out / "meta.json")
-    if earlier == meta["content_key"] and final.exists():
-        return final
-    if final.exists() and not overwrite:
-        raise CorpusError(
-            f"{final}: holds the embeddings of another model or other clips; "
-            "choose another folder, or --overwrite"
-        )
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        rows, is_done = _open_partial(out, meta["content_key"], len(clips), embedder.embedding_dim)
-        _fill(embedder, clips, rows, is_done, num_workers)
-        replace_file(out / "index.csv", _index(clips))
-        os.replace(out / ".partial.npy", final)
-        replace_file(out / "meta.json", json.dumps(meta, indent=1))
-        for name in (".partial.done.npy", ".partial.key"):
-            (out / name).unlink()
+        with stop_on_signals():
+            clips, times = _list_clips(sources, embedder.sample_rate)
+            meta = _describe(embedder, clips, times)
+            folder = EmbeddingFolder(out, meta["content_key"])
+
+            def open_folder() -> bytes:
+                if folder.is_whole(overwrite=overwrite):
+                    return b""
+                return folder.open(len(clips), embedder.embedding_dim).tobytes()
+
+            is_done = np.frombuffer(ranks.shared(open_folder), np.bool_)
+            if len(is_done):
+                _fill(embedder, clips, folder, is_done, num_workers)
+                with ranks.errors_shared():
+                    if ranks.is_main():
+                        folder.finish(meta, _index(clips))
+            return folder.embeddings
+    except StoppedError as error:
+        stopped = StoppedError(f"{out}: {error}; the same command goes on", error.number)
+        stopped.is_said = not ranks.is_main()  # torchrun stops all ranks
+        raise stopped from None
+
+
+def _list_clips(sources: Sequence[Path], sample_rate: int) -> tuple[DecodedClips, IntArray]:
+    """All clips, and each file's size and time of change `(clips, 2)`.
+
+    Each rank opens its share of the files: of millions on a shared disk, opening is what takes
+    long, and every file is opened once whatever the number of ranks.
+    """
+    with ranks.errors_shared():
+        found, _ = find_clips(sources)
+    _refuse_other_listing(found)
+    own = found[ranks.rank() :: ranks.num_ranks()]
+    facts = np.zeros((-(-len(found) // ranks.num_ranks()), 4), np.int64)
+    with ranks.errors_shared():
+        with ProgressBar("reading headers", len(own)) as bar:
+            clips = measure_clips(own, sample_rate, bar.advance)
+        for source, length in zip(own, clips.num_samples, strict=True):
+            _refuse_short_clip(source, length, sample_rate)
+        facts[: len(own), :2] = np.stack([clips.first_samples, clips.num_samples], 1)
+        facts[: len(own), 2:] = np.array([_size_and_time(each) for each in own]).reshape(-1, 2)
+    by_rank = ranks.gather_rows(torch.from_numpy(facts)).numpy().reshape(-1, *facts.shape)
+    facts = by_rank.swapaxes(0, 1).reshape(-1, 4)[: len(found)]
+    return DecodedClips(found, facts[:, 0], facts[:, 1], sample_rate), facts[:, 2:]
+
+
+def _refuse_other_listing(found: Sequence[ClipSource]) -> None:
+    """Ranks may run on several machines, whose folders need not be the same."""
+    if ranks.num_ranks() == 1:
+        return
+    digest = hashlib.sha256()
+    for source in found:
+        digest.update(f"{source}\n".encode())
+    listings = ranks.gather_json([len(found), digest.hexdigest()])
+    with ranks.errors_shared():
+        if listings[ranks.rank()] != listings[0]:
+            raise CorpusError(
+                f"all ranks must find the same clips; got {len(found)}, rank 0 {listings[0][0]} "
+                "(or others). Let no file come or go, and give every machine the same folders"
+            )
+
+
+def _size_and_time(source: ClipSource) -> tuple[int, int]:
+    try:
+        status = source.path.stat()
     except OSError as error:
-        raise CorpusError(f"{out}: cannot be written ({error})") from error
-    return final
+        raise AudioError(f"{source}: cannot be read ({error})") from error
+    return status.st_size, status.st_mtime_ns
 
 
 def _fill(
     embedder: Embedder,
     clips: DecodedClips,
-    rows: npt.NDArray[np.float32],
+    folder: EmbeddingFolder,
     is_done: npt.NDArray[np.bool_],
     num_workers: int,
 ) -> None:
-    """Embed the rows that are not done yet, in batches of clips of one length."""
-    missing = [row for row in range(len(clips)) if not is_done[row]]
-    with ProgressBar("embedding", len(clips), done=len(clips) - len(missing)) as bar:
-        for batch in _decoded_batches(clips, missing, num_workers):
-            numbers = [row for row, _ in batch]
-            waveform = torch.stack([each for _, each in batch])
-            rows[numbers] = embedder(waveform, clips.sample_rate).cpu().numpy()
-            # In this order: a row marked done has been written.
-            rows.flush()  # type: ignore[attr-defined]
-            is_done[numbers] = True
-            is_done.flush()  # type: ignore[attr-defined]
-            bar.advance(len(numbers))
+    """Embed, in rounds of one batch for each rank, the batches that are not wholly done."""
+    # Whole, also where some rows are there: a part of a batch may give other bits than the whole.
+    batches = [each for each in _make_batches(clips) if not is_done[each].all()]
+    num_left = sum(map(len, batches))
+    own_rows = [int(row) for batch in batches[ranks.rank() :: ranks.num_ranks()] for row in batch]
+    decoded = map_ahead(clips.read, own_rows, num_workers)
+    gathered: list[tuple[IntArray, Tensor]] = []
+    with closing(decoded), ProgressBar("embedding", len(clips), len(clips) - num_left) as bar:
+        try:
+            for first in range(0, len(batches), ranks.num_ranks()):
+                of_round = batches[first : first + ranks.num_ranks()]
+                with ranks.errors_shared():
+                    # Those of the round before, here: an error of writing too ends all ranks.
+                    _add(folder, gathered)
+                    own = torch.empty(0, embedder.embedding_dim)
+                    if ranks.rank() < len(of_round):
+                        own = _embed(embedder, clips, of_round[ranks.rank()], decoded)
+                gathered = _gather(own, of_round)
+                bar.advance(sum(map(len, of_round)))
+            with ranks.errors_shared():
+                _add(folder, gathered)
+        except BaseException:
+            folder.flush()  # a stop costs no more than its round
+            raise
 
 
-def _decoded_batches(
-    clips: DecodedClips, numbers: Sequence[int], num_workers: int
-) -> Iterator[list[tuple[int, Tensor]]]:
-    """Decoded clips with their row numbers, those of one length together."""
-    by_length = sorted(numbers, key=lambda row: (clips.num_samples[row], row))
-
-    def decode(row: int) -> Tensor:
-        return clips.read(row)
-
-    batch: list[tuple[int, Tensor]] = []
-    for row, waveform in zip(by_length, map_ahead(decode, by_length, num_workers), strict=True):
-        # Again: a header may promise more than there is to decode.
-        _refuse_short_clip(clips.sources[row], len(waveform), clips.sample_rate)
-        seconds = (len(batch) + 1) * len(waveform) / clips.sample_rate
-        if batch and (len(waveform) != len(batch[0][1]) or seconds > BATCH_SECONDS):
-            yield batch
-            batch = []
-        batch.append((row, waveform))
-    if batch:
-        yield batch
+def _add(folder: EmbeddingFolder, gathered: Sequence[tuple[IntArray, Tensor]]) -> None:
+    for numbers, rows in gathered:
+        folder.add(numbers, rows.numpy())
 
 
-def _describe(embedder: Embedder, clips: DecodedClips) -> dict[str, Any]:
+def _make_batches(clips: DecodedClips) -> list[IntArray]:
+    """Rows of the clips embedded together: of one length, by their headers."""
+    rows = np.argsort(clips.num_samples, kind="stable")
+    lengths = clips.num_samples[rows]
+    batches: list[IntArray] = []
+    for same in np.split(rows, np.flatnonzero(np.diff(lengths)) + 1):
+        length = int(clips.num_samples[same[0]])
+        size = max(int(BATCH_SECONDS * clips.sample_rate) // length, 1)
+        batches.extend(same[first : first + size] for first in range(0, len(same), size))
+    return batches
+
+
+def _embed(
+    embedder: Embedder, clips: DecodedClips, batch: IntArray, decoded: Iterator[Tensor]
+) -> Tensor:
+    """Embeddings of the batch, whose waveforms come next of `decoded`, on the CPU `(B, D)`."""
+    waveforms = [next(decoded) for _ in batch]
+    places: dict[int, list[int]] = {}
+    for place, waveform in enumerate(waveforms):
+        # Again, and by length: a header may promise more than there is to decode.
+        _refuse_short_clip(clips.sources[batch[place]], len(waveform), clips.sample_rate)
+        places.setdefault(len(waveform), []).append(place)
+    rows = torch.empty(len(batch), embedder.embedding_dim)
+    for same in places.values():
+        waveform = torch.stack([waveforms[place] for place in same])
+        rows[same] = embedder(waveform, clips.sample_rate).cpu()
+    return rows
+
+
+def _gather(own: Tensor, of_round: Sequence[IntArray]) -> list[tuple[IntArray, Tensor]]:
+    """In rank 0 the row numbers and rows of all ranks; nothing elsewhere."""
+    if not ranks.is_main():
+        if len(own):
+            dist.send(own, dst=0)
+        return []
+    gathered = [(of_round[0], own)]
+    for rank, numbers in enumerate(of_round[1:], start=1):
+        rows = own.new_empty(len(numbers), own.shape[1])
+        dist.recv(rows, src=rank)
+        gathered.append((numbers, rows))
+    return gathered
+
+
+def _describe(embedder: Embedder, clips: DecodedClips, times: IntArray) -> dict[str, Any]:
     """What meta.json says, with the content key of the job."""
     description = {
         **embedder.description,
@@ -136,31 +227,9 @@ def _describe(embedder: Embedder, clips: DecodedClips) -> dict[str, Any]:
         "byola_rq": version("byola_rq"),
     }
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
-    for source in clips.sources:
-        status = source.path.stat()
-        digest.update(f"{source}\t{status.st_size}\t{status.st_mtime_ns}\n".encode())
+    for source, (size, time) in zip(clips.sources, times.tolist(), strict=True):
+        digest.update(f"{source}\t{size}\t{time}\n".encode())
     return {**description, "content_key": digest.hexdigest()}
-
-
-def _open_partial(
-    out: Path, key: str, num_rows: int, dim: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Rows and their done marks, as files that a killed run leaves usable."""
-    rows_path, done_path, key_path = (
-        out / name for name in (".partial.npy", ".partial.done.npy", ".partial.key")
-    )
-    is_same_job = key_path.exists() and key_path.read_text() == key
-    if not (is_same_job and rows_path.exists() and done_path.exists()):
-        key_path.unlink(missing_ok=True)
-        rows = np.lib.format.open_memmap(rows_path, "w+", np.float32, (num_rows, dim))
-        is_done = np.lib.format.open_memmap(done_path, "w+", np.bool_, (num_rows,))
-        # Last: the key vouches for both arrays.
-        replace_file(key_path, key)
-        return rows, is_done
-    return (
-        np.lib.format.open_memmap(rows_path, "r+"),
-        np.lib.format.open_memmap(done_path, "r+"),
-    )
 
 
 def _index(clips: DecodedClips) -> str:
@@ -171,14 +240,6 @@ def _index(clips: DecodedClips) -> str:
     for row, (clip, length) in enumerate(zip(clips.sources, clips.num_samples, strict=True)):
         writer.writerow((row, clip, f"{length / clips.sample_rate:.4f}"))
     return text.getvalue()
-
-
-def _read_key(path: Path) -> str | None:
-    try:
-        key = json.loads(path.read_text(encoding="utf-8"))["content_key"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return str(key)
 
 
 def _refuse_short_clip(source: ClipSource, length: int, sample_rate: int) -> None:

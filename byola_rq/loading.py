@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from byola_rq.corpus import SegmentBatch, SegmentCorpus
+from byola_rq.corpus import Replacement, SegmentBatch, SegmentCorpus
 from byola_rq.errors import ByolaRQError
 from byola_rq.interruption import leave_signals_to_parent, signals_blocked
 from byola_rq.order import IntArray
@@ -37,7 +37,8 @@ def load_batches(
         pin_memory: Whether the batches lie in pinned memory.
 
     Raises:
-        AudioError: If a clip cannot be decoded; names the file.
+        AudioError: If a clip cannot be decoded, nor can its neighbours (see `SegmentCorpus`);
+            names the file.
     """
     if num_workers == 0:
         for items in samples:
@@ -73,11 +74,11 @@ def _take(
         for result in results:
             if isinstance(result, ByolaRQError):
                 raise result
-            slot, keys = result
-            segments = slots.view(slot)[: len(keys)]
-            batch = SegmentBatch(torch.from_numpy(segments), torch.from_numpy(keys))
+            slot, keys, replacements = result
+            waveform = torch.from_numpy(slots.view(slot)[: len(keys)])
+            batch = SegmentBatch(waveform, torch.from_numpy(keys), replacements)
             # Copied, so that a batch stays what it is when its slot is filled again.
-            yield batch.pinned() if pin_memory else SegmentBatch(batch.waveform.clone(), batch.key)
+            yield batch.pinned() if pin_memory else batch._replace(waveform=waveform.clone())
     finally:
         # Left to the garbage collector, an error's traceback would keep them until the exit of
         # the process, which waits for them. They heed no signal, so one that hangs is killed.
@@ -103,7 +104,8 @@ class _Slots(Dataset[Any]):
 
     A tensor that a process of torch's loader returns gets shared memory of its own, whose pages
     are made, sent and thrown away with every batch: that cost five to ten times what reading 256
-    packed segments does. Slots are made once; only keys travel.
+    packed segments does. Slots are made once; only keys travel,
+    and what had to be replaced.
     """
 
     def __init__(self, corpus: SegmentCorpus, num: int, batch_size: int) -> None:
@@ -120,14 +122,16 @@ class _Slots(Dataset[Any]):
         segments: npt.NDArray[Any] = memory.reshape(self.shape)[slot]
         return segments
 
-    def __getitems__(self, task: tuple[int, IntArray]) -> tuple[int, IntArray] | ByolaRQError:
+    def __getitems__(
+        self, task: tuple[int, IntArray]
+    ) -> tuple[int, IntArray, tuple[Replacement, ...]] | ByolaRQError:
         """Fill a slot; an error of ours is returned, not raised.
 
         Raised in a loader's process, it would become a page of traceback on its way here.
         """
         slot, items = task
         try:
-            return slot, self.corpus.load_into(self.view(slot)[: len(items)], items)
+            return slot, *self.corpus.load_into(self.view(slot)[: len(items)], items)
         except ByolaRQError as error:
             return error
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -26,6 +27,7 @@ class Metrics:
     segments_per_second: float
     wait_share: float  # of the time, spent waiting for data
     seconds: float  # since this process started training
+    validation: float = math.nan  # accuracy of the probe at this step, percent; nan: none was due
 
 
 COLUMNS = [field.name for field in fields(Metrics)]

@@ -1,9 +1,10 @@
 """The training loop, in reading order."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from byola_rq.clip_source import ClipSource
 from byola_rq.clips import Clips
 from byola_rq.config import Config
 from byola_rq.corpus import SegmentBatch, SegmentCorpus
@@ -31,7 +32,8 @@ from byola_rq.ranks import (
 from byola_rq.read_ahead import read_windows_ahead
 from byola_rq.run_directory import export_run
 from byola_rq.run_record import RunRecord
-from byola_rq.run_start import open_clips, prepare_training, refuse_uneven_batch, say
+from byola_rq.run_start import count_steps, open_clips, prepare_training, refuse_uneven_batch, say
+from byola_rq.run_validation import RunValidation
 from byola_rq.training import Training, choose_device, train_step
 
 
@@ -65,7 +67,13 @@ def pretrain(config: Config) -> Path:
             with joined_ranks(device):
                 with errors_shared():
                     refuse_uneven_batch(config)
-                    clips = open_clips(config)
+                    clips, left_out = open_clips(config)
+                validation = RunValidation(
+                    config,
+                    num_clips=len(clips),
+                    num_steps=count_steps(config, len(clips)),
+                    say=say,
+                )
                 training, num_workers = prepare_training(config, clips, device)
                 _say_what_happens(training, clips)
                 order = _order(config, clips)
@@ -81,7 +89,7 @@ def pretrain(config: Config) -> Path:
                 )
                 data_wait = DataWait(device, num_workers)
                 with contextlib.closing(batches):
-                    train(training, batches, clips, order, data_wait, stop)
+                    train(training, batches, clips, order, data_wait, validation, stop, left_out)
                 path = config.run.dir / "encoder.safetensors"
                 shared(lambda: bytes(export_run(config.run.dir, path)))
                 return path
@@ -96,7 +104,9 @@ def train(
     clips: Clips,
     order: ClipOrder,
     data_wait: DataWait,
+    validation: RunValidation,
     stop: Stop,
+    left_out: Sequence[tuple[ClipSource, str]],
 ) -> None:
     """Run the steps that are left, with metrics and checkpoints.
 
@@ -107,7 +117,18 @@ def train(
     """
     has_advised = isinstance(clips, PackedClips)
     with ProgressBar("pretraining", training.num_steps, done=training.step) as bar:
-        record = RunRecord(training, clips, order, data_wait, bar.say)
+        record = RunRecord(
+            training,
+            clips,
+            order,
+            data_wait,
+            validation,
+            lambda: stop.number is not None,
+            bar.say,
+            left_out,
+        )
+        with stop.held():
+            record.catch_up()
         vote = StopVote()
         try:
             # Several ranks stop after the same step, on which they agree.
@@ -120,7 +141,7 @@ def train(
                         if advice := packing_advice(data_wait.share):
                             bar.say(advice)
                     with stop.held():
-                        record.add(train_step(training, batch))
+                        record.add(train_step(training, batch), batch.replacements)
                         bar.advance(note=record.note)
                     if number := vote.cast(stop.number):
                         raise Interruption(number)

@@ -8,17 +8,22 @@ import datetime
 import json
 import os
 import signal
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from byola_rq.errors import ByolaRQError, ConfigError
 
 # Waiting is not an error of the connection: what hangs is found by the watchdog of training.
 _TIMEOUT = datetime.timedelta(days=1)
+_TIME_TO_MEET = datetime.timedelta(minutes=30)  # machines of a cluster start one by one
 
 
 class ElsewhereError(ByolaRQError):
@@ -78,14 +83,18 @@ def joined_ranks(device: torch.device) -> Iterator[None]:
         torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl"
     try:
-        dist.init_process_group(backend, timeout=_TIMEOUT)
+        store, number, world_size = next(rendezvous("env://", timeout=_TIME_TO_MEET))
+        store = PrefixStore(_attempt(store, number, world_size), store)
+        store.set_timeout(_TIMEOUT)
+        dist.init_process_group(
+            backend, store=store, rank=number, world_size=world_size, timeout=_TIMEOUT
+        )
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
             f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but the processes cannot find each other "
             f"({reason}); start them with torchrun"
         ) from error
-    number = f"rank {rank()} of {num_ranks()}"
     try:
         yield
     except RuntimeError as error:
@@ -94,11 +103,49 @@ def joined_ranks(device: torch.device) -> Iterator[None]:
             raise
         reason = " ".join(str(error).split())[:200]
         raise LostRankError(
-            f"{number} lost another one ({reason}); see what that one says. "
+            f"rank {number} of {world_size} lost another one ({reason}); see what that one says. "
             "The same command goes on from the last checkpoint"
         ) from error
     finally:
         dist.destroy_process_group()
+
+
+def _attempt(store: Store, number: int, world_size: int) -> str:
+    """A name for this start of the job, the same in all ranks and never used before.
+
+    torchrun keeps its store when it starts ranks again, and with it what the ranks before have
+    written there, addresses that nobody listens at any more; its own count of restarts is not the
+    same on all machines. So every rank asks by a name of its own that no earlier one had, until
+    rank 0 has answered each.
+    """
+    own = uuid.uuid4().hex
+    if number > 0:
+        store.set(f"asks/{number}", own)
+        # Asked again and again: `get` would wait outside of Python, where no signal is heeded.
+        _wait_for(lambda: store.check([f"answer/{own}"]), "rank 0")
+        attempt = str(store.get(f"answer/{own}").decode())
+        store.set(f"heard/{attempt}/{number}", own)
+        return attempt
+    missing = set(range(1, world_size))
+
+    def all_have_heard() -> bool:
+        for other in sorted(missing):
+            if store.check([f"asks/{other}"]):  # perhaps still that of an earlier start
+                store.set(f"answer/{store.get(f'asks/{other}').decode()}", own)
+            if store.check([f"heard/{own}/{other}"]):
+                missing.remove(other)
+        return not missing
+
+    _wait_for(all_have_heard, "all other ranks")
+    return own
+
+
+def _wait_for(is_there: Callable[[], bool], whom: str) -> None:
+    end = time.monotonic() + _TIME_TO_MEET.total_seconds()
+    while not is_there():
+        if time.monotonic() > end:
+            raise RuntimeError(f"waited {_TIME_TO_MEET} for {whom}")
+        time.sleep(0.02)
 
 
 def _is_connection_error(error: RuntimeError) -> bool:

@@ -1,8 +1,13 @@
-"""A run's directory: opened, guarded against another configuration, exported."""
+"""A run's directory: held, opened, guarded against another configuration, moved aside, exported."""
 
+import contextlib
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from byola_rq.best import load_best_checkpoint
 from byola_rq.checkpoint import Checkpoint, load_newest_checkpoint
 from byola_rq.config import Config
 from byola_rq.embedder import Embedder
@@ -10,6 +15,8 @@ from byola_rq.encoder import build_encoder
 from byola_rq.errors import CheckpointError
 from byola_rq.files import replace_file
 from byola_rq.frontend import LogMelSpectrogram, Statistics
+from byola_rq.ranks import num_ranks
+from byola_rq.run_lock import LOCK_NAME, locked_directory
 
 # What may change between a run and its resumption; everything else would change its result.
 # `data.source` may move: the clips themselves are compared by their digest.
@@ -50,6 +57,29 @@ NEWER_KEYS: dict[str, Any] = {
 LENGTH_KEYS = frozenset(("train.epochs", "train.max_steps"))
 
 
+# What a run may have left in its directory when it ended before config.yaml was there.
+_FIRST_TRACES = re.compile(rf"{re.escape(LOCK_NAME)}|\.config\.yaml\.\d+|stalled-rank\d+\.txt")
+
+
+@contextlib.contextmanager
+def held_run(run_dir: Path) -> Iterator[None]:
+    """Make `run.dir`, and hold it: a second run in it is refused while this one is at work.
+
+    Raises:
+        CheckpointError: If the directory belongs to something else, cannot be written, or is held
+            by another run.
+    """
+    _refuse_foreign(run_dir)
+    with contextlib.ExitStack() as stack:
+        with _disk_errors(run_dir):
+            run_dir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked_directory(run_dir))
+            # Of runs that were killed as they wrote it.
+            for partial in run_dir.glob(".config.yaml.*"):
+                partial.unlink(missing_ok=True)
+        yield
+
+
 def open_run(config: Config) -> tuple[Checkpoint | None, list[str]]:
     """Make `run.dir`, or find the checkpoint to go on from.
 
@@ -62,31 +92,65 @@ def open_run(config: Config) -> tuple[Checkpoint | None, list[str]]:
             run whose configuration differs in what makes its result.
     """
     run_dir = config.run.dir
-    config_path = run_dir / "config.yaml"
-    if run_dir.exists() and not run_dir.is_dir():
-        raise CheckpointError(f"{run_dir}: run.dir must be a directory; this is a file")
-    if run_dir.exists() and any(run_dir.iterdir()) and not config_path.exists():
-        raise CheckpointError(
-            f"{run_dir}: run.dir must be new, empty or a run; this holds other files"
-        )
+    _refuse_foreign(run_dir)
     checkpoint, damages = load_newest_checkpoint(run_dir)
     if checkpoint is not None:
         _refuse_other_config(config, checkpoint)
-    try:
+    with _disk_errors(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
-        replace_file(config_path, config.to_yaml())
-    except OSError as error:
-        raise CheckpointError(f"{run_dir}: run.dir cannot be written ({error})") from error
+        replace_file(run_dir / "config.yaml", config.to_yaml())
     return checkpoint, damages
 
 
-def export_run(run_dir: Path, path: Path) -> Path:
+def reset_run(run_dir: Path) -> Path | None:
+    """Move a run's directory aside, to the next free `<run.dir>.<N>`; nothing is deleted.
+
+    A launcher that restarts a job gives the same command again, and means that it goes on: then
+    nothing is moved.
+
+    Returns:
+        Where it is now; None where there was nothing to move.
+
+    Raises:
+        CheckpointError: If the directory belongs to something else, is held by a run, or cannot be
+            moved; or if other machines have a part in the job.
+    """
+    _refuse_foreign(run_dir)
+    if _is_restart() or not (run_dir / "config.yaml").exists():
+        return None
+    if os.environ.get("LOCAL_WORLD_SIZE") != os.environ.get("WORLD_SIZE"):
+        # A machine that comes back there counts its restarts anew.
+        raise CheckpointError(
+            f"{run_dir}: --reset must be given on one machine; this job is one of several. "
+            "Move the directory aside yourself, or choose another run.dir"
+        )
+    place = Path(os.path.abspath(run_dir))  # not resolved: what a link names stays where it is
+    if Path.cwd().is_relative_to(place.resolve()):
+        raise CheckpointError(f"{run_dir}: --reset must be given from outside the run's directory")
+    with _disk_errors(run_dir), locked_directory(place):
+        number = 1
+        while os.path.lexists(aside := place.with_name(f"{place.name}.{number}")):
+            number += 1
+        place.rename(aside)
+        (aside / LOCK_NAME).unlink(missing_ok=True)
+    return aside
+
+
+def export_run(run_dir: Path, path: Path, *, best: bool = False) -> Path:
     """Write the online encoder of a run's newest checkpoint as a model file.
+
+    Args:
+        run_dir: Directory of a run.
+        path: File to write.
+        best: Instead of the newest, the checkpoint that scored best in validation.
 
     Raises:
         CheckpointError: If there is no whole checkpoint, or the file cannot be written.
     """
-    checkpoint, _ = load_newest_checkpoint(run_dir)
+    if best:
+        checkpoint: Checkpoint | None = load_best_checkpoint(run_dir)
+    else:
+        checkpoint, _ = load_newest_checkpoint(run_dir)
     if checkpoint is None:
         raise CheckpointError(f"{run_dir}: no checkpoint in it (is it the run.dir of a run?)")
     config = Config.model_validate(_with_newer_keys(checkpoint.state["config"]))
@@ -109,6 +173,39 @@ def export_run(run_dir: Path, path: Path) -> Path:
     return path
 
 
+def _refuse_foreign(run_dir: Path) -> None:
+    """Nothing of a directory that is not ours is touched."""
+    try:
+        names = [path.name for path in run_dir.iterdir()]
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise CheckpointError(
+            f"{run_dir}: run.dir must be a directory; it, or a folder above it, is a file"
+        ) from None
+    except OSError as error:
+        raise CheckpointError(f"{run_dir}: run.dir cannot be read ({error})") from error
+    if "config.yaml" not in names and not all(_FIRST_TRACES.fullmatch(name) for name in names):
+        raise CheckpointError(
+            f"{run_dir}: run.dir must be new, empty or a run; this holds other files "
+            f"(such as {min(names)}). Choose another run.dir"
+        )
+
+
+@contextlib.contextmanager
+def _disk_errors(run_dir: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{run_dir}: run.dir cannot be written ({error})") from error
+
+
+def _is_restart() -> bool:
+    """Whether torchrun or SLURM has started this job before."""
+    counts = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
+    return any(os.environ.get(count, "0") != "0" for count in counts)
+
+
 def _refuse_other_config(config: Config, checkpoint: Checkpoint) -> None:
     is_length_free = config.optimizer.schedule == config.byol.ema_schedule == "constant"
     free = FREE_KEYS | LENGTH_KEYS if is_length_free else FREE_KEYS
@@ -121,6 +218,12 @@ def _refuse_other_config(config: Config, checkpoint: Checkpoint) -> None:
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key) and key not in free
     ]
+    ranks_before = checkpoint.state.get("num_ranks", 1)
+    if not config.train.sync_batch_norm and ranks_before != num_ranks():
+        differences.append(
+            f"without train.sync_batch_norm, the number of processes was {ranks_before}, "
+            f"is {num_ranks()}"
+        )
     if differences:
         raise CheckpointError(
             f"{config.run.dir}: holds a run with another configuration "

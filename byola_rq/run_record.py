@@ -1,19 +1,25 @@
 """What a run writes while it trains: metrics, checkpoints, skipped steps; also past a full disk."""
 
 import contextlib
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from byola_rq.checkpoint import save_checkpoint
+from byola_rq.clip_source import ClipSource
 from byola_rq.clips import Clips
+from byola_rq.corpus import Replacement
 from byola_rq.data_wait import DataWait
 from byola_rq.errors import CheckpointError
 from byola_rq.guards import SkippedSteps, SkipsInARow, refuse_divergence
 from byola_rq.meter import Meter
-from byola_rq.metrics import COLUMNS, StepTable
+from byola_rq.metrics import COLUMNS, Metrics, StepTable, read_metrics
 from byola_rq.order import ClipOrder
-from byola_rq.ranks import errors_shared, is_main
+from byola_rq.quarantine import Quarantine
+from byola_rq.ranks import errors_shared, gather_json, is_main
+from byola_rq.run_validation import RunValidation
+from byola_rq.tensorboard import TensorBoardWriter
 from byola_rq.training import StepOutcome, Training
 
 
@@ -27,7 +33,10 @@ class RunRecord:
         clips: What it learns from.
         order: In which it does.
         data_wait: Through which the batches are taken.
+        validation: What scores the encoder now and then.
+        should_stop: Whether somebody waits for the run's end: a validation is left then.
         say: Prints a line.
+        left_out: Clips that could not be used from the start, and why.
 
     Raises:
         CheckpointError: If `run.dir` holds a table of another format, or cannot be written.
@@ -39,25 +48,32 @@ class RunRecord:
         clips: Clips,
         order: ClipOrder,
         data_wait: DataWait,
+        validation: RunValidation,
+        should_stop: Callable[[], bool],
         say: Callable[[str], None],
+        left_out: Sequence[tuple[ClipSource, str]],
     ) -> None:
         self.saved_step = training.step  # of the newest checkpoint; 0 where there is none
         self._training = training
         self._digest = clips.digest
         self._say = say
+        self._validation = validation
+        self._should_stop = should_stop
+        self._tensorboard: TensorBoardWriter | None = None
         self._meter = Meter(training, data_wait, len(clips))
         self._has_collapsed = False
+        self._replacements: list[Replacement] = []  # of this rank, since the last row
         self._skips_in_a_row = SkipsInARow()
         with errors_shared():
             if is_main():
-                self._open_tables(clips, order)
+                self._open_tables(clips, order, left_out)
 
     @property
     def note(self) -> str:
         """A few words for the progress bar."""
         return self._meter.note
 
-    def add(self, outcome: StepOutcome) -> None:
+    def add(self, outcome: StepOutcome, replacements: Sequence[Replacement]) -> None:
         """Take a step in, and write what is due after it.
 
         Raises:
@@ -68,14 +84,40 @@ class RunRecord:
         training = self._training
         config, step = training.config, training.step
         self._meter.add(outcome)
+        self._replacements += replacements
         is_last = step == training.num_steps
         is_save_due = is_last or step % config.checkpoint.every_steps == 0
-        if is_save_due or step % config.train.log_every == 0:
-            self._write_row()
+        is_validation_due = self._validation.is_due(step)
+        score, is_best = math.nan, False
+        if is_validation_due:
+            score, is_best = self._validation.score(training, self._should_stop)
+        if is_save_due or is_validation_due or step % config.train.log_every == 0:
+            self._write_row(score)
+        if self._tensorboard and step % config.tensorboard.views_every == 0:
+            self._write_views(self._tensorboard, outcome)
+        is_save_due = is_save_due or is_best
         # The weights that lead to skipped steps may be bad themselves, and would push good
         # checkpoints out.
         if is_last or (is_save_due and not self._meter.is_skipped[-1]):
             self._save(is_last=is_last)
+        if is_best and self.saved_step == step and is_main():
+            self._validation.note_best(step, score)
+
+    def catch_up(self) -> None:
+        """Do a validation that was cut off, of the step that the run goes on from."""
+        training, step = self._training, self._training.step
+        if not self._validation.is_open(step):
+            return
+        score, is_best = self._validation.score(training, self._should_stop)
+        if not is_main() or math.isnan(score):
+            return
+        path = training.config.run.dir / "metrics.csv"
+        rows = read_metrics(path)
+        if rows and rows[-1]["step"] == str(step):
+            self._metrics = StepTable(path, COLUMNS, step - 1)
+            self._append(self._metrics, [{**rows[-1], "validation": score}])
+        if is_best:
+            self._validation.note_best(step, score)
 
     def save_rest(self) -> str:
         """Write what is not written yet, in the middle of a run; says what that was."""
@@ -88,7 +130,9 @@ class RunRecord:
             return f"after step {step}, which is saved" if step else "before the first step"
         return f"after step {step}, saved up to step {self.saved_step}"
 
-    def _open_tables(self, clips: Clips, order: ClipOrder) -> None:
+    def _open_tables(
+        self, clips: Clips, order: ClipOrder, left_out: Sequence[tuple[ClipSource, str]]
+    ) -> None:
         config, step = self._training.config, self._training.step
         self._metrics = StepTable(config.run.dir / "metrics.csv", COLUMNS, step)
         self._skipped_steps = SkippedSteps(
@@ -98,13 +142,23 @@ class RunRecord:
             batch_size=config.train.batch_size,
             last_step=step,
         )
+        self._quarantine = Quarantine(config.run.dir / "quarantine.csv", clips, self._say)
+        self._quarantine.add_unreadable(left_out)
+        if config.tensorboard.enabled:
+            folder = config.run.dir / "tensorboard"
+            self._tensorboard = TensorBoardWriter(folder, step, self._training.frontend)
 
-    def _write_row(self) -> None:
+    def _write_row(self, score: float = math.nan) -> None:
         meter, run_dir = self._meter, self._training.config.run.dir
-        row = asdict(meter.read())
+        metrics = replace(meter.read(), validation=score)
+        row = asdict(metrics)
+        replaced = [each for part in gather_json(self._replacements) for each in part]
+        self._replacements.clear()
         if is_main():
             self._append(self._metrics, [row])
             self._append(self._skipped_steps, meter.skipped)
+            if self._tensorboard:
+                self._write_curves(self._tensorboard, metrics)
             if meter.skipped:
                 self._say(
                     f"warning: {len(meter.skipped)} of the {len(meter.is_skipped)} steps up to "
@@ -113,6 +167,9 @@ class RunRecord:
                 )
             self._watch_collapse(row["step"])
         self._skips_in_a_row.refuse_many(meter.is_skipped, run_dir)
+        with errors_shared():
+            if is_main():
+                self._quarantine.add(replaced)
 
     def _append(self, table: StepTable | SkippedSteps, rows: Sequence[Any]) -> None:
         try:
@@ -121,6 +178,24 @@ class RunRecord:
             self._say(
                 f"WARNING: {table.path}: cannot be written ({error}). Training goes on; "
                 "these rows are written with the next ones that can be"
+            )
+
+    def _write_curves(self, tensorboard: TensorBoardWriter, metrics: Metrics) -> None:
+        try:
+            tensorboard.write(metrics)
+        except OSError as error:
+            self._say(
+                f"WARNING: {tensorboard.path}: cannot be written ({error}). Training goes on; "
+                "its curves are written with the next row that can be"
+            )
+
+    def _write_views(self, tensorboard: TensorBoardWriter, outcome: StepOutcome) -> None:
+        try:
+            tensorboard.write_views(*outcome.views, self._training.step)
+        except OSError as error:
+            self._say(
+                f"WARNING: {tensorboard.path}: cannot be written ({error}). "
+                "Training goes on without this picture"
             )
 
     def _watch_collapse(self, step: int) -> None:
@@ -146,7 +221,12 @@ class RunRecord:
         config = self._training.config
         checkpoint = self._training.snapshot(corpus_digest=self._digest)
         try:
-            save_checkpoint(config.run.dir, checkpoint, keep=config.checkpoint.keep)
+            save_checkpoint(
+                config.run.dir,
+                checkpoint,
+                keep=config.checkpoint.keep,
+                keep_step=self._validation.best_step,
+            )
         except CheckpointError as error:
             if is_last:
                 raise

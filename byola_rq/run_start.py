@@ -13,10 +13,11 @@ from torch import Tensor
 
 from byola_rq.allocator import keep_freed_memory
 from byola_rq.checkpoint import Checkpoint
+from byola_rq.clip_source import ClipSource
 from byola_rq.clips import Clips
 from byola_rq.config import Config
 from byola_rq.corpus import SegmentCorpus, find_clips, open_packed_clips
-from byola_rq.decoded_clips import measure_clips
+from byola_rq.decoded_clips import measure_readable_clips
 from byola_rq.errors import CheckpointError, ConfigError, CorpusError
 from byola_rq.frontend import LogMelSpectrogram, Statistics, measure_statistics
 from byola_rq.loading import default_num_workers, load_batches
@@ -51,13 +52,14 @@ def refuse_uneven_batch(config: Config) -> None:
         )
 
 
-def open_clips(config: Config) -> Clips:
-    """The clips of `data.source`.
+def open_clips(config: Config) -> tuple[Clips, list[tuple[ClipSource, str]]]:
+    """The clips of `data.source`, and (source, reason) of those that cannot be read.
 
     Raises:
         CorpusError, AudioError: If a source or clip cannot be used.
     """
     sources, sample_rate = config.data.sources, config.frontend.sample_rate
+    left_out: list[tuple[ClipSource, str]] = []
     clips: Clips | None = open_packed_clips(sources, sample_rate)
     if clips is None:
         found, notes = find_clips(sources)
@@ -69,12 +71,12 @@ def open_clips(config: Config) -> Clips:
         for note in notes:
             say(note)
         with ProgressBar("reading headers", len(found)) as bar:
-            clips = measure_clips(found, sample_rate, bar.advance)
+            clips, left_out = measure_readable_clips(found, sample_rate, bar.advance)
     if len(clips) < 2:
         raise CorpusError(
             f"{sources[0]}: data.source must hold at least 2 clips; it has {len(clips)}"
         )
-    return clips
+    return clips, left_out
 
 
 def prepare_training(config: Config, clips: Clips, device: torch.device) -> tuple[Training, int]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from byola_rq.checkpoint import checkpoint_path
 from byola_rq.runs import Run
 
 _NOT_THERE = "-"
@@ -20,12 +21,15 @@ _PROGRESS = (
     "skipped",
     "last checkpoint",
 )
+_SCORES = ("validation", "best checkpoint")
 # Seconds from which a unit is used, and how many it has.
 _UNITS = ((2 * 86400, 86400, "days"), (2 * 3600, 3600, "h"), (120, 60, "min"), (0, 1, "s"))
 
 
 def describe_runs(runs: Sequence[Run], now: float | None = None) -> Iterator[str]:
     """Say how far each run is and how it fares (its last row), what it is, and what differs.
+
+    Where a run has been validated, the last score and the best are said as well.
 
     Args:
         runs: At least one.
@@ -35,15 +39,16 @@ def describe_runs(runs: Sequence[Run], now: float | None = None) -> Iterator[str
         Lines.
     """
     now = time.time() if now is None else now
-    progress = [list(_PROGRESS)]
+    has_scores = any(run.newest("validation") is not None or run.best for run in runs)
+    progress = [[*_PROGRESS, *(_SCORES if has_scores else ())]]
     kinds = [["run", "encoder", "D", "augmentations"]]
     for run in runs:
-        progress.append(_progress(run, now))
+        progress.append([*_progress(run, now), *(_scores(run) if has_scores else ())])
         augmentations = _text(run.config["views.augmentations"]) or "none"
         kinds.append(
             [run.name, run.config["encoder.name"], str(run.config["encoder.dim"]), augmentations]
         )
-    yield from _align(progress, right=range(1, 9))
+    yield from _align(progress, right=[*range(1, 9), 10])
     yield ""
     yield from _align(kinds, right=[2])
     if len(runs) > 1:
@@ -73,6 +78,13 @@ def _progress(run: Run, now: float) -> list[str]:
         _number(run.sum("skipped_steps"), ".0f"),
         _last_checkpoint(run.path, now),
     ]
+
+
+def _scores(run: Run) -> list[str]:
+    """The last score, and the best with its checkpoint."""
+    score, best = run.newest("validation"), run.best
+    found = f"{checkpoint_path(run.path, best.step).name}, {best.score:.1f} %" if best else "none"
+    return [_NOT_THERE if score is None else f"{score:.1f} %", found]
 
 
 def _last_checkpoint(folder: Path, now: float) -> str:

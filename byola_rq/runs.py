@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from byola_rq.best import Best, read_best
+from byola_rq.checkpoint import checkpoint_path
 from byola_rq.errors import CheckpointError
 from byola_rq.run_directory import NEWER_KEYS
 
@@ -33,10 +35,17 @@ class Run:
     config: dict[str, Any]  # section.key -> value
     metrics: dict[str, FloatArray]  # column of metrics.csv -> value of each row; NaN where empty
     notes: list[str]  # damages met
+    best: Best | None = None  # what its validation scored best
 
     def last(self, column: str) -> float | None:
         """The value in the last row; None where there is no row or no such column."""
         values = self.metrics.get(column, np.empty(0))
+        return float(values[-1]) if len(values) else None
+
+    def newest(self, column: str) -> float | None:
+        """The value in the last row that has one; None where none has."""
+        values = self.metrics.get(column, np.empty(0))
+        values = values[~np.isnan(values)]
         return float(values[-1]) if len(values) else None
 
     def sum(self, column: str) -> float | None:
@@ -164,7 +173,21 @@ def _read_run(folder: Path) -> Run:
                 f"{path}: must be the configuration of a run; its {key} is {config.get(key)!r}"
             )
     metrics, notes = read_columns(folder / "metrics.csv")
-    return Run(folder, folder.resolve().name, config, metrics, notes)
+    best, best_notes = _find_best(folder)
+    return Run(folder, folder.resolve().name, config, metrics, notes + best_notes, best)
+
+
+def _find_best(folder: Path) -> tuple[Best | None, list[str]]:
+    """What best.json names, and what is wrong with it; digests are left to those who load it."""
+    try:
+        best = read_best(folder)
+    except CheckpointError as error:
+        return None, [str(error)]
+    # Asked of the manifest, which is what is read of the newest checkpoint as well.
+    if best is None or (checkpoint_path(folder, best.step) / "manifest.json").is_file():
+        return best, []
+    path = checkpoint_path(folder, best.step)
+    return best, [f"{path}: is missing; {folder / 'best.json'} names it as the best"]
 
 
 def _with_names(runs: list[Run]) -> list[Run]:

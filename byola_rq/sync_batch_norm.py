@@ -21,7 +21,8 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         """Normalize `(B, C)` or `(B, C, ...)`."""
         if not self.training:
             return super().forward(features)
-        x = features.float()  # also in autocast: bfloat16 has not the digits for a variance
+        # Also in autocast: bfloat16 has not the digits for a variance.
+        x = features.to(torch.promote_types(features.dtype, torch.float32))
         over = [0, *range(2, x.ndim)]
         shape = (1, -1) + (1,) * (x.ndim - 2)
         count = x.numel() // x.shape[1] * num_ranks()

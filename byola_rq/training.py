@@ -153,6 +153,7 @@ class StepOutcome(NamedTuple):
     embedding: Tensor  # detached, (B, D)
     is_skipped: Tensor  # bool, (): something was not finite in a rank; no weight has changed
     is_finite: Tensor  # bool, (B,): whether a clip's log-mel is
+    views: tuple[Tensor, Tensor]  # (F, T) each, of the first clip
 
 
 def train_step(training: Training, batch: SegmentBatch) -> StepOutcome:
@@ -164,7 +165,7 @@ def train_step(training: Training, batch: SegmentBatch) -> StepOutcome:
     config, byol = training.config, training.byol
     # Dropout's stream is a function of the step, so that resuming has no generator to restore.
     torch.manual_seed((config.run.seed << 32) + training.step)
-    waveform, key = batch.to(training.device)  # (B, S)
+    waveform, key, _ = batch.to(training.device)  # (B, S)
     with torch.no_grad():
         log_mel = training.statistics.standardize(training.frontend(waveform))[:, None]
         is_finite = log_mel.flatten(1).isfinite().all(dim=1)  # (B,)
@@ -189,7 +190,9 @@ def train_step(training: Training, batch: SegmentBatch) -> StepOutcome:
         for buffer, before in buffers:
             torch.where(is_skipped, before, buffer, out=buffer)
     training.step += 1
-    return StepOutcome(loss, embedding, is_skipped, is_finite)
+    return StepOutcome(
+        loss, embedding, is_skipped, is_finite, (view_1[0, 0].clone(), view_2[0, 0].clone())
+    )
 
 
 def _accumulate_gradient(

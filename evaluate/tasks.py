@@ -13,11 +13,6 @@ from byola_rq.errors import ByolaRQError
 # The paper's tasks in the order of its table; a csv of that name fills that column.
 PAPER_TASKS = ("nsynth", "us8k", "vc1", "voxforge", "spcv2_12", "spcv2")
 
-# The part that a column of splits means; people write the validation part in several ways.
-PART_NAMES = {"train": "train", "test": "test"} | dict.fromkeys(
-    ("valid", "val", "validation", "dev"), "valid"
-)
-
 
 class TaskError(ByolaRQError, ValueError):
     """A labelled set that cannot be evaluated; the message starts with its file and row."""

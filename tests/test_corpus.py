@@ -1,9 +1,14 @@
 """The corpus: which clips there are, in which order, and which samples a key gives."""
 
 import hashlib
+import os
 import pickle
+import re
 import resource
 import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +21,19 @@ import torch
 from byola_rq import AudioError
 from byola_rq.audio import read_audio
 from byola_rq.clip_source import ClipSource
-from byola_rq.corpus import SegmentBatch, SegmentCorpus, find_clips, open_packed_clips
-from byola_rq.decoded_clips import DecodedClips, measure_clips
+from byola_rq.corpus import (
+    MAX_NEIGHBOURS,
+    Replacement,
+    SegmentBatch,
+    SegmentCorpus,
+    find_clips,
+    open_packed_clips,
+)
+from byola_rq.decoded_clips import DecodedClips, measure_clips, measure_readable_clips
 from byola_rq.errors import CorpusError
 from byola_rq.packed import open_packed
 from byola_rq.packed_clips import PackedClips
+from byola_rq.randomness import fold_in, integers, sample_keys
 from tests.hand_packed import pack
 
 SEGMENT = 15200
@@ -359,3 +372,218 @@ def test_unreadable_clips_are_named_and_counted(tmp_path: Path) -> None:
         (tmp_path / name).write_text("no sound")
     with pytest.raises(AudioError, match=r"b\.wav: not an audio file .*and 2 more clips"):
         decoded_clips(tmp_path)
+
+
+def write_forms(folder: Path, sounds: Path, suffixes: list[str], rate: int = 16000) -> list[Path]:
+    """Clips of 3 s, in the order of their names."""
+    folder.mkdir()
+    paths = []
+    recordings = sorted(sounds.glob("*.wav"))
+    for number, suffix in enumerate(suffixes):
+        waveform = np.resize(soundfile.read(recordings[number])[0], 3 * rate)
+        paths.append(folder / f"{number:03d}.{suffix}")
+        soundfile.write(paths[-1], waveform, rate)
+    return paths
+
+
+def expected_segment(path: Path, key: torch.Tensor) -> torch.Tensor:
+    """The segment of a clip, longer than one, that a key of a sample gives."""
+    num_places = 3 * 16000 - SEGMENT + 1
+    start = int(integers(fold_in(key[None], "segment"), torch.tensor([num_places])))
+    return read_audio(path, 16000, start, SEGMENT)
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_of_healthy_clips_nothing_is_replaced(tmp_path: Path, sounds: Path, rate: int) -> None:
+    paths = write_forms(tmp_path / "a", sounds, ["flac", "mp3", "ogg", "wav", "mp3", "ogg"], rate)
+    corpus = corpus_of(tmp_path / "a", seed=2)
+    items = all_items(corpus, 3)
+    batch = corpus.load(items)
+    assert batch.replacements == ()
+    for (epoch, index), key, segment in zip(items, batch.key, batch.waveform, strict=True):
+        assert key == sample_keys(2, epoch, torch.tensor([index]))
+        assert torch.equal(segment, expected_segment(paths[index], key))
+
+
+def cut(path: Path, share: float = 0.1) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+
+
+def break_header(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(b"junk" + data[4:])
+
+
+def put_folder_there(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "damage", "reason"),
+    [
+        ("flac", cut, "decoding failed: "),
+        ("ogg", cut, "(length must be at least one|not an audio file that can be read)"),
+        ("mp3", cut, "(cut short: the 15200 samples from|no samples from) "),
+        ("wav", cut, "(cut short: the 15200 samples from|no samples from) "),
+        ("wav", break_header, r"not an audio file that can be read \("),
+        ("wav", Path.unlink, "no such file$"),
+        ("wav", put_folder_there, "no such file$"),
+    ],
+)
+def test_the_next_clip_takes_a_broken_one_s_place(
+    tmp_path: Path, sounds: Path, suffix: str, damage: Callable[[Path], None], reason: str
+) -> None:
+    paths = write_forms(tmp_path / "a", sounds, ["wav", "wav", suffix, "wav", "wav"])
+    corpus = corpus_of(tmp_path / "a")
+    items = [(3, 1), (3, 2), (3, 4), (9, 2), (3, 0)]
+    before = corpus.load(items)
+    damage(paths[2])
+    batch = corpus.load(items)
+    assert [each[:2] for each in batch.replacements] == [(2, 3), (2, 3)]
+    for replacement in batch.replacements:
+        assert re.match(reason, replacement.reason), replacement.reason
+    assert torch.equal(batch.key, before.key)
+    for row, (_, index) in enumerate(items):
+        path = paths[3 if index == 2 else index]
+        expected = expected_segment(path, batch.key[row])
+        assert torch.equal(batch.waveform[row], expected)
+        assert torch.equal(batch.waveform[row], before.waveform[row]) == (index != 2)
+    # Alone, and in another batch, it is the same.
+    assert torch.equal(corpus.load([(9, 2)]).waveform[0], batch.waveform[3])
+
+
+@pytest.mark.parametrize("suffix", ["flac", "mp3", "ogg", "wav"])
+def test_what_is_left_of_a_cut_clip_is_used(tmp_path: Path, sounds: Path, suffix: str) -> None:
+    """Whether a segment is replaced, its place decides: before or behind the cut."""
+    folder = tmp_path / "a"
+    folder.mkdir()
+    waveform = np.concatenate([soundfile.read(path)[0] for path in sorted(sounds.glob("*.wav"))])
+    soundfile.write(folder / f"0.{suffix}", waveform, 16000)
+    soundfile.write(folder / "1.wav", waveform[::-1], 16000)
+    corpus = corpus_of(folder)
+    items = [(epoch, 0) for epoch in range(24)]
+    before = corpus.load(items)
+    cut(folder / f"0.{suffix}", 0.5)
+    batch = corpus.load(items)
+    is_same = [torch.equal(*rows) for rows in zip(batch.waveform, before.waveform, strict=True)]
+    assert 4 < sum(is_same) < 20
+    assert len(batch.replacements) >= len(items) - sum(is_same) - 1
+    room = torch.full((len(items),), len(waveform) - SEGMENT + 1)
+    starts = integers(fold_in(batch.key, "segment"), room)
+    assert starts[is_same].max() < starts[~torch.tensor(is_same)].min()
+
+
+def test_neighbours_may_be_broken_and_the_last_clip_s_is_the_first(
+    tmp_path: Path, sounds: Path
+) -> None:
+    paths = write_forms(tmp_path / "a", sounds, ["wav", "wav", "flac", "ogg", "wav", "mp3"])
+    corpus = corpus_of(tmp_path / "a")
+    for broken in (0, 3, 4, 5):
+        cut(paths[broken])
+    items = [(0, 2), (0, 3), (0, 5), (0, 1), (0, 4)]
+    batch = corpus.load(items)
+    assert [each[:2] for each in batch.replacements] == [(3, 1), (5, 1), (4, 1)]
+    for row, index in enumerate((2, 1, 1, 1, 1)):
+        expected = expected_segment(paths[index], batch.key[row])
+        assert torch.equal(batch.waveform[row], expected)
+    # The same clip, but at places of their own.
+    assert len({tuple(segment.tolist()) for segment in batch.waveform[1:]}) == 4
+
+
+def test_neighbours_are_not_tried_without_end(tmp_path: Path) -> None:
+    for number in range(MAX_NEIGHBOURS + 3):
+        soundfile.write(tmp_path / f"{number:03d}.wav", np.full(100, 0.5), 16000)
+    corpus = corpus_of(tmp_path)
+    for number in range(MAX_NEIGHBOURS):
+        (tmp_path / f"{number:03d}.wav").unlink()
+    replacements = corpus.load([(0, 0)]).replacements
+    assert replacements == (Replacement(0, MAX_NEIGHBOURS, "no such file"),)
+    (tmp_path / f"{MAX_NEIGHBOURS:03d}.wav").unlink()
+    with pytest.raises(AudioError, match=r"^\S*000\.wav: no such file \(and 100 clips after it"):
+        corpus.load([(0, 0)])
+    # Clip 1 is nearer to those that are left.
+    assert corpus.load([(0, 1)]).replacements[0].replaced_by == MAX_NEIGHBOURS + 1
+
+
+def test_where_no_clip_is_left_the_first_error_is_told(tmp_path: Path, sounds: Path) -> None:
+    paths = write_forms(tmp_path / "a", sounds, ["wav", "wav", "wav"])
+    corpus = corpus_of(tmp_path / "a")
+    for path in paths:
+        path.unlink()
+    with pytest.raises(AudioError, match=r"^\S*001\.wav: no such file \(and 2 clips after it"):
+        corpus.load([(0, 1)])
+
+
+@contextmanager
+def without_rights() -> Iterator[None]:
+    """As a user who may not read everything; root may."""
+    before = os.geteuid()
+    os.seteuid(before or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+def test_files_that_may_not_be_read_are_replaced(sounds: Path) -> None:
+    # Not in tmp_path, which no other user may enter.
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "a"
+        write_forms(folder, sounds, ["wav", "wav"])
+        soundfile.write(folder / "b.wav", np.ones(20000) / 2, 16000)
+        write_forms(folder / "closed", sounds, ["wav"])
+        corpus = corpus_of(folder)
+        assert [source.path.name for source in corpus.clips.sources][2:] == ["b.wav", "000.wav"]
+        Path(place).chmod(0o755)
+        (folder / "b.wav").chmod(0)
+        (folder / "closed").chmod(0)
+        try:
+            with without_rights():
+                batch = corpus.load([(0, 3), (0, 2), (0, 1)])
+                sources = [*corpus.clips.sources[:1] * 199, corpus.clips.sources[3]]
+                _, unreadable = measure_readable_clips(sources, 16000)
+        finally:
+            (folder / "closed").chmod(0o755)
+    assert [each[:2] for each in batch.replacements] == [(3, 0), (2, 0)]
+    assert batch.replacements[0].reason == "cannot be read (Permission denied)"
+    assert [reason for _, reason in unreadable] == ["cannot be read (Permission denied)"]
+    assert "System error" in batch.replacements[1].reason
+
+
+def test_a_few_unreadable_clips_are_left_out(tmp_path: Path, sounds: Path) -> None:
+    paths = write_forms(tmp_path / "a", sounds, ["wav"] * 4)
+    break_header(paths[1])
+    clips, unreadable = measure_readable_clips(find_clips([tmp_path / "a"])[0], 16000)
+    assert [source.path for source in clips.sources] == [paths[0], *paths[2:]]
+    ((source, reason),) = unreadable
+    assert source.path == paths[1]
+    assert reason.startswith("not an audio file that can be read (")
+    # As if it had never been there.
+    others = measure_clips(list(clips.sources), 16000)
+    assert clips.digest == others.digest
+
+
+def test_more_than_a_hundredth_unreadable_is_an_error(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "good.wav", np.zeros(100), 16000)
+    (tmp_path / "bad.wav").write_bytes(b"no sound")
+    good, bad = (ClipSource(name, tmp_path / name) for name in ("good.wav", "bad.wav"))
+
+    def measure(num_good: int, num_bad: int) -> tuple[int, int]:
+        done = []
+        sources = [good] * num_good + [bad] * num_bad
+        clips, unreadable = measure_readable_clips(sources, 16000, lambda: done.append(1))
+        assert len(done) == len(sources)
+        return len(clips), len(unreadable)
+
+    assert [measure(*each) for each in ((9, 0), (1, 1), (99, 1), (198, 2))] == [
+        (9, 0),
+        (1, 1),
+        (99, 1),
+        (198, 2),
+    ]
+    for num_good, num_bad in ((1, 2), (0, 1), (197, 2), (98, 2)):
+        message = rf"bad\.wav: not an .*; {num_bad} of {num_good + num_bad} clips cannot be read"
+        with pytest.raises(AudioError, match=message):
+            measure(num_good, num_bad)

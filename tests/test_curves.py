@@ -1,5 +1,6 @@
 """The picture of runs' curves: what is drawn, in which colours, where."""
 
+import itertools
 import sys
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,15 @@ def pair(legend: Any) -> list[tuple[Any, Any]]:
     return list(zip(legend.get_texts(), legend.get_lines(), strict=True))
 
 
+@pytest.mark.parametrize("is_validated", [False, True])
 @pytest.mark.parametrize("num_runs", [1, 3, 6])
-def test_nothing_overlaps(drawn: list[Any], tmp_path: Path, num_runs: int) -> None:
+def test_nothing_overlaps(
+    drawn: list[Any], tmp_path: Path, num_runs: int, is_validated: bool
+) -> None:
     name = "a_run_in_a_folder_with_a_name_as_long_as_those_of_sweeps_are_{}"
     runs = {name.format(number): make_run(200, number) for number in range(num_runs)}
+    if is_validated:
+        runs = {name: validated(run) for name, run in runs.items()}
     save_curves_picture(tmp_path / "curves.png", runs)
     (figure,) = drawn
     boxes = [axes.get_tightbbox() for axes in figure.axes]
@@ -121,6 +127,43 @@ def test_equal_learning_rates_are_all_seen(drawn: list[Any], tmp_path: Path) -> 
     save_curves_picture(tmp_path / "curves.png", {name: make_run(5) for name in "abc"})
     widths = [line.get_linewidth() for line in drawn[0].axes[1].lines]
     assert widths[0] > widths[1] > widths[2]  # drawn in this order
+
+
+def validated(run: dict[str, Any]) -> dict[str, Any]:
+    """With a score in percent every tenth row; the best is that of the third."""
+    scores = np.full(len(run["step"]), np.nan)
+    scores[9::10] = 40 + 5 * np.sin(np.arange(len(scores) // 10))
+    scores[29] = 71.5
+    return {**run, "validation": scores}
+
+
+def test_validation_stands_beside_the_loss_with_a_star_at_the_best(
+    drawn: list[Any], tmp_path: Path
+) -> None:
+    from matplotlib.colors import to_rgba
+
+    run = validated(make_run(1200))
+    save_curves_picture(tmp_path / "curves.png", {"run": run})
+    loss, panel, *others = drawn[0].axes
+    assert panel.get_title() == "validation (%)"
+    assert len(others) == 4
+    for one, other in ((loss, panel), *itertools.pairwise(others)):
+        assert one.get_position().y0 == pytest.approx(other.get_position().y0, abs=0.02)
+        assert one.get_position().width == pytest.approx(other.get_position().width, rel=0.1)
+    (line,) = panel.lines  # as it is, however long
+    assert line.get_xdata().tolist() == run["step"][9::10].tolist()
+    assert line.get_ydata().tolist() == run["validation"][9::10].tolist()
+    (star,) = panel.collections
+    assert star.get_offsets().tolist() == [[30 * 50.0, 71.5]]
+    assert tuple(star.get_facecolor()[0]) == to_rgba(line.get_color())
+
+
+def test_few_panels_fill_the_picture(drawn: list[Any], tmp_path: Path) -> None:
+    run = validated(make_run(30))
+    for names in (("loss",), ("loss", "validation"), ("validation", "learning_rate")):
+        columns = {name: run[name] for name in ("step", *names)}
+        save_curves_picture(tmp_path / "curves.png", {"run": columns})
+        assert len(drawn[-1].axes) == len(names)
 
 
 @pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])

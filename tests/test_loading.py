@@ -81,6 +81,60 @@ def test_a_bad_clip_is_one_line(tmp_path: Path, num_workers: int) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory, sounds: Path) -> SegmentCorpus:
+    """Clips of all forms, of which half are broken after the start: some of these at the end."""
+    folder = tmp_path_factory.mktemp("damaged")
+    paths = []
+    for number, sound in enumerate(sorted(sounds.glob("*.wav"))[:12]):
+        paths.append(folder / f"{number:02d}.{('wav', 'flac', 'ogg', 'mp3')[number % 4]}")
+        soundfile.write(paths[-1], np.resize(soundfile.read(sound)[0], 64000), 16000)
+    corpus = decoded(folder)
+    for path in paths[5:8]:
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) // 2])
+    paths[3].write_bytes(b"no sound")
+    paths[4].unlink()
+    paths[11].write_bytes(b"")
+    return corpus
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+def test_what_takes_the_place_of_broken_clips_is_the_same(
+    num_workers: int, damaged: SegmentCorpus
+) -> None:
+    """Whatever the number of processes, and from whatever step a run goes on."""
+    order = ClipOrder(len(damaged.clips), seed=0)
+    samples = list(StepSampler(order, 6, first_step=0, num_steps=14))
+    expected = [damaged.load(items) for items in samples]
+    assert {each.clip_index for batch in expected for each in batch.replacements} > {3, 4, 5, 11}
+    for first_step in (0, 9):
+        rest = StepSampler(order, 6, first_step=first_step, num_steps=14)
+        batches = list(load_batches(damaged, rest, batch_size=6, num_workers=num_workers))
+        assert len(batches) == 14 - first_step
+        for batch, other in zip(batches, expected[first_step:], strict=True):
+            assert torch.equal(batch.waveform, other.waveform)
+            assert torch.equal(batch.key, other.key)
+            assert batch.replacements == other.replacements
+            assert batch.to(torch.device("cpu")).replacements == other.replacements
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_pinned_batches_tell_their_replacements(num_workers: int, damaged: SegmentCorpus) -> None:
+    items = np.array([[0, 3], [0, 2]])
+    (batch,) = load_batches(
+        damaged, [items], batch_size=2, num_workers=num_workers, pin_memory=True
+    )
+    expected = damaged.load(items)
+    assert batch.waveform.is_pinned()
+    assert batch.replacements == expected.replacements != ()
+    on_gpu = batch.to(torch.device("cuda"))
+    assert on_gpu.replacements == expected.replacements
+    assert torch.equal(on_gpu.waveform.cpu(), expected.waveform)
+
+
 def test_no_more_is_read_ahead_than_there_are_slots(packed: SegmentCorpus) -> None:
     taken = 0
 

@@ -20,8 +20,8 @@ from byola_rq.errors import CorpusError, TrainingError
 from byola_rq.frontend import LogMelSpectrogram
 from byola_rq.metrics import COLUMNS, read_metrics
 from byola_rq.pretrain import pretrain
-from byola_rq.run_start import count_steps
 from byola_rq.run_directory import export_run
+from byola_rq.run_start import count_steps
 from tests.hand_packed import pack
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+from byola_rq.best import BestCheckpoint
 from byola_rq.config import default_config_path, load_config
 from byola_rq.errors import CheckpointError
 from byola_rq.pretrain import pretrain
@@ -256,6 +257,43 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     for path, got in (("none", "nothing"), ("file", "a file"), ("", "a folder without one")):
         with pytest.raises(CheckpointError, match=f"RUN must be the run.dir .*; got {got}"):
             find_runs([tmp_path / path])
+
+
+def validated(run_dir: Path, scores: list[str], best: int) -> None:
+    """Give a run scores as a validation would, and its best checkpoint."""
+    path = run_dir / "metrics.csv"
+    rows = [f"{step},{step / 3},0.5,0.1,{score}" for step, score in enumerate(scores, start=1)]
+    path.write_text("\n".join([f"{HEADER},validation", *rows, ""]))
+    BestCheckpoint(run_dir, "probe").note(best, max(float(score) for score in scores if score))
+
+
+def test_scores_are_said_where_there_are_any(runs_folder: Path) -> None:
+    validated(runs_folder / "base", ["", "62.25", "60", ""], best=2)
+    runs, notes = find_runs([runs_folder])
+    assert notes == []
+    lines = list(describe_runs(runs))
+    head, base, low = map(cells, lines[:3])
+    assert head[-2:] == ["validation", "best checkpoint"]
+    assert base[-2:] == ["60.0 %", "step-00000002, 62.2 %"]
+    assert low[-2:] == ["-", "none"]
+    ends = {line.rindex(" %", 0, line.rindex("step-")) for line in lines[1:2]}
+    assert ends == {lines[0].index("validation") + len("validation") - 2}
+    (alone,), _ = find_runs([runs_folder / "low"])
+    assert "validation" not in "".join(describe_runs([alone]))
+
+
+def test_a_best_checkpoint_that_is_lost_is_said(runs_folder: Path) -> None:
+    base = runs_folder / "base"
+    validated(base, ["", "62", "60", "59"], best=2)
+    shutil.rmtree(base / "step-00000002")
+    (run,), notes = find_runs([base])
+    named = f"{base / 'best.json'} names it as the best"
+    assert notes == [f"{base / 'step-00000002'}: is missing; {named}"]
+    assert cells(list(describe_runs([run]))[1])[-1] == "step-00000002, 62.0 %"
+    (base / "best.json").write_text("{")
+    (run,), (note,) = find_runs([base])
+    assert note.startswith(f"{base / 'best.json'}: must hold step, score")
+    assert cells(list(describe_runs([run]))[1])[-2:] == ["59.0 %", "none"]
 
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from byola_rq.labelled_clips import PART_NAMES
 from evaluate.publishers import (
     MAX_SKIPPED,
     Copy,
@@ -22,7 +23,7 @@ from evaluate.publishers.voxforge_archives import (
     holds_archives,
     list_archives,
 )
-from evaluate.tasks import PART_NAMES, Clip, Problem, Task, TaskError, find_overlaps
+from evaluate.tasks import Clip, Problem, Task, TaskError, find_overlaps
 
 _SPLITS = ("voxforge*.csv", "split.csv")
 _CLIPS_OF_AN_ARCHIVE = 10  # sentences that the site asks for: what a damaged archive is taken for

@@ -1,0 +1,190 @@
+"""Values that are not finite, put into a training: what they change."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from benchmarks.survival_runs import make_config
+from byola_rq.corpus import SegmentCorpus, find_clips
+from byola_rq.decoded_clips import DecodedClips, measure_clips
+from byola_rq.errors import AudioError
+from byola_rq.frontend import LogMelSpectrogram, measure_statistics
+from byola_rq.order import ClipOrder, StepSampler
+from byola_rq.training import Training, build_training, train_step
+
+VALUES = {"NaN": float("nan"), "+Inf": float("inf"), "-Inf": float("-inf")}
+PLACES = ("float wav", "segment", "loss", "gradient")
+BATCH_SIZE = 8
+
+
+@dataclass(frozen=True)
+class Injection:
+    """One value: where it was put, at which step, and what came of it."""
+
+    place: str
+    value: str
+    step: int
+    is_caught: bool  # refused when its file was read, with the file's name; else the step skipped
+    names_clip: bool  # the clip that was spoilt is told, and no other
+    changed: tuple[str, ...]  # weights, statistics and optimizer values that differ after it
+    learns_after: bool  # whether the next step, a good one, changes weights
+
+    @property
+    def is_right(self) -> bool:
+        """Whether it was caught, told and without effect."""
+        return self.is_caught and self.names_clip and not self.changed and self.learns_after
+
+
+def inject_often(clips: Path, folder: Path, *, values: int, seed: int) -> list[Injection]:
+    """Train, and put a value into a file, a segment, the loss or the gradient at every other step.
+
+    What lies in a file does not reach a step: reading refuses it.
+    """
+    rng = random.Random(seed)  # noqa: S311  # nothing secret
+    training, batches, paths = _prepare(clips, folder, values)
+    train_step(training, batches.corpus.load(batches.items(0)))  # makes the optimizer's state
+    injections = []
+    for number in range(values):
+        place, value, step = PLACES[number % len(PLACES)], rng.choice(list(VALUES)), training.step
+        before = _copy(training)
+        if place == "float wav":
+            is_caught, names_clip = _inject_into_file(batches, paths, VALUES[value], rng)
+        else:
+            is_caught, names_clip = _inject_into_step(training, batches, place, VALUES[value], rng)
+        after = _copy(training)
+        outcome = train_step(training, batches.corpus.load(batches.items(training.step)))
+        later = _copy(training)
+        injections.append(
+            Injection(
+                place=place,
+                value=value,
+                step=step,
+                is_caught=is_caught,
+                names_clip=names_clip,
+                changed=tuple(name for name in after if not _same_bits(before[name], after[name])),
+                learns_after=not outcome.is_skipped
+                and any(not _same_bits(after[name], later[name]) for name in later),
+            )
+        )
+    return injections
+
+
+def _inject_into_file(
+    batches: "_Batches", paths: list[Path], value: float, rng: random.Random
+) -> tuple[bool, bool]:
+    clip = rng.randrange(len(paths))
+    restore = _spoil_file(paths[clip], value, rng)
+    try:
+        batches.clips.read(clip)
+    except AudioError as error:
+        return True, str(error).startswith(f"{paths[clip]}: samples must be finite")
+    finally:
+        restore()
+    return False, False
+
+
+def _inject_into_step(
+    training: Training, batches: "_Batches", place: str, value: float, rng: random.Random
+) -> tuple[bool, bool]:
+    batch = batches.corpus.load(batches.items(training.step))
+    spoilt = [False] * BATCH_SIZE
+    hooks: list[RemovableHandle] = []
+    if place == "segment":
+        row = rng.randrange(BATCH_SIZE)
+        spoilt[row] = True
+        batch.waveform[row, rng.randrange(batch.waveform.shape[1])] = value
+    else:
+        hooks.append(_spoil_network(training, place, value))
+    outcome = train_step(training, batch)
+    for hook in hooks:
+        hook.remove()
+    return bool(outcome.is_skipped), (~outcome.is_finite).tolist() == spoilt
+
+
+@dataclass
+class _Batches:
+    """The real sampler's batches of a corpus of float clips, by step."""
+
+    corpus: SegmentCorpus
+    clips: DecodedClips
+    seed: int
+
+    def items(self, step: int) -> Any:
+        order = ClipOrder(len(self.corpus.clips), seed=self.seed)
+        return next(iter(StepSampler(order, BATCH_SIZE, first_step=step, num_steps=step + 1)))
+
+
+def _prepare(clips: Path, folder: Path, values: int) -> tuple[Training, _Batches, list[Path]]:
+    """A training on clips of a segment's length, so that every sample of them is in a batch."""
+    floats = folder / "floats"
+    config = make_config(
+        floats, folder / "unused", (f"train.batch_size={BATCH_SIZE}", "optimizer.clip_norm=null")
+    )
+    floats.mkdir(parents=True)
+    length, rate = config.segment_samples, config.frontend.sample_rate
+    for number, source in enumerate(find_clips([clips])[0]):
+        waveform, own_rate = soundfile.read(source.path, dtype="float32", always_2d=True)
+        mono = waveform.mean(axis=1)[: length * own_rate // rate]
+        soundfile.write(floats / f"{number:05d}.wav", mono, own_rate, subtype="FLOAT")
+    found = measure_clips(find_clips([floats])[0], rate)
+    corpus = SegmentCorpus(found, segment_samples=length, seed=config.run.seed)
+    frontend = LogMelSpectrogram(**config.frontend.model_dump())
+    items = np.array([(-1, index) for index in range(len(found))])
+    statistics = measure_statistics([frontend(corpus.load(items).waveform)])
+    num_steps = 2 * values + 1
+    training = build_training(
+        config, statistics, frontend, torch.device("cpu"), torch.float32, num_steps
+    )
+    paths = [source.path for source in found.sources]
+    return training, _Batches(corpus, found, config.run.seed), paths
+
+
+def _spoil_file(path: Path, value: float, rng: random.Random) -> Callable[[], object]:
+    """Write a value into a clip's file; returns what undoes it."""
+    content = path.read_bytes()
+    waveform, rate = soundfile.read(path, dtype="float32")
+    waveform[rng.randrange(len(waveform))] = value
+    soundfile.write(path, waveform, rate, subtype="FLOAT")
+    return lambda: path.write_bytes(content)
+
+
+def _spoil_network(training: Training, place: str, value: float) -> RemovableHandle:
+    """Let the next step's loss, or one element of its gradient, be a value."""
+    if place == "loss":
+
+        def spoil_loss(module: Any, inputs: Any, output: Any) -> Any:
+            del module, inputs
+            # Added, it leaves the gradient finite: the loss alone must be reason enough.
+            return (output[0] + value, *output[1:])
+
+        return training.network.register_forward_hook(spoil_loss)
+    weights = [each for each in training.byol.parameters() if each.requires_grad]
+    weight = weights[training.step % len(weights)]
+
+    def spoil_gradient(gradient: Tensor) -> Tensor:
+        spoilt = gradient.clone(memory_format=torch.contiguous_format)
+        spoilt.view(-1)[training.step % spoilt.numel()] = value
+        return spoilt
+
+    hook: RemovableHandle = weight.register_hook(spoil_gradient)  # type: ignore[no-untyped-call]
+    return hook
+
+
+def _copy(training: Training) -> dict[str, Tensor]:
+    """All that training changes, but for what mixup remembers (none here)."""
+    checkpoint = training.snapshot(corpus_digest="")
+    optimizer = {f"optimizer.{name}": value for name, value in checkpoint.optimizer.items()}
+    return {name: value.clone() for name, value in {**checkpoint.model, **optimizer}.items()}
+
+
+def _same_bits(first: Tensor, second: Tensor) -> bool:
+    views = [each.contiguous().reshape(-1).view(torch.uint8) for each in (first, second)]
+    return first.shape == second.shape and torch.equal(*views)

@@ -1,0 +1,172 @@
+"""What each place of each step is trained on, whatever reads it: one digest.
+
+`python -m benchmarks.survival_samples CONFIG FOLDER FIRST LAST` is one process of such a reading.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from benchmarks.survival_runs import ROOT, make_config
+from byola_rq.config import Config, load_config
+from byola_rq.corpus import SegmentCorpus, find_clips
+from byola_rq.decoded_clips import measure_clips
+from byola_rq.frontend import LogMelSpectrogram, Statistics
+from byola_rq.loading import load_batches
+from byola_rq.order import ClipOrder, IntArray, StepSampler
+from byola_rq.ranks import is_main, joined_ranks, num_ranks, rank
+from byola_rq.views import Views
+
+# Every augmentation there is; mixup's ring travels with the checkpoint.
+AUGMENTATIONS = (
+    "views.augmentations=[mixup, random_resized_crop, randomized_quantization, random_linear_fader]"
+)
+STATISTICS = Statistics(mean=-6.0, std=4.0)  # near those of real recordings
+RING = "views.safetensors"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Who reads which steps."""
+
+    processes: int
+    workers: int
+    first: int
+    last: int  # step after the last
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """A whole run's samples: who read them, how many there were, and their digest."""
+
+    name: str
+    samples: int
+    digest: str
+
+
+def digest_sequences(
+    clips: Path, folder: Path, *, steps: int, ways: Iterable[tuple[int, int]]
+) -> list[Sequence]:
+    """Digest the samples of so many steps, read by (processes, loaders each), and moved half-way.
+
+    A sample is its (epoch, clip index), the bytes of its segment, its randomness key and all that
+    both views' augmentations draw for it.
+    """
+    plans = {
+        f"{processes} process(es) x {workers} loaders": [Reading(processes, workers, 0, steps)]
+        for processes, workers in ways
+    }
+    plans["1 process x 1 loader, then 2 x 1"] = [
+        Reading(1, 1, 0, steps // 2),
+        Reading(2, 1, steps // 2, steps),
+    ]
+    sequences = []
+    for number, (name, readings) in enumerate(plans.items()):
+        place = folder / f"reading-{number}"
+        place.mkdir(parents=True)
+        for reading in readings:
+            _start(clips, place, reading)
+        rows = [row for path in place.glob("rows-*.json") for row in json.loads(path.read_text())]
+        digest = hashlib.sha256()
+        for step, position, sample in sorted(rows):
+            digest.update(f"{step} {position} {sample}\n".encode())
+        sequences.append(Sequence(name, len(rows), digest.hexdigest()))
+    return sequences
+
+
+def _start(clips: Path, place: Path, reading: Reading) -> None:
+    """Run the processes of a reading, to their end."""
+    overrides = (AUGMENTATIONS, "views.mixup.memory=16", f"data.workers={reading.workers}")
+    config = place / "config.yaml"
+    config.write_text(make_config(clips, place, overrides).to_yaml(), encoding="utf-8")
+    launcher = [sys.executable]
+    if reading.processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone"]
+        launcher += [f"--nproc-per-node={reading.processes}"]
+    module = ["-m", "benchmarks.survival_samples"]
+    values = [str(each) for each in (config, place, reading.first, reading.last)]
+    subprocess.run(  # noqa: S603  # nothing from outside is in it
+        [*launcher, *module, *values],
+        check=True,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
+
+
+def read_part(config: Config, place: Path, first: int, last: int) -> None:
+    """One process' part of every step, sample by sample, into `place`."""
+    rate, size, seed = config.frontend.sample_rate, config.train.batch_size, config.run.seed
+    clips = measure_clips(find_clips(config.data.sources)[0], rate)
+    corpus = SegmentCorpus(clips, segment_samples=config.segment_samples, seed=seed)
+    order, part = ClipOrder(len(clips), seed=seed), (rank(), num_ranks())
+    sampler = StepSampler(order, size, first_step=first, num_steps=last, part=part)
+    frontend = LogMelSpectrogram(**config.frontend.model_dump())
+    views = Views(config.views.chain(), post_norm=config.views.post_norm)
+    if first:
+        views.load_state_dict(load_file(place / RING))
+    drawn = _record_draws(views)
+    workers = config.data.workers
+    assert isinstance(workers, int)
+    batches = load_batches(corpus, sampler, batch_size=size // num_ranks(), num_workers=workers)
+    rows: list[tuple[int, int, str]] = []
+    with closing(batches):
+        for step, items, batch in zip(range(first, last), sampler, batches, strict=True):
+            drawn.clear()
+            views(STATISTICS.standardize(frontend(batch.waveform))[:, None], batch.key)
+            position = rank() * len(items)
+            values = [batch.waveform, batch.key, *drawn]
+            digests = _digest_rows(items, values)
+            rows += [(step, position + row, digest) for row, digest in enumerate(digests)]
+    (place / f"rows-{first}-{rank()}.json").write_text(json.dumps(rows))
+    if is_main():
+        save_file(views.state_dict(), place / RING)
+
+
+def _record_draws(views: Views) -> list[Tensor]:
+    """A list to which every draw of the views' augmentations adds its tensors, `(B, ...)` each."""
+    drawn: list[Tensor] = []
+
+    def record(augmentation: Any) -> None:
+        draw = augmentation.draw
+
+        def recorded(x: Tensor, key: Tensor) -> Any:
+            parameters = draw(x, key)
+            values = [getattr(parameters, field.name) for field in fields(parameters)]
+            drawn.extend(each for each in values if isinstance(each, Tensor))
+            return parameters
+
+        augmentation.draw = recorded
+
+    for augmentation in views.augmentations.values():
+        record(augmentation)
+    return drawn
+
+
+def _digest_rows(items: IntArray, values: list[Tensor]) -> list[str]:
+    arrays = [np.ascontiguousarray(items), *(each.contiguous().numpy() for each in values)]
+    for array in arrays:
+        assert len(array) == len(items), array.shape
+    return [
+        hashlib.sha256(b"".join(array[row].tobytes() for array in arrays)).hexdigest()
+        for row in range(len(items))
+    ]
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    _config, _place, _first, _last = sys.argv[1:]
+    # Before anything asks for this process' rank: alone, it is rank 0 of 1.
+    with joined_ranks(torch.device("cpu")):
+        read_part(load_config(Path(_config)), Path(_place), int(_first), int(_last))

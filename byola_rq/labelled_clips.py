@@ -1,0 +1,147 @@
+"""Labelled clips as people list them: the rows of a csv, read strictly."""
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from byola_rq.errors import CorpusError
+
+# The part that a column of splits means; people write the validation part in several ways.
+PART_NAMES = {"train": "train", "test": "test"} | dict.fromkeys(
+    ("valid", "val", "validation", "dev"), "valid"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledClip:
+    """A row: an audio file, what it is, and the part of the set that it belongs to.
+
+    Attributes:
+        path: The file; it exists.
+        file_name: As the csv has it, relative to the csv's folder.
+        label: Never empty.
+        part: train, valid or test; the name of its fold where the column is `fold`.
+        row: Its number as a spreadsheet counts; the header is row 1.
+    """
+
+    path: Path
+    file_name: str
+    label: str
+    part: str
+    row: int
+
+
+@dataclass(frozen=True)
+class LabelledRows:
+    """All rows of a csv, in their order, and the columns they come from."""
+
+    clips: tuple[LabelledClip, ...]
+    label_column: str
+    part_column: str
+    columns: frozenset[str]  # those of the names above that the header has
+
+
+def read_labelled_rows(
+    path: Path, *, label_columns: Sequence[str], part_columns: Sequence[str]
+) -> LabelledRows:
+    """Read `file_name`, a label and a part of every row; other columns are not looked at.
+
+    Args:
+        path: UTF-8 csv with a header.
+        label_columns: The names that the column of labels may have; one of them must be there.
+        part_columns: Names of the column of parts; the last that is there counts.
+
+    Raises:
+        CorpusError: Naming the file, the row, the value and the rule.
+    """
+    rows = _read_rows(path)
+    header = _check_header(path, next(rows, (1, []))[1], label_columns, part_columns)
+    label_column = next(name for name in label_columns if name in header)
+    part_column = [name for name in part_columns if name in header][-1]
+    clips = tuple(_read_clips(path, header, label_column, part_column, rows))
+    return LabelledRows(clips, label_column, part_column, frozenset(header))
+
+
+def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Rows with their number, counted as a spreadsheet does; empty rows are counted, not given."""
+    try:
+        # utf-8-sig: spreadsheets put a byte order mark before the first column's name.
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            for number, row in enumerate(csv.reader(file, strict=True), start=1):
+                if row:
+                    yield number, [field.strip() for field in row]
+    except OSError as error:
+        raise CorpusError(f"{path}: the labelled csv cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{path}: the labelled csv must be UTF-8; {error.reason}") from error
+    except csv.Error as error:
+        raise CorpusError(f"{path}: not a csv: {error}") from error
+
+
+def _check_header(
+    path: Path, names: list[str], label_columns: Sequence[str], part_columns: Sequence[str]
+) -> dict[str, int]:
+    """Position of each column by its name."""
+    choices = (("file_name",), label_columns, part_columns)
+    words = [" or ".join(choice) for choice in choices]
+    rule = f"the header must name {words[0]}, {words[1]}, and {words[2]}"
+    if not names:
+        raise CorpusError(f"{path}: {rule}; the file is empty")
+    missing = [
+        word
+        for word, choice in zip(words, choices, strict=True)
+        if not any(name in names for name in choice)
+    ]
+    if missing:
+        raise CorpusError(
+            f"{path}, row 1: {rule}; got {', '.join(names)} (missing: {', '.join(missing)})"
+        )
+    wanted = [name for choice in choices for name in choice]
+    repeated = [name for name in wanted if names.count(name) > 1]
+    if repeated:
+        raise CorpusError(f"{path}, row 1: column {repeated[0]!r} must be there once; got it twice")
+    if sum(name in names for name in label_columns) > 1:
+        rule = f"the header must name {words[1]}, not both"
+        raise CorpusError(f"{path}, row 1: {rule}; got both")
+    return {name: names.index(name) for name in wanted if name in names}
+
+
+def _read_clips(
+    path: Path,
+    header: dict[str, int],
+    label_column: str,
+    part_column: str,
+    rows: Iterator[tuple[int, list[str]]],
+) -> Iterator[LabelledClip]:
+    seen: dict[str, tuple[int, str]] = {}
+    for number, row in rows:
+        where = f"{path}, row {number}"
+        if len(row) <= max(header.values()):
+            raise CorpusError(f"{where}: a row must have as many fields as the header; got {row}")
+        file_name, label = row[header["file_name"]], row[header[label_column]]
+        if not label:
+            raise CorpusError(f"{where}: {label_column} must not be empty")
+        part = _check_part(where, part_column, row[header[part_column]])
+        clip_path = path.parent / file_name
+        # Not Path.is_file, which raises where a name is too long for the file system.
+        if not os.path.isfile(clip_path):
+            raise CorpusError(f"{where}: file_name must be a file that exists; got {file_name!r}")
+        first_row, first_part = seen.setdefault(os.path.realpath(clip_path), (number, part))
+        if first_row != number:
+            raise CorpusError(
+                f"{where}: a file must be listed once; {file_name!r} ({part_column} {part}) is "
+                f"also row {first_row} ({part_column} {first_part})"
+            )
+        yield LabelledClip(clip_path, file_name, label, part, number)
+
+
+def _check_part(where: str, column: str, text: str) -> str:
+    if column == "fold":
+        if not text:
+            raise CorpusError(f"{where}: fold must not be empty")
+        return text
+    if text.lower() not in PART_NAMES:
+        raise CorpusError(f"{where}: split must be one of {', '.join(PART_NAMES)}; got {text!r}")
+    return PART_NAMES[text.lower()]

@@ -1,0 +1,79 @@
+"""What ranks tell each other, seen by each of them; started by torchrun."""
+
+import json
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from byola_rq.errors import ByolaRQError, CorpusError
+from byola_rq.guards import refuse_divergence
+from byola_rq.ranks import (
+    StopVote,
+    errors_shared,
+    gather_json,
+    gather_rows,
+    joined_ranks,
+    max_over_ranks,
+    num_ranks,
+    own_rows,
+    rank,
+    shared,
+    sum_over_ranks,
+)
+
+
+def look() -> dict[str, object]:
+    number = rank()
+    seen: dict[str, object] = {"ranks": [number, num_ranks()]}
+    seen["json"] = gather_json({"rank": number, "text": "ä" * number})
+    rows = gather_rows(torch.full((2, 3), float(number)))
+    seen["rows"] = rows[:, 0].tolist()
+    seen["own"] = own_rows(rows)[:, 0].tolist()
+    seen["max"] = max_over_ranks(torch.tensor([number, -number])).tolist()
+    x = torch.tensor([1.0 + number], requires_grad=True)
+    total = sum_over_ranks(x)
+    (total * (10.0**number)).sum().backward()
+    assert x.grad is not None
+    seen["sum"] = [total.item(), x.grad.item()]
+    seen["shared"] = shared(lambda: b"of rank %d" % number).decode()
+    seen["empty"] = shared(lambda: b"").decode()
+    seen["errors"] = [failed_in(2), failed_in(0), failed_in(None)]
+    vote = StopVote()
+    asked = [None, signal.SIGTERM if number == 1 else None, None, None]
+    seen["votes"] = [vote.cast(each) for each in asked]
+    last = StopVote()
+    seen["last"] = last.close(signal.SIGUSR1 if number == 2 else None)
+    seen["divergence"] = [divergence(0.0), divergence(float(number == 1))]
+    return seen
+
+
+def failed_in(where: int | None) -> list[object]:
+    try:
+        with errors_shared():
+            if rank() == where:
+                raise CorpusError("no such folder")
+    except ByolaRQError as error:
+        return [str(error), error.exit_code, error.is_said]
+    return []
+
+
+def divergence(difference: float) -> str:
+    network = nn.Linear(2, 2)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(1.0)
+        network.bias[0] += difference
+    try:
+        refuse_divergence(network, Path("runs/a"))
+    except ByolaRQError as error:
+        return str(error)
+    return ""
+
+
+if __name__ == "__main__":
+    with joined_ranks(torch.device("cpu")):
+        path = Path(sys.argv[1]) / f"{rank()}.json"
+        path.write_text(json.dumps(look()))
