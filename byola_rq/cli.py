@@ -42,12 +42,22 @@ def _root(
 
 
 @app.command()
-def pretrain(config: Overrides = None) -> None:
+def pretrain(
+    config: Overrides = None,
+    reset: Annotated[
+        bool,
+        typer.Option("--reset", help="Start over; the run in run.dir is moved to run.dir.1 ..."),
+    ] = False,
+) -> None:
     """Learn an encoder from unlabelled clips.
 
     Any key of config.yaml can be changed on the command line. Run the same command again and it
     goes on from its last checkpoint. The run directory gets config.yaml (as resolved),
     metrics.csv, checkpoints, and at the end encoder.safetensors.
+
+    Status: 143, 0 or 130 after SIGTERM, SIGUSR1 or Ctrl-C, which save first; 75 where the run hung
+    (run.stall_minutes). Over several GPUs or machines it is started by torchrun; see
+    docs/clusters.md.
 
     \b
     Examples:
@@ -56,11 +66,12 @@ def pretrain(config: Overrides = None) -> None:
       byola-rq prepare /data/audioset packed
       byola-rq pretrain my.yaml data.source=packed run.device=cuda run.precision=bfloat16
       byola-rq pretrain data.source=/data/x 'views.augmentations=[mixup, random_resized_crop]'
+      torchrun --nproc-per-node 8 -m byola_rq pretrain my.yaml data.source=packed
     """
     loaded = _load_config(config)
     from byola_rq.pretrain import pretrain
 
-    _print_once(pretrain(loaded))
+    _print_once(pretrain(loaded, reset=reset))
 
 
 @app.command()

@@ -23,6 +23,7 @@ from byola_rq.progress import ProgressBar
 from byola_rq.ranks import (
     StopVote,
     errors_shared,
+    is_main,
     joined_ranks,
     num_ranks,
     raised_in_all,
@@ -30,14 +31,15 @@ from byola_rq.ranks import (
     shared,
 )
 from byola_rq.read_ahead import read_windows_ahead
-from byola_rq.run_directory import export_run
+from byola_rq.run_directory import export_run, held_run, reset_run
 from byola_rq.run_record import RunRecord
 from byola_rq.run_start import count_steps, open_clips, prepare_training, refuse_uneven_batch, say
 from byola_rq.run_validation import RunValidation
 from byola_rq.training import Training, choose_device, train_step
+from byola_rq.watchdog import Watchdog
 
 
-def pretrain(config: Config) -> Path:
+def pretrain(config: Config, *, reset: bool = False) -> Path:
     """Train an encoder; run again with the same configuration, it goes on where it stopped.
 
     Under torchrun its processes share every batch; rank 0 alone writes.
@@ -48,6 +50,10 @@ def pretrain(config: Config) -> Path:
     SIGTERM, SIGUSR1 and the first Ctrl-C finish the step, save a checkpoint and raise; a second
     Ctrl-C ends the process at once. That holds in the main thread; elsewhere signals are left as
     they are.
+
+    Args:
+        config: Of the run.
+        reset: Move a run that is in `run.dir` aside first, to `run.dir` with a number behind it.
 
     Returns:
         Path of the model file.
@@ -64,10 +70,15 @@ def pretrain(config: Config) -> Path:
     try:
         with stop_on_signals(RUN_SIGNALS, second_interrupt_kills=True) as stop:
             device = choose_device(config.run.device)
-            with joined_ranks(device):
+            with joined_ranks(device), contextlib.ExitStack() as held:
                 with errors_shared():
                     refuse_uneven_batch(config)
                     clips, left_out = open_clips(config)
+                with errors_shared():
+                    if is_main():
+                        if reset and (aside := reset_run(config.run.dir)):
+                            say(f"{config.run.dir}: the run that was in it is now {aside}")
+                        held.enter_context(held_run(config.run.dir))
                 validation = RunValidation(
                     config,
                     num_clips=len(clips),
@@ -88,8 +99,19 @@ def pretrain(config: Config) -> Path:
                     pin_memory=device.type == "cuda",
                 )
                 data_wait = DataWait(device, num_workers)
-                with contextlib.closing(batches):
-                    train(training, batches, clips, order, data_wait, validation, stop, left_out)
+                watchdog = Watchdog(config.run.stall_minutes, config.run.dir)
+                with contextlib.closing(batches), watchdog:
+                    train(
+                        training,
+                        batches,
+                        clips,
+                        order,
+                        data_wait,
+                        validation,
+                        watchdog,
+                        stop,
+                        left_out,
+                    )
                 path = config.run.dir / "encoder.safetensors"
                 shared(lambda: bytes(export_run(config.run.dir, path)))
                 return path
@@ -105,6 +127,7 @@ def train(
     order: ClipOrder,
     data_wait: DataWait,
     validation: RunValidation,
+    watchdog: Watchdog,
     stop: Stop,
     left_out: Sequence[tuple[ClipSource, str]],
 ) -> None:
@@ -123,6 +146,7 @@ def train(
             order,
             data_wait,
             validation,
+            watchdog,
             lambda: stop.number is not None,
             bar.say,
             left_out,
@@ -135,7 +159,9 @@ def train(
             with stop.held() if num_ranks() > 1 else contextlib.nullcontext():
                 while training.step < training.num_steps:
                     # Alone, nothing is lost by a stop while this waits, however long a disk hangs.
+                    watchdog.beat(f"step {training.step + 1}, waiting for its data")
                     batch = data_wait.next_batch(batches)
+                    watchdog.beat(f"step {training.step + 1}, computing and saving")
                     if data_wait.share is not None and not has_advised:
                         has_advised = True
                         if advice := packing_advice(data_wait.share):

@@ -21,6 +21,7 @@ from byola_rq.ranks import errors_shared, gather_json, is_main
 from byola_rq.run_validation import RunValidation
 from byola_rq.tensorboard import TensorBoardWriter
 from byola_rq.training import StepOutcome, Training
+from byola_rq.watchdog import Watchdog
 
 
 class RunRecord:
@@ -34,6 +35,7 @@ class RunRecord:
         order: In which it does.
         data_wait: Through which the batches are taken.
         validation: What scores the encoder now and then.
+        watchdog: Of the run, which a validation may keep waiting as long as it likes.
         should_stop: Whether somebody waits for the run's end: a validation is left then.
         say: Prints a line.
         left_out: Clips that could not be used from the start, and why.
@@ -49,6 +51,7 @@ class RunRecord:
         order: ClipOrder,
         data_wait: DataWait,
         validation: RunValidation,
+        watchdog: Watchdog,
         should_stop: Callable[[], bool],
         say: Callable[[str], None],
         left_out: Sequence[tuple[ClipSource, str]],
@@ -58,6 +61,7 @@ class RunRecord:
         self._digest = clips.digest
         self._say = say
         self._validation = validation
+        self._watchdog = watchdog
         self._should_stop = should_stop
         self._tensorboard: TensorBoardWriter | None = None
         self._meter = Meter(training, data_wait, len(clips))
@@ -90,7 +94,7 @@ class RunRecord:
         is_validation_due = self._validation.is_due(step)
         score, is_best = math.nan, False
         if is_validation_due:
-            score, is_best = self._validation.score(training, self._should_stop)
+            score, is_best = self._validate()
         if is_save_due or is_validation_due or step % config.train.log_every == 0:
             self._write_row(score)
         if self._tensorboard and step % config.tensorboard.views_every == 0:
@@ -108,7 +112,7 @@ class RunRecord:
         training, step = self._training, self._training.step
         if not self._validation.is_open(step):
             return
-        score, is_best = self._validation.score(training, self._should_stop)
+        score, is_best = self._validate()
         if not is_main() or math.isnan(score):
             return
         path = training.config.run.dir / "metrics.csv"
@@ -188,6 +192,11 @@ class RunRecord:
                 f"WARNING: {tensorboard.path}: cannot be written ({error}). Training goes on; "
                 "its curves are written with the next row that can be"
             )
+
+    def _validate(self) -> tuple[float, bool]:
+        # The other ranks wait for rank 0, which validates.
+        with self._watchdog.paused():
+            return self._validation.score(self._training, self._should_stop)
 
     def _write_views(self, tensorboard: TensorBoardWriter, outcome: StepOutcome) -> None:
         try:

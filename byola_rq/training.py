@@ -59,6 +59,7 @@ class Training:
                 "config": self.config.model_dump(mode="json"),
                 "statistics": asdict(self.statistics),
                 "corpus_digest": corpus_digest,
+                "num_ranks": num_ranks(),
                 "versions": {
                     name: importlib.metadata.version(name) for name in ("byola_rq", "torch")
                 },
