@@ -7,6 +7,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
+BENCH := runs/bench
 
 .PHONY: demo test bench lint clean
 
@@ -33,9 +34,19 @@ demo: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest
 
+# Each says on what it ran; the tables are also kept as JSON. Under 10 minutes on two cores.
 bench: .venv/installed
-	$(BIN)/python -m benchmarks.corpus
-	$(BIN)/python -m benchmarks.prepare
+	mkdir -p $(BENCH)
+	$(BIN)/python -m benchmarks.quantize --out $(BENCH)/quantize.json
+	$(BIN)/python -m benchmarks.crop --out $(BENCH)/crop.json
+	$(BIN)/python -m benchmarks.frontend --out $(BENCH)/frontend.json
+	$(BIN)/python -m benchmarks.views --out $(BENCH)/views.json
+	$(BIN)/python -m benchmarks.encoder --out $(BENCH)/encoder.json
+	$(BIN)/python -m benchmarks.step --out $(BENCH)/step.json
+	$(BIN)/python -m benchmarks.corpus --rounds 3 --out $(BENCH)/corpus.json
+	$(BIN)/python -m benchmarks.probe --out $(BENCH)/probe.json
+	$(BIN)/python -m benchmarks.embed --out $(BENCH)/embed.json
+	$(BIN)/python -m benchmarks.prepare --clips 160 --out $(BENCH)/prepare.json
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

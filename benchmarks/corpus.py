@@ -5,16 +5,13 @@ Run from the checkout: python -m benchmarks.corpus --help
 
 import os
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
-from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.batch_assembly import BATCH, SEGMENT, compare_assembly
 from benchmarks.corpus_files import (
@@ -26,13 +23,11 @@ from benchmarks.corpus_files import (
 )
 from benchmarks.harness import Contender, Report, Row, compare, describe_machine, timed
 from benchmarks.large_index import measure_index
-from benchmarks.page_cache import drop_from_memory
+from benchmarks.loaders import batches_of, compare_cold, compare_loaders, packed_corpus
+from benchmarks.waiting import compare_delivery, measure_waiting
 from byola_rq.corpus import SegmentCorpus, find_clips
 from byola_rq.decoded_clips import DecodedClips, measure_clips
-from byola_rq.loading import load_batches
-from byola_rq.order import ClipOrder, IntArray, StepSampler
-from byola_rq.packed_clips import PackedClips
-from byola_rq.read_ahead import read_whole
+from byola_rq.training import choose_device
 
 app = typer.Typer(
     add_completion=False,
@@ -51,8 +46,17 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of each comparison.")] = 5,
     clips: Annotated[int, typer.Option(min=8, help="Sounds of 10 s that are encoded.")] = 32,
     rows: Annotated[int, typer.Option(min=1000, help="Rows of the generated index.")] = 2_000_000,
+    packed_clips: Annotated[
+        int,
+        typer.Option(min=16, help="Clips of 320 kB that are packed; twice as many are read cold."),
+    ] = 1600,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of table 7, by form.")] = 3,
+    train: Annotated[
+        list[str] | None, typer.Option(help="SECTION.KEY=VALUE of table 7's training.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Of tables 6 and 7: auto, cpu, cuda.")] = "auto",
 ) -> None:
-    """Measure how segments of 0.95 s are read, in five tables.
+    """Measure how segments of 0.95 s are read, in seven tables.
 
     \b
     1  segments a second: packed against decoding wav, flac, ogg, mp3, in one process;
@@ -63,11 +67,15 @@ def main(
        of a whole batch before any of it is waited for; where `windows` is faster than random
        reads, data.shuffle=windows is worth its price
     5  start-up, order and memory of a corpus with two million clips; bytes per hour of sound
+    6  batches of a packed corpus that lie on the device as float32
+    7  share of the time that training waits for data, packed and decoded, with D = 512 and a batch
+       of 64 unless --train says otherwise (--train train.batch_size=256 --train encoder.dim=2048 is
+       the paper's recipe)
 
     Every figure is the median of rounds in which all contenders of a table do their turn, low and
     high are the extremes, ratio is that to the table's first row. What counts are ratios: of one
-    machine, in one run. A load above 0.5 at the start makes all figures preliminary. About a
-    minute on two cores.
+    machine, in one run. A load above 0.5 at the start makes all figures preliminary. About
+    two minutes on two cores.
 
     \b
     Examples:
@@ -79,14 +87,20 @@ def main(
     with tempfile.TemporaryDirectory(dir=folder) as place:
         sounds = write_sounds(Path(place) / "sounds", clips)
         encoded = write_encoded(Path(place) / "encoded", sounds)
-        warm = write_packed(Path(place) / "warm", sounds, num_clips=1600)
-        cold = write_packed(Path(place) / "cold", sounds, num_clips=3200)
+        warm = write_packed(Path(place) / "warm", sounds, packed_clips, packed_clips // 2)
+        cold = write_packed(Path(place) / "cold", sounds, 2 * packed_clips, packed_clips // 2)
         report.add("1 segments in one process", compare_forms(warm, encoded, rounds))
         report.add("2 putting a batch together", compare_assembly(warm, rounds))
         report.add("3 batches from processes", compare_loaders(warm, rounds))
         report.add("4 from the disk", compare_cold(cold, rounds))
         report.add("5 a large index", measure_index(Path(place) / "index", rows))
         report.add("bytes per hour", measure_bytes(encoded, len(sounds)))
+        report.add("6 to the device", compare_delivery(warm, rounds, choose_device(device)))
+        forms = {"packed": warm, "flac": encoded["flac"]}
+        sizes = train or ["encoder.dim=512", "train.batch_size=64"]
+        overrides = [f"run.device={device}", *sizes]
+        waiting = measure_waiting(forms, Path(place), steps=steps, overrides=overrides)
+        report.add("7 waiting in training", waiting)
     if out:
         report.save(out)
 
@@ -117,21 +131,10 @@ def silent_stderr() -> Iterator[None]:
         os.close(before)
 
 
-def packed_corpus(folder: Path) -> SegmentCorpus:
-    """A corpus whose clips are sliced."""
-    return SegmentCorpus(PackedClips.open([folder]), segment_samples=SEGMENT, seed=0)
-
-
 def decoded_corpus(folder: Path) -> SegmentCorpus:
     """A corpus whose clips are decoded."""
     clips = measure_clips(find_clips([folder])[0], RATE)
     return SegmentCorpus(clips, segment_samples=SEGMENT, seed=0)
-
-
-def batches_of(corpus: SegmentCorpus, size: int = BATCH) -> Iterator[IntArray]:
-    """Random batches without end, others in every call."""
-    order = ClipOrder(len(corpus.clips), seed=time.monotonic_ns() % 2**31)
-    return iter(StepSampler(order, size, first_step=0, num_steps=10**9))
 
 
 def reader(corpus: SegmentCorpus, num_segments: int) -> Contender:
@@ -158,114 +161,6 @@ def whole_reader(corpus: SegmentCorpus, num_segments: int) -> Contender:
         return num_segments
 
     return timed(work)
-
-
-class _TensorDataset(Dataset[Any]):
-    """Batches as tensors, which torch's loader sends in shared memory made for each."""
-
-    def __init__(self, corpus: SegmentCorpus) -> None:
-        self.corpus = corpus
-
-    def __getitems__(self, items: IntArray) -> tuple[torch.Tensor, torch.Tensor]:
-        return tuple(self.corpus.load(items))  # type: ignore[return-value]
-
-
-def compare_loaders(folder: Path, rounds: int) -> list[Row]:
-    """Segments a second that reach the training process; they are in memory."""
-    corpus = packed_corpus(folder)
-
-    def theirs(num_workers: int) -> Iterator[Any]:
-        sampler: Any = batches_of(corpus)
-        dataset = _TensorDataset(corpus)
-        return iter(
-            DataLoader(dataset, batch_sampler=sampler, num_workers=num_workers, collate_fn=tuple)
-        )
-
-    def ours(num_workers: int) -> Iterator[Any]:
-        return load_batches(corpus, batches_of(corpus), batch_size=BATCH, num_workers=num_workers)
-
-    loaders = {
-        "no process": ours(0),
-        "1 process": ours(1),
-        "2 processes": ours(2),
-        "torch's sending, 1": theirs(1),
-        "torch's sending, 2": theirs(2),
-    }
-    contenders = {name: puller(loader, 60) for name, loader in loaders.items()}
-    return compare(contenders, unit="segments", rounds=rounds)
-
-
-def puller(batches: Iterator[Any], num: int) -> Contender:
-    """Take batches; those read ahead while others were measured are passed over."""
-
-    def contender() -> tuple[float, float]:
-        for _ in range(6):
-            next(batches)
-        started = time.perf_counter()
-        for _ in range(num):
-            next(batches)
-        return num * BATCH, time.perf_counter() - started
-
-    return contender
-
-
-def compare_cold(folder: Path, rounds: int) -> list[Row]:
-    """Segments a second from files that are not in memory, and once more from memory."""
-    shards = sorted(folder.glob("pcm-*.npy"))
-    residue: list[float] = []
-
-    def contender(num_workers: int, *, is_cold: bool) -> Contender:
-        def work() -> tuple[float, float]:
-            if is_cold:
-                residue.append(drop_from_memory(shards))
-            else:
-                read_whole(shards, threading.Event())
-            corpus = packed_corpus(folder)
-            samples = batches_of(corpus)
-            batches = load_batches(corpus, samples, batch_size=BATCH, num_workers=num_workers)
-            with closing(batches):
-                next(batches)  # by then the processes have started
-                started = time.perf_counter()
-                for _ in range(24):
-                    next(batches)
-                return 24 * BATCH, time.perf_counter() - started
-
-        return work
-
-    def without_hints() -> tuple[float, float]:
-        residue.append(drop_from_memory(shards))
-        corpus = packed_corpus(folder)
-        assert isinstance(corpus.clips, PackedClips)
-        for shard in corpus.clips.shards:
-            shard.pages = None
-        # Few: what the kernel reads around each is soon all of these files, and would be nothing
-        # of a large corpus.
-        return timed(lambda: len(corpus.load(next(batches_of(corpus, 32))).key))()
-
-    def whole_shards() -> tuple[float, float]:
-        residue.append(drop_from_memory(shards))
-        started = time.perf_counter()
-        read_whole(shards, threading.Event())
-        return len(PackedClips.open([folder])), time.perf_counter() - started
-
-    rows = compare(
-        {
-            "cold, no process": contender(0, is_cold=True),
-            "cold, 1 process": contender(1, is_cold=True),
-            "cold, 2 processes": contender(2, is_cold=True),
-            "cold, no process, no hints": without_hints,
-            "cold, windows (whole shards)": whole_shards,
-            "warm, no process": contender(0, is_cold=False),
-            "warm, 1 process": contender(1, is_cold=False),
-            "warm, 2 processes": contender(2, is_cold=False),
-        },
-        unit="segments",
-        rounds=min(rounds, 3),
-    )
-    if max(residue) > 0.01:
-        for row in rows:
-            row["name"] += f" (files stayed in memory: {max(residue):.0%})"
-    return rows
 
 
 def measure_bytes(encoded: dict[str, Path], num_clips: int) -> list[Row]:

@@ -1,5 +1,7 @@
 """What every benchmark here does alike: warm up, alternate, take medians, write tables and JSON."""
 
+import ctypes
+import gc
 import json
 import os
 import platform
@@ -11,6 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -18,28 +22,50 @@ Contender = Callable[[], tuple[float, float]]  # does some work; gives (units, s
 Row = dict[str, Any]
 
 
-def timed(work: Callable[[], float]) -> Contender:
-    """A contender of a function that gives the units it did."""
+def new_app() -> typer.Typer:
+    """A command line like those of all benchmarks."""
+    return typer.Typer(
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+def timed(work: Callable[[], float], device: torch.device | None = None) -> Contender:
+    """A contender of a function that gives the units it did; a GPU's `device` is waited for."""
+    is_cuda = device is not None and device.type == "cuda"
 
     def contender() -> tuple[float, float]:
+        if is_cuda:
+            torch.cuda.synchronize(device)
         started = time.perf_counter()
         units = work()
+        if is_cuda:
+            torch.cuda.synchronize(device)
         return units, time.perf_counter() - started
 
     return contender
 
 
-def compare(contenders: Mapping[str, Contender], *, unit: str, rounds: int) -> list[Row]:
+def compare(
+    contenders: Mapping[str, Contender],
+    *,
+    unit: str,
+    rounds: int,
+    peaks_on: torch.device | None = None,
+) -> list[Row]:
     """Let contenders do their work in turn, so that what else the machine does hits all alike.
 
     Args:
         contenders: By name; the first is what the others are compared with.
         unit: Of what they do, for example `segments`.
         rounds: Rounds that count; one more before them warms up.
+        peaks_on: Measure memory too, in a further round, on this device (see `peak_mib`).
 
     Returns:
         A row for each: median, lowest and highest rate, and the median of its ratios to the
-        first within a round.
+        first within a round; with `peaks_on` its peak.
     """
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     for round_number in range(rounds + 1):
@@ -48,7 +74,7 @@ def compare(contenders: Mapping[str, Contender], *, unit: str, rounds: int) -> l
             if round_number > 0:
                 rates[name].append(units / seconds)
     first = next(iter(rates.values()))
-    return [
+    rows: list[Row] = [
         {
             "name": name,
             f"{unit}/s": statistics.median(each),
@@ -58,6 +84,40 @@ def compare(contenders: Mapping[str, Contender], *, unit: str, rounds: int) -> l
         }
         for name, each in rates.items()
     ]
+    if peaks_on is not None:
+        for row in rows:
+            row["peak MiB"] = peak_mib(contenders[row["name"]], peaks_on)
+    return rows
+
+
+def peak_mib(work: Callable[[], object], device: torch.device) -> float:
+    """Memory that a work takes at its peak, beyond what was taken before it, in MiB.
+
+    On a GPU what its tensors take; on a CPU what the process takes, which the kernel counts (Linux;
+    nan elsewhere), once what was freed before has been given back.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        torch.cuda.synchronize(device)
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    if not sys.platform.startswith("linux"):
+        return float("nan")
+    gc.collect()
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is now what is taken
+    before_kib = _status_kib("VmRSS")
+    work()
+    return (_status_kib("VmHWM") - before_kib) / 1024
+
+
+def _status_kib(name: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 def describe_machine(*packages: str) -> Row:
@@ -68,6 +128,8 @@ def describe_machine(*packages: str) -> Row:
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
     }

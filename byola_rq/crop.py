@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from byola_rq.augmentation import Augmentation, compute_dtype
 from byola_rq.randomness import uniform
 
-_CUBIC_A = -0.75  # the cubic kernel's free parameter; torch's and OpenCV's choice
+CUBIC_A = -0.75  # the cubic kernel's free parameter; torch's and OpenCV's choice
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,13 @@ class RandomResizedCrop(Augmentation[CropBoxes]):
         """Cut and resize, bicubically, corner to corner, the box's border repeated outside it."""
         boxes = parameters
         num_bands, num_frames = x.shape[-2:]
-        margins = ((boxes.canvas[0] - num_bands) // 2, (boxes.canvas[1] - num_frames) // 2)
-        resized = x.to(compute_dtype(x)).reshape(len(x), -1, num_bands, num_frames)  # (B, C, F, T)
-        resized = _resize(resized, boxes.top - margins[0], boxes.height, dim=-2)
-        resized = _resize(resized, boxes.left - margins[1], boxes.width, dim=-1)
-        return resized.reshape(x.shape).to(x.dtype)
+        # The segment lies in the middle of the canvas.
+        top = boxes.top - (boxes.canvas[0] - num_bands) // 2
+        left = boxes.left - (boxes.canvas[1] - num_frames) // 2
+        planes = x.to(compute_dtype(x)).reshape(len(x), -1, num_bands, num_frames)  # (B, C, F, T)
+        planes = _resize(planes.transpose(-1, -2), left, boxes.width)  # (B, C, T, F)
+        planes = _resize(planes.transpose(-1, -2), top, boxes.height)
+        return planes.reshape(x.shape).to(x.dtype)
 
 
 def _draw_size(fraction: Tensor, scale: tuple[float, float], size: int, most: int) -> Tensor:
@@ -94,28 +97,34 @@ def _draw_place(fraction: Tensor, room: Tensor) -> Tensor:
     return (fraction * (room + 1)).floor().long().minimum(room)
 
 
-def _resize(x: Tensor, start: Tensor, size: Tensor, dim: int) -> Tensor:
-    """Resize the stretch `start` to `start + size` along `dim` to the whole of `dim`.
+def _resize(x: Tensor, start: Tensor, size: Tensor) -> Tensor:
+    """Resize the rows `start` to `start + size` of each plane of `(B, C, R, N)` to all `R` rows.
 
-    The resize is separable and each output needs four taps, so it is four gathers along each
-    dimension: no loop over samples, no canvas in memory, and, unlike a matrix product, the same
-    order of additions in whatever batch a sample stands.
+    The resize is separable and each output row is a weighted sum of four rows, which is what an
+    embedding bag computes: no loop over samples, no canvas in memory, whole rows at a time, and,
+    unlike a matrix product, the same order of additions in whatever batch a sample stands.
     """
-    length = x.shape[dim]
-    # Corner to corner: output 0 sits on the first element of the stretch, the last on its last.
-    step = (size - 1).to(x.dtype) / max(length - 1, 1)
-    position = torch.arange(length, device=x.device) * step[:, None]  # (B, length)
+    num_samples, num_channels, num_rows, _ = x.shape
+    # Divided by a tensor: by a number, a GPU would multiply by its reciprocal.
+    last = torch.full_like(size, max(num_rows - 1, 1))
+    position = torch.arange(num_rows, device=x.device) * ((size - 1).to(x.dtype) / last)[:, None]
     below = position.floor()
-    weights = _cubic_weights(position - below)
-    shape = (len(x), 1, -1, 1) if dim == -2 else (len(x), 1, 1, -1)
-    result = torch.zeros_like(x)
-    for tap, weight in zip(range(-1, 3), weights, strict=True):
-        # Beyond the box its border repeats; beyond the segment the canvas is zero.
-        place = (below.long() + tap).clamp(min=0).minimum(size[:, None] - 1) + start[:, None]
-        is_inside = (place >= 0) & (place < length)
-        index = place.clamp(0, length - 1).reshape(shape).expand_as(x)
-        result += x.gather(dim, index) * (weight * is_inside).reshape(shape)
-    return result
+    weights = torch.stack(_cubic_weights(position - below), dim=-1)  # (B, R, 4)
+    taps = torch.arange(-1, 3, device=x.device)
+    # Beyond the box its border repeats; beyond the segment the canvas is zero.
+    place = (below.long()[..., None] + taps).clamp_(min=0).minimum(size[:, None, None] - 1)
+    place += start[:, None, None]
+    weights *= (place >= 0) & (place < num_rows)
+    planes = torch.arange(num_samples * num_channels, device=x.device) * num_rows
+    index = place.clamp_(0, num_rows - 1)[:, None] + planes.reshape(num_samples, -1, 1, 1)
+    resized = F.embedding_bag(
+        index.reshape(-1, 4),
+        # Laid out anew even where a view would do: other strides, other rounding.
+        x.reshape(-1, x.shape[-1]).contiguous(),
+        per_sample_weights=weights[:, None].expand_as(index).reshape(-1, 4),
+        mode="sum",
+    )
+    return resized.reshape(x.shape)
 
 
 def _cubic_weights(t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -126,9 +135,9 @@ def _cubic_weights(t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """
 
     def near(d: Tensor) -> Tensor:
-        return ((_CUBIC_A + 2) * d - (_CUBIC_A + 3)) * d * d + 1
+        return ((CUBIC_A + 2) * d - (CUBIC_A + 3)) * d * d + 1
 
     def far(d: Tensor) -> Tensor:
-        return ((_CUBIC_A * d - 5 * _CUBIC_A) * d + 8 * _CUBIC_A) * d - 4 * _CUBIC_A
+        return ((CUBIC_A * d - 5 * CUBIC_A) * d + 8 * CUBIC_A) * d - 4 * CUBIC_A
 
     return far(t + 1), near(t), near(1 - t), far(2 - t)

@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from byola_rq.fused_blocks import convolution_blocks
+from byola_rq.linear import Linear
+
 NUM_CHANNELS = 64  # of every convolution block
 
 
@@ -41,10 +44,10 @@ class AudioNTT2020(nn.Module):
             *_convolution_block(NUM_CHANNELS),
         )
         self.fc = nn.Sequential(
-            nn.Linear(NUM_CHANNELS * (n_mels // 8), dim),
+            Linear(NUM_CHANNELS * (n_mels // 8), dim),
             nn.ReLU(),
             nn.Dropout(p=0.3),
-            nn.Linear(dim, dim),
+            Linear(dim, dim),
             nn.ReLU(),
         )
 
@@ -54,7 +57,7 @@ class AudioNTT2020(nn.Module):
 
     def frames(self, log_mel: Tensor) -> Tensor:
         """Embed every eight frames: `(B, 1, F, T)` -> `(B, T // 8, D)`."""
-        embeddings: Tensor = self.fc(_flatten_bands(self.features(log_mel)))
+        embeddings: Tensor = self.fc(_flatten_bands(convolution_blocks(self.features, log_mel)))
         return embeddings
 
 
@@ -82,10 +85,10 @@ class AudioNTT2022(nn.Module):
         self.frames_per_embedding = 4  # log-mel frames
         self.features = nn.Sequential(*_convolution_block(1), *_convolution_block(NUM_CHANNELS))
         self.fc = nn.Sequential(
-            nn.Linear(block_dim, hidden_dim),
+            Linear(block_dim, hidden_dim),
             nn.ReLU(),
             nn.Dropout(p=0.3),
-            nn.Linear(hidden_dim, dim - block_dim),
+            Linear(hidden_dim, dim - block_dim),
             nn.ReLU(),
         )
 
@@ -95,7 +98,7 @@ class AudioNTT2022(nn.Module):
 
     def frames(self, log_mel: Tensor) -> Tensor:
         """Embed every four frames: `(B, 1, F, T)` -> `(B, T // 4, D)`."""
-        blocks = _flatten_bands(self.features(log_mel))
+        blocks = _flatten_bands(convolution_blocks(self.features, log_mel))
         return torch.cat((blocks, self.fc(blocks)), dim=-1)
 
 

@@ -5,13 +5,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from byola_rq._torchaudio import import_torchaudio
-from byola_rq.errors import MissingPackageError
+from byola_rq.log_mel import group_bands, log_mel_in_pieces
 from byola_rq.mel import mel_filterbank
+from byola_rq.mel_backends import MEL_BACKENDS
 
 Backend = Literal["torch", "nnaudio", "torchaudio", "librosa"]
 
@@ -99,14 +99,14 @@ class LogMelSpectrogram(nn.Module):
         self.backend: Backend = backend
         if backend == "torch":
             filters = mel_filterbank(sample_rate, n_fft, n_mels, f_min, f_max)
-            self.register_buffer("window", torch.hann_window(win_length), persistent=False)
+            window, before = torch.hann_window(win_length), (n_fft - win_length) // 2
+            window = F.pad(window, (before, n_fft - win_length - before))
+            self._groups = group_bands(filters)
+            self.register_buffer("window", window, persistent=False)
             self.register_buffer("filters", filters, persistent=False)
-        elif backend == "torchaudio":
-            self.mel = _without_state(self._build_torchaudio())
-        elif backend == "nnaudio":
-            self.mel = _without_state(self._build_nnaudio())
         else:
-            _import_librosa()
+            options = {name: value for name, value in self.options.items() if name != "backend"}
+            self.mel = MEL_BACKENDS[backend](**options)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -139,85 +139,37 @@ class LogMelSpectrogram(nn.Module):
             )
         rows = waveform.reshape(-1, waveform.shape[-1]).float()  # (B, S)
         with torch.autocast(rows.device.type, enabled=False):
-            mel = self._mel_power(rows)  # (B, F, T)
-            return (mel + EPSILON).log().reshape(*waveform.shape[:-1], *mel.shape[-2:])
+            log_mel = self._log_mel(rows)  # (B, F, T)
+            return log_mel.reshape(*waveform.shape[:-1], *log_mel.shape[-2:])
+
+    def _log_mel(self, waveform: Tensor) -> Tensor:
+        is_differentiated = waveform.requires_grad and torch.is_grad_enabled()
+        if self.backend != "torch" or is_differentiated:
+            return (self._mel_power(waveform) + EPSILON).log()
+        return log_mel_in_pieces(
+            waveform,
+            window=self.get_buffer("window"),
+            filters=self.get_buffer("filters"),
+            groups=self._groups,
+            hop_length=self.hop_length,
+            epsilon=EPSILON,
+        )
 
     def _mel_power(self, waveform: Tensor) -> Tensor:
-        if self.backend == "librosa":
-            return self._mel_power_librosa(waveform)
         if self.backend != "torch":
             mel: Tensor = self.mel(waveform)
             return mel
-        window: Tensor = self.get_buffer("window")
         spectrum = torch.stft(
             waveform,
             self.n_fft,
             hop_length=self.hop_length,
-            win_length=self.win_length,
-            window=window,
+            window=self.get_buffer("window"),
             center=True,
             pad_mode="reflect",
             return_complex=True,
         )  # (B, n_fft / 2 + 1, T)
         power = torch.view_as_real(spectrum).square().sum(dim=-1)
         return self.get_buffer("filters") @ power
-
-    def _mel_power_librosa(self, waveform: Tensor) -> Tensor:
-        mel = _import_librosa().feature.melspectrogram(
-            y=waveform.detach().cpu().numpy(),
-            sr=self.sample_rate,
-            n_fft=self.n_fft,
-            win_length=self.win_length,
-            hop_length=self.hop_length,
-            n_mels=self.n_mels,
-            fmin=self.f_min,
-            fmax=self.f_max,
-            pad_mode="reflect",
-        )
-        return torch.from_numpy(np.ascontiguousarray(mel)).to(waveform.device)
-
-    def _build_torchaudio(self) -> Any:
-        return import_torchaudio().transforms.MelSpectrogram(
-            sample_rate=self.sample_rate,
-            n_fft=self.n_fft,
-            win_length=self.win_length,
-            hop_length=self.hop_length,
-            n_mels=self.n_mels,
-            f_min=self.f_min,
-            f_max=self.f_max,
-            power=2.0,
-            center=True,
-            pad_mode="reflect",
-            norm="slaney",
-            mel_scale="slaney",
-        )
-
-    def _build_nnaudio(self) -> Any:
-        try:
-            from nnAudio.features.mel import MelSpectrogram
-        except ImportError as error:
-            raise _missing("nnaudio", "nnAudio", error) from error
-        return MelSpectrogram(
-            sr=self.sample_rate,
-            n_fft=self.n_fft,
-            win_length=self.win_length,
-            hop_length=self.hop_length,
-            n_mels=self.n_mels,
-            fmin=self.f_min,
-            fmax=self.f_max,
-            power=2.0,
-            center=True,
-            pad_mode="reflect",
-            verbose=False,
-        )
-
-
-def _without_state(module: nn.Module) -> nn.Module:
-    """The module with its buffers kept out of state dicts: they follow from the arguments."""
-    for part in module.modules():
-        for name, buffer in list(part.named_buffers(recurse=False)):
-            part.register_buffer(name, buffer, persistent=False)
-    return module
 
 
 def _check_arguments(
@@ -244,18 +196,3 @@ def _check_arguments(
             f"f_min and f_max must be in order within 0 to {sample_rate / 2:g} Hz; "
             f"got {f_min:g} and {f_max:g}"
         )
-
-
-def _import_librosa() -> Any:
-    try:
-        import librosa
-    except ImportError as error:
-        raise _missing("librosa", "librosa", error) from error
-    return librosa
-
-
-def _missing(backend: str, package: str, error: ImportError) -> MissingPackageError:
-    return MissingPackageError(
-        f"frontend.backend={backend} needs the package {package}, which does not import ({error}); "
-        f"`pip install {package}` adds it, or choose frontend.backend=torch"
-    )

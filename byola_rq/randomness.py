@@ -8,15 +8,28 @@ Source: the output function and increment of SplitMix64 (Steele, Lea, Flood, "Fa
 pseudorandom number generators", OOPSLA 2014), used as a counter-based generator.
 """
 
+import functools
 import hashlib
 import math
 
 import torch
 from torch import Tensor
 
-_INCREMENT = 0x9E3779B97F4A7C15 - (1 << 64)  # as a signed 64-bit integer
-_MULTIPLIER_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
-_MULTIPLIER_2 = 0x94D049BB133111EB - (1 << 64)
+INCREMENT = 0x9E3779B97F4A7C15
+MULTIPLIER_1 = 0xBF58476D1CE4E5B9
+MULTIPLIER_2 = 0x94D049BB133111EB
+
+_BITS = (1 << 64) - 1
+
+
+def _signed(bits: int) -> int:
+    """64 bits as the integer an int64 tensor holds for them."""
+    return bits - (1 << 64) if bits >> 63 else bits
+
+
+_INCREMENT = _signed(INCREMENT)
+_MULTIPLIER_1 = _signed(MULTIPLIER_1)
+_MULTIPLIER_2 = _signed(MULTIPLIER_2)
 
 
 def uniform(key: Tensor, *shape: int) -> Tensor:
@@ -45,12 +58,22 @@ def integers(key: Tensor, bound: Tensor) -> Tensor:
 
 def fold_in(key: Tensor, word: int | str | Tensor) -> Tensor:
     """Derive the key that belongs to `word` (an index, or the name of an operation)."""
-    if isinstance(word, str):
-        digest = hashlib.blake2b(word.encode(), digest_size=8).digest()
-        word = int.from_bytes(digest, "little", signed=True)
     # Mixing the word before it meets the key keeps (1, 2) and (2, 1) apart.
-    mixed = _mix(torch.as_tensor(word, dtype=torch.int64, device=key.device) + _INCREMENT)
-    return _mix(key * 3 + mixed)
+    if isinstance(word, Tensor):
+        return _mix(key * 3 + _mix(word.to(key) + _INCREMENT))
+    return _mix(key * 3 + _signed(word_bits(word)))
+
+
+@functools.lru_cache
+def word_bits(word: int | str) -> int:
+    """The 64 bits that `fold_in` adds to three times the key, unsigned; for kernels."""
+    if isinstance(word, str):
+        word = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
+    # In Python's integers: on a device it would be a dozen launches for one number.
+    bits = (int(word) + INCREMENT) & _BITS
+    bits = (bits ^ (bits >> 30)) * MULTIPLIER_1 & _BITS
+    bits = (bits ^ (bits >> 27)) * MULTIPLIER_2 & _BITS
+    return bits ^ (bits >> 31)
 
 
 def sample_keys(seed: int, epoch: int | Tensor, clip_index: Tensor) -> Tensor:
@@ -77,11 +100,11 @@ def permutation(num: int, *, seed: int, epoch: int) -> Tensor:
 
 def _mix(bits: Tensor) -> Tensor:
     """SplitMix64's finalizer: every input bit flips every output bit with probability 1/2."""
-    bits = (bits ^ _shift_right(bits, 30)) * _MULTIPLIER_1
-    bits = (bits ^ _shift_right(bits, 27)) * _MULTIPLIER_2
-    return bits ^ _shift_right(bits, 31)
+    bits = _shift_right(bits, 30).bitwise_xor_(bits).mul_(_MULTIPLIER_1)
+    bits = _shift_right(bits, 27).bitwise_xor_(bits).mul_(_MULTIPLIER_2)
+    return _shift_right(bits, 31).bitwise_xor_(bits)
 
 
 def _shift_right(bits: Tensor, places: int) -> Tensor:
     # torch shifts int64 arithmetically; the mask removes the copies of the sign bit.
-    return (bits >> places) & ((1 << (64 - places)) - 1)
+    return (bits >> places).bitwise_and_((1 << (64 - places)) - 1)

@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from byola_rq.byol import BYOL
 from byola_rq.checkpoint import Checkpoint, load_optimizer_tensors, optimizer_tensors
+from byola_rq.compilation import can_compile
 from byola_rq.config import Config
 from byola_rq.corpus import SegmentBatch
 from byola_rq.encoder import build_encoder
@@ -127,14 +128,18 @@ def build_training(
         statistics=statistics,
         views=Views(config.views.chain(), post_norm=config.views.post_norm).to(device),
         byol=byol,
-        network=_network(byol, is_compiled=config.train.compile is True),
+        network=_network(byol, is_compiled=config.train.compile is True and can_compile(device)),
         optimizer=optimizer,
         num_steps=num_steps,
     )
 
 
 def _network(byol: BYOL, *, is_compiled: bool) -> nn.Module:
-    """`byol` as it is called in a step."""
+    """`byol` as it is called in a step.
+
+    `auto` compiles nothing: on a CPU that is no faster (measured), and what it would fuse of the
+    largest tensors on a GPU has kernels of its own.
+    """
     network = cast(nn.Module, torch.compile(byol)) if is_compiled else byol
     if num_ranks() == 1:
         return network

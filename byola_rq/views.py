@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from byola_rq.augmentation import Augmentation
 from byola_rq.crop import RandomResizedCrop
 from byola_rq.fader import RandomLinearFader
+from byola_rq.fused_views import FusedViews
 from byola_rq.mixup import Mixup
 from byola_rq.quantize import RandomizedQuantization
 from byola_rq.randomness import fold_in
@@ -27,7 +28,8 @@ class Views(nn.Module):
 
     Args:
         augmentations: Name (of `AUGMENTATIONS`) -> its options, in the order of use. `mixup`, where
-            used, comes first: its ring holds the inputs of the whole chain.
+            used, comes first: its ring holds the inputs of the whole chain. Crop and then
+            quantization, and nothing else, is one kernel on a GPU (`fused`; None for other chains).
         post_norm: Standardize both views together by their own mean and std over the 2B batch, that
             of all ranks.
 
@@ -49,6 +51,7 @@ class Views(nn.Module):
             {name: AUGMENTATIONS[name](**options) for name, options in augmentations.items()}
         )
         self.post_norm = post_norm
+        self.fused = self._build_fused()
 
     def forward(self, log_mel: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Make two views of every segment.
@@ -60,19 +63,19 @@ class Views(nn.Module):
         Returns:
             Both views, `(B, 1, F, T)` each.
         """
-        view_1 = self._augment(log_mel, fold_in(key, 1))
-        view_2 = self._augment(log_mel, fold_in(key, 2))
+        views = self.fused(log_mel, key) if self.fused else None  # (2, B, 1, F, T)
+        if views is None:
+            views = torch.stack([self._augment(log_mel, fold_in(key, view)) for view in (1, 2)])
         if "mixup" in self.augmentations:
             # From all ranks, so that the ring of each holds what that of one process would.
             log_mel = gather_rows(log_mel)
         for _, augmentation in self._chain():
             augmentation.remember(log_mel)
-        if not self.post_norm:
-            return view_1, view_2
-        # Both together, so that a difference in level between two views is not normalized away.
-        std, mean = _std_mean(torch.stack((view_1, view_2)))
-        scale = 1 / std.clamp(min=torch.finfo(std.dtype).eps)
-        return (view_1 - mean) * scale, (view_2 - mean) * scale
+        if self.post_norm:
+            # Both together, so that a difference in level between two views is not normalized away.
+            std, mean = _std_mean(views)
+            views = (views - mean) * (1 / std.clamp(min=torch.finfo(std.dtype).eps))
+        return views[0], views[1]
 
     def _augment(self, log_mel: Tensor, key: Tensor) -> Tensor:
         view = log_mel
@@ -80,6 +83,14 @@ class Views(nn.Module):
             # draw and apply directly: forward's checks would wait for the device every step.
             view = augmentation.apply(view, augmentation.draw(view, fold_in(key, name)))
         return view
+
+    def _build_fused(self) -> FusedViews | None:
+        if list(self.augmentations) != ["random_resized_crop", "randomized_quantization"]:
+            return None
+        crop, quantization = self.augmentations.values()
+        assert isinstance(crop, RandomResizedCrop)
+        assert isinstance(quantization, RandomizedQuantization)
+        return FusedViews(crop, quantization)
 
     def _chain(self) -> Iterable[tuple[str, Augmentation[Any]]]:
         return cast(Iterable[tuple[str, Augmentation[Any]]], self.augmentations.items())

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from byola_rq.audio import fit_length, read_audio
-from byola_rq.byol import BYOL, regression_loss
+from byola_rq.byol import BYOL, _interpolate, regression_loss
 from byola_rq.encoder import AudioNTT2020
 from byola_rq.frontend import LogMelSpectrogram, measure_statistics
 from byola_rq.randomness import sample_keys
@@ -97,6 +97,28 @@ def test_one_ema_step_to_the_last_bit(decay: float) -> None:
         assert ((expected.double() - exact).abs() <= unit).all(), name
         moved += int((expected != before[name]).sum())
     assert (moved > 0) == (decay < 1)
+
+
+@pytest.mark.parametrize("decay", [0.99, 0.0, 1.0])
+@pytest.mark.parametrize("is_skipped", [False, True])
+def test_ema_of_a_step_that_may_be_skipped(decay: float, is_skipped: bool) -> None:
+    skipping, plain = small_byol(), small_byol()
+    for byol in (skipping, plain):
+        with torch.no_grad():
+            for number, parameter in enumerate(byol.encoder.parameters()):
+                parameter.add_(number + 0.1)
+    before = [each.clone() for each in plain.target_encoder.parameters()]
+    if not is_skipped:
+        plain.update_target(decay)
+    skipping.update_target(decay, torch.tensor(is_skipped))
+    expected = list(plain.target_encoder.parameters())
+    for own, each in zip(skipping.target_encoder.parameters(), expected, strict=True):
+        assert torch.equal(own, each)
+    # The form for GPUs, whose last bit may differ.
+    weight = (1 - decay) * torch.tensor(float(not is_skipped))
+    _interpolate(before, list(plain.encoder.parameters()), weight)
+    for own, each in zip(before, expected, strict=True):
+        torch.testing.assert_close(own, each, rtol=3e-7, atol=3e-7)
 
 
 def test_target_keeps_batch_statistics_of_its_own() -> None:

@@ -100,6 +100,16 @@ def test_type_is_kept(dtype: torch.dtype) -> None:
     torch.testing.assert_close(result.float(), expected, atol=tolerance / 4, rtol=tolerance)
 
 
+def test_gradient_of_planes_side_by_side() -> None:
+    x = torch.randn(3, 2, 9, 14, dtype=torch.float64, requires_grad=True)
+    crop = RandomResizedCrop()
+    boxes = crop.draw(x, KEYS[:3])
+    assert torch.autograd.gradcheck(lambda x: crop.apply(x, boxes), x)
+    together = crop.apply(x, boxes)
+    for plane in range(2):
+        assert torch.equal(together[:, plane], crop.apply(x[:, plane : plane + 1], boxes)[:, 0])
+
+
 def test_shapes_eval_and_non_contiguous_input() -> None:
     crop = RandomResizedCrop()
     x = torch.randn(8, 1, 96, 64).transpose(-1, -2)

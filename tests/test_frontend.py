@@ -54,6 +54,59 @@ def test_log_mel_is_its_definition() -> None:
 
 
 @pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((1, 15200), {}),
+        ((9, 15200), {}),  # pieces of eight clips and one
+        ((2, 513), {}),
+        ((3, 161234), {}),  # 1008 frames: pieces of a clip
+        ((5, 16001), {"win_length": 640}),
+        ((5, 16000), {"n_fft": 401, "win_length": 400, "n_mels": 3}),
+        ((2, 16000), {"sample_rate": 8000, "n_fft": 256, "win_length": 255, "f_max": 4000}),
+    ],
+)
+def test_pieces_are_the_plain_chain(shape: tuple[int, int], options: dict[str, float]) -> None:
+    """A waveform that wants a gradient goes through torch.stft."""
+    frontend = LogMelSpectrogram(**options)  # type: ignore[arg-type]
+    waveform = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 0.1
+    wanted = waveform.clone().requires_grad_()
+    plain = frontend(wanted)
+    torch.testing.assert_close(frontend(waveform), plain.detach(), atol=2e-5, rtol=0)
+    plain.sum().backward()
+    assert wanted.grad is not None
+    assert wanted.grad.abs().sum() > 0
+
+
+def test_a_clip_s_log_mel_does_not_depend_on_its_batch() -> None:
+    frontend = LogMelSpectrogram()
+    waveform = torch.randn(11, 15200) * 0.1
+    together = frontend(waveform)
+    for number in range(11):
+        assert torch.equal(frontend(waveform[number]), together[number])
+    assert frontend(waveform[:0]).shape == (0, 64, 96)
+
+
+def test_any_layout_and_float_type_will_do() -> None:
+    frontend = LogMelSpectrogram()
+    waveform = torch.randn(15200, 4) * 0.1
+    assert torch.equal(frontend(waveform.T), frontend(waveform.T.contiguous()))
+    assert torch.equal(frontend(waveform.T.double()), frontend(waveform.T))
+    untouched = waveform.clone()
+    frontend(waveform.T)
+    assert torch.equal(waveform, untouched)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_devices_agree() -> None:
+    frontend = LogMelSpectrogram()
+    waveform = torch.randn(70, 15200) * 0.1
+    on_cpu = frontend(waveform)
+    on_gpu = frontend.cuda()(waveform.cuda()).cpu()
+    torch.testing.assert_close(on_gpu, on_cpu, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
     ("rate", "n_fft", "n_mels", "low", "high"),
     [(16000, 1024, 64, 60, 7800), (44100, 2048, 128, 0, 22050), (16000, 512, 40, 20, 8000)],
 )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from byola_rq import RandomizedQuantization
-from byola_rq.quantize import QuantizationBins
+from byola_rq.quantize import QuantizationBins, _quantize_by_index, _quantize_in_cache
 from byola_rq.randomness import draw_keys, sample_keys
 
 KEYS = sample_keys(0, 0, torch.arange(32))
@@ -62,6 +62,39 @@ def test_drawn_quantizers_obey_the_equations(bins: str, values: str, per: str) -
     if values == "midpoint":
         middle = (corners[..., :-1] + corners[..., 1:]) / 2
         torch.testing.assert_close(drawn.values, middle, **tolerance)
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "num_channels", "num_positions"),
+    [(1, 1, 1), (7, 3, 5), (90, 64, 96), (3, 2, 300_000), (43, 64, 96)],
+)
+@pytest.mark.parametrize("per", ["channel", "instance"])
+@pytest.mark.parametrize("num_bins", [1, 2, 5, 17])
+def test_bins_by_edge_and_by_index_are_the_same_bits(
+    num_samples: int, num_channels: int, num_positions: int, per: str, num_bins: int
+) -> None:
+    if num_positions > 1000 and num_bins > 5:
+        num_positions //= 10
+    shape = (num_samples, num_channels, num_positions)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(num_bins)).round(decimals=1)
+    quantization = RandomizedQuantization(num_bins, per=per, channel_dim=1)
+    drawn = quantization.draw(x, sample_keys(2, 0, torch.arange(num_samples)))
+    # Elements that lie on edges, and values in any order.
+    edges = drawn.edges.round(decimals=1)
+    values = drawn.values.flip(-1)
+    by_edge = _quantize_in_cache(x, edges, values)
+    assert torch.equal(by_edge, _quantize_by_index(x, edges, values))
+
+
+@pytest.mark.parametrize("num_bins", [5, 70])
+def test_gradient_reaches_the_input_through_the_values(num_bins: int) -> None:
+    x = torch.randn(4, 1, 8, 20, requires_grad=True)
+    quantization = RandomizedQuantization(num_bins, values="midpoint", bins="uniform", p=0.5)
+    result = quantization(x, KEYS[:4])
+    assert torch.equal(result, quantization(x.detach(), KEYS[:4]))
+    # Every value is a mixture of the band's least and greatest, where the sample is quantized.
+    total = torch.autograd.grad(result.sum(), x)[0].sum(dim=-1)
+    torch.testing.assert_close(total, torch.full_like(total, 20.0))
 
 
 def kolmogorov_smirnov(sample: Tensor, cumulative: Tensor | None = None) -> float:

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from byola_rq import training as training_module
+from byola_rq.compilation import can_compile
 from byola_rq.config import Config, default_config_path, load_config
 from byola_rq.corpus import SegmentBatch
 from byola_rq.frontend import LogMelSpectrogram, Statistics
@@ -139,3 +141,40 @@ def test_a_step_does_not_wait_for_the_device() -> None:
         train_step(training, pinned)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_compiled_network_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = small_training()
+    # Traced and taken apart as for any compiler, whose own code would take a minute to make.
+    monkeypatch.setattr(training_module, "can_compile", lambda device: True)
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda module: compile_(module, backend="aot_eager"))
+    compiled = small_training("train.compile=true")
+    assert compiled.network is not compiled.byol
+    outcomes = [train_step(each, batch(0)) for each in (plain, compiled)]
+    torch.testing.assert_close(outcomes[0].loss, outcomes[1].loss, rtol=1e-5, atol=1e-6)
+    before, after = copy_of(plain), copy_of(compiled)
+    for name, each in before.items():
+        # Adam's first moments are a tenth of the gradient.
+        if "running" in name or "exp_avg." in name:
+            torch.testing.assert_close(after[name], each, rtol=1e-3, atol=1e-5, msg=name)
+    # Adam's first step goes by the sign alone, also of gradients that are all rounding.
+    outcomes = [train_step(each, batch(1)) for each in (plain, compiled)]
+    torch.testing.assert_close(outcomes[0].loss, outcomes[1].loss, rtol=0.02, atol=0)
+
+
+def test_a_machine_without_a_compiler_is_told_of_once(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("CXX", "/no/such/compiler")
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("/no/such/compiler",))
+    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
+    torch._dynamo.reset()
+    assert not can_compile(torch.device("cpu"))
+    told = capfd.readouterr().err
+    assert "train.compile: torch.compile does not work here" in told
+    assert told.count("\n") == 1
+    network = small_training("train.compile=true")
+    assert network.network is network.byol
+    assert torch.isfinite(train_step(network, batch(0)).loss)

@@ -1,0 +1,151 @@
+"""How fast log-mels are cropped and resized, against a loop over samples and torch's ways.
+
+Run from the checkout: python -m benchmarks.crop --help
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+import typer
+from torch import Tensor
+
+from benchmarks.harness import Report, Row, describe_machine, new_app
+from benchmarks.quantize import race
+from byola_rq.crop import CropBoxes, RandomResizedCrop, _cubic_weights
+from byola_rq.randomness import sample_keys
+from byola_rq.training import choose_device
+
+app = new_app()
+
+
+@app.command()
+def main(
+    batch: Annotated[int, typer.Option(min=1, help="Log-mels of 64 x 96.")] = 256,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of the comparison.")] = 9,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="JSON file to write the table to.")] = None,
+) -> None:
+    """Crop and resize a batch by the recipe: ours, by embedding bags, against other formulations.
+
+    The loop cuts each sample out of its canvas and calls F.interpolate: the definition. `worst` is
+    the largest difference from it, `ms` the median time of a batch. All apply boxes drawn before,
+    but for the second row.
+
+    \b
+    Examples:
+      python -m benchmarks.crop
+      python -m benchmarks.crop --device cuda --out crop.json
+    """
+    place = choose_device(device)
+    report = Report(describe_machine("byola_rq", "torch"))
+    x = torch.randn(batch, 1, 64, 96, generator=torch.Generator().manual_seed(0)).to(place)
+    key = sample_keys(0, 0, torch.arange(batch)).to(place)
+    report.add("random resized crop", compare_ways(x, key, rounds))
+    if out:
+        report.save(out)
+
+
+def compare_ways(x: Tensor, key: Tensor, rounds: int) -> list[Row]:
+    """The loop first, so that ratios are factors over it."""
+    crop = RandomResizedCrop()
+    boxes = crop.draw(x, key)
+    works: dict[str, Callable[[], Tensor]] = {
+        "loop over samples": lambda: by_loop(x, boxes),
+        "ours, boxes drawn too": lambda: crop.apply(x, crop.draw(x, key)),
+        "ours": lambda: crop.apply(x, boxes),
+        "eight gathers": lambda: by_gathers(x, boxes),
+        "eight index_selects": lambda: by_index_select(x, boxes),
+        "two matrix products": lambda: by_products(x, boxes),
+        "copy": x.clone,
+    }
+    rows = race(works, x, rounds)
+    expected = by_loop(x, boxes)
+    for row in rows:
+        row["worst"] = (works[row["name"]]() - expected).abs().max().item()
+    rows[-1]["worst"] = "-"
+    return rows
+
+
+def by_loop(x: Tensor, boxes: CropBoxes) -> Tensor:
+    """Canvas, cut, bicubic resize, sample by sample."""
+    (tall, wide), (num_bands, num_frames) = boxes.canvas, x.shape[-2:]
+    canvas = x.new_zeros(len(x), 1, tall, wide)
+    top, left = (tall - num_bands) // 2, (wide - num_frames) // 2
+    canvas[..., top : top + num_bands, left : left + num_frames] = x
+    places = torch.stack((boxes.top, boxes.left, boxes.height, boxes.width), dim=1).tolist()
+    resized = [
+        F.interpolate(
+            canvas[i : i + 1, :, y : y + height, x0 : x0 + width],
+            size=(num_bands, num_frames),
+            mode="bicubic",
+            align_corners=True,
+        )
+        for i, (y, x0, height, width) in enumerate(places)
+    ]
+    return torch.cat(resized)
+
+
+def find_taps(start: Tensor, size: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Places and weights of the four taps of each output, `(B, length, 4)`."""
+    position = torch.arange(length, device=size.device) * ((size - 1) / (length - 1))[:, None]
+    below = position.floor()
+    weights = torch.stack(_cubic_weights(position - below), dim=-1)
+    place = (below.long()[..., None] + torch.arange(-1, 3, device=size.device)).clamp(min=0)
+    place = place.minimum(size[:, None, None] - 1) + start[:, None, None]
+    weights = weights * ((place >= 0) & (place < length))
+    return place.clamp(0, length - 1), weights
+
+
+def both_taps(x: Tensor, boxes: CropBoxes) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Of bands and of frames."""
+    num_bands, num_frames = x.shape[-2:]
+    top = boxes.top - (boxes.canvas[0] - num_bands) // 2
+    left = boxes.left - (boxes.canvas[1] - num_frames) // 2
+    return find_taps(top, boxes.height, num_bands), find_taps(left, boxes.width, num_frames)
+
+
+def by_gathers(x: Tensor, boxes: CropBoxes) -> Tensor:
+    """Element by element, a tap at a time."""
+    (band, band_weight), (frame, frame_weight) = both_taps(x, boxes)
+    rows = torch.zeros_like(x)
+    for k in range(4):
+        index = band[:, None, :, k, None].expand_as(x)
+        rows += x.gather(-2, index) * band_weight[:, None, :, k, None]
+    result = torch.zeros_like(x)
+    for k in range(4):
+        index = frame[:, None, None, :, k].expand_as(x)
+        result += rows.gather(-1, index) * frame_weight[:, None, None, :, k]
+    return result
+
+
+def by_index_select(x: Tensor, boxes: CropBoxes) -> Tensor:
+    """Whole rows, a tap at a time, turned in between."""
+
+    def resize(planes: Tensor, place: Tensor, weight: Tensor) -> Tensor:
+        first = torch.arange(len(planes), device=x.device)[:, None, None] * planes.shape[1]
+        rows, index = planes.reshape(-1, planes.shape[-1]), (place + first).reshape(-1, 4)
+        result = torch.zeros_like(rows)
+        for k in range(4):
+            result.addcmul_(rows.index_select(0, index[:, k]), weight.reshape(-1, 4)[:, k, None])
+        return result.reshape(planes.shape)
+
+    bands, frames = both_taps(x, boxes)
+    return resize(resize(x[:, 0].mT, *frames).mT, *bands)[:, None]
+
+
+def by_products(x: Tensor, boxes: CropBoxes) -> Tensor:
+    """Two small interpolation matrices for each sample; bits that depend on the batch."""
+
+    def matrix(place: Tensor, weight: Tensor) -> Tensor:
+        length = place.shape[1]
+        return x.new_zeros(len(x), length, length).scatter_add_(2, place, weight)
+
+    bands, frames = both_taps(x, boxes)
+    return (matrix(*bands) @ x[:, 0] @ matrix(*frames).mT)[:, None]
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,139 @@
+"""How fast a trained encoder embeds clips: in batches of one length, and one clip at a time.
+
+Run from the checkout: python -m benchmarks.embed --help
+"""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from torch import Tensor
+
+import byola_rq
+from benchmarks.harness import Contender, Report, Row, compare, describe_machine, new_app, timed
+from byola_rq.embedder import Embedder
+from byola_rq.synthesis import KINDS, make_clip
+from byola_rq.training import choose_device
+
+app = new_app()
+
+RATE = 16_000
+AGREEMENT = 1e-3  # of the embeddings' largest element, in float32
+
+Embed = Callable[[list[Tensor]], list[Tensor]]
+
+
+@app.command()
+def main(
+    dim: Annotated[list[int] | None, typer.Option(help="Embedding sizes.")] = None,
+    seconds: Annotated[list[float] | None, typer.Option(help="Lengths of clips.")] = None,
+    clips: Annotated[int, typer.Option(min=2, help="Clips of each length.")] = 32,
+    batch_seconds: Annotated[float, typer.Option(min=0.1, help="Sound in a batch.")] = 40.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each comparison.")] = 3,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="JSON file to write the tables to.")] = None,
+) -> None:
+    """Embed clips of 1, 4 and 10 s and clips of all these lengths, in a table for each D.
+
+    `batches` puts clips of one length together, so that none is padded; `one by one` is the loop
+    as it is first written. Both give the same embeddings, which is checked first. Reading the
+    files is not part of it (see benchmarks.corpus).
+
+    \b
+    Examples:
+      python -m benchmarks.embed
+      python -m benchmarks.embed --device cuda --clips 512 --batch-seconds 1000 --dim 2048
+    """
+    place = choose_device(device)
+    report = Report(describe_machine("byola_rq", "torch"))
+    lengths = seconds or [1.0, 4.0, 10.0]
+    sounds = [
+        torch.from_numpy(make_clip(kind, seed=0, seconds=max(lengths))) for kind in KINDS[:clips]
+    ]
+    for size in dim or [512, 2048]:
+        embedder = load_untrained(size, place)
+        rows: list[Row] = []
+        for name, waveforms in {
+            **{f"{each:g} s": cut(sounds, [each], clips) for each in lengths},
+            "mixed": cut(sounds, lengths, clips),
+        }.items():
+            for row in compare_ways(embedder, waveforms, batch_seconds, rounds, place):
+                rows.append({"clips": name, **row})
+        report.add(f"D = {size}, {place.type}", rows)
+    if out:
+        report.save(out)
+
+
+def load_untrained(dim: int, device: torch.device) -> Embedder:
+    """A model file's embedder, as a user has it; its weights do not matter here."""
+    with tempfile.TemporaryDirectory() as folder:
+        Embedder.untrained(dim=dim).save(Path(folder) / "encoder.safetensors")
+        return byola_rq.load(Path(folder) / "encoder.safetensors", device)
+
+
+def cut(sounds: list[Tensor], lengths: list[float], num_clips: int) -> list[Tensor]:
+    """Clips of these lengths in turn, `(S,)` each."""
+    return [
+        sounds[number % len(sounds)][: round(lengths[number % len(lengths)] * RATE)]
+        for number in range(num_clips)
+    ]
+
+
+def compare_ways(
+    embedder: Embedder,
+    waveforms: list[Tensor],
+    batch_seconds: float,
+    rounds: int,
+    device: torch.device,
+) -> list[Row]:
+    """Clips a second."""
+    ways: dict[str, Embed] = {
+        "one by one": lambda clips: [embedder(clip, RATE)[0] for clip in clips],
+        "batches": lambda clips: embed_by_length(embedder, clips, batch_seconds),
+    }
+    expected, batched = (torch.stack(way(waveforms)).float() for way in ways.values())
+    is_float32 = next(embedder.parameters()).dtype == torch.float32 and device.type == "cpu"
+    difference = ((batched - expected).abs().max() / expected.abs().max()).item()
+    if is_float32 and difference > AGREEMENT:
+        raise typer.BadParameter(f"embeddings must not depend on the way; differ by {difference}")
+
+    def contender(way: Embed) -> Contender:
+        def work() -> float:
+            way(waveforms)
+            return len(waveforms)
+
+        return timed(work, device)
+
+    rows = compare(
+        {name: contender(way) for name, way in ways.items()},
+        unit="clips",
+        rounds=rounds,
+        peaks_on=device,
+    )
+    for row in rows:
+        row["difference"] = difference
+    return rows
+
+
+def embed_by_length(
+    embedder: Embedder, waveforms: list[Tensor], batch_seconds: float
+) -> list[Tensor]:
+    """Embeddings in the clips' order, those of one length together."""
+    by_length: dict[int, list[int]] = {}
+    for number, waveform in enumerate(waveforms):
+        by_length.setdefault(len(waveform), []).append(number)
+    embeddings: dict[int, Tensor] = {}
+    for length, numbers in by_length.items():
+        size = max(round(batch_seconds * RATE) // length, 1)
+        for start in range(0, len(numbers), size):
+            together = numbers[start : start + size]
+            batch = torch.stack([waveforms[number] for number in together])
+            embeddings.update(zip(together, embedder(batch, RATE), strict=True))
+    return [embeddings[number] for number in range(len(waveforms))]
+
+
+if __name__ == "__main__":
+    app()

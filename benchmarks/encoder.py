@@ -1,0 +1,130 @@
+"""How fast the encoders are: forward for embeddings, forward and backward for training.
+
+Run from the checkout: python -m benchmarks.encoder --help
+"""
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from torch import Tensor, nn
+
+from benchmarks.harness import Report, compare, describe_machine, new_app, timed
+from benchmarks.plain_step import PlainEncoder
+from benchmarks.step import unfuse, use_torch_linear
+from byola_rq.allocator import keep_freed_memory
+from byola_rq.encoder import build_encoder
+from byola_rq.training import choose_device, choose_precision
+
+app = new_app()
+BANDS = 64
+
+
+@app.command()
+def main(
+    batch: Annotated[int, typer.Option(min=2, help="Segments of a batch.")] = 32,
+    dim: Annotated[int, typer.Option(min=1, help="Embedding size D of the 2020 encoder.")] = 2048,
+    frames: Annotated[int, typer.Option(min=8, help="Log-mel frames of a segment.")] = 96,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each comparison.")] = 5,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    full: Annotated[bool, typer.Option(help="The paper's recipe: batch 256, D = 2048.")] = False,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write the tables to.")] = None,
+) -> None:
+    """Measure the encoders at a reduced batch, in three tables.
+
+    \b
+    1  the 2020 encoder, forward and backward: written from the equations (`plain`), ours, and ours
+       with one part set back; peak is memory beyond the weights
+    2  the same, forward alone with running statistics, as for embeddings
+    3  the 2022 encoder, forward and backward, D = 3072
+
+    Each contender's result is first compared with that of `plain` or of ours set back.
+
+    \b
+    Examples:
+      python -m benchmarks.encoder
+      python -m benchmarks.encoder --full --device cuda --out encoder.json
+    """
+    keep_freed_memory()
+    place = choose_device(device)
+    dtype = choose_precision(precision, place)
+    batch, dim = (256, 2048) if full else (batch, dim)
+    about = {"batch": batch, "D": dim, "frames": frames, "precision": str(dtype)[6:]}
+    report = Report({**describe_machine("byola_rq", "torch"), **about})
+    x = torch.randn(batch, 1, BANDS, frames, generator=torch.Generator().manual_seed(0)).to(place)
+
+    encoder = build_encoder("audio_ntt_2020", dim=dim, n_mels=BANDS).to(place)
+    plain = PlainEncoder(dim, BANDS).to(place)
+    plain.load_state_dict(encoder.state_dict())
+    encoders = {"plain": plain, **variants(encoder)}
+    check(encoders, x)
+    for title, work in (("1 2020, forward and backward", train), ("2 2020, forward", embed)):
+        contenders = {
+            name: timed(partial(work, each, x, dtype), place) for name, each in encoders.items()
+        }
+        report.add(title, compare(contenders, unit="segments", rounds=rounds, peaks_on=place))
+    encoders = variants(build_encoder("audio_ntt_2022", dim=3072, n_mels=BANDS).to(place))
+    check(encoders, x)
+    contenders = {
+        name: timed(partial(train, each, x, dtype), place) for name, each in encoders.items()
+    }
+    rows = compare(contenders, unit="segments", rounds=rounds, peaks_on=place)
+    report.add("3 2022, forward and backward", rows)
+    if out:
+        report.save(out)
+
+
+def variants(encoder: nn.Module) -> dict[str, nn.Module]:
+    """Ours, and copies of it with one part set back."""
+    encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    set_back: dict[str, Callable[[nn.Module], None]] = {
+        "torch's modules": _use_torch_modules,
+        "first block unfused": unfuse,
+        "torch's linear layers": use_torch_linear,
+    }
+    encoders = {name: copy.deepcopy(encoder) for name in set_back}
+    for name, each in encoders.items():
+        set_back[name](each)
+    return {"torch's modules": encoders.pop("torch's modules"), "ours": encoder, **encoders}
+
+
+def _use_torch_modules(encoder: nn.Module) -> None:
+    unfuse(encoder)
+    use_torch_linear(encoder)
+
+
+def check(encoders: dict[str, nn.Module], x: Tensor) -> None:
+    """Refuse to time what does not give the same."""
+    with torch.no_grad():
+        first, *others = [each.eval()(x[:4]) for each in encoders.values()]
+    for other in others:
+        torch.testing.assert_close(other, first, rtol=1e-3, atol=1e-4)
+
+
+def train(encoder: nn.Module, x: Tensor, dtype: torch.dtype) -> float:
+    """Forward and backward with batch statistics."""
+    encoder.train().zero_grad(set_to_none=True)
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=dtype is torch.bfloat16):
+        y = encoder(x)
+    y.float().square().mean().backward()
+    return len(x)
+
+
+def embed(encoder: nn.Module, x: Tensor, dtype: torch.dtype) -> float:
+    """Forward with running statistics."""
+    encoder.eval()
+    with (
+        torch.inference_mode(),
+        torch.autocast(x.device.type, torch.bfloat16, enabled=dtype is torch.bfloat16),
+    ):
+        encoder(x)
+    return len(x)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,139 @@
+"""Whether the fast step learns what the plain one does: loss curves over seeds, on real clips.
+
+Run from the checkout: python -m benchmarks.learning --help
+"""
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from torch import Tensor
+
+from benchmarks.harness import Report, Row, describe_machine, new_app
+from benchmarks.plain_step import PlainStep
+from byola_rq.allocator import keep_freed_memory
+from byola_rq.clips import Clips
+from byola_rq.config import Config, default_config_path, load_config
+from byola_rq.corpus import SegmentBatch, SegmentCorpus
+from byola_rq.frontend import LogMelSpectrogram, measure_statistics
+from byola_rq.order import ClipOrder, StepSampler
+from byola_rq.run_start import open_clips
+from byola_rq.training import build_training, choose_device, choose_precision, train_step
+
+app = new_app()
+
+
+@app.command()
+def main(
+    source: Annotated[Path, typer.Argument(help="Packed corpus, or a folder of clips.")],
+    steps: Annotated[int, typer.Option(min=10, help="Steps of each run.")] = 300,
+    seeds: Annotated[int, typer.Option(min=2, help="Runs of each path.")] = 3,
+    batch: Annotated[int, typer.Option(min=2, help="Segments of a step.")] = 32,
+    dim: Annotated[int, typer.Option(min=1, help="Embedding size D.")] = 512,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="Of the fast path; the plain one is float32.")
+    ] = "auto",
+    out: Annotated[Path | None, typer.Option(help="JSON file to write the tables to.")] = None,
+) -> None:
+    """Run the plain and the fast step from the same weights on the same clips, with several seeds.
+
+    A seed is that of weights, order, crops and augmentations; dropout differs between the paths,
+    as it would between two seeds. For each tenth of the run a row: mean loss over the seeds with
+    the lowest and highest, for both paths, and the distance of the means in units of the plain
+    path's standard deviation over seeds. Equal learning is a distance of a unit or two, of either
+    sign. About half an hour on two cores.
+
+    \b
+    Examples:
+      python -m benchmarks.learning /data/pool
+      python -m benchmarks.learning /data/fsd50k_packed --device cuda --batch 256 --dim 2048
+    """
+    keep_freed_memory()
+    place = choose_device(device)
+    about = {"batch": batch, "D": dim, "steps": steps, "seeds": seeds}
+    report = Report({**describe_machine("byola_rq", "torch"), **about})
+    curves: dict[str, list[list[float]]] = {"plain": [], "fast": []}
+    for seed in range(seeds):
+        config = load_config(
+            default_config_path(),
+            [
+                f"run.seed={seed}",
+                f"data.source={source}",
+                "run.dir=unused",
+                f"train.batch_size={batch}",
+                f"encoder.dim={dim}",
+            ],
+        )
+        clips, _ = open_clips(config)
+        for name, curve in curves.items():
+            is_fast = name == "fast"
+            dtype = choose_precision(precision if is_fast else "float32", place)
+            curve.append(run(config, clips, place, dtype, steps, is_fast=is_fast))
+    report.add("loss by tenths of the run", summarize(curves["plain"], curves["fast"]))
+    if out:
+        report.save(out)
+
+
+def run(
+    config: Config,
+    clips: Clips,
+    device: torch.device,
+    precision: torch.dtype,
+    num_steps: int,
+    *,
+    is_fast: bool,
+) -> list[float]:
+    """The losses of a run's steps."""
+    seed = config.run.seed
+    corpus = SegmentCorpus(clips, segment_samples=config.segment_samples, seed=seed)
+    order = ClipOrder(len(clips), seed=seed)
+    sampler = StepSampler(order, config.train.batch_size, first_step=0, num_steps=num_steps)
+    frontend = LogMelSpectrogram(**config.frontend.model_dump()).to(device)
+    measured = StepSampler(order, config.train.batch_size, first_step=0, num_steps=8)
+    level = measure_statistics(
+        frontend(corpus.load(items).to(device).waveform) for items in measured
+    )
+    training = build_training(config, level, frontend, device, precision, num_steps)
+    torch.manual_seed(seed)
+    plain = PlainStep(training)
+
+    def fast(batch: SegmentBatch) -> Tensor:
+        outcome = train_step(training, batch)
+        assert not outcome.is_skipped
+        return outcome.loss
+
+    step: Callable[[SegmentBatch], Tensor] = fast if is_fast else plain
+    return [step(corpus.load(items)).item() for items in sampler]
+
+
+def summarize(plain: list[list[float]], fast: list[list[float]]) -> list[Row]:
+    """A row for each tenth of the runs."""
+    num_steps = len(plain[0])
+    rows: list[Row] = []
+    for tenth in range(10):
+        part = slice(tenth * num_steps // 10, (tenth + 1) * num_steps // 10)
+        of_plain = [statistics.mean(curve[part]) for curve in plain]
+        of_fast = [statistics.mean(curve[part]) for curve in fast]
+        spread = statistics.stdev(of_plain)
+        distance = statistics.mean(of_fast) - statistics.mean(of_plain)
+        rows.append(
+            {
+                "steps": f"{part.start + 1}-{part.stop}",
+                "plain": statistics.mean(of_plain),
+                "plain low": min(of_plain),
+                "plain high": max(of_plain),
+                "fast": statistics.mean(of_fast),
+                "fast low": min(of_fast),
+                "fast high": max(of_fast),
+                "distance": distance / spread if spread > 0 else float("nan"),
+            }
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,190 @@
+"""How fast log-mel bands are quantized, against masks as the paper writes them and torch's ways.
+
+Run from the checkout: python -m benchmarks.quantize --help
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from torch import Tensor
+
+from benchmarks.harness import Contender, Report, Row, compare, describe_machine, new_app, timed
+from byola_rq.quantize import QuantizationBins, RandomizedQuantization
+from byola_rq.randomness import sample_keys
+from byola_rq.training import choose_device
+
+app = new_app()
+
+BINS = 5
+
+
+@app.command()
+def main(
+    batch: Annotated[int, typer.Option(min=1, help="Log-mels of 64 x 96.")] = 256,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each comparison.")] = 9,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="JSON file to write the tables to.")] = None,
+) -> None:
+    """Quantize a batch into 5 bins for each band, in three tables.
+
+    \b
+    1  all of it, numbers drawn too: ours, and eq. 1-4 as they stand: a mask for each bin, times
+       its value, summed over the bins, with torch's own random numbers; a copy, as the limit
+    2  drawn numbers applied: ours against other ways to say it in torch, every result equal
+    3  ours by number of bins; ratios to the first
+
+    `ms` is the median time of a batch.
+
+    \b
+    Examples:
+      python -m benchmarks.quantize
+      python -m benchmarks.quantize --device cuda --out quantize.json
+    """
+    place = choose_device(device)
+    report = Report(describe_machine("byola_rq", "torch"))
+    x = torch.randn(batch, 1, 64, 96, generator=torch.Generator().manual_seed(0)).to(place)
+    key = sample_keys(0, 0, torch.arange(batch)).to(place)
+    report.add("1 drawn and applied", compare_whole(x, key, rounds))
+    report.add("2 applied", compare_ways(x, key, rounds))
+    report.add("3 number of bins", compare_bins(x, key, rounds))
+    if out:
+        report.save(out)
+
+
+def race(works: Mapping[str, Callable[[], object]], x: Tensor, rounds: int) -> list[Row]:
+    """Rates and milliseconds of works that each take the batch once."""
+
+    def contender(work: Callable[[], object]) -> Contender:
+        def units() -> float:
+            work()
+            return len(x)
+
+        return timed(units, x.device)
+
+    rows = compare(
+        {name: contender(work) for name, work in works.items()}, unit="segments", rounds=rounds
+    )
+    for row in rows:
+        row["ms"] = 1000 * len(x) / row["segments/s"]
+    return rows
+
+
+def compare_whole(x: Tensor, key: Tensor, rounds: int) -> list[Row]:
+    """The equations first, so that our ratio is the factor."""
+    ours = RandomizedQuantization(BINS)
+    return race(
+        {
+            "one mask per bin": lambda: one_mask_per_bin(x, BINS),
+            "ours": lambda: ours.apply(x, ours.draw(x, key)),
+            "ours, drawing only": lambda: ours.draw(x, key),
+            "copy": x.clone,
+        },
+        x,
+        rounds,
+    )
+
+
+def one_mask_per_bin(x: Tensor, num_bins: int) -> Tensor:
+    """Eq. 1-4 of arXiv:2212.08663: y = sum over bins of value * [x in bin]."""
+    rows = x[:, 0, :, None]  # (B, F, 1, T)
+    low, high = rows.amin(dim=-1, keepdim=True), rows.amax(dim=-1, keepdim=True)
+    inner = low + torch.rand(*rows.shape[:2], num_bins - 1, 1, device=x.device) * (high - low)
+    corners = torch.cat((low, inner.sort(dim=2).values, high), dim=2)  # (B, F, K + 1, 1)
+    start, end = corners[:, :, :-1], corners[:, :, 1:]
+    values = start + torch.rand(start.shape, device=x.device) * (end - start)
+    is_last = torch.arange(num_bins, device=x.device)[:, None] == num_bins - 1
+    masks = (rows >= start) & ((rows < end) | (is_last & (rows == end)))  # (B, F, K, T)
+    return (masks * values).sum(dim=2)[:, None]
+
+
+def compare_ways(x: Tensor, key: Tensor, rounds: int) -> list[Row]:
+    """Other formulations; each must give the very bits of ours."""
+    ours = RandomizedQuantization(BINS)
+    drawn = ours.draw(x, key)
+    ways: dict[str, Callable[[Tensor, QuantizationBins], Tensor]] = {
+        "searchsorted, gather": by_searchsorted,
+        "ours": ours.apply,
+        "chain of where": by_where,
+        "masks counted in bytes, gather": by_count,
+        "masks counted, index_select": by_index_select,
+        "differences of the values' bits": by_bits,
+        "lerp, whole batch at once": by_lerp,
+    }
+    for way in ways.values():
+        assert torch.equal(way(x, drawn), ours.apply(x, drawn))
+    return race({name: lambda way=way: way(x, drawn) for name, way in ways.items()}, x, rounds)  # type: ignore[misc]
+
+
+def by_searchsorted(x: Tensor, drawn: QuantizationBins) -> Tensor:
+    """The bin's index, looked up."""
+    index = torch.searchsorted(drawn.edges, x[:, 0].contiguous(), right=True)
+    return drawn.values.gather(-1, index)[:, None]
+
+
+def by_where(x: Tensor, drawn: QuantizationBins) -> Tensor:
+    """One choice per edge."""
+    rows, result = x[:, 0], drawn.values[..., :1]
+    for k in range(drawn.edges.shape[-1]):
+        result = torch.where(
+            rows >= drawn.edges[..., k, None], drawn.values[..., k + 1, None], result
+        )
+    return result[:, None]
+
+
+def count_edges(x: Tensor, drawn: QuantizationBins) -> Tensor:
+    """Edges at or below each element, in bytes."""
+    rows = x[:, 0]
+    count = (rows >= drawn.edges[..., :1]).view(torch.uint8)
+    for k in range(1, drawn.edges.shape[-1]):
+        count += (rows >= drawn.edges[..., k, None]).view(torch.uint8)
+    return count
+
+
+def by_count(x: Tensor, drawn: QuantizationBins) -> Tensor:
+    """The index without a search."""
+    return drawn.values.gather(-1, count_edges(x, drawn).long())[:, None]
+
+
+def by_index_select(x: Tensor, drawn: QuantizationBins) -> Tensor:
+    """The same, looked up in one long table by 32-bit indices."""
+    num_rows, num_bins = drawn.values[..., 0].numel(), drawn.values.shape[-1]
+    first = torch.arange(num_rows, dtype=torch.int32, device=x.device) * num_bins
+    index = count_edges(x, drawn) + first.reshape(*drawn.values.shape[:2], 1)
+    return drawn.values.flatten().index_select(0, index.flatten()).reshape(x.shape)
+
+
+def by_bits(x: Tensor, drawn: QuantizationBins) -> Tensor:
+    """Values as integers, whose differences add up exactly."""
+    rows, bits = x[:, 0], drawn.values.view(torch.int32)
+    steps = bits.diff(dim=-1)
+    result = (rows >= drawn.edges[..., :1]) * steps[..., :1]
+    for k in range(1, steps.shape[-1]):
+        result += (rows >= drawn.edges[..., k, None]) * steps[..., k, None]
+    return (result + bits[..., :1]).view(torch.float32)[:, None]
+
+
+def by_lerp(x: Tensor, drawn: QuantizationBins) -> Tensor:
+    """As ours on a CPU, without pieces that stay in the cache."""
+    rows = x[:, 0]
+    result, mask = drawn.values[..., -1:].expand_as(rows).contiguous(), torch.empty_like(rows)
+    for k in reversed(range(drawn.edges.shape[-1])):
+        torch.lt(rows, drawn.edges[..., k, None], out=mask)
+        result.lerp_(drawn.values[..., k, None], mask)
+    return result[:, None]
+
+
+def compare_bins(x: Tensor, key: Tensor, rounds: int) -> list[Row]:
+    """What more bins cost."""
+
+    def work(num_bins: int) -> Callable[[], object]:
+        ours = RandomizedQuantization(num_bins)
+        return lambda: ours.apply(x, ours.draw(x, key))
+
+    return race({f"{number} bins": work(number) for number in (2, 5, 8, 15, 30)}, x, rounds)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,181 @@
+"""How fast a whole training step is, from waveforms to updated weights.
+
+Run from the checkout: python -m benchmarks.step --help
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from torch import Tensor, nn
+
+from benchmarks.harness import Report, Row, compare, describe_machine, new_app, timed
+from benchmarks.plain_step import PlainStep
+from benchmarks.step_counts import CARDS, count_bytes, count_operations, expect
+from byola_rq.allocator import keep_freed_memory
+from byola_rq.config import default_config_path, load_config
+from byola_rq.corpus import SegmentBatch
+from byola_rq.frontend import LogMelSpectrogram, Statistics
+from byola_rq.randomness import sample_keys
+from byola_rq.synthesis import KINDS, make_clip
+from byola_rq.training import (
+    Training,
+    build_training,
+    choose_device,
+    choose_precision,
+    train_step,
+)
+
+app = new_app()
+RATE = 16_000
+
+
+@app.command()
+def main(
+    batch: Annotated[int, typer.Option(min=2, help="Segments of a step.")] = 32,
+    dim: Annotated[int, typer.Option(min=1, help="Embedding size D.")] = 2048,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each comparison.")] = 5,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    full: Annotated[bool, typer.Option(help="The paper's recipe: batch 256, D = 2048.")] = False,
+    scaling: Annotated[
+        bool, typer.Option(help="Also batch 64-1024 and D 512-3072 (minutes on a CPU).")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write the tables to.")] = None,
+) -> None:
+    """Measure steps of the paper's recipe at a reduced batch, with what each part is worth.
+
+    \b
+    1  segments a second: the step written from the equations (`plain`), the same with the options
+       that torch offers for it, ours, and ours with one part set back. All share frontend and
+       views, and freed memory is kept as in pretraining, which helps the plain step most
+    2  peak memory of a step beyond weights and optimizer (GPU: of its tensors)
+    3  operations and bytes of a segment, counted; and what a GPU would reach if nothing but
+       arithmetic or memory took time: expected, not measured
+
+    \b
+    Examples:
+      python -m benchmarks.step
+      python -m benchmarks.step --full --out step.json
+      python -m benchmarks.step --full --device cuda --scaling
+    """
+    keep_freed_memory()
+    place = choose_device(device)
+    dtype = choose_precision(precision, place)
+    batch, dim = (256, 2048) if full else (batch, dim)
+    report = Report({**describe_machine("byola_rq", "torch"), "batch": batch, "D": dim})
+    contenders = {
+        name: timed(_runner(step, write_batch(batch)), place)
+        for name, step in make_steps(dim, batch, place, dtype).items()
+    }
+    rows = compare(contenders, unit="segments", rounds=rounds, peaks_on=place)
+    report.add(f"1 steps of {batch} segments, D = {dim}, {str(dtype)[6:]} on {place.type}", rows)
+    if scaling:
+        report.add("2 scaling", measure_scaling(place, dtype))
+    report.add("3 a segment of a step, counted", [*count_operations(dim), *count_bytes(dim)])
+    report.add("4 expected from the counts, not measured", [expect(dim, card) for card in CARDS])
+    if out:
+        report.save(out)
+
+
+def write_batch(size: int) -> SegmentBatch:
+    """Synthesized sounds of every kind, 0.95 s each."""
+    count = min(size, 64)
+    clips = [
+        make_clip(KINDS[n % len(KINDS)], seed=n, seconds=0.95).astype(np.float32)
+        for n in range(count)
+    ]
+    waveform = torch.from_numpy(np.stack([np.resize(clip, 15_200) for clip in clips]))
+    repeated = waveform.repeat(-(-size // count), 1)[:size]
+    return SegmentBatch(repeated.contiguous(), sample_keys(0, 0, torch.arange(size)))
+
+
+def make_training(dim: int, batch: int, device: torch.device, precision: torch.dtype) -> Training:
+    """Ours, at its start."""
+    config = load_config(
+        default_config_path(),
+        [f"encoder.dim={dim}", f"train.batch_size={batch}", "run.dir=unused", "data.source=unused"],
+    )
+    frontend = LogMelSpectrogram().to(device)
+    return build_training(config, Statistics(-6.0, 4.0), frontend, device, precision, 10**6)
+
+
+def make_steps(
+    dim: int, batch: int, device: torch.device, precision: torch.dtype
+) -> dict[str, Callable[[SegmentBatch], object]]:
+    """The contenders by name; all from the same weights."""
+
+    def ours(set_back: Callable[[nn.Module], None] | None = None) -> Training:
+        training = make_training(dim, batch, device, precision)
+        if set_back:
+            set_back(training.byol)
+        return training
+
+    contenders: dict[str, Callable[[SegmentBatch], object]] = {
+        "plain": PlainStep(ours()),
+        "plain, torch's options": PlainStep(ours(), is_tuned=True),
+        "ours": partial(train_step, ours()),
+        "ours, first block unfused": partial(train_step, ours(unfuse)),
+        "ours, torch's linear layers": partial(train_step, ours(use_torch_linear)),
+    }
+    if device.type == "cpu" and precision is torch.float32:
+        contenders["ours, bfloat16"] = partial(
+            train_step, make_training(dim, batch, device, torch.bfloat16)
+        )
+    return contenders
+
+
+class _ModuleNorm(nn.BatchNorm2d):
+    """No batch norm of torch's own any more, so that nothing is fused with it."""
+
+
+def unfuse(network: nn.Module) -> None:
+    """Let the convolution blocks run module by module."""
+    for module in network.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = _ModuleNorm
+
+
+def use_torch_linear(network: nn.Module) -> None:
+    """Let linear layers be torch's own."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            module.__class__ = nn.Linear
+
+
+def measure_scaling(device: torch.device, precision: torch.dtype) -> list[Row]:
+    """Ours and plain at other batches and embedding sizes; what does not fit is left out."""
+    rows: list[Row] = []
+    sizes = [(batch, 2048) for batch in (64, 128, 256, 512, 1024)]
+    for batch, dim in [*sizes, *((256, dim) for dim in (512, 1024, 3072))]:
+        training = make_training(dim, batch, device, precision)
+        segments = write_batch(batch)
+        contenders = {
+            "plain": timed(_runner(PlainStep(training), segments), device),
+            "ours": timed(_runner(partial(train_step, training), segments), device),
+        }
+        try:
+            plain, ours = compare(contenders, unit="segments", rounds=2, peaks_on=device)
+        except torch.OutOfMemoryError:
+            continue
+        rows.append({"batch": batch, "D": dim, **{k: v for k, v in ours.items() if k != "name"}})
+        rows[-1]["plain peak MiB"] = plain["peak MiB"]
+    return rows
+
+
+def _runner(step: Callable[[SegmentBatch], object], segments: SegmentBatch) -> Callable[[], float]:
+    def work() -> float:
+        result = step(segments)
+        loss: Tensor = result if isinstance(result, Tensor) else result[0]  # type: ignore[index]
+        assert loss.isfinite()
+        return len(segments.key)
+
+    return work
+
+
+if __name__ == "__main__":
+    app()

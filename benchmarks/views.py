@@ -1,0 +1,141 @@
+"""How fast both views of a batch are made, and what each way moves through memory.
+
+Run from the checkout: python -m benchmarks.views --help
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from benchmarks.crop import by_loop
+from benchmarks.harness import Report, Row, describe_machine, new_app
+from benchmarks.quantize import BINS, one_mask_per_bin, race
+from byola_rq.crop import RandomResizedCrop
+from byola_rq.randomness import fold_in, sample_keys
+from byola_rq.training import choose_device
+from byola_rq.views import Views
+
+app = new_app()
+
+CHAIN: dict[str, dict[str, Any]] = {"random_resized_crop": {}, "randomized_quantization": {}}
+BANDWIDTH = 3.0e12  # bytes a second of an H100's memory
+
+
+@app.command()
+def main(
+    batch: Annotated[int, typer.Option(min=2, help="Log-mels of 64 x 96.")] = 256,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of the comparison.")] = 9,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="JSON file to write the tables to.")] = None,
+) -> None:
+    """Make both views of a batch by the recipe, in two tables.
+
+    \b
+    1  ours (on a GPU the kernel and the plain path), and the straightforward way: crops in a loop
+       over samples, a mask for each bin, numbers from torch; two copies, as the limit
+    2  bytes that each reads and writes, every operation's tensors once, without what stays in
+       registers; `expected` is their time at 3.0 TB/s, not a measurement
+
+    \b
+    Examples:
+      python -m benchmarks.views
+      python -m benchmarks.views --device cuda --out views.json
+    """
+    place = choose_device(device)
+    report = Report(describe_machine("byola_rq", "torch", "triton"))
+    x = torch.randn(batch, 1, 64, 96, generator=torch.Generator().manual_seed(0)).to(place)
+    key = sample_keys(0, 0, torch.arange(batch)).to(place)
+    with torch.no_grad():
+        works = list_ways(x, key)
+        report.add("1 two views of a batch", race(works, x, rounds))
+        report.add("2 bytes moved, counted", count_bytes(works, x))
+    if out:
+        report.save(out)
+
+
+def list_ways(x: Tensor, key: Tensor) -> dict[str, Callable[[], object]]:
+    """Every way to make the views, the straightforward one first."""
+    plain, normed = Views(CHAIN, post_norm=False), Views(CHAIN, post_norm=True)
+    ways: dict[str, Callable[[], object]] = {
+        "straightforward": lambda: straightforward(x, key),
+        "ours": lambda: plain(x, key),
+        "ours, post-norm too": lambda: normed(x, key),
+        "two copies": lambda: (x.clone(), x.clone()),
+    }
+    fused = plain.fused
+    assert fused is not None
+    if fused(x, key) is not None:
+        unfused = Views(CHAIN, post_norm=False)
+        assert unfused.fused is not None
+        unfused.fused.device_types = set()
+        ways["ours, plain path"] = lambda: unfused(x, key)
+    return ways
+
+
+def straightforward(x: Tensor, key: Tensor) -> list[Tensor]:
+    """Both views from the definitions."""
+    crop = RandomResizedCrop()
+    boxes = [crop.draw(x, fold_in(key, view)) for view in (1, 2)]
+    return [one_mask_per_bin(by_loop(x, each), BINS) for each in boxes]
+
+
+def count_bytes(works: dict[str, Callable[[], object]], x: Tensor) -> list[Row]:
+    """Megabytes of each way; the kernel's from what it reads and writes."""
+    rows: list[Row] = [{"name": "the kernel", "MB": megabytes_of_kernel(x)}]
+    for name, work in works.items():
+        with _Counting() as counting:
+            work()
+        # On a GPU ours is the kernel, whose tensors no dispatcher sees.
+        if x.device.type == "cpu" or not name.startswith("ours") or "plain" in name:
+            rows.append({"name": name, "MB": sum(counting.moved.values()) / 1e6})
+    for row in rows:
+        row["ratio"] = row["MB"] / rows[0]["MB"]
+        row["expected us on an H100"] = row["MB"] * 1e12 / BANDWIDTH
+    return rows
+
+
+def megabytes_of_kernel(x: Tensor) -> float:
+    """The input once (both views of a sample find it in the second-level cache), both views."""
+    return (3 * x.numel() * x.element_size() + 2 * len(x) * 8) / 1e6
+
+
+class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of the tensors that operations take and give; views move none."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.moved: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if not func.is_view and func.overloadpacket.__name__ not in ("empty", "_unsafe_view"):
+            inputs = {name: value for name, value in (kwargs or {}).items() if name != "out"}
+            tensors = tree_leaves((args, inputs, result))
+            self.moved[str(func)] += sum(map(_bytes_of, tensors))
+        return result
+
+
+def _bytes_of(value: object) -> int:
+    """In memory: what repeats along a dimension is there once."""
+    if not isinstance(value, Tensor):
+        return 0
+    sizes = [size for size, stride in zip(value.shape, value.stride(), strict=True) if stride]
+    return math.prod(sizes) * value.element_size()
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,100 @@
+"""Waveform -> log-mel spectrogram in pieces that stay in the processor's cache."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Frames worked on at once: 768 of 1024 samples take 3 MB each as frames and as spectrum. On one
+# busy core 384, 768 and 1536 took 76, 71 and 81 ms for 256 segments (November 2026). On a GPU, not
+# measured, a piece should fit some 50 MB of cache in kernels longer than their launch.
+_CPU_FRAMES, _GPU_FRAMES = 768, 4096
+
+# Neighbouring bands look at few of the bins; on one core, 256 segments: 1 group 55 ms, 4 groups 46,
+# 16 groups 52 (November 2026).
+_NUM_GROUPS = 4
+
+
+class BandGroup(NamedTuple):
+    """Neighbouring mel bands, `first:end`, and the bins that they look at, `low:high`."""
+
+    first: int
+    end: int
+    low: int
+    high: int
+
+
+def group_bands(filters: Tensor) -> tuple[BandGroup, ...]:
+    """Split filters `(F, n_fft / 2 + 1)` into groups that leave out most bins they do not need."""
+    groups, first = [], 0
+    for rows in filters.chunk(_NUM_GROUPS):
+        used = rows.any(dim=0).nonzero().flatten().tolist() or [0]
+        groups.append(BandGroup(first, first + len(rows), used[0], used[-1] + 1))
+        first += len(rows)
+    return tuple(groups)
+
+
+@torch.no_grad()
+def log_mel_in_pieces(
+    waveform: Tensor,
+    *,
+    window: Tensor,
+    filters: Tensor,
+    groups: Sequence[BandGroup],
+    hop_length: int,
+    epsilon: float,
+) -> Tensor:
+    """Log-mel spectrogram `log(mel + epsilon)`, without gradient.
+
+    Frames, spectrum and power are written to the same few megabytes again and again, so that
+    memory sees little more than the waveform read and the result written. What a clip gives does
+    not depend on the others.
+
+    Args:
+        waveform: float32 `(B, S)`, S more than half of n_fft.
+        window: float32 `(n_fft,)`.
+        filters: float32 `(F, n_fft / 2 + 1)`.
+        groups: `group_bands(filters)`.
+        hop_length: Samples from frame to frame.
+        epsilon: Added before the logarithm.
+
+    Returns:
+        float32 `(B, F, T)`, T = 1 + S // hop_length (of an even n_fft).
+    """
+    n_fft, num_bins = len(window), filters.shape[1]
+    num_clips, margin = len(waveform), n_fft // 2
+    num_frames = 1 + (waveform.shape[1] + 2 * margin - n_fft) // hop_length
+    log_mel = waveform.new_empty(num_clips, len(filters), num_frames)
+    most = _CPU_FRAMES if waveform.device.type == "cpu" else _GPU_FRAMES
+    clips_at_once = max(min(most // num_frames, num_clips), 1)
+    frames_at_once = min(most, num_frames)
+    shape = (clips_at_once, frames_at_once)
+    windowed = waveform.new_empty(*shape, n_fft)
+    spectrum = waveform.new_empty(*shape, num_bins, dtype=torch.complex64)
+    power = waveform.new_empty(*shape, num_bins)
+    for clip in range(0, num_clips, clips_at_once):
+        rows = waveform[clip : clip + clips_at_once]
+        padded = F.pad(rows, (margin, margin), mode="reflect")
+        frames = padded.unfold(-1, n_fft, hop_length)  # (B, T, n_fft), a view
+        for frame in range(0, num_frames, frames_at_once):
+            piece = frames[:, frame : frame + frames_at_once]
+            place = (slice(len(rows)), slice(piece.shape[1]))
+            torch.mul(piece, window, out=windowed[place])
+            torch.fft.rfft(windowed[place], out=spectrum[place])
+            # In place and then added: every pass but the last is over neighbouring numbers.
+            squares = torch.view_as_real(spectrum[place]).square_()
+            torch.add(squares[..., 0], squares[..., 1], out=power[place])
+            out = log_mel[clip : clip + len(rows), :, frame : frame + piece.shape[1]]
+            _mel(power[place], filters, groups, out)
+            out.add_(epsilon).log_()
+    return log_mel
+
+
+def _mel(power: Tensor, filters: Tensor, groups: Sequence[BandGroup], out: Tensor) -> None:
+    """`out (B, F, T)` = filters applied to `power (B, T, bins)`."""
+    for first, end, low, high in groups:
+        weights = filters[first:end, low:high].expand(len(power), -1, -1)
+        # A product for each clip, so that its rounding is the same in every batch.
+        torch.bmm(weights, power[:, :, low:high].transpose(1, 2), out=out[:, first:end])

@@ -1,0 +1,95 @@
+"""Every benchmark explains itself, and works at the smallest size it takes."""
+
+import importlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from benchmarks.harness import compare, peak_mib, timed
+from tests.conftest import ROOT
+
+# Each script of `make bench`, at its smallest: what it is asked for, and its tables.
+SMALLEST = {
+    "quantize": ["--batch", "4", "--rounds", "1"],
+    "crop": ["--batch", "4", "--rounds", "1"],
+    "frontend": ["--clips", "5", "--rounds", "1"],
+    "views": ["--batch", "4", "--rounds", "1"],
+    "encoder": ["--batch", "2", "--dim", "16", "--rounds", "1"],
+    "step": ["--batch", "2", "--dim", "16", "--rounds", "1"],
+    "corpus": [
+        *("--rounds", "1", "--rows", "1000", "--clips", "8", "--packed-clips", "16"),
+        *("--steps", "1", "--train", "encoder.dim=16", "--train", "train.batch_size=4"),
+    ],
+    "probe": ["--clips", "100", "--dim", "16", "--classes", "4", "--rounds", "1"],
+    "embed": ["--clips", "4", "--dim", "16", "--seconds", "0.5", "--seconds", "1", "--rounds", "1"],
+    "prepare": ["--clips", "16"],
+}
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Put the number of threads back, which some scripts choose."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_make_bench_runs_them_all() -> None:
+    target = re.search(r"^bench:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert target
+    assert set(re.findall(r"-m benchmarks\.(\w+)", target[1])) == set(SMALLEST)
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_help(name: str) -> None:
+    module = importlib.import_module(f"benchmarks.{name}")
+    result = CliRunner().invoke(module.app, ["--help"])
+    assert result.exit_code == 0
+    assert "Examples:" in result.output
+    assert f"python -m benchmarks.{name}" in result.output
+    assert "--out" in result.output
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_smallest_run(name: str, tmp_path: Path, threads: None) -> None:
+    module = importlib.import_module(f"benchmarks.{name}")
+    out = tmp_path / "tables.json"
+    result = CliRunner().invoke(module.app, [*SMALLEST[name], "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    machine, *tables = json.loads(out.read_text()).values()
+    assert {"cpu", "cores", "load", "gpu", "date"} <= machine.keys()
+    assert tables
+    for rows in tables:
+        assert len({tuple(row) for row in rows}) == 1  # the same columns
+        rates = [row[key] for row in rows for key in row if key.endswith("/s")]
+        assert all(rate > 0 for rate in rates)
+
+
+def test_ratios_are_to_the_first_within_a_round() -> None:
+    seconds = {"slow": iter([9.0, 2.0, 4.0]), "fast": iter([9.0, 1.0, 1.0])}
+    rows = compare(
+        {name: lambda each=each: (10.0, next(each)) for name, each in seconds.items()},
+        unit="clips",
+        rounds=2,
+    )
+    assert [row["name"] for row in rows] == ["slow", "fast"]
+    assert [row["clips/s"] for row in rows] == [3.75, 10.0]  # the first turn, of 9 s, warms up
+    assert [row["ratio"] for row in rows] == [1.0, 3.0]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads Linux' /proc")
+def test_a_peak_is_what_was_taken_at_once() -> None:
+    def work(num: int) -> None:
+        for _ in range(num):
+            torch.ones(8, 2**20).sum()  # 32 MiB, given back
+
+    assert 31 < peak_mib(lambda: work(1), torch.device("cpu")) < 45
+    assert 31 < peak_mib(lambda: work(4), torch.device("cpu")) < 45
+    units, seconds = timed(lambda: 3.0)()
+    assert units == 3
+    assert seconds >= 0
