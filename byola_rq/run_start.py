@@ -7,8 +7,9 @@ from contextlib import closing
 from dataclasses import asdict
 
 import numpy as np
-import safetensors.torch
 import torch
+from safetensors.torch import load as tensors_from
+from safetensors.torch import save as bytes_of
 from torch import Tensor
 
 from byola_rq.allocator import keep_freed_memory
@@ -73,8 +74,9 @@ def open_clips(config: Config) -> tuple[Clips, list[tuple[ClipSource, str]]]:
         with ProgressBar("reading headers", len(found)) as bar:
             clips, left_out = measure_readable_clips(found, sample_rate, bar.advance)
     if len(clips) < 2:
+        reason = f" ({left_out[0][0]}: {left_out[0][1]})" if left_out else ""
         raise CorpusError(
-            f"{sources[0]}: data.source must hold at least 2 clips; it has {len(clips)}"
+            f"{sources[0]}: data.source must hold at least 2 clips; it has {len(clips)}{reason}"
         )
     return clips, left_out
 
@@ -133,14 +135,14 @@ def _shared_checkpoint(config: Config) -> Checkpoint | None:
     def tensors(name: str) -> bytes:
         assert opened[0] is not None
         named = {key: each.contiguous() for key, each in getattr(opened[0], name).items()}
-        return safetensors.torch.save(named)
+        return bytes_of(named)
 
     state_text = shared(state)
     if num_ranks() == 1 or json.loads(state_text) is None:
         return opened[0] if opened else None
     return Checkpoint(
-        model=safetensors.torch.load(shared(lambda: tensors("model"))),
-        optimizer=safetensors.torch.load(shared(lambda: tensors("optimizer"))),
+        model=tensors_from(shared(lambda: tensors("model"))),
+        optimizer=tensors_from(shared(lambda: tensors("optimizer"))),
         state=json.loads(state_text),
     )
 
