@@ -24,11 +24,13 @@ demo: .venv/installed
 	  encoder.dim=128 train.batch_size=64 train.epochs=30 optimizer.schedule=cosine \
 	  train.log_every=25 checkpoint.every_steps=100
 	$(BIN)/byola-rq views $(DEMO)/sounds/clips/$$(ls $(DEMO)/sounds/clips | head -1) $(DEMO)/views.png
+	$(BIN)/byola-rq listen $(DEMO)/sounds/clips/$$(ls $(DEMO)/sounds/clips | head -1) \
+	  -o $(DEMO)/listen.html --model $(DEMO)/trained/encoder.safetensors
 	$(BIN)/byola-rq embed $(DEMO)/trained/encoder.safetensors $(DEMO)/sounds/clips -o $(DEMO)/embeddings
 	$(BIN)/python -m evaluate miniature $(DEMO)/sets
 	$(BIN)/python -m evaluate $(DEMO)/trained/encoder.safetensors --baseline random --baseline logmel \
 	  --data-root $(DEMO)/sets --out $(DEMO)/results
-	@echo "scores: $(DEMO)/results/summary.md, .csv, .png   views: $(DEMO)/views.png   model: $(DEMO)/trained/encoder.safetensors"
+	@echo "scores: $(DEMO)/results/summary.md, .csv, .png   views: $(DEMO)/views.png   by ear: $(DEMO)/listen.html   model: $(DEMO)/trained/encoder.safetensors"
 
 test: .venv/installed
 	$(BIN)/python -m pytest
