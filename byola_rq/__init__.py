@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from byola_rq.embedder import Embedder, load
     from byola_rq.fader import RandomLinearFader
     from byola_rq.frontend import LogMelSpectrogram
+    from byola_rq.inversion import mel_to_audio
     from byola_rq.mixup import Mixup
     from byola_rq.quantize import RandomizedQuantization
 
@@ -26,6 +27,7 @@ __all__ = [
     "RandomResizedCrop",
     "RandomizedQuantization",
     "load",
+    "mel_to_audio",
 ]
 
 __version__ = importlib.metadata.version("byola_rq")
@@ -39,6 +41,7 @@ _MODULES = {
     "RandomResizedCrop": "crop",
     "RandomizedQuantization": "quantize",
     "load": "embedder",
+    "mel_to_audio": "inversion",
 }
 
 

@@ -50,7 +50,9 @@ def test_the_wheel_holds_the_package_only(tmp_path: Path) -> None:
         "byola_rq",
         f"byola_rq-{byola_rq.__version__}.dist-info",
     }
-    assert {"byola_rq/py.typed", "byola_rq/config.yaml"} <= set(names)
+    assert {
+        f"byola_rq/{each}" for each in ("py.typed", "config.yaml", "listening_page.html")
+    } <= set(names)
     modules = {path.name for path in (ROOT / "byola_rq").glob("*.py")}
     assert {Path(name).name for name in names if name.endswith(".py")} == modules
 
