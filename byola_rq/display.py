@@ -1,6 +1,7 @@
 """Pictures of spectrograms, views and quantizers, in one style."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,13 +163,24 @@ def make_figure(width: float, height: float) -> Any:
     Raises:
         MissingPackageError: If matplotlib is not installed.
     """
-    try:
+    with matplotlib_needed():
         from matplotlib.figure import Figure
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+@contextlib.contextmanager
+def matplotlib_needed() -> Iterator[None]:
+    """Import matplotlib in it.
+
+    Raises:
+        MissingPackageError: If it is not installed.
+    """
+    try:
+        yield
     except ImportError as error:
         raise MissingPackageError(
             "pictures need matplotlib, which is not installed; `pip install 'byola_rq[plots]'`"
         ) from error
-    return Figure(figsize=(width, height), layout="constrained")
 
 
 def save_figure(figure: Any, path: Path) -> None:

@@ -9,8 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from byola_rq.audible import BandDrawn, CropDrawn
-from byola_rq.display import COLOUR_MAP, hertz_ticks
-from byola_rq.errors import MissingPackageError
+from byola_rq.display import COLOUR_MAP, hertz_ticks, matplotlib_needed
 from byola_rq.frontend import LogMelSpectrogram
 from byola_rq.similarity import Similarity
 
@@ -25,13 +24,9 @@ def colour_png(pixels: Tensor, limits: tuple[float, float]) -> str:
     Raises:
         MissingPackageError: If matplotlib is not installed.
     """
-    try:
+    with matplotlib_needed():
         from matplotlib import colormaps
         from matplotlib.image import imsave
-    except ImportError as error:
-        raise MissingPackageError(
-            "pictures need matplotlib, which is not installed; `pip install 'byola_rq[plots]'`"
-        ) from error
     low, high = limits
     data = io.BytesIO()
     values = (pixels.cpu().numpy() - low) / (high - low)

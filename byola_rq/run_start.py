@@ -104,7 +104,10 @@ def prepare_training(config: Config, clips: Clips, device: torch.device) -> tupl
         num_workers = default_num_workers(device, is_decoding=not isinstance(clips, PackedClips))
     frontend = LogMelSpectrogram(**config.frontend.model_dump()).to(device)
     if checkpoint is None:
-        statistics = _shared_statistics(config, clips, frontend, device, num_workers)
+        # By rank 0: split among them, their last bits would depend on the number of ranks.
+        statistics_text = shared(
+            lambda: _measure_statistics(config, clips, frontend, device, num_workers)
+        )
     else:
         if checkpoint.state["corpus_digest"] != clips.digest:
             raise raised_in_all(
@@ -113,7 +116,8 @@ def prepare_training(config: Config, clips: Clips, device: torch.device) -> tupl
                     "(names, lengths or the packed samples differ); choose another run.dir"
                 )
             )
-        statistics = Statistics(**checkpoint.state["statistics"])
+        statistics_text = json.dumps(checkpoint.state["statistics"]).encode()
+    statistics = Statistics(**json.loads(statistics_text))
     num_steps = count_steps(config, len(clips))
     training = build_training(config, statistics, frontend, device, precision, num_steps)
     if checkpoint is not None:
@@ -147,30 +151,14 @@ def _shared_checkpoint(config: Config) -> Checkpoint | None:
     )
 
 
-def _shared_statistics(
-    config: Config,
-    clips: Clips,
-    frontend: LogMelSpectrogram,
-    device: torch.device,
-    num_workers: int,
-) -> Statistics:
-    """Measured by rank 0: split among them, their last bits would depend on their number."""
-
-    def measure() -> bytes:
-        statistics = _measure_statistics(config, clips, frontend, device, num_workers)
-        return json.dumps(asdict(statistics)).encode()
-
-    return Statistics(**json.loads(shared(measure)))
-
-
 def _measure_statistics(
     config: Config,
     clips: Clips,
     frontend: LogMelSpectrogram,
     device: torch.device,
     num_workers: int,
-) -> Statistics:
-    """Mean and std of the log-mel of random segments, before training starts."""
+) -> bytes:
+    """Mean and std of the log-mel of random segments, before training starts, as JSON."""
     seed, size = config.run.seed, config.train.batch_size
     order = ClipOrder(len(clips), seed=seed).epoch(STATISTICS_EPOCH)
     # In the order of the index, which is that of the disk.
@@ -187,7 +175,7 @@ def _measure_statistics(
                 bar.advance(len(batch.key))
 
         try:
-            return measure_statistics(log_mels())
+            return json.dumps(asdict(measure_statistics(log_mels()))).encode()
         except ValueError as error:
             if type(error) is not ValueError:
                 raise  # one of ours, which names its file
