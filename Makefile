@@ -2,13 +2,14 @@
 # make bench  what every speed figure rests on
 # make test   the test suite
 # make lint   formatting, lint, types, layers
+# make release-check   build, check, and a small job of the wheel in a clean environment
 # Each sets up .venv when it is missing. PYTHON names the interpreter to make it with.
 
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test bench lint release-check clean
 
 .venv/installed: pyproject.toml requirements-dev.txt
 	$(PYTHON) -m venv .venv
@@ -44,6 +45,10 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Of what git tracks; needs git, and a package index for what the clean environment installs.
+release-check:
+	.ci/release-check $(PYTHON)
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from byola_rq.errors import AudioError, ByolaRQError, CheckpointError, ConfigError
 
 if TYPE_CHECKING:
+    from byola_rq.any_quantization import QuantizeAlong
     from byola_rq.crop import RandomResizedCrop
     from byola_rq.embedder import Embedder, load
     from byola_rq.fader import RandomLinearFader
@@ -23,6 +24,7 @@ __all__ = [
     "Embedder",
     "LogMelSpectrogram",
     "Mixup",
+    "QuantizeAlong",
     "RandomLinearFader",
     "RandomResizedCrop",
     "RandomizedQuantization",
@@ -37,6 +39,7 @@ _MODULES = {
     "Embedder": "embedder",
     "LogMelSpectrogram": "frontend",
     "Mixup": "mixup",
+    "QuantizeAlong": "any_quantization",
     "RandomLinearFader": "fader",
     "RandomResizedCrop": "crop",
     "RandomizedQuantization": "quantize",
