@@ -2,6 +2,7 @@
 # make bench  what every speed figure rests on
 # make test   the test suite
 # make lint   formatting, lint, types, layers
+# make release-check   build, check, and a small job of the wheel in a clean environment
 # Each sets up .venv when it is missing. PYTHON names the interpreter to make it with.
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN := .venv/bin
 DEMO := runs/demo
 BENCH := runs/bench
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test bench lint release-check clean
 
 .venv/installed: pyproject.toml requirements-dev.txt
 	$(PYTHON) -m venv .venv
@@ -25,14 +26,16 @@ demo: .venv/installed
 	  encoder.dim=128 train.batch_size=64 train.epochs=30 optimizer.schedule=cosine \
 	  train.log_every=25 checkpoint.every_steps=100
 	$(BIN)/byola-rq views $(DEMO)/sounds/clips/$$(ls $(DEMO)/sounds/clips | head -1) $(DEMO)/views.png
+	$(BIN)/byola-rq listen $(DEMO)/sounds/clips/$$(ls $(DEMO)/sounds/clips | head -1) \
+	  -o $(DEMO)/listen.html --model $(DEMO)/trained/encoder.safetensors
 	$(BIN)/byola-rq embed $(DEMO)/trained/encoder.safetensors $(DEMO)/sounds/clips -o $(DEMO)/embeddings
 	$(BIN)/python -m evaluate miniature $(DEMO)/sets
 	$(BIN)/python -m evaluate $(DEMO)/trained/encoder.safetensors --baseline random --baseline logmel \
 	  --data-root $(DEMO)/sets --out $(DEMO)/results
-	@echo "scores: $(DEMO)/results/summary.md, .csv, .png   views: $(DEMO)/views.png   model: $(DEMO)/trained/encoder.safetensors"
+	@echo "scores: $(DEMO)/results/summary.md, .csv, .png   views: $(DEMO)/views.png   by ear: $(DEMO)/listen.html   model: $(DEMO)/trained/encoder.safetensors"
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Each says on what it ran; the tables are also kept as JSON. Under 10 minutes on two cores.
 bench: .venv/installed
@@ -53,6 +56,10 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Of what git tracks; needs git, and a package index for what the clean environment installs.
+release-check:
+	.ci/release-check $(PYTHON)
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 from byola_rq.errors import AudioError, ByolaRQError, CheckpointError, ConfigError
 
 if TYPE_CHECKING:
+    from byola_rq.any_quantization import QuantizeAlong
     from byola_rq.crop import RandomResizedCrop
     from byola_rq.embedder import Embedder, load
     from byola_rq.fader import RandomLinearFader
     from byola_rq.frontend import LogMelSpectrogram
+    from byola_rq.inversion import mel_to_audio
     from byola_rq.mixup import Mixup
     from byola_rq.quantize import RandomizedQuantization
 
@@ -22,10 +24,12 @@ __all__ = [
     "Embedder",
     "LogMelSpectrogram",
     "Mixup",
+    "QuantizeAlong",
     "RandomLinearFader",
     "RandomResizedCrop",
     "RandomizedQuantization",
     "load",
+    "mel_to_audio",
 ]
 
 __version__ = importlib.metadata.version("byola_rq")
@@ -35,10 +39,12 @@ _MODULES = {
     "Embedder": "embedder",
     "LogMelSpectrogram": "frontend",
     "Mixup": "mixup",
+    "QuantizeAlong": "any_quantization",
     "RandomLinearFader": "fader",
     "RandomResizedCrop": "crop",
     "RandomizedQuantization": "quantize",
     "load": "embedder",
+    "mel_to_audio": "inversion",
 }
 
 

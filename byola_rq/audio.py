@@ -100,17 +100,32 @@ def read_audio(
     """
     import torch
 
-    stop = None if num_samples is None else start + num_samples
-    with open_audio(source) as file:
-        if file.samplerate == sample_rate:
-            blocks = list(decode(source, file, sample_rate, start, stop))
-        else:
-            blocks = _take(decode(source, file, sample_rate), stop)
-            blocks = [np.concatenate(blocks)[start:]]
-    waveform = np.concatenate(blocks)
+    waveform = np.concatenate(list(stream_audio(source, sample_rate, start, num_samples)))
     if len(waveform) == 0:
         raise AudioError(f"{source}: no samples from {start} on (counted at {sample_rate} Hz)")
     return torch.from_numpy(waveform)
+
+
+def stream_audio(
+    source: Path | EncodedAudio, sample_rate: int, start: int = 0, num_samples: int | None = None
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Read block by block what `read_audio` reads at once: in little memory, whatever its length.
+
+    Yields:
+        Consecutive samples, float32 `(S,)`; some blocks may be empty.
+
+    Raises:
+        AudioError: As `read_audio`, but for a part without samples.
+    """
+    stop = None if num_samples is None else start + num_samples
+    with open_audio(source) as file:
+        if file.samplerate == sample_rate:
+            yield from decode(source, file, sample_rate, start, stop)
+            return
+        position = 0
+        for block in _take(decode(source, file, sample_rate), stop):
+            yield block[max(start - position, 0) :]
+            position += len(block)
 
 
 def decode(
@@ -256,15 +271,13 @@ def _call(
 
 def _take(
     blocks: Iterator[npt.NDArray[np.float32]], num_samples: int | None
-) -> list[npt.NDArray[np.float32]]:
+) -> Iterator[npt.NDArray[np.float32]]:
     """The blocks of the first samples; what follows them is not decoded."""
-    taken: list[npt.NDArray[np.float32]] = []
     room = num_samples
     for block in blocks:
-        taken.append(block[:room])
+        yield block[:room]
         if room is not None and (room := room - len(block)) <= 0:
-            break
-    return taken
+            return
 
 
 def _size_of(path: Path) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 # Nothing heavy is imported before a command needs it, so that --help is instant.
 from byola_rq.errors import ByolaRQError, ConfigError
@@ -218,15 +219,20 @@ def embed(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the embeddings of another job.")
     ] = False,
+    frames: Annotated[
+        bool, typer.Option("--frames", help="Every frame embedding of a clip: frames.npy.")
+    ] = False,
 ) -> None:
     """Embed every clip: embeddings.npy, index.csv and meta.json.
 
-    Row i of embeddings.npy (float32) is row i of index.csv. A run that was stopped goes on when
-    the same command is given again.
+    Row i of embeddings.npy (float32) is row i of index.csv. With --frames, the frame embeddings of
+    clip i are the num_frames rows of frames.npy from first_frame on, and meta.json holds their
+    times. A run that was stopped goes on when the same command is given again.
 
     \b
-    Example:
+    Examples:
       byola-rq embed runs/a/encoder.safetensors /data/my_sounds -o embeddings/
+      byola-rq embed runs/a/encoder.safetensors /data/my_sounds -o frames/ --frames
     """
     from byola_rq.embed import embed_clips
     from byola_rq.embedder import load
@@ -237,28 +243,59 @@ def embed(
     with joined_ranks(own_device):
         with errors_shared():
             embedder = load(model, own_device)
-        path = embed_clips(embedder, source, out, num_workers=workers, overwrite=overwrite)
+        path = embed_clips(
+            embedder, source, out, num_workers=workers, overwrite=overwrite, frames=frames
+        )
     _print_once(path)
 
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="Directory of a run (run.dir).")],
-    model: Annotated[Path, typer.Argument(help="Model file to write, encoder.safetensors.")],
+    run: Annotated[
+        Path, typer.Argument(help="Directory of a run (run.dir); with --onnx also a model file.")
+    ],
+    model: Annotated[
+        Path | None, typer.Argument(help="Model file to write, encoder.safetensors.")
+    ] = None,
     best: Annotated[
         bool, typer.Option("--best", help="The checkpoint that scored best in validation.")
     ] = False,
+    licence: Annotated[
+        str | None, typer.Option(help="Of the weights, stored in the file, such as CC-BY-4.0.")
+    ] = None,
+    onnx: Annotated[
+        Path | None, typer.Option(help="Write ONNX, frontend inside: waveform in, embedding out.")
+    ] = None,
 ) -> None:
     """Write the encoder of a run's newest checkpoint as a model file, also while it trains.
 
     \b
     Examples:
       byola-rq export runs/a encoder.safetensors
-      byola-rq export runs/a best.safetensors --best
+      byola-rq export runs/a best.safetensors --best --licence CC-BY-4.0
+      byola-rq export encoder.safetensors --onnx model.onnx
     """
+    if run.is_file():
+        if onnx is None or model or best or licence:
+            raise ConfigError(f"{run}: export of a model file takes --onnx FILE and nothing else")
+        _export_onnx(run, onnx)
+        return
+    if model is None:
+        if not run.exists():
+            raise ConfigError(f"{run}: no such run or model file")
+        raise ConfigError(f"{run}: export of a run takes the model file to write")
     from byola_rq.run_directory import export_run
 
-    print(export_run(run, model, best=best))
+    path = export_run(run, model, best=best)
+    if licence is not None:
+        from byola_rq.embedder import load
+
+        embedder = load(path)
+        embedder.licence = licence
+        embedder.save(path)
+    print(path)
+    if onnx is not None:
+        _export_onnx(path, onnx)
 
 
 @app.command()
@@ -358,6 +395,104 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
+class _SpreadBins(TyperCommand):
+    """`--bins 2 5 8` is `--bins 2 --bins 5 --bins 8`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        spread: list[str] = []
+        is_bins = False
+        for argument in args:
+            is_bins = argument == "--bins" or (is_bins and argument.isdecimal())
+            spread += ["--bins", argument] if is_bins and argument != "--bins" else [argument]
+        kept = [
+            each
+            for each, after in zip(spread, [*spread[1:], ""], strict=True)
+            if not each == after == "--bins"
+        ]
+        parsed: list[str] = super().parse_args(ctx, kept)
+        return parsed
+
+
+@app.command(cls=_SpreadBins)
+def listen(
+    clip: Annotated[Path, typer.Argument(help="Audio file.")],
+    page: Annotated[Path, typer.Option("--out", "-o", help="The page to write, .html.")],
+    start: Annotated[
+        float | None,
+        typer.Option(help="Where the segment begins, s; the loudest place by default."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn.")] = 42,
+    bins: Annotated[
+        list[int], typer.Option(metavar="K...", help="Numbers of bins to quantize with.")
+    ] = [2, 5, 8, 15, 30],  # noqa: B006
+    model: Annotated[
+        Path | None, typer.Option(help="Model file: how alike are the views to it?")
+    ] = None,
+    wav: Annotated[Path | None, typer.Option(help="Also write the sounds to this folder.")] = None,
+) -> None:
+    """Make what the network sees of a clip audible: one page of pictures and players.
+
+    A segment as it was recorded, and turned into a log-mel spectrogram and back; then cropped,
+    quantized with each K, mixed up, and as the two views of training, each with its picture, its
+    sound and the key that replays it. Everything is heard with one gain. The page is one file that
+    needs no network; keep it, send it. With a model it shows how near the two views are to each
+    other, beside other sounds and the untrained encoder.
+
+    \b
+    Examples:
+      byola-rq listen dog.wav -o dog.html
+      byola-rq listen dog.wav -o dog.html --start 1.5 --seed 7 --bins 2 5 100
+      byola-rq listen dog.wav -o dog.html --model runs/a/encoder.safetensors --wav sounds/
+    """
+    from byola_rq.listen import make_page
+
+    for line in make_page(
+        clip, page, start=start, seed=seed, bins=bins, model_file=model, sounds=wav
+    ):
+        print(line)
+
+
+@app.command("import-weights")
+def import_weights(
+    weights: Annotated[Path, typer.Argument(help="Your copy of published weights (.pth).")],
+    model: Annotated[Path, typer.Argument(help="Model file to write, encoder.safetensors.")],
+    encoder: Annotated[
+        str, typer.Option(help="audio_ntt_2020 (BYOL-A) or audio_ntt_2022 (BYOL-A v2).")
+    ] = "audio_ntt_2020",
+    dim: Annotated[int, typer.Option(min=1, help="Embedding size of the weights.")] = 2048,
+    mean: Annotated[
+        float | None, typer.Option(help="Of the log-mel that the weights were trained with.")
+    ] = None,
+    std: Annotated[float | None, typer.Option(help="Its standard deviation.")] = None,
+    corpus: Annotated[
+        list[Path] | None, typer.Option(help="Measure them on this sound instead; may be repeated.")
+    ] = None,
+) -> None:
+    """Make a model file of weights in the naming of the published BYOL-A checkpoints.
+
+    byola_rq ships no such weights. The file is what torch.save wrote: a state dict, or one under
+    the key state_dict or model; it is read without running any code in it.
+
+    \b
+    Examples:
+      byola-rq import-weights a.pth encoder.safetensors --dim 512 --mean M --std S
+      byola-rq import-weights a.pth encoder.safetensors --encoder audio_ntt_2022 --dim 3072 \\
+        --corpus /data/my_sounds
+    """
+    has_both = mean is not None and std is not None
+    if has_both == bool(corpus) or (mean is None) != (std is None):
+        raise ConfigError("import-weights takes --mean and --std, or --corpus to measure them")
+    from byola_rq.frontend import Statistics
+    from byola_rq.import_weights import import_weights, measure_corpus
+
+    given = Statistics(mean or 0.0, std if std is not None else 1.0)
+    embedder = import_weights(weights, encoder_name=encoder, dim=dim, statistics=given)
+    if corpus:  # after the weights, which a wrong option refuses at once
+        embedder = embedder.with_statistics(measure_corpus(corpus))
+    embedder.save(model)
+    print(f"{model}: mean {embedder.statistics.mean:.4f}, std {embedder.statistics.std:.4f}")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; every error of ours is one line on stderr and a status of its own."""
     try:
@@ -381,6 +516,15 @@ def _print_once(result: object) -> None:
     """Print what all processes of a job have done together, in the first."""
     if os.environ.get("RANK", "0") == "0":
         print(result)
+
+
+def _export_onnx(model: Path, onnx: Path) -> None:
+    """A model file as ONNX."""
+    from byola_rq.embedder import load
+    from byola_rq.onnx_export import export_onnx
+
+    export_onnx(load(model), onnx)
+    print(onnx)
 
 
 def _parse_share(text: str | None) -> tuple[int, int] | None:

@@ -1,8 +1,11 @@
-"""Pictures of spectrograms and views, in one style."""
+"""Pictures of spectrograms, views and quantizers, in one style."""
 
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import Tensor
 
 from byola_rq.errors import ConfigError, MissingPackageError
@@ -13,6 +16,32 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLOUR_MAP = "magma"  # perceptually uniform, dark for silence
+# Okabe and Ito (2008) without their yellow: told apart with every kind of colour vision.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#333333")
+LARGEST_RANGE = 16.0  # nat, 69 dB: below that lies what nobody hears beside the loudest
+
+_HERTZ = (63, 125, 250, 500, 1000, 2000, 4000, 8000, 16000)
+TEXT, QUIET, GRID = "#1a1a1a", "#5a5a5a", "#e5e5e5"
+
+
+def colour_limits(log_mels: Sequence[Tensor]) -> tuple[float, float]:
+    """One colour scale for spectrograms in nat: down from their loudest, at most 69 dB."""
+    high = max(float(log_mel.max()) for log_mel in log_mels)
+    low = min(float(log_mel.min()) for log_mel in log_mels)
+    return min(max(low, high - LARGEST_RANGE), high - 1), high
+
+
+def hertz_ticks(frontend: LogMelSpectrogram) -> list[tuple[float, str]]:
+    """Octaves on the axis of mel bands, highest first: where, in bands, and what to write."""
+    centres = mel_centres(frontend.n_mels, frontend.f_min, frontend.f_max)
+    places = np.interp(_HERTZ, centres, np.arange(len(centres)), left=np.nan, right=np.nan)
+    ticks: list[tuple[float, str]] = []
+    # From the top: below 1 kHz the bands are equally wide, so octaves crowd.
+    for place, hertz in reversed(list(zip(places.tolist(), _HERTZ, strict=True))):
+        is_clear = not ticks or ticks[-1][0] - place > 0.08 * len(centres)
+        if np.isfinite(place) and is_clear:
+            ticks.append((place, f"{hertz / 1000:g}k" if hertz >= 1000 else str(hertz)))
+    return ticks
 
 
 def draw_log_mel(
@@ -37,13 +66,66 @@ def draw_log_mel(
         vmin=low,
         vmax=high,
     )
-    centres = mel_centres(frontend.n_mels, frontend.f_min, frontend.f_max)
-    bands = range(0, num_bands, max(num_bands // 6, 1))
-    axes.set_yticks(list(bands), [f"{centres[band]:.0f}" for band in bands])
+    places, labels = zip(*hertz_ticks(frontend), strict=True)
+    axes.set_yticks(places, labels)
     axes.set_xlabel("time (s)")
     axes.set_ylabel("frequency (Hz)")
     axes.set_title(title, fontsize=10)
     return image
+
+
+def draw_views(
+    log_mels: Mapping[str, Tensor],
+    frontend: LogMelSpectrogram,
+    *,
+    limits: tuple[float, float] | None = None,
+    label: str = "log-mel (nat)",
+    columns: int = 3,
+) -> Any:
+    """A figure of spectrograms `(F, T)` by title, all in one colour scale.
+
+    Raises:
+        MissingPackageError: If matplotlib is not installed.
+    """
+    limits = limits or colour_limits(list(log_mels.values()))
+    columns = min(columns, len(log_mels))
+    rows = -(-len(log_mels) // columns)
+    figure = make_figure(4 * columns, 2.9 * rows)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    image = None
+    for place, axes in enumerate(grid.flat):
+        if place >= len(log_mels):
+            axes.set_visible(False)
+            continue
+        title = list(log_mels)[place]
+        image = draw_log_mel(axes, log_mels[title], frontend, title=title, limits=limits)
+        axes.label_outer()
+    figure.colorbar(image, ax=grid, label=label)
+    return figure
+
+
+def draw_bins(
+    axes: "Axes", edges: Tensor, values: Tensor, before: Tensor, *, title: str = ""
+) -> None:
+    """Draw one band's quantizer as a step curve over the values that it was given.
+
+    Args:
+        axes: Where to draw.
+        edges: Inner edges, `(K - 1,)`.
+        values: Reproduction values, `(K,)`.
+        before: The band's values, `(T,)`.
+        title: Of the panel.
+    """
+    low, high = float(before.min()), float(before.max())
+    axes.stairs(
+        values.numpy(), [low, *edges.tolist(), high], baseline=None, color=COLOURS[0], linewidth=1.8
+    )
+    axes.plot([low, high], [low, high], color=QUIET, linewidth=0.8, linestyle=":")
+    axes.plot(before, np.full(len(before), low), "|", color=COLOURS[1], markersize=7)
+    axes.set_xlabel("value (nat)")
+    axes.set_ylabel("becomes (nat)")
+    axes.set_title(title, fontsize=10)
+    tidy(axes)
 
 
 def save_views_picture(
@@ -81,13 +163,24 @@ def make_figure(width: float, height: float) -> Any:
     Raises:
         MissingPackageError: If matplotlib is not installed.
     """
-    try:
+    with matplotlib_needed():
         from matplotlib.figure import Figure
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+@contextlib.contextmanager
+def matplotlib_needed() -> Iterator[None]:
+    """Import matplotlib in it.
+
+    Raises:
+        MissingPackageError: If it is not installed.
+    """
+    try:
+        yield
     except ImportError as error:
         raise MissingPackageError(
             "pictures need matplotlib, which is not installed; `pip install 'byola_rq[plots]'`"
         ) from error
-    return Figure(figsize=(width, height), layout="constrained")
 
 
 def save_figure(figure: Any, path: Path) -> None:
@@ -101,3 +194,10 @@ def save_figure(figure: Any, path: Path) -> None:
         figure.savefig(path, dpi=110)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: the picture cannot be written ({error})") from error
+
+
+def tidy(axes: "Axes") -> None:
+    """The common look of axes with numbers: a pale grid behind, no box around."""
+    axes.grid(color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,10 +1,8 @@
 """Many clips -> one array of embeddings on disk, by one process or many, continued when stopped."""
 
-import csv
 import hashlib
-import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
@@ -20,15 +18,14 @@ from byola_rq import ranks
 from byola_rq.clip_source import ClipSource
 from byola_rq.corpus import find_clips
 from byola_rq.decoded_clips import DecodedClips, measure_clips
-from byola_rq.embedder import MIN_SECONDS, Embedder
+from byola_rq.embedder import Embedder
 from byola_rq.embedding_folder import EmbeddingFolder
+from byola_rq.embedding_rows import EmbeddingRows
 from byola_rq.errors import AudioError, CorpusError
 from byola_rq.interruption import StoppedError, stop_on_signals
 from byola_rq.order import IntArray
 from byola_rq.prefetch import map_ahead
 from byola_rq.progress import ProgressBar
-
-BATCH_SECONDS = 240.0  # of sound embedded together, in clips of one length
 
 
 def embed_clips(
@@ -38,13 +35,16 @@ def embed_clips(
     *,
     num_workers: int,
     overwrite: bool = False,
+    frames: bool = False,
 ) -> Path:
     """Embed every clip of folders, manifests or files into `out`.
 
     Writes `embeddings.npy` (float32 `(clips, D)`), `index.csv` (row, path, seconds) and
-    `meta.json`. What is there already is recognized by its content key (weights, frontend,
-    statistics, and each clip's path, size and time of change): the same job goes on or is done;
-    another one is refused.
+    `meta.json`. With `frames`, `frames.npy` instead (float32 `(frames of all clips, D)`): those of
+    a clip begin at `first_frame` of its line in `index.csv`, `num_frames` of them, and `meta.json`
+    holds their times. Clips of more than 240 s are decoded and embedded in windows. What is there
+    already is recognized by its content key (weights, frontend, statistics, and each clip's path,
+    size and time of change): the same job goes on or is done; another one is refused.
 
     Where `ranks.joined_ranks` has connected several processes, all of them call this, each with
     its own device, and share the work; only rank 0 touches `out`. Which clips are embedded
@@ -58,9 +58,10 @@ def embed_clips(
         out: Folder to write to; made where missing.
         num_workers: Decoding threads, of each process.
         overwrite: Replace the embeddings of another job.
+        frames: Keep every frame embedding; those of one clip are held in memory together.
 
     Returns:
-        Path of `embeddings.npy`.
+        Path of `embeddings.npy`, or `frames.npy`.
 
     Raises:
         AudioError, CorpusError: If a source or clip cannot be used, or `out` holds another job or
@@ -69,21 +70,22 @@ def embed_clips(
     """
     try:
         with stop_on_signals():
-            clips, times = _list_clips(sources, embedder.sample_rate)
-            meta = _describe(embedder, clips, times)
-            folder = EmbeddingFolder(out, meta["content_key"])
+            clips, times = _list_clips(sources, embedder)
+            rows = EmbeddingRows(embedder, clips, frames=frames)
+            meta = _describe(rows, times)
+            folder = EmbeddingFolder(out, meta["content_key"], rows.file_name)
 
             def open_folder() -> bytes:
                 if folder.is_whole(overwrite=overwrite):
                     return b""
-                return folder.open(len(clips), embedder.embedding_dim).tobytes()
+                return folder.open(rows.num_rows, embedder.embedding_dim).tobytes()
 
             is_done = np.frombuffer(ranks.shared(open_folder), np.bool_)
             if len(is_done):
-                _fill(embedder, clips, folder, is_done, num_workers)
+                _fill(rows, folder, is_done, num_workers)
                 with ranks.errors_shared():
                     if ranks.is_main():
-                        folder.finish(meta, _index(clips))
+                        folder.finish(meta, rows.index(folder.rows()))
             return folder.embeddings
     except StoppedError as error:
         stopped = StoppedError(f"{out}: {error}; the same command goes on", error.number)
@@ -91,7 +93,7 @@ def embed_clips(
         raise stopped from None
 
 
-def _list_clips(sources: Sequence[Path], sample_rate: int) -> tuple[DecodedClips, IntArray]:
+def _list_clips(sources: Sequence[Path], embedder: Embedder) -> tuple[DecodedClips, IntArray]:
     """All clips, and each file's size and time of change `(clips, 2)`.
 
     Each rank opens its share of the files: of millions on a shared disk, opening is what takes
@@ -104,14 +106,14 @@ def _list_clips(sources: Sequence[Path], sample_rate: int) -> tuple[DecodedClips
     facts = np.zeros((-(-len(found) // ranks.num_ranks()), 4), np.int64)
     with ranks.errors_shared():
         with ProgressBar("reading headers", len(own)) as bar:
-            clips = measure_clips(own, sample_rate, bar.advance)
+            clips = measure_clips(own, embedder.sample_rate, bar.advance)
         for source, length in zip(own, clips.num_samples, strict=True):
-            _refuse_short_clip(source, length, sample_rate)
+            embedder.clips.refuse_short(length, source)
         facts[: len(own), :2] = np.stack([clips.first_samples, clips.num_samples], 1)
         facts[: len(own), 2:] = np.array([_size_and_time(each) for each in own]).reshape(-1, 2)
     by_rank = ranks.gather_rows(torch.from_numpy(facts)).numpy().reshape(-1, *facts.shape)
     facts = by_rank.swapaxes(0, 1).reshape(-1, 4)[: len(found)]
-    return DecodedClips(found, facts[:, 0], facts[:, 1], sample_rate), facts[:, 2:]
+    return DecodedClips(found, facts[:, 0], facts[:, 1], embedder.sample_rate), facts[:, 2:]
 
 
 def _refuse_other_listing(found: Sequence[ClipSource]) -> None:
@@ -139,30 +141,30 @@ def _size_and_time(source: ClipSource) -> tuple[int, int]:
 
 
 def _fill(
-    embedder: Embedder,
-    clips: DecodedClips,
-    folder: EmbeddingFolder,
-    is_done: npt.NDArray[np.bool_],
-    num_workers: int,
+    rows: EmbeddingRows, folder: EmbeddingFolder, is_done: npt.NDArray[np.bool_], num_workers: int
 ) -> None:
     """Embed, in rounds of one batch for each rank, the batches that are not wholly done."""
     # Whole, also where some rows are there: a part of a batch may give other bits than the whole.
-    batches = [each for each in _make_batches(clips) if not is_done[each].all()]
+    batches = [each for each in rows.batches() if not is_done[rows.numbers(each)].all()]
     num_left = sum(map(len, batches))
-    own_rows = [int(row) for batch in batches[ranks.rank() :: ranks.num_ranks()] for row in batch]
-    decoded = map_ahead(clips.read, own_rows, num_workers)
+    own_clips = [
+        int(clip) for batch in batches[ranks.rank() :: ranks.num_ranks()] for clip in batch
+    ]
+    at_once = [clip for clip in own_clips if not rows.is_long(clip)]
+    decoded = map_ahead(rows.clips.read, at_once, num_workers)
     gathered: list[tuple[IntArray, Tensor]] = []
-    with closing(decoded), ProgressBar("embedding", len(clips), len(clips) - num_left) as bar:
+    num_clips = len(rows.clips)
+    with closing(decoded), ProgressBar("embedding", num_clips, num_clips - num_left) as bar:
         try:
             for first in range(0, len(batches), ranks.num_ranks()):
                 of_round = batches[first : first + ranks.num_ranks()]
                 with ranks.errors_shared():
                     # Those of the round before, here: an error of writing too ends all ranks.
                     _add(folder, gathered)
-                    own = torch.empty(0, embedder.embedding_dim)
+                    own = torch.empty(0, rows.embedder.embedding_dim)
                     if ranks.rank() < len(of_round):
-                        own = _embed(embedder, clips, of_round[ranks.rank()], decoded)
-                gathered = _gather(own, of_round)
+                        own = rows.compute(of_round[ranks.rank()], decoded)
+                gathered = _gather(own, [rows.numbers(batch) for batch in of_round])
                 bar.advance(sum(map(len, of_round)))
             with ranks.errors_shared():
                 _add(folder, gathered)
@@ -176,37 +178,8 @@ def _add(folder: EmbeddingFolder, gathered: Sequence[tuple[IntArray, Tensor]]) -
         folder.add(numbers, rows.numpy())
 
 
-def _make_batches(clips: DecodedClips) -> list[IntArray]:
-    """Rows of the clips embedded together: of one length, by their headers."""
-    rows = np.argsort(clips.num_samples, kind="stable")
-    lengths = clips.num_samples[rows]
-    batches: list[IntArray] = []
-    for same in np.split(rows, np.flatnonzero(np.diff(lengths)) + 1):
-        length = int(clips.num_samples[same[0]])
-        size = max(int(BATCH_SECONDS * clips.sample_rate) // length, 1)
-        batches.extend(same[first : first + size] for first in range(0, len(same), size))
-    return batches
-
-
-def _embed(
-    embedder: Embedder, clips: DecodedClips, batch: IntArray, decoded: Iterator[Tensor]
-) -> Tensor:
-    """Embeddings of the batch, whose waveforms come next of `decoded`, on the CPU `(B, D)`."""
-    waveforms = [next(decoded) for _ in batch]
-    places: dict[int, list[int]] = {}
-    for place, waveform in enumerate(waveforms):
-        # Again, and by length: a header may promise more than there is to decode.
-        _refuse_short_clip(clips.sources[batch[place]], len(waveform), clips.sample_rate)
-        places.setdefault(len(waveform), []).append(place)
-    rows = torch.empty(len(batch), embedder.embedding_dim)
-    for same in places.values():
-        waveform = torch.stack([waveforms[place] for place in same])
-        rows[same] = embedder(waveform, clips.sample_rate).cpu()
-    return rows
-
-
 def _gather(own: Tensor, of_round: Sequence[IntArray]) -> list[tuple[IntArray, Tensor]]:
-    """In rank 0 the row numbers and rows of all ranks; nothing elsewhere."""
+    """In rank 0 the row numbers of the round and their rows, of all ranks; nothing elsewhere."""
     if not ranks.is_main():
         if len(own):
             dist.send(own, dst=0)
@@ -219,31 +192,15 @@ def _gather(own: Tensor, of_round: Sequence[IntArray]) -> list[tuple[IntArray, T
     return gathered
 
 
-def _describe(embedder: Embedder, clips: DecodedClips, times: IntArray) -> dict[str, Any]:
+def _describe(rows: EmbeddingRows, times: IntArray) -> dict[str, Any]:
     """What meta.json says, with the content key of the job."""
     description = {
-        **embedder.description,
-        "clips": len(clips),
+        **rows.embedder.description,
+        "clips": len(rows.clips),
         "byola_rq": version("byola_rq"),
+        **rows.describe(),
     }
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
-    for source, (size, time) in zip(clips.sources, times.tolist(), strict=True):
+    for source, (size, time) in zip(rows.clips.sources, times.tolist(), strict=True):
         digest.update(f"{source}\t{size}\t{time}\n".encode())
     return {**description, "content_key": digest.hexdigest()}
-
-
-def _index(clips: DecodedClips) -> str:
-    """The text of index.csv."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(("row", "path", "seconds"))
-    for row, (clip, length) in enumerate(zip(clips.sources, clips.num_samples, strict=True)):
-        writer.writerow((row, clip, f"{length / clips.sample_rate:.4f}"))
-    return text.getvalue()
-
-
-def _refuse_short_clip(source: ClipSource, length: int, sample_rate: int) -> None:
-    if length < MIN_SECONDS * sample_rate:
-        raise AudioError(
-            f"{source}: length must be at least {MIN_SECONDS} s; got {length / sample_rate:.4f} s"
-        )

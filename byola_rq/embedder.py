@@ -1,37 +1,44 @@
 """A frozen encoder with its frontend and statistics: waveform in, embeddings out."""
 
 import copy
-import hashlib
-import json
-import os
-from collections.abc import Mapping
+import importlib
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
-import numpy.typing as npt
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from byola_rq.audio import resample
+from byola_rq.audio_files import embed_files
+from byola_rq.clip_encoder import MIN_SECONDS, ClipEncoder
 from byola_rq.encoder import ENCODERS, Encoder, build_encoder
-from byola_rq.errors import AudioError, CheckpointError
 from byola_rq.frontend import LogMelSpectrogram, Statistics
+from byola_rq.model_file import digest_weights, read_model_file, write_model_file
+from byola_rq.waveforms import Waveforms
 
-FORMAT_VERSION = 1
-MIN_SECONDS = 0.1
+__all__ = ["MIN_SECONDS", "Embedder", "load"]
+
+PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
+
+# The id of a model on the hub: owner/name, perhaps @revision.
+_HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
 
 
 class Embedder(nn.Module):
-    """Frozen audio embeddings, in eval mode for good.
+    """Frozen audio embeddings, in eval mode for good; what learns from them gets plain tensors.
 
     Args:
         encoder: Trained or untrained.
         frontend: Waveform -> log-mel spectrogram.
         statistics: Of the corpus that the encoder was trained on.
         summary: What is known of the training; stored in the model file.
+        licence: Under which the weights may be used, as an SPDX identifier ("CC-BY-4.0"); None
+            where nobody has said. Stored in the model file.
+
+    The encoder may be of half precision (`to(torch.bfloat16)`, `half()`, or the `dtype` of
+    `load`); frontend, pooling and embeddings are float32 all the same.
     """
 
     def __init__(
@@ -40,12 +47,14 @@ class Embedder(nn.Module):
         frontend: LogMelSpectrogram,
         statistics: Statistics,
         summary: Mapping[str, Any] | None = None,
+        licence: str | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.frontend = frontend
         self.statistics = statistics
         self.summary = dict(summary or {})
+        self.licence = licence
         self.requires_grad_(False)
         self.eval()
 
@@ -78,6 +87,11 @@ class Embedder(nn.Module):
         return self.frontend.sample_rate
 
     @property
+    def clips(self) -> ClipEncoder:
+        """What embeds waveforms that are checked, at `sample_rate` and on the device already."""
+        return ClipEncoder(self.encoder, self.frontend, self.statistics)
+
+    @property
     def encoder_name(self) -> str:
         """As in config.yaml."""
         return next(name for name, kind in ENCODERS.items() if isinstance(self.encoder, kind))
@@ -85,11 +99,7 @@ class Embedder(nn.Module):
     @property
     def weights_sha256(self) -> str:
         """Digest of the encoder's weights: names, shapes, types and bytes."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.encoder.state_dict().items()):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-            digest.update(tensor.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return digest_weights(self.encoder.state_dict())
 
     @property
     def description(self) -> dict[str, Any]:
@@ -111,42 +121,85 @@ class Embedder(nn.Module):
         """Stay in eval mode: an embedder is frozen."""
         return super().train(False)
 
-    @torch.inference_mode()
-    def forward(self, waveform: Tensor | npt.ArrayLike, sample_rate: int) -> Tensor:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # What moves or converts the encoder moves the frontend, but does not convert it: a
+        # spectrogram of half precision would be another one.
+        self.encoder._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.frontend._apply(  # type: ignore[no-untyped-call]
+            lambda buffer: buffer.to(fn(buffer).device), recurse
+        )
+        return self
+
+    @torch.no_grad()
+    def forward(
+        self, waveform: Waveforms, sample_rate: int, lengths: Sequence[int] | Tensor | None = None
+    ) -> Tensor:
         """Embed whole waveforms.
 
+        Each embedding is that of its clip alone, whatever is embedded with it. A clip of more than
+        240 s goes through the encoder in windows, and has the embedding of the whole.
+
         Args:
-            waveform: Floating point in [-1, 1], `(S,)` or `(B, S)`, at least 0.1 s.
-            sample_rate: Of the waveform, in Hz.
+            waveform: `(S,)`, `(B, S)`, or a list of B waveforms `(S,)` of any lengths, each at
+                least 0.1 s. Floating point in [-1, 1], or uint8, int16 or int32, whose full scale
+                becomes 1.
+            sample_rate: Of the waveforms, in Hz.
+            lengths: Of a padded `(B, S)`: how many samples of each row are the clip's.
 
         Returns:
             Embeddings, float32 `(B, D)`, on the embedder's device.
 
         Raises:
-            AudioError: If the waveform is too short, not finite, or not of this form.
+            AudioError: If a waveform is too short, not finite, or not of this form.
         """
-        embedding: Tensor = self.encoder(self._standardized(waveform, sample_rate))
-        return embedding
+        return self.clips.embed(self.clips.prepare(waveform, sample_rate, lengths))
 
-    @torch.inference_mode()
-    def frames(self, waveform: Tensor | npt.ArrayLike, sample_rate: int) -> tuple[Tensor, Tensor]:
+    @torch.no_grad()
+    def frames(
+        self, waveform: Waveforms, sample_rate: int, lengths: Sequence[int] | Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Embed stretches of 8 (`audio_ntt_2022`: 4) log-mel frames.
 
         Args:
             waveform: As for the call itself.
-            sample_rate: Of the waveform, in Hz.
+            sample_rate: Of the waveforms, in Hz.
+            lengths: As for the call itself.
 
         Returns:
-            Frame embeddings, float32 `(B, T', D)`, and the centre of each in seconds, `(T',)`.
+            Frame embeddings, float32 `(B, T', D)`, NaN behind the end of clips that are shorter
+            than the longest, and the centre of each in seconds, `(T',)`.
 
         Raises:
             AudioError: As the call itself.
         """
-        frames = self.encoder.frames(self._standardized(waveform, sample_rate))
+        frames = self.clips.frames(self.clips.prepare(waveform, sample_rate, lengths))
+        return frames, self.frame_seconds(frames.shape[1]).to(frames.device)
+
+    def frame_seconds(self, num_frames: int) -> Tensor:
+        """Centres of a clip's first frame embeddings, in seconds, float32 `(T',)`."""
         stride = self.encoder.frames_per_embedding
         first = (stride - 1) / 2  # log-mel frame t is centred on sample t * hop_length
-        centres = first + stride * torch.arange(frames.shape[1], device=frames.device)
-        return frames, centres * self.frontend.hop_length / self.sample_rate
+        centres = first + stride * torch.arange(num_frames)
+        return centres * self.frontend.hop_length / self.sample_rate
+
+    @torch.no_grad()
+    def embed_files(
+        self, paths: Sequence[Path | str], *, num_workers: int = 2, progress: bool = False
+    ) -> Tensor:
+        """Embed audio files: those of similar length together, long ones in bounded memory.
+
+        Args:
+            paths: Of files that libsndfile reads, of any rate, length and number of channels.
+            num_workers: Threads that decode ahead.
+            progress: Show a bar on stderr.
+
+        Returns:
+            Embeddings, float32 `(files, D)` on the CPU, in the order of `paths`.
+
+        Raises:
+            AudioError: If a file cannot be read or is too short; the message names it.
+        """
+        return embed_files(self.clips, paths, num_workers=num_workers, progress=progress)
 
     def save(self, path: Path | str) -> None:
         """Write a model file that rebuilds this embedder with `load`; appears whole or not at all.
@@ -154,93 +207,47 @@ class Embedder(nn.Module):
         Raises:
             CheckpointError: If the disk refuses.
         """
-        path = Path(path)
-        description = {
-            "format_version": FORMAT_VERSION,
-            **self.description,
-            "training": self.summary,
-        }
-        weights = {
-            name: tensor.cpu().contiguous() for name, tensor in self.encoder.state_dict().items()
-        }
-        temporary = path.with_name(f".{path.name}.partial")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(weights, temporary, metadata={"byola_rq": json.dumps(description)})
-            os.replace(temporary, path)
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{path}: cannot be written ({error})") from error
-
-    def _standardized(self, waveform: Tensor | npt.ArrayLike, sample_rate: int) -> Tensor:
-        """Waveform -> standardized log-mel spectrogram `(B, 1, F, T)` on the encoder's device."""
-        batch = _as_batch(waveform)
-        device = next(self.encoder.parameters()).device
-        batch = resample(batch, sample_rate, self.sample_rate).to(device)
-        least = round(MIN_SECONDS * self.sample_rate)
-        if batch.shape[-1] < least:
-            raise AudioError(
-                f"waveform: length must be at least {MIN_SECONDS} s; "
-                f"got {batch.shape[-1] / self.sample_rate:.4f} s"
-            )
-        return self.statistics.standardize(self.frontend(batch))[:, None]
+        description = {**self.description, "licence": self.licence, "training": self.summary}
+        write_model_file(Path(path), description, self.encoder.state_dict())
 
 
-def load(path: Path | str, device: torch.device | str = "cpu") -> Embedder:
+def load(
+    path: Path | str,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Embedder:
     """Load a model file.
 
     Args:
-        path: What `Embedder.save`, `byola-rq export` or the end of training wrote.
+        path: What `Embedder.save`, `byola-rq export` or the end of training wrote; or, as text,
+            the id of a model on the Hugging Face hub, `owner/name`, where that is no path here.
         device: Where to put it, for example "cuda".
+        dtype: Of the weights: torch.float32, or float16 or bfloat16 for half the memory and, on a
+            GPU, more speed; docs/embedding.md says what it costs in precision.
 
     Returns:
         The embedder, frozen and in eval mode.
 
     Raises:
         CheckpointError: If the file is missing, foreign, damaged, or of a newer format.
+        ValueError: If `dtype` is another.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such model file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get("byola_rq")
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: not a model file that can be read ({error})") from error
-    if text is None:
-        raise CheckpointError(f"{path}: a safetensors file, but not one of byola_rq")
-    return _rebuild(path, json.loads(text), weights).to(device)
+    if dtype not in PRECISIONS:
+        raise ValueError(f"dtype must be one of {', '.join(map(str, PRECISIONS))}; got {dtype}")
+    stored = read_model_file(_find(path))
+    embedder = Embedder(
+        stored.encoder, stored.frontend, stored.statistics, stored.summary, stored.licence
+    )
+    return embedder.to(device, dtype)
 
 
-def _rebuild(path: Path, description: dict[str, Any], weights: dict[str, Tensor]) -> Embedder:
-    version = description.get("format_version", 0)
-    if version > FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path}: format version must be at most {FORMAT_VERSION}; got {version}. "
-            "Update byola_rq."
-        )
-    try:
-        frontend = LogMelSpectrogram(**description["frontend"])
-        encoder = build_encoder(**description["encoder"], n_mels=frontend.n_mels)
-        encoder.load_state_dict(weights)
-        statistics = Statistics(**description["statistics"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: its description does not fit ({reason})") from error
-    embedder = Embedder(encoder, frontend, statistics, description.get("training"))
-    if embedder.weights_sha256 != description.get("weights_sha256"):
-        raise CheckpointError(f"{path}: its weights are not those that were written (SHA-256)")
-    return embedder
-
-
-def _as_batch(waveform: Tensor | npt.ArrayLike) -> Tensor:
-    """Check a waveform: float `(B, S)` with finite samples."""
-    batch = torch.as_tensor(waveform)
-    batch = batch[None] if batch.ndim == 1 else batch
-    if not batch.is_floating_point():
-        raise AudioError(f"waveform: must be floating point in [-1, 1]; got {batch.dtype}")
-    if batch.ndim != 2 or batch.numel() == 0:
-        raise AudioError(f"waveform: must be (S,) or (B, S); got shape {tuple(batch.shape)}")
-    if not torch.isfinite(batch).all():
-        raise AudioError("waveform: samples must be finite; got NaN or infinity")
-    return batch.float()
+def _find(path: Path | str) -> Path:
+    """The file itself, or what the hub has under this id."""
+    file = Path(path)
+    hub_id = _HUB_ID.fullmatch(path) if isinstance(path, str) else None
+    # What may be a path with a slip of the pen in it opens no connection.
+    if hub_id is None or file.suffix == ".safetensors" or file.exists() or file.parent.exists():
+        return file
+    hub = importlib.import_module("byola_rq.hub")  # by its name, for it knows this module
+    found: Path = hub.download_model_file(hub_id[1], revision=hub_id[2])
+    return found

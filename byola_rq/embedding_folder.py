@@ -15,23 +15,27 @@ from byola_rq.errors import CorpusError
 from byola_rq.files import replace_file
 from byola_rq.order import IntArray
 
+EMBEDDINGS, FRAMES = "embeddings.npy", "frames.npy"
+
+MAX_WAITING_BYTES = 256 << 20
 SHARE_OF_WRITING = 0.1  # of the time, at most; the less often, the more work a kill undoes
 
 
 class EmbeddingFolder:
-    """`embeddings.npy`, `index.csv` and `meta.json`; hidden files while they are not whole.
+    """`embeddings.npy` or `frames.npy`, `index.csv` and `meta.json`; hidden while not whole.
 
     Args:
         path: Made where missing.
         content_key: What the embeddings are made of; stands in `meta.json`.
+        file_name: Of the array.
 
     Every method raises `CorpusError` where the folder cannot be written.
     """
 
-    def __init__(self, path: Path, content_key: str) -> None:
+    def __init__(self, path: Path, content_key: str, file_name: str = EMBEDDINGS) -> None:
         self.path = path
         self.content_key = content_key
-        self.embeddings = path / "embeddings.npy"
+        self.embeddings = path / file_name
         self._rows = path / ".partial.npy"
         self._done = path / ".partial.done.npy"
         self._key = path / ".partial.key"
@@ -44,15 +48,16 @@ class EmbeddingFolder:
         Raises:
             CorpusError: If others are, and are not to be overwritten.
         """
-        if not self.embeddings.exists():
+        there = [name for name in (EMBEDDINGS, FRAMES) if (self.path / name).exists()]
+        if not there:
             return False
-        if _read_key(self.path / "meta.json") == self.content_key:
+        if self.embeddings.name in there and _read_key(self.path / "meta.json") == self.content_key:
             with self._disk_errors():
                 self._remove_marks()
             return True
         if not overwrite:
             raise CorpusError(
-                f"{self.embeddings}: holds the embeddings of another model or other clips; "
+                f"{self.path / there[0]}: holds the embeddings of another model or other clips; "
                 "choose another folder, or --overwrite"
             )
         return False
@@ -74,8 +79,16 @@ class EmbeddingFolder:
     def add(self, numbers: IntArray, rows: npt.NDArray[np.float32]) -> None:
         """Put rows `(B, D)` in their places, `numbers`; now, or soon with others."""
         self._waiting.append((numbers, rows))
-        if time.monotonic() >= self._next_write:
+        waiting_bytes = sum(each.nbytes for _, each in self._waiting)
+        if time.monotonic() >= self._next_write or waiting_bytes > MAX_WAITING_BYTES:
             self.flush()
+
+    def rows(self) -> npt.NDArray[np.float32]:
+        """All rows as they are on the disk now, `(rows, D)`, not read before they are looked at."""
+        self.flush()
+        with self._disk_errors():
+            rows: npt.NDArray[np.float32] = np.load(self._rows, mmap_mode="r", allow_pickle=False)
+        return rows
 
     def flush(self) -> None:
         """Write what waits; it is on the disk when this returns."""
@@ -99,7 +112,8 @@ class EmbeddingFolder:
         """
         self.flush()
         with self._disk_errors():
-            self.embeddings.unlink(missing_ok=True)
+            for name in (EMBEDDINGS, FRAMES):
+                (self.path / name).unlink(missing_ok=True)
             replace_file(self.path / "index.csv", index)
             replace_file(self.path / "meta.json", json.dumps(meta, indent=1))
             self._rows.replace(self.embeddings)

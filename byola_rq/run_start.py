@@ -7,8 +7,9 @@ from contextlib import closing
 from dataclasses import asdict
 
 import numpy as np
-import safetensors.torch
 import torch
+from safetensors.torch import load as tensors_from
+from safetensors.torch import save as bytes_of
 from torch import Tensor
 
 from byola_rq.allocator import keep_freed_memory
@@ -73,8 +74,9 @@ def open_clips(config: Config) -> tuple[Clips, list[tuple[ClipSource, str]]]:
         with ProgressBar("reading headers", len(found)) as bar:
             clips, left_out = measure_readable_clips(found, sample_rate, bar.advance)
     if len(clips) < 2:
+        reason = f" ({left_out[0][0]}: {left_out[0][1]})" if left_out else ""
         raise CorpusError(
-            f"{sources[0]}: data.source must hold at least 2 clips; it has {len(clips)}"
+            f"{sources[0]}: data.source must hold at least 2 clips; it has {len(clips)}{reason}"
         )
     return clips, left_out
 
@@ -102,7 +104,10 @@ def prepare_training(config: Config, clips: Clips, device: torch.device) -> tupl
         num_workers = default_num_workers(device, is_decoding=not isinstance(clips, PackedClips))
     frontend = LogMelSpectrogram(**config.frontend.model_dump()).to(device)
     if checkpoint is None:
-        statistics = _shared_statistics(config, clips, frontend, device, num_workers)
+        # By rank 0: split among them, their last bits would depend on the number of ranks.
+        statistics_text = shared(
+            lambda: _measure_statistics(config, clips, frontend, device, num_workers)
+        )
     else:
         if checkpoint.state["corpus_digest"] != clips.digest:
             raise raised_in_all(
@@ -111,7 +116,8 @@ def prepare_training(config: Config, clips: Clips, device: torch.device) -> tupl
                     "(names, lengths or the packed samples differ); choose another run.dir"
                 )
             )
-        statistics = Statistics(**checkpoint.state["statistics"])
+        statistics_text = json.dumps(checkpoint.state["statistics"]).encode()
+    statistics = Statistics(**json.loads(statistics_text))
     num_steps = count_steps(config, len(clips))
     training = build_training(config, statistics, frontend, device, precision, num_steps)
     if checkpoint is not None:
@@ -133,32 +139,16 @@ def _shared_checkpoint(config: Config) -> Checkpoint | None:
     def tensors(name: str) -> bytes:
         assert opened[0] is not None
         named = {key: each.contiguous() for key, each in getattr(opened[0], name).items()}
-        return safetensors.torch.save(named)
+        return bytes_of(named)
 
     state_text = shared(state)
     if num_ranks() == 1 or json.loads(state_text) is None:
         return opened[0] if opened else None
     return Checkpoint(
-        model=safetensors.torch.load(shared(lambda: tensors("model"))),
-        optimizer=safetensors.torch.load(shared(lambda: tensors("optimizer"))),
+        model=tensors_from(shared(lambda: tensors("model"))),
+        optimizer=tensors_from(shared(lambda: tensors("optimizer"))),
         state=json.loads(state_text),
     )
-
-
-def _shared_statistics(
-    config: Config,
-    clips: Clips,
-    frontend: LogMelSpectrogram,
-    device: torch.device,
-    num_workers: int,
-) -> Statistics:
-    """Measured by rank 0: split among them, their last bits would depend on their number."""
-
-    def measure() -> bytes:
-        statistics = _measure_statistics(config, clips, frontend, device, num_workers)
-        return json.dumps(asdict(statistics)).encode()
-
-    return Statistics(**json.loads(shared(measure)))
 
 
 def _measure_statistics(
@@ -167,8 +157,8 @@ def _measure_statistics(
     frontend: LogMelSpectrogram,
     device: torch.device,
     num_workers: int,
-) -> Statistics:
-    """Mean and std of the log-mel of random segments, before training starts."""
+) -> bytes:
+    """Mean and std of the log-mel of random segments, before training starts, as JSON."""
     seed, size = config.run.seed, config.train.batch_size
     order = ClipOrder(len(clips), seed=seed).epoch(STATISTICS_EPOCH)
     # In the order of the index, which is that of the disk.
@@ -185,7 +175,7 @@ def _measure_statistics(
                 bar.advance(len(batch.key))
 
         try:
-            return measure_statistics(log_mels())
+            return json.dumps(asdict(measure_statistics(log_mels()))).encode()
         except ValueError as error:
             if type(error) is not ValueError:
                 raise  # one of ours, which names its file

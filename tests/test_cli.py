@@ -1,5 +1,6 @@
 """The command as a user meets it: in a process of its own, with good and bad input."""
 
+import csv
 import shutil
 import subprocess
 import sys
@@ -152,20 +153,29 @@ def bad_sound(folder: Path, kind: str, sounds: Path) -> None:
     [
         ("text", "odd.wav: not an audio file that can be read"),
         ("zero length", "odd.wav: length must be at least one sample; got 0"),
-        ("nan", "odd.wav: samples must be finite; sample"),
     ],
 )
-def test_bad_clips_stop_before_anything_is_written(
+def test_too_many_bad_clips_stop_before_anything_is_written(
     tmp_path: Path, sounds: Path, kind: str, message: str
 ) -> None:
     bad_sound(tmp_path / "in", kind, sounds)
-    whole = ["data.segment_seconds=6"]  # all of the clip, so that its bad sample is met
-    done = run(
-        "pretrain", *SMALL, *whole, f"data.source={tmp_path / 'in'}", f"run.dir={tmp_path / 'r'}"
-    )
+    done = run("pretrain", *SMALL, f"data.source={tmp_path / 'in'}", f"run.dir={tmp_path / 'r'}")
     assert_refused(done, message)
     assert not list(tmp_path.glob("r/step-*"))
     assert not (tmp_path / "r" / "encoder.safetensors").exists()
+
+
+def test_a_bad_clip_among_good_ones_is_replaced_and_listed(tmp_path: Path, sounds: Path) -> None:
+    bad_sound(tmp_path / "in", "nan", sounds)
+    whole = "data.segment_seconds=6"  # all of the clip, so that its bad sample is met
+    done = run(
+        "pretrain", *SMALL, whole, f"data.source={tmp_path / 'in'}", f"run.dir={tmp_path / 'r'}"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "odd.wav: samples must be finite; sample" in done.stderr
+    (row,) = csv.DictReader((tmp_path / "r" / "quarantine.csv").open(newline=""))
+    assert row["clip"] == str(tmp_path / "in" / "odd.wav")
+    assert row["replaced_by"] == str(tmp_path / "in" / "good.wav")
 
 
 def test_unusual_clips_are_fine(tmp_path: Path, sounds: Path, trained: Path) -> None:

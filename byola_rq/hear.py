@@ -1,0 +1,158 @@
+"""The HEAR 2021 interface over the embedder: `hear-validator byola_rq.hear --model MODEL`.
+
+Source: https://hearbenchmark.com/hear-api.html
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from byola_rq.embedder import Embedder, load
+from byola_rq.errors import AudioError, CheckpointError
+from byola_rq.waveforms import as_rows
+
+MAX_HOP_MS = 50.0  # between timestamps: HEAR's tolerance of onsets
+SAMPLE_RATES = (16000, 22050, 32000, 44100, 48000)  # at which HEAR's sets are published, Hz
+
+
+class HearModel(nn.Module):
+    """An embedder with the attributes that HEAR asks of a model.
+
+    Attributes:
+        sample_rate: Of the waveforms it takes, in Hz.
+        scene_embedding_size: Embedding size `D`.
+        timestamp_embedding_size: The same.
+
+    Args:
+        embedder: Whose statistics standardize every sound, whatever is in the call.
+
+    Raises:
+        CheckpointError: If HEAR has no sound at its rate, or its log-mel frames are over 50 ms
+            apart.
+    """
+
+    def __init__(self, embedder: Embedder) -> None:
+        super().__init__()
+        if embedder.sample_rate not in SAMPLE_RATES:
+            raise CheckpointError(
+                f"the model's sample rate must be one of {', '.join(map(str, SAMPLE_RATES))} Hz "
+                f"for HEAR; got {embedder.sample_rate}"
+            )
+        self.embedder = embedder
+        self.sample_rate = embedder.sample_rate
+        self.scene_embedding_size = embedder.embedding_dim
+        self.timestamp_embedding_size = embedder.embedding_dim
+        self.num_passes = _count_passes(embedder)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """Scene embeddings, `(B, S)` -> `(B, D)`."""
+        return get_scene_embeddings(audio, self)
+
+
+def load_model(model_file_path: Path | str = "") -> HearModel:
+    """Load a model file for HEAR.
+
+    Args:
+        model_file_path: As for `byola_rq.load`. There is no default: we ship no weights.
+
+    Raises:
+        CheckpointError: If no file is named, or it cannot be used.
+    """
+    if not str(model_file_path):
+        raise CheckpointError(
+            "model_file_path must name a model file (encoder.safetensors); byola_rq ships none"
+        )
+    return HearModel(load(model_file_path))
+
+
+def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, Tensor]:
+    """Embed each sound at regular moments, at most 50 ms apart.
+
+    The encoder gives one embedding for every 8 log-mel frames (`audio_ntt_2022`: 4), 80 ms
+    (40 ms). Where that is more than 50 ms the sound is run through it again, later by a half (or
+    a quarter ...) of that step, and the passes are interleaved: every embedding is one of the
+    encoder's own, none is interpolated.
+
+    Args:
+        audio: Mono sounds, `(B, S)` in [-1, 1] at `model.sample_rate`, at least 0.1 s.
+        model: From `load_model`.
+
+    Returns:
+        Embeddings, float32 `(B, T', D)`, and the centre of each in milliseconds, `(B, T')`.
+
+    Raises:
+        AudioError: If the sounds have another form, or are too short.
+    """
+    audio = _checked(audio)
+    embedder = model.embedder
+    step = embedder.encoder.frames_per_embedding * embedder.frontend.hop_length  # samples
+    if audio.shape[1] <= step:
+        raise AudioError(f"audio: length must be over {step} samples; got {audio.shape[1]}")
+    starts = range(0, step, step // model.num_passes)
+    passes = [_frames_from(start, audio, embedder, step) for start in starts]
+    samples = torch.cat(
+        [
+            start + step * torch.arange(each.shape[1])
+            for start, each in zip(starts, passes, strict=True)
+        ]
+    )
+    order = samples.argsort()
+    # The first log-mel frame is centred on sample 0. Counted in samples up to here: seconds in
+    # float32 would not be regular to HEAR's 0.001 ms in a long sound.
+    centres = samples[order] + (step - embedder.frontend.hop_length) / 2
+    embeddings = torch.cat(passes, dim=1)
+    timestamps = (centres.double() * 1000 / model.sample_rate).float().to(embeddings.device)
+    embeddings = embeddings[:, order.to(embeddings.device)].float()
+    return embeddings, timestamps.repeat(len(audio), 1)
+
+
+def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:
+    """Embed each sound as a whole.
+
+    Args:
+        audio: As for `get_timestamp_embeddings`.
+        model: From `load_model`.
+
+    Returns:
+        Embeddings, float32 `(B, D)`: maximum plus mean over time, as in training.
+
+    Raises:
+        AudioError: As `get_timestamp_embeddings`.
+    """
+    embedding: Tensor = model.embedder(_checked(audio), model.sample_rate)
+    return embedding.float().clone()  # made outside inference mode: a head can be trained on it
+
+
+def _frames_from(start: int, audio: Tensor, embedder: Embedder, step: int) -> Tensor:
+    """The encoder's embeddings of the stretches of `step` samples from sample `start` on."""
+    if start == 0:
+        return embedder.frames(audio, embedder.sample_rate)[0]
+    # Mirrored before its beginning, as the frontend itself does, the sound gives the same log-mel
+    # frames from sample 0 on, and every stretch sees what really was before it. The first begins
+    # before the sound and is left out.
+    earlier = F.pad(audio, (step - start, 0), mode="reflect")
+    return embedder.frames(earlier, embedder.sample_rate)[0][:, 1:]
+
+
+def _count_passes(embedder: Embedder) -> int:
+    """The fewest passes, a divisor of the frames per embedding, that come close enough."""
+    stride = embedder.encoder.frames_per_embedding
+    frame_ms = 1000 * embedder.frontend.hop_length / embedder.sample_rate
+    for passes in range(1, stride + 1):
+        if stride % passes == 0 and stride // passes * frame_ms <= MAX_HOP_MS:
+            return passes
+    raise CheckpointError(
+        f"the model's log-mel frames must be at most {MAX_HOP_MS:g} ms apart for HEAR; "
+        f"got {frame_ms:g} ms"
+    )
+
+
+def _checked(audio: Tensor) -> Tensor:
+    """Float32 sounds in the one form that HEAR knows."""
+    if audio.ndim != 2:
+        raise AudioError(f"audio: must be (B, S) for HEAR; got shape {tuple(audio.shape)}")
+    rows = as_rows(audio)
+    assert isinstance(rows, Tensor)
+    return rows

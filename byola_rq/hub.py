@@ -1,0 +1,170 @@
+"""Models on the Hugging Face hub: loaded, saved and pushed; the only module that can go online."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from byola_rq.embedder import Embedder, load
+from byola_rq.errors import ByolaRQError, CheckpointError, MissingPackageError
+from byola_rq.model_card import write_model_card
+
+try:
+    from huggingface_hub import ModelCard, ModelHubMixin, constants, get_session, hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+except ImportError as problem:
+    raise MissingPackageError(
+        f"byola_rq.hub needs huggingface_hub, which does not import ({problem}); "
+        "`pip install byola_rq[hub]` adds it"
+    ) from problem
+
+PROBE_SECONDS = 10.0  # for one answer of the hub, before anything else is asked of it
+MODEL_FILE = "encoder.safetensors"  # in a repository of the hub, beside config.json and README.md
+
+
+class HubEmbedder(ModelHubMixin, Embedder):
+    """An embedder with `from_pretrained`, `save_pretrained` and `push_to_hub`.
+
+    In a folder or repository there are the model file, a copy of its description for people and
+    programs to read (config.json), and a model card (README.md).
+
+    Example:
+        HubEmbedder.of(byola_rq.load("encoder.safetensors")).push_to_hub("owner/name")
+    """
+
+    @classmethod
+    def of(cls, embedder: Embedder) -> Self:
+        """The same embedder (shared weights) with the methods of the hub."""
+        other = cls.__new__(cls)
+        other.__dict__.update(embedder.__dict__)
+        other._hub_mixin_config = None
+        return other
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Self:
+        """Load what `save_pretrained` or `push_to_hub` wrote.
+
+        Args:
+            pretrained_model_name_or_path: Folder, or id on the hub, `owner/name`.
+            options: `device` as for `byola_rq.load`, and the mixin's own: `revision`, `token`,
+                `cache_dir`, `force_download`, `local_files_only`.
+
+        Raises:
+            CheckpointError: If there is no such model, the hub cannot be reached, or the file
+                cannot be used.
+        """
+        name = pretrained_model_name_or_path
+        if not Path(name).is_dir():
+            options = _or_from_cache(options)
+        with _one_line(name):
+            model: Self = super().from_pretrained(name, **options)
+            return model
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
+        """Write model file, description and model card into a folder.
+
+        Args:
+            save_directory: Made where missing. A README.md that is there already is kept, whoever
+                wrote it: remove it for a new model card.
+            options: The mixin's: `push_to_hub`, `repo_id` ...
+
+        Raises:
+            CheckpointError: If the disk refuses.
+        """
+        try:
+            url: str | None = super().save_pretrained(save_directory, **options)
+            return url
+        except OSError as error:
+            raise CheckpointError(f"{save_directory}: cannot be written ({error})") from error
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload model file, description and model card.
+
+        Args:
+            repo_id: Id on the hub, `owner/name`; made where missing.
+            options: The mixin's: `private`, `token`, `branch`, `commit_message`, `create_pr` ...
+
+        Returns:
+            URL of the commit.
+
+        Raises:
+            CheckpointError: If the hub cannot be reached or refuses.
+        """
+        options["model_card_kwargs"] = {
+            "repo_id": repo_id,
+            **(options.get("model_card_kwargs") or {}),
+        }
+        with _one_line(repo_id):
+            return str(super().push_to_hub(repo_id, **options))
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:  # noqa: ARG002
+        """What `model_card.write_model_card` gives, as the hub's type."""
+        return ModelCard(write_model_card(self, kwargs.get("repo_id")))
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        self.save(save_directory / MODEL_FILE)
+        # Under one key: the mixin would hand those that are named like arguments to the class.
+        config = {"byola_rq": {**self.description, "training": self.summary}}
+        text = json.dumps(config, indent=2, sort_keys=True)
+        (save_directory / "config.json").write_text(f"{text}\n", encoding="utf-8")
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        device: str = "cpu",
+        **options: Any,  # of the download
+    ) -> Self:
+        if Path(model_id).is_dir():
+            return cls.of(load(Path(model_id) / MODEL_FILE, device))
+        return cls.of(load(Path(hf_hub_download(model_id, MODEL_FILE, **options)), device))
+
+
+def download_model_file(repo_id: str, **options: Any) -> Path:
+    """The model file of a repository, downloaded where it is not in the cache already.
+
+    Args:
+        repo_id: Id on the hub, `owner/name`.
+        options: Of `huggingface_hub.hf_hub_download`: `revision`, `token`, `local_files_only` ...
+
+    Raises:
+        CheckpointError: If there is no such model, or the hub cannot be reached.
+    """
+    with _one_line(repo_id):
+        return Path(hf_hub_download(repo_id, MODEL_FILE, **_or_from_cache(options)))
+
+
+def _or_from_cache(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a download, from the cache alone where the hub does not answer."""
+    if options.get("local_files_only"):
+        return options
+    try:
+        # Asked first, since a download tries five times, with a warning each, for half a minute.
+        get_session().head(constants.ENDPOINT, timeout=PROBE_SECONDS)
+    except Exception:  # as below
+        return {**options, "local_files_only": True}
+    return options
+
+
+@contextmanager
+def _one_line(name: str | Path) -> Iterator[None]:
+    """Turn what the hub and the way to it can raise into an error of ours."""
+    try:
+        yield
+    except ByolaRQError:
+        raise
+    except LocalEntryNotFoundError as error:
+        raise CheckpointError(
+            f"{name}: not in the cache of the hub, and the hub cannot be reached. Name a model "
+            "file or folder that is here, or go online (HF_HUB_OFFLINE must not be set)"
+        ) from error
+    except TypeError:
+        raise  # a wrong argument
+    # What reaches us from below the hub's own errors depends on its HTTP client, which has changed.
+    except Exception as error:
+        reason = str(error).strip().split("\n", 1)[0].rstrip(".")
+        raise CheckpointError(
+            f"{name}: the hub cannot be used ({type(error).__name__}: {reason})"
+        ) from error

@@ -1,0 +1,167 @@
+"""What the notebooks need of IPython: pictures, players, sliders."""
+
+import inspect
+import io
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from byola_rq.audio import read_audio
+from byola_rq.config import default_config_path, load_config
+from byola_rq.display import draw_views
+from byola_rq.errors import MissingPackageError
+from byola_rq.listen import listen_to_clip
+from byola_rq.listening import Listening, common_gain
+from byola_rq.neighbours import FloatArray, find_nearest
+from byola_rq.reports import Mistake, find_clip
+from byola_rq.synthesis import make_clip, write_wav
+
+
+def show(figure: Any) -> None:
+    """Show a figure below the cell."""
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=110)
+    display = _import_display()
+    display.display(display.Image(data.getvalue()))
+
+
+def play(sounds: Mapping[str, Tensor], sample_rate: int, *, gain: float | None = None) -> None:
+    """Show a player for each waveform, by title; all have one gain, which is said.
+
+    Args:
+        sounds: Title -> waveform `(S,)`.
+        sample_rate: In Hz.
+        gain: By default that which brings the loudest sample of all to -1 dB.
+    """
+    if gain is None:
+        gain = common_gain(sounds.values()) if sounds else 1.0
+    display = _import_display()
+    print(f"gain of all players: {gain:.3g}")
+    for title, waveform in sounds.items():
+        samples = (waveform * gain).clamp(-1, 1).numpy()
+        # Without this, every player would be brought to full scale by itself.
+        audio = display.Audio(samples, rate=sample_rate, normalize=False)
+        display.display(display.HTML(f"<b>{escape(title)}</b>"), audio)
+
+
+def play_files(clips: Mapping[str, Path], sample_rate: int = 16000) -> None:
+    """Show a player for each file, by title; all have one gain, which is said."""
+    play({title: read_audio(path, sample_rate) for title, path in clips.items()}, sample_rate)
+
+
+def pick_clip(path: str, kind: str, seed: int = 0) -> Path:
+    """The file at `path`, or, where that is empty, a synthesized clip of a kind, 3 s long."""
+    if path:
+        return Path(path)
+    clip = Path(tempfile.mkdtemp(prefix="byola_rq-")) / f"{kind}.wav"
+    write_wav(clip, make_clip(kind, seed=seed, seconds=3.0))
+    return clip
+
+
+def explore_views(clip: Path, *, seed: int) -> None:
+    """Show and play two views of a clip, with sliders; see `hear_views`."""
+
+    def views(
+        num_bins: int = 5,
+        p: float = 1.0,
+        bins: str = "random",
+        values: str = "random",
+        seed: int = seed,
+    ) -> None:
+        hear_views(clip, num_bins=num_bins, p=p, bins=bins, values=values, seed=seed)
+
+    explore(
+        views,
+        num_bins=(1, 60),
+        p=(0.0, 1.0, 0.1),
+        bins=["random", "uniform"],
+        values=["random", "midpoint"],
+        seed=(0, max(100, seed)),
+    )
+
+
+def hear_views(
+    clip: Path, *, num_bins: int, p: float, bins: str, values: str, seed: int
+) -> Listening:
+    """Show and play a segment, its clean inversion, and the two views of training.
+
+    Args:
+        clip: Any audio file.
+        num_bins: Bins `K`.
+        p: Probability that a view is quantized.
+        bins: How edges are placed: random or uniform.
+        values: How reproduction values are chosen: random or midpoint.
+        seed: Of all that is drawn.
+    """
+    options = {"num_bins": num_bins, "p": p, "bins": bins, "values": values}
+    overrides = [f"views.randomized_quantization.{key}={value}" for key, value in options.items()]
+    config = load_config(default_config_path(), [*overrides, f"run.seed={seed}"])
+    listening = listen_to_clip(config, clip, bins=())
+    chosen = (listening.original, listening.inversion, *listening.views)
+    show(
+        draw_views({sound.title: sound.log_mel for sound in chosen}, listening.frontend, columns=2)
+    )
+    rate = listening.frontend.sample_rate
+    play({sound.title: sound.waveform for sound in chosen}, rate, gain=listening.gain)
+    return listening
+
+
+def hear_neighbours(embeddings: FloatArray, clips: Sequence[Path], row: int, num: int = 5) -> None:
+    """Play the clip of a row, then those nearest to it, with their cosines."""
+    titles = {f"the clip itself: {clips[row].name}": clips[row]}
+    for other, cosine in find_nearest(embeddings, row, num):
+        titles[f"{cosine:.3f}  {clips[other].name}"] = clips[other]
+    play_files(titles)
+
+
+def play_mistakes(mistakes: Sequence[Mistake], sets: Path) -> None:
+    """Play the clips of mistakes that are found under the folder of the data sets."""
+    titles = {
+        f"{each.label}, taken for {each.said}: {each.file_name}": find_clip(sets, each.file_name)
+        for each in mistakes
+    }
+    play_files({title: path for title, path in titles.items() if path is not None})
+    for title in (title for title, path in titles.items() if path is None):
+        print(f"not under {sets}: {title}")
+
+
+def explore(function: Callable[..., object], **controls: Any) -> Any:
+    """Call a function now, and again whenever one of its controls is moved.
+
+    Args:
+        function: Has a default for every control.
+        controls: As for `ipywidgets.interact`: (lowest, highest) or (lowest, highest, step) is a
+            slider, a list a menu.
+
+    Returns:
+        The controls, as an `ipywidgets.interactive`; None without ipywidgets: then the function
+        is called once, with its defaults.
+    """
+    try:
+        from ipywidgets import interactive
+    except ImportError:
+        print(f"no sliders: `pip install ipywidgets`; shown for {_defaults(function)}")
+        function()
+        return None
+    widget = interactive(function, **controls)
+    _import_display().display(widget)
+    return widget
+
+
+def _defaults(function: Callable[..., object]) -> str:
+    parameters = inspect.signature(function).parameters.values()
+    return ", ".join(f"{each.name} = {each.default!r}" for each in parameters)
+
+
+def _import_display() -> Any:
+    try:
+        from IPython import display
+    except ImportError as error:
+        raise MissingPackageError(
+            "players need IPython, which is not installed; `pip install 'byola_rq[notebooks]'`"
+        ) from error
+    return display
