@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from byola_rq.encoder import Encoder
 from byola_rq.linear import Linear
+from byola_rq.stages import stage
 
 
 class BYOL(nn.Module):
@@ -49,7 +50,7 @@ class BYOL(nn.Module):
         embedding_1, embedding_2 = self.encoder(view_1), self.encoder(view_2)
         prediction_1 = self.predictor(self.projector(embedding_1))
         prediction_2 = self.predictor(self.projector(embedding_2))
-        with torch.no_grad():
+        with stage("target"), torch.no_grad():
             target_1 = self.target_projector(self.target_encoder(view_1))
             target_2 = self.target_projector(self.target_encoder(view_2))
         loss = regression_loss(prediction_1, target_2) + regression_loss(prediction_2, target_1)

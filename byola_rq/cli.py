@@ -49,6 +49,10 @@ def pretrain(
         bool,
         typer.Option("--reset", help="Start over; the run in run.dir is moved to run.dir.1 ..."),
     ] = False,
+    profile: Annotated[
+        int | None,
+        typer.Option(min=1, help="Say where the time of so many steps goes, and trace a few."),
+    ] = None,
 ) -> None:
     """Learn an encoder from unlabelled clips.
 
@@ -72,7 +76,7 @@ def pretrain(
     loaded = _load_config(config)
     from byola_rq.pretrain import pretrain
 
-    _print_once(pretrain(loaded, reset=reset))
+    _print_once(pretrain(loaded, reset=reset, profile=profile))
 
 
 @app.command()

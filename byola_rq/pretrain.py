@@ -19,6 +19,7 @@ from byola_rq.interruption import (
 from byola_rq.loading import load_batches
 from byola_rq.order import ClipOrder, IntArray, StepSampler, WindowOrder
 from byola_rq.packed_clips import PackedClips
+from byola_rq.profiling import StepProfiler
 from byola_rq.progress import ProgressBar
 from byola_rq.ranks import (
     StopVote,
@@ -35,11 +36,12 @@ from byola_rq.run_directory import export_run, held_run, reset_run
 from byola_rq.run_record import RunRecord
 from byola_rq.run_start import count_steps, open_clips, prepare_training, refuse_uneven_batch, say
 from byola_rq.run_validation import RunValidation
+from byola_rq.stages import stage
 from byola_rq.training import Training, choose_device, train_step
 from byola_rq.watchdog import Watchdog
 
 
-def pretrain(config: Config, *, reset: bool = False) -> Path:
+def pretrain(config: Config, *, reset: bool = False, profile: int | None = None) -> Path:
     """Train an encoder; run again with the same configuration, it goes on where it stopped.
 
     Under torchrun its processes share every batch; rank 0 alone writes.
@@ -54,6 +56,7 @@ def pretrain(config: Config, *, reset: bool = False) -> Path:
     Args:
         config: Of the run.
         reset: Move a run that is in `run.dir` aside first, to `run.dir` with a number behind it.
+        profile: Say, after so many steps, where their time went; see `StepProfiler`.
 
     Returns:
         Path of the model file.
@@ -100,6 +103,11 @@ def pretrain(config: Config, *, reset: bool = False) -> Path:
                 )
                 data_wait = DataWait(device, num_workers)
                 watchdog = Watchdog(config.run.stall_minutes, config.run.dir)
+                profiler = (
+                    StepProfiler(profile, device, config.run.dir, say)
+                    if profile and is_main()
+                    else None
+                )
                 with contextlib.closing(batches), watchdog:
                     train(
                         training,
@@ -109,6 +117,7 @@ def pretrain(config: Config, *, reset: bool = False) -> Path:
                         data_wait,
                         validation,
                         watchdog,
+                        profiler,
                         stop,
                         left_out,
                     )
@@ -128,6 +137,7 @@ def train(
     data_wait: DataWait,
     validation: RunValidation,
     watchdog: Watchdog,
+    profiler: StepProfiler | None,
     stop: Stop,
     left_out: Sequence[tuple[ClipSource, str]],
 ) -> None:
@@ -156,11 +166,15 @@ def train(
         vote = StopVote()
         try:
             # Several ranks stop after the same step, on which they agree.
-            with stop.held() if num_ranks() > 1 else contextlib.nullcontext():
+            with (
+                stop.held() if num_ranks() > 1 else contextlib.nullcontext(),
+                profiler or contextlib.nullcontext(),
+            ):
                 while training.step < training.num_steps:
                     # Alone, nothing is lost by a stop while this waits, however long a disk hangs.
                     watchdog.beat(f"step {training.step + 1}, waiting for its data")
-                    batch = data_wait.next_batch(batches)
+                    with stage("input"):
+                        batch = data_wait.next_batch(batches)
                     watchdog.beat(f"step {training.step + 1}, computing and saving")
                     if data_wait.share is not None and not has_advised:
                         has_advised = True
@@ -169,6 +183,8 @@ def train(
                     with stop.held():
                         record.add(train_step(training, batch), batch.replacements)
                         bar.advance(note=record.note)
+                    if profiler:
+                        profiler.end_step()
                     if number := vote.cast(stop.number):
                         raise Interruption(number)
                 if number := vote.close(stop.number):

@@ -20,6 +20,7 @@ from byola_rq.errors import CheckpointError, ConfigError
 from byola_rq.frontend import LogMelSpectrogram, Statistics
 from byola_rq.ranks import is_launched, local_rank, max_over_ranks, num_ranks
 from byola_rq.schedules import ema_decay, learning_rate
+from byola_rq.stages import stage
 from byola_rq.sync_batch_norm import over_all_ranks
 from byola_rq.views import Views
 
@@ -171,28 +172,34 @@ def train_step(training: Training, batch: SegmentBatch) -> StepOutcome:
     config, byol = training.config, training.byol
     # Dropout's stream is a function of the step, so that resuming has no generator to restore.
     torch.manual_seed((config.run.seed << 32) + training.step)
-    waveform, key, _ = batch.to(training.device)  # (B, S)
+    with stage("input"):
+        waveform, key, _ = batch.to(training.device)  # (B, S)
     with torch.no_grad():
-        log_mel = training.statistics.standardize(training.frontend(waveform))[:, None]
-        is_finite = log_mel.flatten(1).isfinite().all(dim=1)  # (B,)
-        log_mel = log_mel.where(is_finite[:, None, None, None], 0.0)
-        view_1, view_2 = training.views(log_mel, key)  # (B, 1, F, T) each
+        with stage("frontend"):
+            log_mel = training.statistics.standardize(training.frontend(waveform))[:, None]
+            is_finite = log_mel.flatten(1).isfinite().all(dim=1)  # (B,)
+            log_mel = log_mel.where(is_finite[:, None, None, None], 0.0)
+        with stage("views"):
+            view_1, view_2 = training.views(log_mel, key)  # (B, 1, F, T) each
         # Buffers are batch-norm statistics: some 40,000 numbers.
         buffers = [(buffer, buffer.clone()) for buffer in byol.buffers()]
     for group in training.optimizer.param_groups:
         group["lr"] = training.learning_rate(training.step)
     training.optimizer.zero_grad(set_to_none=True)
     loss, embedding = _accumulate_gradient(training, view_1, view_2)
-    norm = _clip_gradient(byol, config.optimizer.clip_norm)
+    with stage("optimizer"):
+        norm = _clip_gradient(byol, config.optimizer.clip_norm)
     with torch.no_grad():
         is_skipped = max_over_ranks(
             (~(loss.isfinite() & norm.isfinite() & is_finite.all())).to(torch.uint8)
         ).bool()
-        # Fused optimizers read this on the device and then write nothing; GradScaler's protocol.
-        training.optimizer.found_inf = is_skipped.float()  # type: ignore[attr-defined]
-        training.optimizer.step()
-        # After the optimizer's step, so that the target follows the new weights.
-        byol.update_target(training.ema_decay(training.step), is_skipped)
+        with stage("optimizer"):
+            # Fused optimizers read this on the device and then write nothing, as with GradScaler.
+            training.optimizer.found_inf = is_skipped.float()  # type: ignore[attr-defined]
+            training.optimizer.step()
+        with stage("EMA"):
+            # After the optimizer's step, so that the target follows the new weights.
+            byol.update_target(training.ema_decay(training.step), is_skipped)
         for buffer, before in buffers:
             torch.where(is_skipped, before, buffer, out=buffer)
     training.step += 1
@@ -218,11 +225,14 @@ def _accumulate_gradient(
         is_last = number == parts
         # Ranks exchange gradients once a step.
         with contextlib.nullcontext() if is_last else _gradients_kept(training.network):
-            with torch.autocast(
-                training.device.type, torch.bfloat16, enabled=training.precision is torch.bfloat16
+            is_bfloat16 = training.precision is torch.bfloat16
+            with (
+                stage("online forward"),
+                torch.autocast(training.device.type, torch.bfloat16, enabled=is_bfloat16),
             ):
                 loss, embedding = training.network(part_1, part_2)
-            (loss / parts).backward()
+            with stage("backward"):
+                (loss / parts).backward()
         total += loss.detach() / parts
         embeddings.append(embedding)
     return total, torch.cat(embeddings)

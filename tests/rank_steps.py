@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from byola_rq.config import load_config
 from byola_rq.corpus import SegmentCorpus
@@ -15,13 +16,20 @@ from byola_rq.run_start import open_clips
 from byola_rq.training import build_training, train_step
 
 
+class DoubleLogMel(LogMelSpectrogram):
+    """In float32, whose rounding is the same in every batch, and then in float64."""
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        return super().forward(waveform).double()
+
+
 def main(config_path: Path, num_steps: int, result: Path) -> None:
     torch.set_num_threads(1)
     config = load_config(config_path)
     device = torch.device("cpu")
     with joined_ranks(device):
         clips, _ = open_clips(config)
-        frontend = LogMelSpectrogram(**config.frontend.model_dump()).double()
+        frontend = DoubleLogMel(**config.frontend.model_dump())
         torch.set_default_dtype(torch.float64)  # of the networks
         training = build_training(
             config, Statistics(-6.0, 4.0), frontend, device, torch.float32, num_steps
@@ -34,12 +42,8 @@ def main(config_path: Path, num_steps: int, result: Path) -> None:
             num_steps=num_steps,
             part=(rank(), num_ranks()),
         )
-        losses = []
         for items in sampler:
-            batch = corpus.load(items)
-            losses.append(
-                train_step(training, batch._replace(waveform=batch.waveform.double())).loss
-            )
+            train_step(training, corpus.load(items))
         tensors = {name: each.contiguous() for name, each in training.byol.state_dict().items()}
         ring = training.views.state_dict()
         tensors |= {f"views.{name}": each for name, each in ring.items()}

@@ -10,16 +10,17 @@ from byola_rq.config import Config, default_config_path, load_config
 from byola_rq.corpus import SegmentCorpus, find_clips
 from byola_rq.decoded_clips import measure_clips
 from byola_rq.errors import ConfigError
-from byola_rq.frontend import LogMelSpectrogram, Statistics
+from byola_rq.frontend import Statistics
 from byola_rq.order import ClipOrder, StepSampler
 from byola_rq.training import build_training, train_step
 from tests.conftest import SMALL
+from tests.rank_steps import DoubleLogMel
 
 
 def gradient(config: Config, sounds: Path, *, batch_norm_is_fixed: bool) -> dict[str, Tensor]:
     """Of one step in float64, before it changes a weight."""
     clips = measure_clips(find_clips([sounds])[0], 16000)
-    frontend = LogMelSpectrogram(**config.frontend.model_dump()).double()
+    frontend = DoubleLogMel(**config.frontend.model_dump())
     torch.set_default_dtype(torch.float64)
     try:
         training = build_training(
@@ -36,8 +37,7 @@ def gradient(config: Config, sounds: Path, *, batch_norm_is_fixed: bool) -> dict
     (items,) = StepSampler(
         ClipOrder(len(clips), seed=0), config.train.batch_size, first_step=0, num_steps=1
     )
-    batch = corpus.load(items)
-    train_step(training, batch._replace(waveform=batch.waveform.double()))
+    train_step(training, corpus.load(items))
     return {
         name: parameter.grad
         for name, parameter in training.byol.named_parameters()
