@@ -5,6 +5,7 @@ A process that was started alone is rank 0 of 1, and nothing here costs it anyth
 
 import contextlib
 import datetime
+import gc
 import json
 import os
 import signal
@@ -107,6 +108,8 @@ def joined_ranks(device: torch.device) -> Iterator[None]:
             "The same command goes on from the last checkpoint"
         ) from error
     finally:
+        # What still refers to the group would end it while the interpreter ends, and may hang.
+        gc.collect()
         dist.destroy_process_group()
 
 
