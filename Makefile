@@ -34,7 +34,7 @@ demo: .venv/installed
 	@echo "scores: $(DEMO)/results/summary.md, .csv, .png   views: $(DEMO)/views.png   by ear: $(DEMO)/listen.html   model: $(DEMO)/trained/encoder.safetensors"
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.corpus
