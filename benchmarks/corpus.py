@@ -24,7 +24,7 @@ from benchmarks.corpus_files import (
     write_packed,
     write_sounds,
 )
-from benchmarks.harness import Contender, Report, Row, compare, describe_machine, timed
+from benchmarks.harness import Contender, Report, Row, compare, describe_machine, new_app, timed
 from benchmarks.large_index import measure_index
 from benchmarks.page_cache import drop_from_memory
 from byola_rq.corpus import SegmentCorpus, find_clips
@@ -34,12 +34,7 @@ from byola_rq.order import ClipOrder, IntArray, StepSampler
 from byola_rq.packed_clips import PackedClips
 from byola_rq.read_ahead import read_whole
 
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = new_app()
 
 
 @app.command()

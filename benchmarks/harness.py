@@ -11,11 +11,23 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
 Contender = Callable[[], tuple[float, float]]  # does some work; gives (units, seconds)
 Row = dict[str, Any]
+
+
+def new_app(*, no_args_is_help: bool = False) -> typer.Typer:
+    """What the commands of a benchmark belong to."""
+    return typer.Typer(
+        add_completion=False,
+        no_args_is_help=no_args_is_help,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
 
 
 def timed(work: Callable[[], float]) -> Contender:
