@@ -35,7 +35,7 @@ demo: .venv/installed
 	@echo "scores: $(DEMO)/results/summary.md, .csv, .png   views: $(DEMO)/views.png   by ear: $(DEMO)/listen.html   model: $(DEMO)/trained/encoder.safetensors"
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Each says on what it ran; the tables are also kept as JSON. Under 10 minutes on two cores.
 bench: .venv/installed

@@ -21,7 +21,7 @@ from benchmarks.corpus_files import (
     write_packed,
     write_sounds,
 )
-from benchmarks.harness import Contender, Report, Row, compare, describe_machine, timed
+from benchmarks.harness import Contender, Report, Row, compare, describe_machine, new_app, timed
 from benchmarks.large_index import measure_index
 from benchmarks.loaders import batches_of, compare_cold, compare_loaders, packed_corpus
 from benchmarks.waiting import compare_delivery, measure_waiting
@@ -29,12 +29,7 @@ from byola_rq.corpus import SegmentCorpus, find_clips
 from byola_rq.decoded_clips import DecodedClips, measure_clips
 from byola_rq.training import choose_device
 
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = new_app()
 
 
 @app.command()

@@ -10,6 +10,7 @@ import torch
 import typer
 from torch import Tensor
 
+from benchmarks.harness import new_app
 from byola_rq.charts import draw_distortion
 from byola_rq.corpus import find_clips
 from byola_rq.display import save_figure
@@ -21,12 +22,7 @@ from byola_rq.quantize import Rule, ValueRule
 from byola_rq.randomness import permutation, sample_keys
 from byola_rq.segments import read_segment
 
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = new_app()
 
 NUM_BINS = (2, 3, 5, 8, 15, 30, 60)
 RULES: dict[str, tuple[Rule, ValueRule]] = {

@@ -22,10 +22,11 @@ Contender = Callable[[], tuple[float, float]]  # does some work; gives (units, s
 Row = dict[str, Any]
 
 
-def new_app() -> typer.Typer:
-    """A command line like those of all benchmarks."""
+def new_app(*, no_args_is_help: bool = False) -> typer.Typer:
+    """What the commands of a benchmark belong to."""
     return typer.Typer(
         add_completion=False,
+        no_args_is_help=no_args_is_help,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},

@@ -18,7 +18,7 @@ import typer
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from benchmarks.harness import Report, Row, describe_machine
+from benchmarks.harness import Report, Row, describe_machine, new_app
 from byola_rq import inversion
 from byola_rq._torchaudio import import_torchaudio
 from byola_rq.audio import read_audio
@@ -46,12 +46,7 @@ class Inversion:
 
 Method = Callable[[Tensor, int], Inversion]
 
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = new_app()
 
 
 @app.command()

@@ -18,16 +18,11 @@ import pyarrow.parquet as pq
 import typer
 
 from benchmarks.corpus_files import write_encoded, write_sounds
-from benchmarks.harness import Contender, Report, Row, compare, describe_machine
+from benchmarks.harness import Contender, Report, Row, compare, describe_machine, new_app
 from byola_rq.planning import PackingOptions
 from byola_rq.prepare import prepare_corpus
 
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = new_app()
 
 
 @app.command()

@@ -14,7 +14,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from benchmarks.harness import Report, Row, describe_machine
+from benchmarks.harness import Report, Row, describe_machine, new_app
 from benchmarks.survival_damages import damage_often
 from benchmarks.survival_kills import THREE_EPOCHS, Kills, kill_often
 from benchmarks.survival_memory import Sample, block_medians, fit_slopes, sample_memory
@@ -23,13 +23,7 @@ from benchmarks.survival_runs import Process, collect_clips, make_config
 from benchmarks.survival_samples import digest_sequences
 from benchmarks.survival_signals import Stop, stop_often
 
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = new_app(no_args_is_help=True)
 
 Data = Annotated[Path | None, typer.Option(help="Folder of real clips; synthesized ones else.")]
 Clips = Annotated[int, typer.Option(min=16, help="Clips taken, spread over the folder.")]

@@ -22,7 +22,7 @@ class Sample:
 
     step: int
     main: int  # resident, of the training process
-    total: int  # of it and its loaders; what they share counts once
+    total: int  # of it, and of its loaders what they share with nobody
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def fit_slopes(samples: list[Sample]) -> list[Slope]:
         raise ValueError(f"steps must give at least 4 blocks of {BLOCK}; got {len(blocks)}")
     starts = [block[0] for block in blocks]
     slopes = []
-    for place, name in ((1, "training process, RSS"), (2, "with loaders, PSS")):
+    for place, name in ((1, "training process, RSS"), (2, "with loaders' own pages")):
         values = [float(block[place]) for block in blocks]
         fit = theilslopes(values, starts, alpha=0.95)
         slopes.append(Slope(name, fit[0], fit[2], fit[3], statistics.median(values)))
@@ -111,9 +111,13 @@ def _look(process: Process, step: int) -> Sample | None:
         except OSError:
             continue  # it has just ended
         sizes = {name: int(rest.split()[0]) * 1024 for name, _, rest in _fields(lines)}
+        # Not the proportional share: that falls and rises with other processes of the machine,
+        # which may have the same libraries.
         if pid == process.process.pid:
             main = sizes["Rss"]
-        total += sizes["Pss"]
+            total += main
+        else:
+            total += sizes["Private_Clean"] + sizes["Private_Dirty"]
     return Sample(step, main, total) if main else None
 
 

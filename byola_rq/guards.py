@@ -1,6 +1,5 @@
 """What a run watches for: embeddings that collapse, and steps that were skipped."""
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from byola_rq.clips import Clips
 from byola_rq.decoded_clips import DecodedClips
 from byola_rq.errors import TrainingError
 from byola_rq.metrics import StepTable
+from byola_rq.model_file import digest_weights
 from byola_rq.order import ClipOrder, IntArray, StepSampler
 from byola_rq.packed import read_index
 from byola_rq.packed_clips import PackedClips
@@ -188,7 +188,9 @@ def refuse_divergence(network: nn.Module, run_dir: Path) -> None:
     """
     if num_ranks() == 1:
         return
-    digests = gather_json(parameter_digest(network))
+    # Parameters alone: batch-norm statistics may be each rank's own.
+    weights = {name: parameter.detach() for name, parameter in network.named_parameters()}
+    digests = gather_json(digest_weights(weights))
     others = [str(number) for number, each in enumerate(digests) if each != digests[0]]
     if others:
         raise raised_in_all(
@@ -198,14 +200,6 @@ def refuse_divergence(network: nn.Module, run_dir: Path) -> None:
                 "untouched; go on from it without that device"
             )
         )
-
-
-def parameter_digest(network: nn.Module) -> str:
-    """SHA-256 of all parameters; waits for the device."""
-    digest = hashlib.sha256()
-    for parameter in network.parameters():
-        digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def clip_names(clips: Clips, indices: IntArray) -> list[str]:

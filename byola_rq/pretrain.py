@@ -4,6 +4,8 @@ import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import torch
+
 from byola_rq.clip_source import ClipSource
 from byola_rq.clips import Clips
 from byola_rq.config import Config
@@ -47,7 +49,8 @@ def pretrain(config: Config, *, reset: bool = False, profile: int | None = None)
     Under torchrun its processes share every batch; rank 0 alone writes.
 
     Writes to `run.dir`: `config.yaml` (resolved), `metrics.csv`, checkpoints `step-XXXXXXXX/`,
-    `skipped_steps.csv` where steps had to be skipped, and at the end `encoder.safetensors`.
+    `skipped_steps.csv` where steps had to be skipped, `quarantine.csv` where clips had to be
+    replaced, and at the end `encoder.safetensors`.
 
     SIGTERM, SIGUSR1 and the first Ctrl-C finish the step, save a checkpoint and raise; a second
     Ctrl-C ends the process at once. That holds in the main thread; elsewhere signals are left as
@@ -74,59 +77,67 @@ def pretrain(config: Config, *, reset: bool = False, profile: int | None = None)
         with stop_on_signals(RUN_SIGNALS, second_interrupt_kills=True) as stop:
             device = choose_device(config.run.device)
             with joined_ranks(device), contextlib.ExitStack() as held:
-                with errors_shared():
-                    refuse_uneven_batch(config)
-                    clips, left_out = open_clips(config)
-                with errors_shared():
-                    if is_main():
-                        if reset and (aside := reset_run(config.run.dir)):
-                            say(f"{config.run.dir}: the run that was in it is now {aside}")
-                        held.enter_context(held_run(config.run.dir))
-                validation = RunValidation(
-                    config,
-                    num_clips=len(clips),
-                    num_steps=count_steps(config, len(clips)),
-                    say=say,
-                )
-                training, num_workers = prepare_training(config, clips, device)
-                _say_what_happens(training, clips)
-                order = _order(config, clips)
-                corpus = SegmentCorpus(
-                    clips, segment_samples=config.segment_samples, seed=config.run.seed
-                )
-                batches = load_batches(
-                    corpus,
-                    _sample(training, order, clips),
-                    batch_size=config.train.batch_size // num_ranks(),
-                    num_workers=num_workers,
-                    pin_memory=device.type == "cuda",
-                )
-                data_wait = DataWait(device, num_workers)
-                watchdog = Watchdog(config.run.stall_minutes, config.run.dir)
-                profiler = (
-                    StepProfiler(profile, device, config.run.dir, say)
-                    if profile and is_main()
-                    else None
-                )
-                with contextlib.closing(batches), watchdog:
-                    train(
-                        training,
-                        batches,
-                        clips,
-                        order,
-                        data_wait,
-                        validation,
-                        watchdog,
-                        profiler,
-                        stop,
-                        left_out,
-                    )
-                path = config.run.dir / "encoder.safetensors"
-                shared(lambda: bytes(export_run(config.run.dir, path)))
-                return path
+                # All that exchanges gradients ends with that call, before the ranks part.
+                return _pretrain(config, device, stop, held, reset=reset, profile=profile)
     except StoppedError as error:
         message = f"{config.run.dir}: {error}; the same command goes on"
         raise StoppedError(message, error.number) from None
+
+
+def _pretrain(
+    config: Config,
+    device: torch.device,
+    stop: Stop,
+    held: contextlib.ExitStack,
+    *,
+    reset: bool,
+    profile: int | None,
+) -> Path:
+    """The run of one rank; `held` keeps the lock on `run.dir`."""
+    with errors_shared():
+        refuse_uneven_batch(config)
+        clips, left_out = open_clips(config)
+    with errors_shared():
+        if is_main():
+            if reset and (aside := reset_run(config.run.dir)):
+                say(f"{config.run.dir}: the run that was in it is now {aside}")
+            held.enter_context(held_run(config.run.dir))
+    validation = RunValidation(
+        config,
+        num_clips=len(clips),
+        num_steps=count_steps(config, len(clips)),
+        say=say,
+    )
+    training, num_workers = prepare_training(config, clips, device)
+    _say_what_happens(training, clips)
+    order = _order(config, clips)
+    corpus = SegmentCorpus(clips, segment_samples=config.segment_samples, seed=config.run.seed)
+    batches = load_batches(
+        corpus,
+        _sample(training, order, clips),
+        batch_size=config.train.batch_size // num_ranks(),
+        num_workers=num_workers,
+        pin_memory=device.type == "cuda",
+    )
+    data_wait = DataWait(device, num_workers)
+    watchdog = Watchdog(config.run.stall_minutes, config.run.dir)
+    profiler = StepProfiler(profile, device, config.run.dir, say) if profile and is_main() else None
+    with contextlib.closing(batches), watchdog:
+        train(
+            training,
+            batches,
+            clips,
+            order,
+            data_wait,
+            validation,
+            watchdog,
+            profiler,
+            stop,
+            left_out,
+        )
+    path = config.run.dir / "encoder.safetensors"
+    shared(lambda: bytes(export_run(config.run.dir, path)))
+    return path
 
 
 def train(

@@ -5,6 +5,7 @@ A process that was started alone is rank 0 of 1, and nothing here costs it anyth
 
 import contextlib
 import datetime
+import gc
 import json
 import os
 import signal
@@ -107,6 +108,8 @@ def joined_ranks(device: torch.device) -> Iterator[None]:
             "The same command goes on from the last checkpoint"
         ) from error
     finally:
+        # What still refers to the group would end it while the interpreter ends, and may hang.
+        gc.collect()
         dist.destroy_process_group()
 
 
@@ -168,16 +171,16 @@ def errors_shared() -> Iterator[None]:
     except ByolaRQError as raised:
         error = raised
     reports = gather_json(None if error is None else [str(error), error.exit_code])
-    for number, report in enumerate(reports):
-        if report is not None:
-            message, exit_code = report
-            if error is not None and is_main():
-                raise error
-            if is_main():
-                told = ByolaRQError(f"rank {number} of {num_ranks()}: {message}")
-                told.exit_code = exit_code
-                raise told
-            raise ElsewhereError(message, exit_code)
+    failed = [number for number, report in enumerate(reports) if report is not None]
+    if not failed:
+        return
+    message, exit_code = reports[failed[0]]
+    if not is_main():
+        raise ElsewhereError(message, exit_code)
+    if error is None:
+        error = ByolaRQError(f"rank {failed[0]} of {num_ranks()}: {message}")
+        error.exit_code = exit_code
+    raise error
 
 
 def raised_in_all(error: ByolaRQError) -> ByolaRQError:

@@ -203,9 +203,7 @@ def train_step(training: Training, batch: SegmentBatch) -> StepOutcome:
         for buffer, before in buffers:
             torch.where(is_skipped, before, buffer, out=buffer)
     training.step += 1
-    return StepOutcome(
-        loss, embedding, is_skipped, is_finite, (view_1[0, 0].clone(), view_2[0, 0].clone())
-    )
+    return StepOutcome(loss, embedding, is_skipped, is_finite, (view_1[0, 0], view_2[0, 0]))
 
 
 def _accumulate_gradient(

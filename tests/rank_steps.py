@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from byola_rq.config import load_config
+from byola_rq.config import Config, load_config
 from byola_rq.corpus import SegmentCorpus
 from byola_rq.frontend import LogMelSpectrogram, Statistics
 from byola_rq.order import ClipOrder, StepSampler
@@ -28,27 +28,31 @@ def main(config_path: Path, num_steps: int, result: Path) -> None:
     config = load_config(config_path)
     device = torch.device("cpu")
     with joined_ranks(device):
-        clips, _ = open_clips(config)
-        frontend = DoubleLogMel(**config.frontend.model_dump())
-        torch.set_default_dtype(torch.float64)  # of the networks
-        training = build_training(
-            config, Statistics(-6.0, 4.0), frontend, device, torch.float32, num_steps
-        )
-        corpus = SegmentCorpus(clips, segment_samples=config.segment_samples, seed=config.run.seed)
-        sampler = StepSampler(
-            ClipOrder(len(clips), seed=config.run.seed),
-            config.train.batch_size,
-            first_step=0,
-            num_steps=num_steps,
-            part=(rank(), num_ranks()),
-        )
-        for items in sampler:
-            train_step(training, corpus.load(items))
-        tensors = {name: each.contiguous() for name, each in training.byol.state_dict().items()}
-        ring = training.views.state_dict()
-        tensors |= {f"views.{name}": each for name, each in ring.items()}
-        if is_main():
-            save_file(tensors, result)
+        take_steps(config, device, num_steps, result)
+
+
+def take_steps(config: Config, device: torch.device, num_steps: int, result: Path) -> None:
+    clips, _ = open_clips(config)
+    frontend = DoubleLogMel(**config.frontend.model_dump())
+    torch.set_default_dtype(torch.float64)  # of the networks
+    training = build_training(
+        config, Statistics(-6.0, 4.0), frontend, device, torch.float32, num_steps
+    )
+    corpus = SegmentCorpus(clips, segment_samples=config.segment_samples, seed=config.run.seed)
+    sampler = StepSampler(
+        ClipOrder(len(clips), seed=config.run.seed),
+        config.train.batch_size,
+        first_step=0,
+        num_steps=num_steps,
+        part=(rank(), num_ranks()),
+    )
+    for items in sampler:
+        train_step(training, corpus.load(items))
+    tensors = {name: each.contiguous() for name, each in training.byol.state_dict().items()}
+    ring = training.views.state_dict()
+    tensors |= {f"views.{name}": each for name, each in ring.items()}
+    if is_main():
+        save_file(tensors, result)
 
 
 if __name__ == "__main__":

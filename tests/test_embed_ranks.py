@@ -131,7 +131,9 @@ def test_one_process_goes_on_where_a_killed_rank_ended_all(
         status, stdout, stderr = job.end()
     assert status != 0
     assert stdout == ""
-    assert len(errors_in(stderr)) == 1, stderr
+    # The other one says so, unless torchrun's SIGTERM meets it before; torchrun says it always.
+    assert len(errors_in(stderr)) <= 1, stderr
+    assert "SIGKILL" in stderr
     num_done = marks(out).sum()
     assert 20 < num_done < 200
     embedder = load(model)

@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader
 
 import byola_rq
 from byola_rq import Embedder
-from byola_rq._torchaudio import import_torchaudio
 from byola_rq.audio import read_audio
 from byola_rq.frontend import Statistics
 
@@ -80,13 +79,6 @@ def test_xares_contract(xares_encoder: Any, model: Path) -> None:
     torch.testing.assert_close(frames, byola_rq.load(model).frames(audio, 16000)[0])
 
 
-def test_xares_itself_accepts_it(xares_encoder: Any) -> None:
-    checker = pytest.importorskip("xares.audio_encoder_checker", reason="needs xares")
-    assert checker.check_audio_encoder(xares_encoder)
-    del xares_encoder.hop_size_in_ms
-    assert not checker.check_audio_encoder(xares_encoder)
-
-
 # MTEB -----------------------------------------------------------------------------------------
 
 
@@ -138,62 +130,6 @@ def test_mteb_contract(mteb_encoder: Any, model: Path, paths: list[Path]) -> Non
         array = clip["array"] if clip["array"].ndim == 1 else clip["array"][0]
         expected = embedder(array, clip["sampling_rate"])[0]
         torch.testing.assert_close(row, expected, atol=1e-5, rtol=1e-5)
-
-
-def test_mteb_itself_evaluates_it(mteb_encoder: Any, tmp_path: Path) -> None:
-    mteb = pytest.importorskip("mteb", reason="needs mteb")
-    import_torchaudio()  # which mteb's own imports name, and which alone fails beside a CPU torch
-    from mteb.models.models_protocols import EncoderProtocol
-
-    assert isinstance(mteb_encoder, EncoderProtocol)
-    assert mteb_encoder.mteb_model_meta.embed_dim == 16
-    assert mteb_encoder.mteb_model_meta.modalities == ["audio"]
-    similarity = mteb_encoder.similarity(torch.eye(3), torch.eye(3))
-    torch.testing.assert_close(torch.as_tensor(similarity), torch.eye(3))
-    result = mteb.evaluate(mteb_encoder, hum_or_hiss(), cache=None, show_progress_bar=False)
-    assert result.task_results[0].get_score() == 1.0
-
-
-def hum_or_hiss() -> Any:
-    """A task of MTEB with two kinds of sound that anyone can tell apart."""
-    from datasets import Dataset, DatasetDict
-    from mteb.abstasks.classification import AbsTaskClassification
-    from mteb.abstasks.task_metadata import TaskMetadata
-
-    def make(seed: int) -> Dataset:
-        generator = np.random.default_rng(seed)
-        rows = []
-        for number in range(24):
-            seconds = np.arange(int(16000 * generator.uniform(0.3, 0.5))) / 16000
-            hum = 0.5 * np.sin(2 * np.pi * generator.uniform(150, 400) * seconds)
-            hiss = 0.2 * generator.standard_normal(len(seconds))
-            array = (hiss if number % 2 else hum).astype(np.float32)
-            audio = {"array": array.tolist(), "sampling_rate": 16000}
-            rows.append({"audio": audio, "label": number % 2})
-        return Dataset.from_list(rows)
-
-    class HumOrHiss(AbsTaskClassification):  # type: ignore[misc]
-        metadata = TaskMetadata(
-            name="HumOrHiss",
-            description="Hum or hiss.",
-            reference="https://example.org",
-            dataset={"path": "none/none", "revision": "1"},
-            type="AudioClassification",
-            category="a2c",
-            eval_splits=["test"],
-            eval_langs=["zxx-Zxxx"],
-            main_score="accuracy",
-            modalities=["audio"],
-        )
-        input_column_name = "audio"
-        label_column_name = "label"
-        n_experiments = 1
-        samples_per_label = 8
-
-    task = HumOrHiss()
-    task.dataset = DatasetDict({"train": make(0), "test": make(1)})
-    task.data_loaded = True
-    return task
 
 
 # scikit-learn and PyTorch ---------------------------------------------------------------------
