@@ -18,6 +18,7 @@ from byola_rq.waveforms import Waveforms, as_rows
 # clip is embedded in windows of this length.
 MAX_SECONDS = 240.0
 MIN_SECONDS = 0.1  # of a clip
+_CPU_SECONDS = 10.0  # of clips together on a CPU: what more of them write leaves its caches
 _BLOCK_SAMPLES = 1 << 18  # in which a long waveform at hand is passed on
 
 
@@ -154,12 +155,12 @@ class ClipEncoder:
     ) -> Iterator[tuple[list[int], Tensor | list[Tensor]]]:
         """What is embedded together: places, and `(b, S)` or waveforms of unequal length."""
         if isinstance(waveforms, Tensor):
-            size = max(self.max_samples // waveforms.shape[1], 1)
+            size = max(self._batch_samples // waveforms.shape[1], 1)
             for first in range(0, len(waveforms), size):
                 part = waveforms[first : first + size]
                 yield list(range(first, first + len(part))), part
             return
-        for places in group_by_length([len(each) for each in waveforms], self.max_samples):
+        for places in group_by_length([len(each) for each in waveforms], self._batch_samples):
             rows = [waveforms[place] for place in places]
             if len(rows) == 1:
                 yield places, rows[0][None]  # not a copy: it may be long
@@ -198,6 +199,13 @@ class ClipEncoder:
     def _log_mel(self, waveform: Tensor) -> Tensor:
         """Standardized, `(B, 1, F, T)`."""
         return self.statistics.standardize(self.frontend(waveform))[:, None]
+
+    @property
+    def _batch_samples(self) -> int:
+        """Samples of the clips that go through the encoder together, one longer clip excepted."""
+        if self.device.type != "cpu":
+            return self.max_samples
+        return min(self.max_samples, int(_CPU_SECONDS * self.frontend.sample_rate))
 
     @property
     def device(self) -> torch.device:

@@ -2,7 +2,7 @@
 
 import ctypes
 import multiprocessing
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,36 @@ def load_batches(
         worker_init_fn=_begin,
     )
     yield from _take(loader, slots, pin_memory=pin_memory)
+
+
+def on_device(batches: Iterator[SegmentBatch], device: torch.device) -> Iterator[SegmentBatch]:
+    """The same batches; to a GPU each is copied while it works on the one before.
+
+    The copy runs on a stream of its own, one batch ahead, and what works on a batch waits for its
+    copy alone. On a CPU they pass as they are.
+    """
+    if device.type != "cuda":
+        yield from batches
+        return
+    copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    ahead: tuple[SegmentBatch, torch.cuda.Event] | None = None
+    for batch in batches:
+        with torch.cuda.stream(copying):
+            copied = batch.to(device), copying.record_event()
+        if ahead is not None:
+            yield _handed_over(*ahead)
+        ahead = copied
+    if ahead is not None:
+        yield _handed_over(*ahead)
+
+
+def _handed_over(batch: SegmentBatch, is_copied: torch.cuda.Event) -> SegmentBatch:
+    """A batch as the current stream may use it."""
+    stream = torch.cuda.current_stream(batch.waveform.device)
+    stream.wait_event(is_copied)
+    for tensor in (batch.waveform, batch.key):
+        tensor.record_stream(stream)  # its memory is not the copying stream's before that is done
+    return batch
 
 
 def _take(

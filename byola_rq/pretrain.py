@@ -18,7 +18,7 @@ from byola_rq.interruption import (
     StoppedError,
     stop_on_signals,
 )
-from byola_rq.loading import load_batches
+from byola_rq.loading import load_batches, on_device
 from byola_rq.order import ClipOrder, IntArray, StepSampler, WindowOrder
 from byola_rq.packed_clips import PackedClips
 from byola_rq.profiling import StepProfiler
@@ -125,7 +125,7 @@ def _pretrain(
     with contextlib.closing(batches), watchdog:
         train(
             training,
-            batches,
+            on_device(batches, device),
             clips,
             order,
             data_wait,

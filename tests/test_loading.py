@@ -12,7 +12,7 @@ import torch
 from byola_rq import AudioError
 from byola_rq.corpus import SegmentCorpus, find_clips, open_packed_clips
 from byola_rq.decoded_clips import measure_clips
-from byola_rq.loading import default_num_workers, load_batches
+from byola_rq.loading import default_num_workers, load_batches, on_device
 from byola_rq.order import ClipOrder, StepSampler
 from tests.hand_packed import pack
 
@@ -133,6 +133,34 @@ def test_pinned_batches_tell_their_replacements(num_workers: int, damaged: Segme
     on_gpu = batch.to(torch.device("cuda"))
     assert on_gpu.replacements == expected.replacements
     assert torch.equal(on_gpu.waveform.cpu(), expected.waveform)
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"),
+            ],
+        ),
+    ],
+)
+def test_batches_reach_the_device_whole_and_in_order(device: str, packed: SegmentCorpus) -> None:
+    items = [np.array([[step, 0], [step, 1]]) for step in range(12)]
+    batches = load_batches(packed, items, batch_size=2, num_workers=0, pin_memory=device == "cuda")
+    found = []
+    for batch in on_device(batches, torch.device(device)):
+        assert batch.waveform.device.type == batch.key.device.type == device
+        # Work that is behind while the next batch is copied.
+        found.append((batch.to(torch.device(device)).waveform.clone(), batch.key.clone()))
+    assert len(found) == len(items)
+    for (waveform, key), item in zip(found, items, strict=True):
+        expected = packed.load(item).to(torch.device("cpu"))
+        assert torch.equal(waveform.cpu(), expected.waveform)
+        assert torch.equal(key.cpu(), expected.key)
 
 
 def test_no_more_is_read_ahead_than_there_are_slots(packed: SegmentCorpus) -> None:
