@@ -4,6 +4,8 @@ import sys
 
 import torch
 
+from byola_rq.errors import first_line
+
 
 def can_compile(device: torch.device) -> bool:
     """Whether torch.compile works here, tried on a small function; if not, a line says why."""
@@ -11,9 +13,8 @@ def can_compile(device: torch.device) -> bool:
         torch.compile(lambda x: x.relu() + 1)(torch.ones(8, device=device))
     # Whatever a compiler raises: the networks run without it.
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         print(
-            f"warning: train.compile: torch.compile does not work here ({reason}); "
+            f"warning: train.compile: torch.compile does not work here ({first_line(error)}); "
             "the networks run as they are",
             file=sys.stderr,
             flush=True,

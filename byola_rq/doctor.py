@@ -79,7 +79,9 @@ def _examine_torch() -> Iterator[Finding]:
         return
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
-        bfloat16 = "bfloat16" if torch.cuda.is_bf16_supported() else "no bfloat16"
+        bfloat16 = (
+            "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no bfloat16"
+        )
         memory = properties.total_memory / 2**30
         yield Finding(f"cuda:{index}", "ok", f"{properties.name}, {memory:.0f} GiB, {bfloat16}")
 

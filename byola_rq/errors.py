@@ -36,3 +36,8 @@ class TrainingError(ByolaRQError, RuntimeError):
     """Training cannot go on, for example because the loss is no longer finite."""
 
     exit_code = 1
+
+
+def first_line(error: BaseException) -> str:
+    """What kind of error it is and the first line of what it says."""
+    return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from byola_rq.pooled_patches import pooled, products
+from byola_rq.pooled_patches import KERNELS, pooled, products
 
 
 def convolution_blocks(blocks: nn.Sequential, x: Tensor) -> Tensor:
@@ -29,6 +29,8 @@ def convolution_blocks(blocks: nn.Sequential, x: Tensor) -> Tensor:
     convolution, norm = blocks[0], blocks[1]
     assert isinstance(convolution, nn.Conv2d)
     if not _is_fusible(norm, convolution, x):
+        if norm.training and (x.shape[2] % 2 or x.shape[3] % 2) and KERNELS.serve(x.device):
+            KERNELS.decline(f"bands and frames must be even; got {x.shape[2]} x {x.shape[3]}")
         return cast(Tensor, blocks(x))
     x = _first_block(convolution, norm, x)
     for module in list(blocks)[4:]:

@@ -1,14 +1,12 @@
 """Random resized crop and randomized quantization of both views in one kernel on the GPU."""
 
-import functools
-import sys
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from byola_rq.crop import RandomResizedCrop
+from byola_rq.kernels import Kernels
 from byola_rq.quantize import RandomizedQuantization
 from byola_rq.randomness import word_bits
 
@@ -30,16 +28,14 @@ class FusedViews:
         quantization: The second.
 
     Attributes:
-        device_types: Types of device on which the kernel is used; Triton's interpreter, which is
-            for tests, would also take `cpu`.
+        kernels: Where and whether the kernel is used.
     """
 
     def __init__(self, crop: RandomResizedCrop, quantization: RandomizedQuantization) -> None:
         self.crop = crop
         self.quantization = quantization
         self._words = tuple(word_bits(word) for word in _WORDS)
-        self.device_types = {"cuda"}
-        self._has_failed = False
+        self.kernels = Kernels("that make both views")
 
     def __call__(self, log_mel: Tensor, key: Tensor) -> Tensor | None:
         """Make both views of every segment.
@@ -49,35 +45,30 @@ class FusedViews:
             key: One key per segment, int64 `(B,)`.
 
         Returns:
-            `(2, B, 1, F, T)`; None where this input or device is the plain path's. A kernel that
-            cannot be had or fails says so in a line on stderr, once, and is not tried again.
+            `(2, B, 1, F, T)`; None where this input or device is the plain path's. What keeps a
+            GPU from using the kernel is said in a line on stderr, once.
         """
-        if self._has_failed or not self._takes(log_mel):
+        if not self.kernels.serve(log_mel.device) or log_mel.numel() == 0:
             return None
-        views = torch.empty(2, *log_mel.shape, dtype=log_mel.dtype, device=log_mel.device)
-        try:
-            # Triton launches on the current device, whatever the tensors' is.
-            with torch.cuda.device_of(log_mel):  # type: ignore[no-untyped-call]
-                self._launch(_load_kernel(), log_mel, key, views)
-        # Whatever a compiler or a driver raises, the plain path gives the same views.
-        except Exception as error:
-            self._has_failed = True
-            _warn_once(f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": "))
+        if reason := self._refusal(log_mel):
+            self.kernels.decline(reason)
             return None
-        return views
+        return self.kernels.run(lambda: self._launch(log_mel, key))
 
-    def _takes(self, log_mel: Tensor) -> bool:
-        return (
-            log_mel.device.type in self.device_types
-            and log_mel.dtype == torch.float32
-            and log_mel.ndim == 4
-            and log_mel.shape[1] == 1
-            and log_mel.numel() > 0
-            and not (log_mel.requires_grad and torch.is_grad_enabled())
-            and self.quantization.channel_dim == -2
-            and self.quantization.num_bins <= _MOST_BINS
-            and self._blocks(log_mel)[0] * self._blocks(log_mel)[1] <= _MOST_ELEMENTS
-        )
+    def _refusal(self, log_mel: Tensor) -> str | None:
+        """Why the kernel does not take an input; None where it does."""
+        if log_mel.dtype != torch.float32:
+            return f"log-mels must be float32; got {str(log_mel.dtype).removeprefix('torch.')}"
+        if log_mel.ndim != 4 or log_mel.shape[1] != 1:
+            return f"log-mels must be (B, 1, F, T); got {tuple(log_mel.shape)}"
+        if log_mel.requires_grad and torch.is_grad_enabled():
+            return "a gradient is asked for"
+        if self.quantization.channel_dim != -2 or self.quantization.num_bins > _MOST_BINS:
+            return f"channel_dim must be -2, num_bins at most {_MOST_BINS}"
+        block_bands, block_frames = self._blocks(log_mel)
+        if block_bands * block_frames > _MOST_ELEMENTS:
+            return f"log-mels of {log_mel.shape[2]} x {log_mel.shape[3]} are too large"
+        return None
 
     def _blocks(self, log_mel: Tensor) -> tuple[int, int]:
         """Bands and frames of a program's block, powers of two."""
@@ -87,56 +78,46 @@ class FusedViews:
             num_bands = min(num_bands, max(1, 2048 // num_frames))
         return num_bands, num_frames
 
-    def _launch(self, kernel: Any, log_mel: Tensor, key: Tensor, views: Tensor) -> None:
+    def _launch(self, log_mel: Tensor, key: Tensor) -> Tensor:
+        # Triton is imported where a kernel is launched, never on a CPU.
+        from byola_rq.views_kernel import crop_and_quantize
+
+        kernel: Any = crop_and_quantize
         crop, quantization = self.crop, self.quantization
+        views = log_mel.new_empty(2, *log_mel.shape)
         num_samples, _, num_bands, num_frames = log_mel.shape
         block_bands, block_frames = self._blocks(log_mel)
         grid = (num_samples, 2, -(-num_bands // block_bands))
-        kernel[grid](
-            log_mel,
-            key,
-            views,
-            log_mel.stride(0),
-            key.stride(0),
-            log_mel.stride(2),
-            log_mel.stride(3),
-            num_samples,
-            num_bands=num_bands,
-            num_frames=num_frames,
-            words=self._words,
-            canvas=(int(crop.canvas[0] * num_bands), int(crop.canvas[1] * num_frames)),
-            freq_scale=(crop.freq_scale[0], crop.freq_scale[1] - crop.freq_scale[0]),
-            time_scale=(crop.time_scale[0], crop.time_scale[1] - crop.time_scale[0]),
-            num_bins=quantization.num_bins,
-            is_uniform=quantization.bins == "uniform",
-            is_midpoint=quantization.values == "midpoint",
-            is_instance=quantization.per == "instance",
-            p=quantization.p,
-            block_bands=block_bands,
-            block_frames=block_frames,
-            block_bins=_power_of_two(max(quantization.num_bins, 2)),
-            num_warps=4 if block_bands * block_frames <= 2048 else 8,
-            # A product and a sum fused into one rounding would draw other boxes and edges.
-            enable_fp_fusion=False,
-        )
-
-
-@functools.cache
-def _load_kernel() -> Callable[..., Any]:
-    # Triton is imported where a kernel is launched, never on a CPU.
-    from byola_rq.views_kernel import crop_and_quantize
-
-    return crop_and_quantize  # type: ignore[no-any-return]
-
-
-@functools.cache
-def _warn_once(reason: str) -> None:
-    print(
-        f"warning: the kernel that makes both views cannot be used ({reason}); "
-        "the slower plain path gives the same",
-        file=sys.stderr,
-        flush=True,
-    )
+        # Triton launches on the current device, whatever the tensors' is.
+        with torch.cuda.device_of(log_mel):  # type: ignore[no-untyped-call]
+            kernel[grid](
+                log_mel,
+                key,
+                views,
+                log_mel.stride(0),
+                key.stride(0),
+                log_mel.stride(2),
+                log_mel.stride(3),
+                num_samples,
+                num_bands=num_bands,
+                num_frames=num_frames,
+                words=self._words,
+                canvas=(int(crop.canvas[0] * num_bands), int(crop.canvas[1] * num_frames)),
+                freq_scale=(crop.freq_scale[0], crop.freq_scale[1] - crop.freq_scale[0]),
+                time_scale=(crop.time_scale[0], crop.time_scale[1] - crop.time_scale[0]),
+                num_bins=quantization.num_bins,
+                is_uniform=quantization.bins == "uniform",
+                is_midpoint=quantization.values == "midpoint",
+                is_instance=quantization.per == "instance",
+                p=quantization.p,
+                block_bands=block_bands,
+                block_frames=block_frames,
+                block_bins=_power_of_two(max(quantization.num_bins, 2)),
+                num_warps=4 if block_bands * block_frames <= 2048 else 8,
+                # A product and a sum fused into one rounding would draw other boxes and edges.
+                enable_fp_fusion=False,
+            )
+        return views
 
 
 def _power_of_two(size: int) -> int:

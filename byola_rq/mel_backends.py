@@ -11,44 +11,20 @@ from byola_rq._torchaudio import import_torchaudio
 from byola_rq.errors import MissingPackageError
 
 
-def build_torchaudio(
-    *,
-    sample_rate: int,
-    n_fft: int,
-    win_length: int,
-    hop_length: int,
-    n_mels: int,
-    f_min: float,
-    f_max: float,
-) -> nn.Module:
+def build_torchaudio(**options: Any) -> nn.Module:
     """torchaudio's, `(B, S)` -> `(B, F, T)`."""
     transform: nn.Module = import_torchaudio().transforms.MelSpectrogram(
-        sample_rate=sample_rate,
-        n_fft=n_fft,
-        win_length=win_length,
-        hop_length=hop_length,
-        n_mels=n_mels,
-        f_min=f_min,
-        f_max=f_max,
         power=2.0,
         center=True,
         pad_mode="reflect",
         norm="slaney",
         mel_scale="slaney",
+        **options,
     )
     return _without_state(transform)
 
 
-def build_nnaudio(
-    *,
-    sample_rate: int,
-    n_fft: int,
-    win_length: int,
-    hop_length: int,
-    n_mels: int,
-    f_min: float,
-    f_max: float,
-) -> nn.Module:
+def build_nnaudio(*, sample_rate: int, f_min: float, f_max: float, **counts: int) -> nn.Module:
     """nnAudio's, `(B, S)` -> `(B, F, T)`.
 
     Raises:
@@ -60,16 +36,13 @@ def build_nnaudio(
         raise _missing("nnaudio", "nnAudio", error) from error
     transform: nn.Module = MelSpectrogram(
         sr=sample_rate,
-        n_fft=n_fft,
-        win_length=win_length,
-        hop_length=hop_length,
-        n_mels=n_mels,
         fmin=f_min,
         fmax=f_max,
         power=2.0,
         center=True,
         pad_mode="reflect",
         verbose=False,
+        **counts,
     )
     return _without_state(transform)
 
@@ -94,7 +67,7 @@ class LibrosaMel(nn.Module):
         return torch.from_numpy(np.ascontiguousarray(mel)).to(waveform.device)
 
 
-# By the name in config.yaml.
+# By the name in config.yaml; each takes the options of `LogMelSpectrogram`.
 MEL_BACKENDS: Mapping[str, Callable[..., nn.Module]] = {
     "torchaudio": build_torchaudio,
     "nnaudio": build_nnaudio,

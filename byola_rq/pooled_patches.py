@@ -4,13 +4,15 @@ On a GPU one kernel each, where Triton is; elsewhere matrix products of parts th
 cache. What fails to compile says so once, and the latter runs.
 """
 
-import sys
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from byola_rq.kernels import Kernels
 from byola_rq.linear import linear
+
+KERNELS = Kernels("of the first convolution block")
 
 _ROWS = 2048  # patches at a time on a CPU: 2 MB of convolution outputs, about its cache
 
@@ -73,38 +75,27 @@ def _unpooled(gradient: Tensor, z: Tensor) -> Tensor:
     return unpooled
 
 
-class KernelUse:
-    """Where the kernels are used."""
-
-    device_types: ClassVar = {"cuda"}  # Triton's interpreter, which is for tests, takes `cpu`
-    has_failed = False
-
-
 def _run_kernel(name: str, patches: Tensor, kernels: Tensor, *arguments: Tensor) -> Any:
     """What a kernel gives; None where it cannot be had or is not for these tensors."""
-    channels = len(kernels) // 4
-    is_fitting = (
-        patches.device.type in KernelUse.device_types
-        and patches.dtype is torch.float32
-        and len(patches) > 0
-        and channels >= 16
-        and channels & (channels - 1) == 0
-    )
-    if KernelUse.has_failed or not is_fitting:
+    if not KERNELS.serve(patches.device) or len(patches) == 0:
         return None
-    try:
+    if reason := _refusal(patches, len(kernels) // 4):
+        KERNELS.decline(reason)
+        return None
+
+    def launch() -> Any:
         # Triton is imported where a kernel is launched, never on a CPU.
         from byola_rq import block_kernel
 
         return getattr(block_kernel, name)(patches, kernels, *arguments)
-    # Whatever a compiler or a driver raises, the plain path gives the same.
-    except Exception as error:
-        KernelUse.has_failed = True
-        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-        print(
-            f"warning: the kernels of the first convolution block cannot be used ({reason}); "
-            "the slower plain path gives the same",
-            file=sys.stderr,
-            flush=True,
-        )
-        return None
+
+    return KERNELS.run(launch)
+
+
+def _refusal(patches: Tensor, channels: int) -> str | None:
+    """Why the kernels do not take an input; None where they do."""
+    if patches.dtype is not torch.float32:
+        return f"input must be float32; got {str(patches.dtype).removeprefix('torch.')}"
+    if channels < 16 or channels & (channels - 1):
+        return f"channels must be a power of two, at least 16; got {channels}"
+    return None

@@ -279,6 +279,9 @@ def choose_device(name: str) -> torch.device:
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """The type of the networks' matrix products; `auto` is bfloat16 on a GPU that has it."""
     if name == "auto":
-        has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        # Emulated it would be slower than float32.
+        has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(
+            including_emulation=False
+        )
         return torch.bfloat16 if has_bfloat16 else torch.float32
     return torch.bfloat16 if name == "bfloat16" else torch.float32

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from byola_rq.encoder import AudioNTT2020, AudioNTT2022
 from byola_rq.fused_blocks import _FirstBlock, _moments, _patches, convolution_blocks
 from byola_rq.linear import Linear, linear
+from byola_rq.pooled_patches import KERNELS
 from byola_rq.sync_batch_norm import SyncBatchNorm
 
 Blocks = tuple[nn.Sequential, nn.Sequential]
@@ -167,6 +168,18 @@ def test_what_cannot_be_fused_runs_as_modules(case: str) -> None:
     torch.testing.assert_close(y, expected, rtol=0, atol=1e-12)
     assert_same(gradients(fused, y), gradients(modules, expected), 1e-11)
     assert (x.grad is not None) == (case == "input gradient")
+
+
+def test_odd_frames_where_kernels_serve_are_told_once(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(KERNELS, "device_types", {"cpu"})
+    fused, _ = blocks()
+    for _ in range(2):
+        convolution_blocks(fused, sound(size=(64, 97)))
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "first convolution block" in line
+    assert "must be even; got 64 x 97" in line
 
 
 def test_one_segment_trains_the_block() -> None:

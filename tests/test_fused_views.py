@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from byola_rq import RandomizedQuantization, RandomResizedCrop
+from byola_rq import RandomizedQuantization, RandomResizedCrop, kernels
 from byola_rq.fused_views import FusedViews
 from byola_rq.randomness import draw_keys, fold_in
 from byola_rq.views import Views
@@ -46,7 +46,7 @@ def keys_of(num: int, seed: int = 0) -> Tensor:
 
 def fused_views(crop: RandomResizedCrop, quantization: RandomizedQuantization) -> FusedViews:
     fused = FusedViews(crop, quantization)
-    fused.device_types = {DEVICE.type}
+    fused.kernels.device_types = {DEVICE.type}
     return fused
 
 
@@ -133,7 +133,7 @@ def test_views_choose_the_kernel(post_norm: bool) -> None:
     plain = Views({CROP: {}, QUANTIZATION: {}}, post_norm=post_norm)
     assert views.fused is not None
     assert plain.fused is not None
-    views.fused.device_types, plain.fused.device_types = {DEVICE.type}, set()
+    views.fused.kernels.device_types, plain.fused.kernels.device_types = {DEVICE.type}, set()
     assert views.fused(x, key) is not None
     for made, expected in zip(views(x, key), plain(x, key), strict=True):
         assert not made.requires_grad
@@ -158,33 +158,36 @@ def test_other_chains_take_the_plain_path(names: tuple[str, ...], is_fused: bool
 
 
 @pytest.mark.parametrize(
-    ("x", "options"),
+    ("x", "options", "says"),
     [
-        (torch.randn(2, 1, 8, 9, dtype=torch.float64), {}),
-        (torch.randn(2, 1, 8, 9, dtype=torch.bfloat16), {}),
-        (torch.randn(2, 2, 8, 9), {}),
-        (torch.randn(2, 8, 9), {}),
-        (torch.randn(2, 1, 8, 9, requires_grad=True), {}),
-        (torch.randn(2, 1, 8, 9), {"num_bins": 65}),
-        (torch.randn(2, 1, 8, 9), {"channel_dim": -1}),
-        (torch.randn(1, 1, 300, 300), {"per": "instance"}),
-        (torch.randn(1, 1, 2, 20_000), {}),
+        (torch.randn(2, 1, 8, 9, dtype=torch.float64), {}, "float32; got float64"),
+        (torch.randn(2, 1, 8, 9, dtype=torch.bfloat16), {}, "float32; got bfloat16"),
+        (torch.randn(2, 2, 8, 9), {}, "(B, 1, F, T); got (2, 2, 8, 9)"),
+        (torch.randn(2, 8, 9), {}, "(B, 1, F, T); got (2, 8, 9)"),
+        (torch.randn(2, 1, 8, 9, requires_grad=True), {}, "a gradient"),
+        (torch.randn(2, 1, 8, 9), {"num_bins": 65}, "num_bins at most 64"),
+        (torch.randn(2, 1, 8, 9), {"channel_dim": -1}, "channel_dim must be -2"),
+        (torch.randn(1, 1, 300, 300), {"per": "instance"}, "300 x 300 are too large"),
+        (torch.randn(1, 1, 2, 20_000), {}, "2 x 20000 are too large"),
     ],
 )
 def test_other_inputs_take_the_plain_path(
-    x: Tensor, options: dict[str, Any], capfd: pytest.CaptureFixture[str]
+    x: Tensor, options: dict[str, Any], says: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     x, key = x.to(DEVICE), keys_of(len(x))
     views = Views({CROP: {}, QUANTIZATION: options}, post_norm=False)
     assert views.fused is not None
-    views.fused.device_types = {DEVICE.type}
+    views.fused.kernels.device_types = {DEVICE.type}
+    kernels._warn_once.cache_clear()
     assert views.fused(x, key) is None
     crop, quantization = RandomResizedCrop(), RandomizedQuantization(**options)
     for number, view in enumerate(views(x, key), start=1):
         view_key = fold_in(key, number)
         cropped = crop(x, fold_in(view_key, CROP))
         assert torch.equal(view, quantization(cropped, fold_in(view_key, QUANTIZATION)))
-    assert capfd.readouterr().err == ""
+    (line,) = capfd.readouterr().err.splitlines()  # for three calls
+    assert line.startswith("warning: the kernels that make both views cannot be used (")
+    assert says in line
 
 
 def test_nothing_flows_back() -> None:
@@ -199,7 +202,7 @@ def test_nothing_flows_back() -> None:
 def test_not_on_a_cpu_by_itself() -> None:
     views = Views({CROP: {}, QUANTIZATION: {}}, post_norm=False)
     assert views.fused is not None
-    assert views.fused.device_types == {"cuda"}
+    assert views.fused.kernels.device_types == {"cuda"}
     assert views.fused(torch.randn(2, 1, 4, 8), torch.arange(2)) is None
 
 
@@ -215,7 +218,7 @@ plain = Views(options, post_norm=True)(x, key)
 assert sys.argv[1] == "missing" or "triton" not in sys.modules, "a CPU needs no Triton"
 for _ in range(2):  # each with a kernel of its own
     views = Views(options, post_norm=True)
-    views.fused.device_types = {"cpu"}  # where Triton, not interpreting, cannot launch
+    views.fused.kernels.device_types = {"cpu"}  # where Triton, not interpreting, cannot launch
     for _ in range(2):
         assert all(torch.equal(a, b) for a, b in zip(views(x, key), plain, strict=True))
 """
@@ -233,5 +236,5 @@ def test_falls_back_with_one_line(reason: str, said: str) -> None:
     assert ended.returncode == 0, ended.stderr
     lines = ended.stderr.splitlines()
     assert len(lines) == 1
-    assert lines[0].startswith("warning: the kernel that makes both views cannot be used (")
+    assert lines[0].startswith("warning: the kernels that make both views cannot be used (")
     assert said in lines[0]

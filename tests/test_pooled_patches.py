@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from byola_rq import pooled_patches
-from byola_rq.pooled_patches import KernelUse, pooled, products
+from byola_rq.pooled_patches import KERNELS, pooled, products
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,13 +28,13 @@ def inputs(device: str, rows: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
 def run_both(device: str, rows: int, dtype: torch.dtype) -> None:
     """Compare; the sums are exact in the kernels' products, so that equal stays equal."""
     patches, kernels, offsets, gradient = inputs(device, rows, dtype)
-    KernelUse.device_types = set()
+    KERNELS.device_types = set()
     y = pooled(patches, kernels, offsets, dtype)
     sums, total = products(patches, kernels, offsets, y, gradient)
-    KernelUse.device_types = {device}
+    KERNELS.device_types = {device}
     found = pooled(patches, kernels, offsets, dtype)
     found_sums, found_total = products(patches, kernels, offsets, y, gradient)
-    assert not KernelUse.has_failed
+    assert not KERNELS.have_failed
     assert torch.equal(found, y)
     tolerance = 1e-5 if dtype is torch.float32 or device == "cpu" else 2e-3
     scale = rows**0.5
@@ -71,7 +71,7 @@ def test_kernels_give_what_plain_torch_gives() -> None:
 def test_kernels_give_what_plain_torch_gives_on_a_gpu(
     rows: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(KernelUse, "device_types", {"cuda"})
+    monkeypatch.setattr(KERNELS, "device_types", {"cuda"})
     run_both("cuda", rows, dtype)
 
 
@@ -82,15 +82,15 @@ def test_a_kernel_that_fails_says_so_once_and_changes_nothing(
     y = pooled(patches, kernels, offsets, torch.float32)
     expected = products(patches, kernels, offsets, y, gradient)
     # Without its interpreter Triton refuses tensors that lie on a CPU.
-    monkeypatch.setattr(KernelUse, "device_types", {"cpu"})
-    monkeypatch.setattr(KernelUse, "has_failed", False)
+    monkeypatch.setattr(KERNELS, "device_types", {"cpu"})
+    monkeypatch.setattr(KERNELS, "have_failed", False)
     for _ in range(2):
         assert torch.equal(pooled(patches, kernels, offsets, torch.float32), y)
         for found, each in zip(
             products(patches, kernels, offsets, y, gradient), expected, strict=True
         ):
             assert torch.equal(found, each)
-    assert KernelUse.has_failed
+    assert KERNELS.have_failed
     assert capfd.readouterr().err.count("\n") == 1
 
 
