@@ -14,6 +14,7 @@ from torch import Tensor
 
 import byola_rq
 from benchmarks.harness import Contender, Report, Row, compare, describe_machine, new_app, timed
+from byola_rq.allocator import keep_freed_memory
 from byola_rq.embedder import Embedder
 from byola_rq.synthesis import KINDS, make_clip
 from byola_rq.training import choose_device
@@ -47,6 +48,7 @@ def main(
       python -m benchmarks.embed
       python -m benchmarks.embed --device cuda --clips 512 --batch-seconds 1000 --dim 2048
     """
+    keep_freed_memory()  # as in pretraining; it helps the others more
     place = choose_device(device)
     report = Report(describe_machine("byola_rq", "torch"))
     lengths = seconds or [1.0, 4.0, 10.0]

@@ -12,6 +12,7 @@ import typer
 from torch import Tensor
 
 from benchmarks.harness import Contender, Report, Row, compare, describe_machine, new_app, timed
+from byola_rq.allocator import keep_freed_memory
 from byola_rq.quantize import QuantizationBins, RandomizedQuantization
 from byola_rq.randomness import sample_keys
 from byola_rq.training import choose_device
@@ -43,6 +44,7 @@ def main(
       python -m benchmarks.quantize
       python -m benchmarks.quantize --device cuda --out quantize.json
     """
+    keep_freed_memory()  # as in pretraining; it helps the others more
     place = choose_device(device)
     report = Report(describe_machine("byola_rq", "torch"))
     x = torch.randn(batch, 1, 64, 96, generator=torch.Generator().manual_seed(0)).to(place)

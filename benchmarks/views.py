@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from benchmarks.crop import by_loop
 from benchmarks.harness import Report, Row, describe_machine, new_app
 from benchmarks.quantize import BINS, one_mask_per_bin, race
+from byola_rq.allocator import keep_freed_memory
 from byola_rq.crop import RandomResizedCrop
 from byola_rq.randomness import fold_in, sample_keys
 from byola_rq.training import choose_device
@@ -49,6 +50,7 @@ def main(
       python -m benchmarks.views
       python -m benchmarks.views --device cuda --out views.json
     """
+    keep_freed_memory()  # as in pretraining; it helps the others more
     place = choose_device(device)
     report = Report(describe_machine("byola_rq", "torch", "triton"))
     x = torch.randn(batch, 1, 64, 96, generator=torch.Generator().manual_seed(0)).to(place)

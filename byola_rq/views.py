@@ -73,8 +73,7 @@ class Views(nn.Module):
             augmentation.remember(log_mel)
         if self.post_norm:
             # Both together, so that a difference in level between two views is not normalized away.
-            std, mean = _std_mean(views)
-            views = (views - mean) * (1 / std.clamp(min=torch.finfo(std.dtype).eps))
+            views = _standardize(views)
         return views[0], views[1]
 
     def _augment(self, log_mel: Tensor, key: Tensor) -> Tensor:
@@ -96,10 +95,10 @@ class Views(nn.Module):
         return cast(Iterable[tuple[str, Augmentation[Any]]], self.augmentations.items())
 
 
-def _std_mean(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Over the elements of all ranks."""
-    if num_ranks() == 1:
-        return torch.std_mean(x)
+def _standardize(x: Tensor) -> Tensor:
+    """By mean and standard deviation of the elements of all ranks."""
+    # Sums one after the other: torch's own standard deviation takes nine times as long on a CPU.
     count = x.numel() * num_ranks()
-    mean = sum_over_ranks(x.sum()) / count
-    return (sum_over_ranks((x - mean).square().sum()) / (count - 1)).sqrt(), mean
+    centred = x - sum_over_ranks(x.sum()) / count
+    std = (sum_over_ranks(centred.square().sum()) / (count - 1)).sqrt()
+    return centred * (1 / std.clamp(min=torch.finfo(std.dtype).eps))
