@@ -48,7 +48,7 @@ def main(
       python -m benchmarks.embed
       python -m benchmarks.embed --device cuda --clips 512 --batch-seconds 1000 --dim 2048
     """
-    keep_freed_memory()  # as in pretraining; it helps the others more
+    keep_freed_memory()  # as the command does
     place = choose_device(device)
     report = Report(describe_machine("byola_rq", "torch"))
     lengths = seconds or [1.0, 4.0, 10.0]

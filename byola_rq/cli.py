@@ -238,12 +238,15 @@ def embed(
       byola-rq embed runs/a/encoder.safetensors /data/my_sounds -o embeddings/
       byola-rq embed runs/a/encoder.safetensors /data/my_sounds -o frames/ --frames
     """
+    from byola_rq.allocator import keep_freed_memory
     from byola_rq.embed import embed_clips
     from byola_rq.embedder import load
     from byola_rq.ranks import errors_shared, joined_ranks
     from byola_rq.training import choose_device
 
     own_device = choose_device(device)
+    if own_device.type == "cpu":
+        keep_freed_memory()
     with joined_ranks(own_device):
         with errors_shared():
             embedder = load(model, own_device)

@@ -18,7 +18,7 @@ from byola_rq.waveforms import Waveforms, as_rows
 # clip is embedded in windows of this length.
 MAX_SECONDS = 240.0
 MIN_SECONDS = 0.1  # of a clip
-_CPU_SECONDS = 10.0  # of clips together on a CPU: what more of them write leaves its caches
+_CPU_SECONDS = 40.0  # of clips together on a CPU; with more, their memory is made anew each time
 _BLOCK_SAMPLES = 1 << 18  # in which a long waveform at hand is passed on
 
 

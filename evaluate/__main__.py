@@ -180,9 +180,12 @@ def run(
     with _one_line_errors(debug):
         _check_usage(bool(models or baseline), bool(data_root), bool(task), bool(tasks))
         chosen_device = _choose_device(device)
+        from byola_rq.allocator import keep_freed_memory
         from evaluate.protocol import Settings
         from evaluate.runner import evaluate, gather_tasks
 
+        if chosen_device == "cpu":
+            keep_freed_memory()
         settings = Settings(
             probes=tuple(dict.fromkeys(each.value for each in probe or [Probe.logistic])),
             norm=norm.value,
