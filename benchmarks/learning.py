@@ -4,7 +4,7 @@ Run from the checkout: python -m benchmarks.learning --help
 """
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +20,7 @@ from byola_rq.config import Config, default_config_path, load_config
 from byola_rq.corpus import SegmentBatch, SegmentCorpus
 from byola_rq.frontend import LogMelSpectrogram, measure_statistics
 from byola_rq.order import ClipOrder, StepSampler
+from byola_rq.progress import ProgressBar
 from byola_rq.run_start import open_clips
 from byola_rq.training import build_training, choose_device, train_step
 
@@ -69,7 +70,11 @@ def main(
         clips, _ = open_clips(config)
         for name, curve in curves.items():
             dtype = torch.bfloat16 if name.endswith("bfloat16") else torch.float32
-            curve.append(run(config, clips, place, dtype, steps, is_fast=name != "plain"))
+            curve.append([])
+            with ProgressBar(f"seed {seed}, {name}", steps) as bar:
+                for loss in run(config, clips, place, dtype, steps, is_fast=name != "plain"):
+                    curve[-1].append(loss)
+                    bar.advance()
     report.add("loss by tenths of the run", summarize(curves))
     if out:
         report.save(out)
@@ -83,8 +88,8 @@ def run(
     num_steps: int,
     *,
     is_fast: bool,
-) -> list[float]:
-    """The losses of a run's steps."""
+) -> Iterator[float]:
+    """The losses of a run's steps, one after the other."""
     seed = config.run.seed
     corpus = SegmentCorpus(clips, segment_samples=config.segment_samples, seed=seed)
     order = ClipOrder(len(clips), seed=seed)
@@ -104,7 +109,8 @@ def run(
         return outcome.loss
 
     step: Callable[[SegmentBatch], Tensor] = fast if is_fast else plain
-    return [step(corpus.load(items)).item() for items in sampler]
+    for items in sampler:
+        yield step(corpus.load(items)).item()
 
 
 def summarize(curves: dict[str, list[list[float]]]) -> list[Row]:

@@ -15,11 +15,19 @@ from torch import Tensor, nn
 
 from benchmarks.harness import Report, Row, compare, describe_machine, new_app, timed
 from benchmarks.plain_step import PlainStep
-from benchmarks.step_counts import CARDS, count_bytes, count_operations, expect
+from benchmarks.step_counts import (
+    CARDS,
+    bytes_of_step,
+    count_bytes,
+    count_operations,
+    expect,
+    operations_of_step,
+)
 from byola_rq.allocator import keep_freed_memory
 from byola_rq.config import default_config_path, load_config
 from byola_rq.corpus import SegmentBatch
 from byola_rq.frontend import LogMelSpectrogram, Statistics
+from byola_rq.linear import linear
 from byola_rq.randomness import sample_keys
 from byola_rq.synthesis import KINDS, make_clip
 from byola_rq.training import (
@@ -53,9 +61,12 @@ def main(
     1  segments a second: the step written from the equations (`plain`), the same with the options
        that torch offers for it, ours, and ours with one part set back. All share frontend and
        views, and freed memory is kept as in pretraining, which helps the plain step most
-    2  peak memory of a step beyond weights and optimizer (GPU: of its tensors)
-    3  operations and bytes of a segment, counted; and what a GPU would reach if nothing but
-       arithmetic or memory took time: expected, not measured
+       (peak: memory of a step beyond weights and optimizer; GPU: of its tensors)
+    2  with --scaling, ours by batch and D
+    3  what this machine reaches in nothing but a large matrix product, or copy, and how much of
+       it ours uses, by the operations and bytes counted in 4
+    4  operations and bytes of a segment, counted
+    5  what a GPU would reach if nothing but arithmetic or memory took time: expected, not measured
 
     \b
     Examples:
@@ -76,8 +87,10 @@ def main(
     report.add(f"1 steps of {batch} segments, D = {dim}, {str(dtype)[6:]} on {place.type}", rows)
     if scaling:
         report.add("2 scaling", measure_scaling(place, dtype))
-    report.add("3 a segment of a step, counted", [*count_operations(dim), *count_bytes(dim)])
-    report.add("4 expected from the counts, not measured", [expect(dim, card) for card in CARDS])
+    rate = next(row["segments/s"] for row in rows if row["name"] == "ours")
+    report.add("3 of the machine's limits", compare_limits(rate, dim, place, dtype))
+    report.add("4 a segment of a step, counted", [*count_operations(dim), *count_bytes(dim)])
+    report.add("5 expected from the counts, not measured", [expect(dim, card) for card in CARDS])
     if out:
         report.save(out)
 
@@ -161,6 +174,34 @@ def measure_scaling(device: torch.device, precision: torch.dtype) -> list[Row]:
         kept = {key: value for key, value in row.items() if key not in ("name", "ratio")}
         rows.append({"batch": batch, "D": dim, **kept})
     return rows
+
+
+def compare_limits(rate: float, dim: int, device: torch.device, dtype: torch.dtype) -> list[Row]:
+    """The best of ten large products and copies, and what a step at this rate makes of them."""
+    size = 4096 if device.type == "cuda" else 2048
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    source = torch.randn(2**26, device=device)
+    target = torch.empty_like(source)
+    works = {"matrix product": lambda: linear(a, b), "copy": lambda: target.copy_(source)}
+    seconds = {
+        name: min(timed(lambda work=work: float(len(work())), device)()[1] for _ in range(10))  # type: ignore[misc]
+        for name, work in works.items()
+    }
+    # Counted in bfloat16.
+    moved = bytes_of_step(dim, "first block fused") * (1 if dtype is torch.bfloat16 else 2)
+    limits = {
+        "GFLOP/s": (2 * size**3 / seconds["matrix product"], operations_of_step(dim)),
+        "GB/s": (2 * source.numel() * 4 / seconds["copy"], moved),
+    }
+    return [
+        {
+            "what": f"{name}, {unit}",
+            "limit": limit / 1e9,
+            "of a step": rate * amount / 1e9,
+            "share": rate * amount / limit,
+        }
+        for name, (unit, (limit, amount)) in zip(works, limits.items(), strict=True)
+    ]
 
 
 def _runner(step: Callable[[SegmentBatch], object], segments: SegmentBatch) -> Callable[[], float]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from byola_rq import RandomizedQuantization
-from byola_rq.quantize import QuantizationBins, _quantize_by_index, _quantize_in_cache
+from byola_rq.quantize import QuantizationBins, _quantize_by_index, _quantize_by_lerp
 from byola_rq.randomness import draw_keys, sample_keys
 
 KEYS = sample_keys(0, 0, torch.arange(32))
@@ -82,7 +82,7 @@ def test_bins_by_edge_and_by_index_are_the_same_bits(
     # Elements that lie on edges, and values in any order.
     edges = drawn.edges.round(decimals=1)
     values = drawn.values.flip(-1)
-    by_edge = _quantize_in_cache(x, edges, values)
+    by_edge = _quantize_by_lerp(x, edges, values)
     assert torch.equal(by_edge, _quantize_by_index(x, edges, values))
 
 
