@@ -4,7 +4,7 @@ Run from the checkout: python -m benchmarks.learning --help
 """
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +18,8 @@ from byola_rq.allocator import keep_freed_memory
 from byola_rq.clips import Clips
 from byola_rq.config import Config, default_config_path, load_config
 from byola_rq.corpus import SegmentBatch, SegmentCorpus
+from byola_rq.embedder import Embedder
+from byola_rq.encoder import build_encoder
 from byola_rq.frontend import LogMelSpectrogram, measure_statistics
 from byola_rq.order import ClipOrder, StepSampler
 from byola_rq.progress import ProgressBar
@@ -35,6 +37,9 @@ def main(
     batch: Annotated[int, typer.Option(min=2, help="Segments of a step.")] = 32,
     dim: Annotated[int, typer.Option(min=1, help="Embedding size D.")] = 512,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    models: Annotated[
+        Path | None, typer.Option(help="Folder for the model files, to be probed.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file to write the tables to.")] = None,
 ) -> None:
     """Run the plain and the fast step from the same weights on the same clips, with several seeds.
@@ -49,6 +54,7 @@ def main(
     \b
     Examples:
       python -m benchmarks.learning /data/pool
+      python -m benchmarks.learning /data/pool --models models/
       python -m benchmarks.learning /data/fsd50k_packed --device cuda --batch 256 --dim 2048
     """
     keep_freed_memory()
@@ -72,45 +78,66 @@ def main(
             dtype = torch.bfloat16 if name.endswith("bfloat16") else torch.float32
             curve.append([])
             with ProgressBar(f"seed {seed}, {name}", steps) as bar:
-                for loss in run(config, clips, place, dtype, steps, is_fast=name != "plain"):
+                learner = Learner(config, clips, place, dtype, steps, is_fast=name != "plain")
+                for loss in learner.losses():
                     curve[-1].append(loss)
                     bar.advance()
+            if models:
+                learner.save(models / f"{name.replace(', ', '-')}-{seed}.safetensors")
     report.add("loss by tenths of the run", summarize(curves))
     if out:
         report.save(out)
 
 
-def run(
-    config: Config,
-    clips: Clips,
-    device: torch.device,
-    precision: torch.dtype,
-    num_steps: int,
-    *,
-    is_fast: bool,
-) -> Iterator[float]:
-    """The losses of a run's steps, one after the other."""
-    seed = config.run.seed
-    corpus = SegmentCorpus(clips, segment_samples=config.segment_samples, seed=seed)
-    order = ClipOrder(len(clips), seed=seed)
-    sampler = StepSampler(order, config.train.batch_size, first_step=0, num_steps=num_steps)
-    frontend = LogMelSpectrogram(**config.frontend.model_dump()).to(device)
-    measured = StepSampler(order, config.train.batch_size, first_step=0, num_steps=8)
-    level = measure_statistics(
-        frontend(corpus.load(items).to(device).waveform) for items in measured
-    )
-    training = build_training(config, level, frontend, device, precision, num_steps)
-    torch.manual_seed(seed)
-    plain = PlainStep(training)
+class Learner:
+    """A run of one path."""
 
-    def fast(batch: SegmentBatch) -> Tensor:
-        outcome = train_step(training, batch)
+    def __init__(
+        self,
+        config: Config,
+        clips: Clips,
+        device: torch.device,
+        precision: torch.dtype,
+        num_steps: int,
+        *,
+        is_fast: bool,
+    ) -> None:
+        seed, batch_size = config.run.seed, config.train.batch_size
+        self.corpus = SegmentCorpus(clips, segment_samples=config.segment_samples, seed=seed)
+        order = ClipOrder(len(clips), seed=seed)
+        self.sampler = StepSampler(order, batch_size, first_step=0, num_steps=num_steps)
+        frontend = LogMelSpectrogram(**config.frontend.model_dump()).to(device)
+        level = measure_statistics(
+            frontend(self.corpus.load(items).to(device).waveform)
+            for items in StepSampler(order, batch_size, first_step=0, num_steps=8)
+        )
+        self.training = build_training(config, level, frontend, device, precision, num_steps)
+        torch.manual_seed(seed)
+        self.plain = None if is_fast else PlainStep(self.training)
+
+    def losses(self) -> Iterator[float]:
+        """Take all steps."""
+        for items in self.sampler:
+            yield self._step(self.corpus.load(items)).item()
+
+    def _step(self, batch: SegmentBatch) -> Tensor:
+        if self.plain:
+            return self.plain(batch)
+        outcome = train_step(self.training, batch)
         assert not outcome.is_skipped
         return outcome.loss
 
-    step: Callable[[SegmentBatch], Tensor] = fast if is_fast else plain
-    for items in sampler:
-        yield step(corpus.load(items)).item()
+    def save(self, path: Path) -> None:
+        """Write a model file."""
+        config = self.training.config
+        encoder = build_encoder(
+            config.encoder.name, dim=config.encoder.dim, n_mels=config.frontend.n_mels
+        )
+        learned = self.plain.byol.encoder if self.plain else self.training.byol.encoder
+        encoder.load_state_dict(learned.state_dict())
+        frontend = LogMelSpectrogram(**config.frontend.model_dump())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Embedder(encoder, frontend, self.training.statistics).save(path)
 
 
 def summarize(curves: dict[str, list[list[float]]]) -> list[Row]:
