@@ -1,28 +1,27 @@
-"""How fast a model file embeds, and what half precision and windows cost.
+"""What a model file takes: its first embedding, a long recording, half precision.
 
-    python -m benchmarks.embedding encoder.safetensors FOLDER [--hours 2]
-
-FOLDER holds recordings. One core; the long file is written, embedded and removed.
+Run from the checkout: python -m benchmarks.model_file --help
 """
 
-import argparse
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import soundfile
 import torch
+import typer
 
 import byola_rq
+from benchmarks.harness import new_app
 from byola_rq.audio import AUDIO_SUFFIXES, read_audio
 from byola_rq.embedder import Embedder
 
-Rows = torch.Tensor | list[torch.Tensor]
+app = new_app()
 
 FIRST = """
 import time
@@ -36,22 +35,25 @@ print(f"{loaded - start:.2f} {time.perf_counter() - start:.2f} {time.process_tim
 """
 
 
-def main() -> None:
-    """Print every figure."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--hours", type=float, default=2.0)
-    arguments = parser.parse_args()
+@app.command()
+def main(
+    model: Annotated[Path, typer.Argument(help="Model file.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of recordings, at least three minutes.")],
+    hours: Annotated[float, typer.Option(min=0.01, help="Length of the long recording.")] = 2.0,
+) -> None:
+    """Measure on one core; the long recording is written, embedded and removed.
+
+    \b
+    Example:
+      python -m benchmarks.model_file encoder.safetensors /data/my_sounds --hours 0.5
+    """
     torch.set_num_threads(1)
-    print(f"torch {torch.__version__}; {arguments.model.stat().st_size} bytes")
-    time_first(arguments.model)
-    model = byola_rq.load(arguments.model)
-    paths = sorted(each for each in arguments.folder.rglob("*") if each.suffix in AUDIO_SUFFIXES)
+    print(f"torch {torch.__version__}; {model.stat().st_size} bytes")
+    time_first(model)
+    paths = sorted(each for each in folder.rglob("*") if each.suffix in AUDIO_SUFFIXES)
     sound = torch.cat([read_audio(path, 16000) for path in paths[:40]])
-    embed_long_file(model, sound, arguments.hours)
-    time_clips(model, sound)
-    compare_precisions(arguments.model, sound)
+    embed_long_file(byola_rq.load(model), sound, hours)
+    compare_precisions(model, sound)
 
 
 def time_first(path: Path) -> None:
@@ -68,32 +70,6 @@ def time_first(path: Path) -> None:
         f"import and load {loaded:.2f} s, first embedding after {embedded:.2f} s, "
         f"{core:.2f} s of a core (median of 5)"
     )
-
-
-def time_clips(model: Embedder, sound: torch.Tensor) -> None:
-    """Embeddings per second, alone, in batches, and in batches of unequal length."""
-    for seconds, count in ((1, 64), (10, 16)):
-        batch = sound[: count * seconds * 16000].reshape(count, -1)
-        parts = np.random.default_rng(0).uniform(0.6, 1, count)
-        ragged = [row[: round(len(row) * part)] for row, part in zip(batch, parts, strict=True)]
-        share = sum(map(len, ragged)) / batch.numel()
-        alone = rate(lambda rows: [model(row, 16000) for row in rows], batch)
-        together = rate(lambda rows: model(rows, 16000), batch)
-        unequal = rate(lambda rows: model(rows, 16000), ragged)
-        print(
-            f"{seconds} s clips, one core: {alone:.1f}/s alone, {together:.1f}/s in a batch of "
-            f"{count}; of unequal length ({share:.2f} of the sound) {unequal:.1f}/s"
-        )
-
-
-def rate(function: Callable[[Rows], object], rows: Rows) -> float:
-    """Clips per second of one core's time, the best of three, whatever else runs there."""
-    times = []
-    for _ in range(3):
-        start = time.process_time()
-        function(rows)
-        times.append(time.process_time() - start)
-    return len(rows) / min(times)
 
 
 def compare_precisions(path: Path, sound: torch.Tensor) -> None:
@@ -128,4 +104,4 @@ def embed_long_file(model: Embedder, sound: torch.Tensor, hours: float) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    app()
