@@ -3,6 +3,7 @@
 import os
 import sys
 import traceback
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +28,14 @@ Overrides = Annotated[
         help="A configuration (the paper's recipe where none is named), then changes to it.",
     ),
 ]
+
+
+class Precision(StrEnum):
+    """Of the networks' matrix products."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
 
 
 @app.callback()
@@ -219,6 +228,9 @@ def embed(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")],
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[
+        Precision, typer.Option(help="Of the encoder; auto: bfloat16 on a GPU that has it.")
+    ] = Precision.auto,
     workers: Annotated[int, typer.Option(min=1, help="Decoding threads.")] = 2,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the embeddings of another job.")
@@ -242,14 +254,14 @@ def embed(
     from byola_rq.embed import embed_clips
     from byola_rq.embedder import load
     from byola_rq.ranks import errors_shared, joined_ranks
-    from byola_rq.training import choose_device
+    from byola_rq.training import choose_device, choose_precision
 
     own_device = choose_device(device)
     if own_device.type == "cpu":
         keep_freed_memory()
     with joined_ranks(own_device):
         with errors_shared():
-            embedder = load(model, own_device)
+            embedder = load(model, own_device, choose_precision(precision, own_device))
         path = embed_clips(
             embedder, source, out, num_workers=workers, overwrite=overwrite, frames=frames
         )

@@ -53,6 +53,15 @@ def test_the_whole_way(trained: Path, sounds: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert np.load(tmp_path / "out" / "embeddings.npy").shape == (24, 16)
     assert "embedding: 24/24" in done.stderr
+    exact = np.load(tmp_path / "out" / "embeddings.npy")
+    half = ("embed", model, sounds, "--precision", "bfloat16", "-o")
+    assert_refused(run(*half, tmp_path / "out"), "--overwrite")  # other weights, another job
+    done = run(*half, tmp_path / "half")
+    assert done.returncode == 0, done.stderr
+    rounded = np.load(tmp_path / "half" / "embeddings.npy")
+    # A bfloat16 is off by up to 2^-8 of itself; five layers follow one another.
+    error = np.linalg.norm(rounded - exact, axis=1) / np.linalg.norm(exact, axis=1)
+    assert 0 < error.max() < 5 * 2**-8
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(sounds: Path, tmp_path: Path) -> None:
