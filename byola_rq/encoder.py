@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from byola_rq.fused_blocks import convolution_blocks
+from byola_rq.fused_blocks import convolution_block
 from byola_rq.linear import Linear
 
 NUM_CHANNELS = 64  # of every convolution block
+_MODULES = 4  # of every convolution block
 
 
 def pool_over_time(frame_embeddings: Tensor) -> Tensor:
@@ -57,7 +58,11 @@ class AudioNTT2020(nn.Module):
 
     def frames(self, log_mel: Tensor) -> Tensor:
         """Embed every eight frames: `(B, 1, F, T)` -> `(B, T // 8, D)`."""
-        embeddings: Tensor = self.fc(_flatten_bands(convolution_blocks(self.features, log_mel)))
+        return self.frames_of(_run_blocks(self.features, log_mel))
+
+    def frames_of(self, features: Tensor) -> Tensor:
+        """Embed what the convolution blocks give: `(B, C, F // 8, T // 8)` -> `(B, T // 8, D)`."""
+        embeddings: Tensor = self.fc(_flatten_bands(features))
         return embeddings
 
 
@@ -98,7 +103,11 @@ class AudioNTT2022(nn.Module):
 
     def frames(self, log_mel: Tensor) -> Tensor:
         """Embed every four frames: `(B, 1, F, T)` -> `(B, T // 4, D)`."""
-        blocks = _flatten_bands(convolution_blocks(self.features, log_mel))
+        return self.frames_of(_run_blocks(self.features, log_mel))
+
+    def frames_of(self, features: Tensor) -> Tensor:
+        """Embed what the convolution blocks give: `(B, C, F // 4, T // 4)` -> `(B, T // 4, D)`."""
+        blocks = _flatten_bands(features)
         return torch.cat((blocks, self.fc(blocks)), dim=-1)
 
 
@@ -129,6 +138,18 @@ def _convolution_block(in_channels: int) -> tuple[nn.Module, ...]:
         nn.MaxPool2d(kernel_size=2, stride=2),
         nn.ReLU(inplace=True),
     )
+
+
+def split_blocks(features: nn.Sequential) -> list[list[nn.Module]]:
+    """The modules of each convolution block, of which each halves bands and frames."""
+    modules = list(features)
+    return [modules[first : first + _MODULES] for first in range(0, len(modules), _MODULES)]
+
+
+def _run_blocks(features: nn.Sequential, x: Tensor) -> Tensor:
+    for block in split_blocks(features):
+        x = convolution_block(block, x)
+    return x
 
 
 def _flatten_bands(features: Tensor) -> Tensor:

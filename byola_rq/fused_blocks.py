@@ -11,6 +11,7 @@ tensor of a step. Here it exists in parts that stay in the processor's caches, a
   of the pooled elements less terms that are again linear in the patches' mean and covariance.
 """
 
+from collections.abc import Sequence
 from typing import Any, TypeGuard, cast
 
 import torch
@@ -20,21 +21,22 @@ from torch.autograd.function import once_differentiable
 from byola_rq.pooled_patches import KERNELS, pooled, products
 
 
-def convolution_blocks(blocks: nn.Sequential, x: Tensor) -> Tensor:
-    """What `blocks` gives of `x`, `(B, C, H, W)`; the first block is fused where it can be.
+def convolution_block(block: Sequence[nn.Module], x: Tensor) -> Tensor:
+    """Convolution, batch norm, max-pooling, ReLU: `(B, C, H, W)` -> `(B, C', H // 2, W // 2)`.
 
-    That is for one input channel, a batch norm of torch's own (`SyncBatchNorm` asks other ranks)
+    Fused for one input channel, a batch norm of torch's own (`SyncBatchNorm` asks other ranks)
     and an input that needs no gradient, in training of even height and width.
     """
-    convolution, norm = blocks[0], blocks[1]
+    convolution, norm, *_ = block
     assert isinstance(convolution, nn.Conv2d)
-    if not _is_fusible(norm, convolution, x):
-        if norm.training and (x.shape[2] % 2 or x.shape[3] % 2) and KERNELS.serve(x.device):
-            KERNELS.decline(f"bands and frames must be even; got {x.shape[2]} x {x.shape[3]}")
-        return cast(Tensor, blocks(x))
-    x = _first_block(convolution, norm, x)
-    for module in list(blocks)[4:]:
-        x = module(x)
+    if _is_fusible(norm, convolution, x):
+        return _first_block(convolution, norm, x)
+    if convolution.in_channels == 1 and norm.training and KERNELS.serve(x.device):
+        height, width = x.shape[2:]
+        if height % 2 or width % 2:
+            KERNELS.decline(f"bands and frames must be even; got {height} x {width}")
+    for module in block:
+        x = cast(Tensor, module(x))
     return x
 
 

@@ -5,15 +5,14 @@ own reflection; a convolution sees zeros behind the last log-mel frame, in every
 of a block leaves out an odd last frame; maximum and mean run over the clip's own frames.
 """
 
-from collections.abc import Iterable, Sequence
-from types import SimpleNamespace
-from typing import Any, cast
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from byola_rq.encoder import Encoder
+from byola_rq.encoder import Encoder, split_blocks
 from byola_rq.frontend import LogMelSpectrogram
+from byola_rq.fused_blocks import convolution_block
 
 LONGEST_TO_SHORTEST = 1.25  # in a batch: what is padded costs as much as what is not
 
@@ -63,14 +62,11 @@ def padded_frames(encoder: Encoder, log_mel: Tensor, num_frames: Tensor) -> Tens
         log_mel: Standardized, `(B, 1, F, T)`.
         num_frames: Log-mel frames of each clip, `(B,)`; any numbers may stand behind them.
     """
-
-    def features(log_mel: Tensor) -> Tensor:
-        return _masked_features(cast(Iterable[nn.Module], encoder.features), log_mel, num_frames)
-
-    # The encoder's own method, over features that heed the mask: what follows them works frame by
-    # frame, and is told in one place only.
-    masked: Any = SimpleNamespace(features=features, fc=encoder.fc)
-    return type(encoder).frames(masked, log_mel)
+    features = _blank_behind(log_mel, num_frames)
+    for block in split_blocks(encoder.features):
+        num_frames = num_frames // 2
+        features = _blank_behind(convolution_block(block, features), num_frames)
+    return encoder.frames_of(features)
 
 
 def pool_padded(frame_embeddings: Tensor, counts: Tensor) -> Tensor:
@@ -78,16 +74,6 @@ def pool_padded(frame_embeddings: Tensor, counts: Tensor) -> Tensor:
     is_padding = _is_behind(counts, frame_embeddings.shape[1])[..., None]  # (B, T', 1)
     highest = frame_embeddings.masked_fill(is_padding, -torch.inf).amax(dim=1)
     return highest + frame_embeddings.masked_fill(is_padding, 0).sum(dim=1) / counts[:, None]
-
-
-def _masked_features(layers: Iterable[nn.Module], log_mel: Tensor, num_frames: Tensor) -> Tensor:
-    features = _blank_behind(log_mel, num_frames)
-    for layer in layers:
-        features = layer(features)
-        if isinstance(layer, nn.ReLU):  # a block's end, behind the pooling that halves the frames
-            num_frames = num_frames // 2
-            features = _blank_behind(features, num_frames)
-    return features
 
 
 def _blank_behind(features: Tensor, num_frames: Tensor) -> Tensor:

@@ -11,6 +11,10 @@ from byola_rq.synthesis import write_corpus
 
 torch.set_num_threads(1)  # the tensors are small; two threads would mostly wait for each other
 
+# Triton makes its functions for a GPU or for its interpreter when it is first imported.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from byola_rq.encoder import AudioNTT2020, AudioNTT2022
-from byola_rq.fused_blocks import _FirstBlock, _moments, _patches, convolution_blocks
+from byola_rq.encoder import AudioNTT2020, AudioNTT2022, _run_blocks
+from byola_rq.fused_blocks import _FirstBlock, _moments, _patches
 from byola_rq.linear import Linear, linear
 from byola_rq.pooled_patches import KERNELS
 from byola_rq.sync_batch_norm import SyncBatchNorm
@@ -65,7 +65,7 @@ def test_training_is_that_of_the_modules(size: tuple[int, int], channels_last: b
     fused, modules = blocks(channels_last=channels_last)
     x = sound(size=size)
     first, second = fused[:4], modules[:4]
-    y, expected = convolution_blocks(first, x), plain(second, x)
+    y, expected = _run_blocks(first, x), plain(second, x)
     assert y.grad_fn is not None
     torch.testing.assert_close(y, expected, rtol=0, atol=1e-12)
     assert_same(gradients(first, y), gradients(second, expected), 1e-12)
@@ -75,7 +75,7 @@ def test_training_is_that_of_the_modules(size: tuple[int, int], channels_last: b
 
 def test_later_blocks_run_behind_the_first() -> None:
     fused, modules = blocks()
-    y, expected = convolution_blocks(fused, sound()), plain(modules, sound())
+    y, expected = _run_blocks(fused, sound()), plain(modules, sound())
     torch.testing.assert_close(y, expected, rtol=0, atol=1e-12)
     assert_same(gradients(fused, y), gradients(modules, expected), 1e-11)
 
@@ -104,7 +104,7 @@ def test_float32_is_as_near_to_float64_as_the_modules_are(level: float) -> None:
     # A border of zeros beside a high level is far more than what is heard: it rounds in both.
     x = sound(torch.float32, level=level)
     y, of_modules, of_exact = (
-        convolution_blocks(first, x), plain(second, x), plain(third, x.double())
+        _run_blocks(first, x), plain(second, x), plain(third, x.double())
     )  # fmt: skip
 
     def errors(values: Tensor, found: dict[str, Tensor]) -> dict[str, float]:
@@ -128,7 +128,7 @@ def test_autocast_keeps_statistics_exact_and_gives_its_type() -> None:
     exact = copy.deepcopy(modules)
     x = sound(torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        y, of_modules = convolution_blocks(fused[:4], x), modules[:4](x)
+        y, of_modules = _run_blocks(fused[:4], x), modules[:4](x)
     expected = plain(exact[:4], x)
     assert y.dtype is torch.bfloat16
     assert (y.float() - expected).abs().max() <= 2**-8 * expected.abs().max()
@@ -144,15 +144,15 @@ def test_autocast_keeps_statistics_exact_and_gives_its_type() -> None:
 def test_evaluation_is_that_of_the_modules(size: tuple[int, int]) -> None:
     fused, modules = blocks()
     for features in (fused, modules):
-        convolution_blocks(features, sound(level=1.0))  # statistics other than 0 and 1
+        _run_blocks(features, sound(level=1.0))  # statistics other than 0 and 1
         features.eval()
     first, second = fused[:4], modules[:4]
     with torch.no_grad():
-        y = convolution_blocks(first, sound(size=size))
+        y = _run_blocks(first, sound(size=size))
     assert y.grad_fn is None
     torch.testing.assert_close(y, plain(second, sound(size=size)), rtol=0, atol=1e-12)
     # With a gradient the modules themselves run.
-    torch.testing.assert_close(convolution_blocks(first, sound(size=size)), y, rtol=0, atol=1e-12)
+    torch.testing.assert_close(_run_blocks(first, sound(size=size)), y, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("case", ["odd frames", "input gradient", "batch norm over ranks"])
@@ -164,7 +164,7 @@ def test_what_cannot_be_fused_runs_as_modules(case: str) -> None:
         norm = SyncBatchNorm(64, dtype=torch.float64)
         norm.load_state_dict(fused[1].state_dict())
         fused[1] = norm
-    y, expected = convolution_blocks(fused, x), plain(modules, x)
+    y, expected = _run_blocks(fused, x), plain(modules, x)
     torch.testing.assert_close(y, expected, rtol=0, atol=1e-12)
     assert_same(gradients(fused, y), gradients(modules, expected), 1e-11)
     assert (x.grad is not None) == (case == "input gradient")
@@ -176,7 +176,7 @@ def test_odd_frames_where_kernels_serve_are_told_once(
     monkeypatch.setattr(KERNELS, "device_types", {"cpu"})
     fused, _ = blocks()
     for _ in range(2):
-        convolution_blocks(fused, sound(size=(64, 97)))
+        _run_blocks(fused, sound(size=(64, 97)))
     (line,) = capfd.readouterr().err.splitlines()
     assert "first convolution block" in line
     assert "must be even; got 64 x 97" in line
@@ -185,19 +185,19 @@ def test_odd_frames_where_kernels_serve_are_told_once(
 def test_one_segment_trains_the_block() -> None:
     fused, modules = blocks()
     x = sound()[:1]
-    torch.testing.assert_close(convolution_blocks(fused, x), plain(modules, x), rtol=0, atol=1e-12)
+    torch.testing.assert_close(_run_blocks(fused, x), plain(modules, x), rtol=0, atol=1e-12)
 
 
 def test_what_is_not_finite_stays_visible() -> None:
     fused, _ = blocks(torch.float32)
     x = sound(torch.float32)
     x[2, 0, 5, 5] = torch.nan
-    assert not convolution_blocks(fused, x).isfinite().all()
+    assert not _run_blocks(fused, x).isfinite().all()
 
 
 def test_memory_layout_of_the_result_is_channels_last() -> None:
     fused, _ = blocks(torch.float32)
-    y = convolution_blocks(fused[:4], sound(torch.float32))
+    y = _run_blocks(fused[:4], sound(torch.float32))
     assert y.shape == (5, 64, 32, 48)
     assert y.is_contiguous(memory_format=torch.channels_last)
 

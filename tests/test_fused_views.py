@@ -1,6 +1,5 @@
 """The fused kernel against the two augmentations: on a GPU, or else in Triton's interpreter."""
 
-import importlib
 import itertools
 import os
 import subprocess
@@ -20,20 +19,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CROP, QUANTIZATION = "random_resized_crop", "randomized_quantization"
 
 
-def interpret(patch: pytest.MonkeyPatch) -> None:
-    if DEVICE.type == "cpu":
-        patch.setenv("TRITON_INTERPRET", "1")
-
-
-with pytest.MonkeyPatch.context() as at_import:
-    interpret(at_import)  # Triton's own functions, too, are made for one or the other
-    pytest.importorskip("triton")
-    importlib.import_module("byola_rq.views_kernel")
-
-
-@pytest.fixture(autouse=True)
-def _interpret(monkeypatch: pytest.MonkeyPatch) -> None:
-    interpret(monkeypatch)
+pytest.importorskip("triton")
 
 
 def draw_input(*shape: int, seed: int = 0) -> Tensor:

@@ -1,9 +1,6 @@
 """The kernels of the first block against plain torch, by Triton's interpreter or on a GPU."""
 
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +9,9 @@ from torch import Tensor
 from byola_rq import pooled_patches
 from byola_rq.pooled_patches import KERNELS, pooled, products
 
-ROOT = Path(__file__).resolve().parent.parent
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+# Of the largest number a program of the backward pass needs more than one tile.
+ROWS = [1, 1000, 100_000] if DEVICE == "cuda" else [1, 100, 700]
 
 
 def inputs(device: str, rows: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
@@ -25,13 +24,13 @@ def inputs(device: str, rows: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
     return patches.to(device), kernels.to(device), offsets.to(device), gradient.to(device)
 
 
-def run_both(device: str, rows: int, dtype: torch.dtype) -> None:
+def run_both(device: str, rows: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compare; the sums are exact in the kernels' products, so that equal stays equal."""
     patches, kernels, offsets, gradient = inputs(device, rows, dtype)
-    KERNELS.device_types = set()
+    monkeypatch.setattr(KERNELS, "device_types", set())
     y = pooled(patches, kernels, offsets, dtype)
     sums, total = products(patches, kernels, offsets, y, gradient)
-    KERNELS.device_types = {device}
+    monkeypatch.setattr(KERNELS, "device_types", {device})
     found = pooled(patches, kernels, offsets, dtype)
     found_sums, found_total = products(patches, kernels, offsets, y, gradient)
     assert not KERNELS.have_failed
@@ -44,35 +43,15 @@ def run_both(device: str, rows: int, dtype: torch.dtype) -> None:
     assert pooled(patches, kernels, offsets, dtype)[rows // 2].isnan().all()
 
 
-ROWS = [1, 100, 700]  # of 700 a program of the backward pass would need more than one tile
-TYPES = [torch.float32, torch.bfloat16]
-
-
-def test_kernels_give_what_plain_torch_gives() -> None:
-    pytest.importorskip("triton")
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.test_pooled_patches"],
-        cwd=ROOT,
-        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout == "same\n"
-    assert run.stderr == ""
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("rows", [1, 1000, 100_000])
-def test_kernels_give_what_plain_torch_gives_on_a_gpu(
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", ROWS)
+def test_kernels_give_what_plain_torch_gives(
     rows: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(KERNELS, "device_types", {"cuda"})
-    run_both("cuda", rows, dtype)
+    block_kernel = pytest.importorskip("byola_rq.block_kernel")
+    if DEVICE == "cpu":
+        monkeypatch.setattr(block_kernel, "_PROGRAMS", 4)
+    run_both(DEVICE, rows, dtype, monkeypatch)
 
 
 def test_a_kernel_that_fails_says_so_once_and_changes_nothing(
@@ -81,7 +60,8 @@ def test_a_kernel_that_fails_says_so_once_and_changes_nothing(
     patches, kernels, offsets, gradient = inputs("cpu", 50, torch.float32)
     y = pooled(patches, kernels, offsets, torch.float32)
     expected = products(patches, kernels, offsets, y, gradient)
-    # Without its interpreter Triton refuses tensors that lie on a CPU.
+    monkeypatch.setitem(sys.modules, "byola_rq.block_kernel", None)
+    monkeypatch.delattr("byola_rq.block_kernel", raising=False)
     monkeypatch.setattr(KERNELS, "device_types", {"cpu"})
     monkeypatch.setattr(KERNELS, "have_failed", False)
     for _ in range(2):
@@ -103,13 +83,3 @@ def test_parts_of_a_batch_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None
     of_parts, total_of_parts = products(patches, kernels, offsets, y, gradient)
     torch.testing.assert_close(of_parts, sums, rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(total_of_parts, total, rtol=1e-5, atol=1e-4)
-
-
-if __name__ == "__main__":
-    from byola_rq import block_kernel
-
-    block_kernel._PROGRAMS = 4
-    for number in ROWS:
-        for kind in TYPES:
-            run_both("cpu", number, kind)
-    print("same")

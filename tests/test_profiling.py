@@ -103,7 +103,7 @@ def test_a_profiled_run_has_the_same_bits_and_leaves_a_trace(tmp_path: Path) -> 
     assert lines[-1].startswith(f"{tmp_path / TRACE_FILE}: 2 steps")
     events = json.loads((tmp_path / TRACE_FILE).read_text())["traceEvents"]
     names = [event.get("name") for event in events]
-    assert names.count("input") == 2  # one of each traced step
+    assert names.count("views") == 2  # one of each traced step
     assert "aten::convolution" in names
 
 
