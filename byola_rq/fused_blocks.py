@@ -30,7 +30,7 @@ def convolution_block(block: Sequence[nn.Module], x: Tensor) -> Tensor:
     convolution, norm, *_ = block
     assert isinstance(convolution, nn.Conv2d)
     if _is_fusible(norm, convolution, x):
-        return _first_block(convolution, norm, x)
+        return cast(Tensor, _first_block(convolution, norm, x))
     if convolution.in_channels == 1 and norm.training and KERNELS.serve(x.device):
         height, width = x.shape[2:]
         if height % 2 or width % 2:
