@@ -17,6 +17,7 @@ from benchmarks.harness import Report, compare, describe_machine, new_app, timed
 from benchmarks.plain_step import PlainEncoder
 from benchmarks.step import unfuse, use_torch_linear
 from byola_rq.allocator import keep_freed_memory
+from byola_rq.cli import Precision
 from byola_rq.encoder import build_encoder
 from byola_rq.training import choose_device, choose_precision
 
@@ -31,7 +32,9 @@ def main(
     frames: Annotated[int, typer.Option(min=8, help="Log-mel frames of a segment.")] = 96,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of each comparison.")] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    precision: Annotated[
+        Precision | None, typer.Option(help="Of all.  [default: float32 on a CPU, else auto]")
+    ] = None,
     full: Annotated[bool, typer.Option(help="The paper's recipe: batch 256, D = 2048.")] = False,
     out: Annotated[Path | None, typer.Option(help="JSON file to write the tables to.")] = None,
 ) -> None:
@@ -52,7 +55,8 @@ def main(
     """
     keep_freed_memory()
     place = choose_device(device)
-    dtype = choose_precision(precision, place)
+    usual = Precision.float32 if place.type == "cpu" else Precision.auto
+    dtype = choose_precision(precision or usual, place)
     batch, dim = (256, 2048) if full else (batch, dim)
     about = {"batch": batch, "D": dim, "frames": frames, "precision": str(dtype)[6:]}
     report = Report({**describe_machine("byola_rq", "torch"), **about})

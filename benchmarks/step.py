@@ -24,6 +24,7 @@ from benchmarks.step_counts import (
     operations_of_step,
 )
 from byola_rq.allocator import keep_freed_memory
+from byola_rq.cli import Precision
 from byola_rq.config import default_config_path, load_config
 from byola_rq.corpus import SegmentBatch
 from byola_rq.frontend import LogMelSpectrogram, Statistics
@@ -48,7 +49,9 @@ def main(
     dim: Annotated[int, typer.Option(min=1, help="Embedding size D.")] = 2048,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of each comparison.")] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    precision: Annotated[
+        Precision | None, typer.Option(help="Of all.  [default: float32 on a CPU, else auto]")
+    ] = None,
     full: Annotated[bool, typer.Option(help="The paper's recipe: batch 256, D = 2048.")] = False,
     scaling: Annotated[
         bool, typer.Option(help="Also batch 64-1024 and D 512-3072 (minutes on a CPU).")
@@ -76,7 +79,8 @@ def main(
     """
     keep_freed_memory()
     place = choose_device(device)
-    dtype = choose_precision(precision, place)
+    usual = Precision.float32 if place.type == "cpu" else Precision.auto
+    dtype = choose_precision(precision or usual, place)
     batch, dim = (256, 2048) if full else (batch, dim)
     report = Report({**describe_machine("byola_rq", "torch"), "batch": batch, "D": dim})
     contenders = {

@@ -31,7 +31,7 @@ Overrides = Annotated[
 
 
 class Precision(StrEnum):
-    """Of the networks' matrix products."""
+    """Of the encoder."""
 
     auto = "auto"
     float32 = "float32"
@@ -259,6 +259,8 @@ def embed(
     own_device = choose_device(device)
     if own_device.type == "cpu":
         keep_freed_memory()
+        if precision is Precision.auto:
+            precision = Precision.float32
     with joined_ranks(own_device):
         with errors_shared():
             embedder = load(model, own_device, choose_precision(precision, own_device))

@@ -24,6 +24,8 @@ from byola_rq.stages import stage
 from byola_rq.sync_batch_norm import over_all_ranks
 from byola_rq.views import Views
 
+BFLOAT16_CPUS = ("avx512_bf16", "amx_bf16")  # instructions; on other CPUs it is not measured
+
 
 @dataclass
 class Training:
@@ -277,11 +279,16 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """The type of the networks' matrix products; `auto` is bfloat16 on a GPU that has it."""
-    if name == "auto":
-        # Emulated it would be slower than float32.
-        has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(
-            including_emulation=False
-        )
-        return torch.bfloat16 if has_bfloat16 else torch.float32
-    return torch.bfloat16 if name == "bfloat16" else torch.float32
+    """The type of the networks' matrix products; `auto` is bfloat16 where the device has it."""
+    is_bfloat16 = name == "bfloat16" or (name == "auto" and _multiplies_bfloat16(device))
+    return torch.bfloat16 if is_bfloat16 else torch.float32
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the device itself does; emulated, it would be slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):  # of an older torch
+        return False
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in BFLOAT16_CPUS)

@@ -53,4 +53,5 @@ SMALL = [
     "checkpoint.every_steps=2",
     "data.workers=0",
     "run.device=cpu",
+    "run.precision=float32",  # on every CPU the same
 ]

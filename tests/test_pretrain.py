@@ -90,6 +90,7 @@ def test_statistics_are_those_of_the_corpus(small_config: Config, sounds: Path) 
         ("views.augmentations=[mixup, random_resized_crop]", "views.mixup.memory=12"),
         ("encoder.name=audio_ntt_2022", "encoder.dim=1040", "optimizer.schedule=cosine"),
         ("optimizer.name=adamw", "optimizer.clip_norm=1", "byol.ema_schedule=cosine"),
+        ("run.precision=bfloat16",),
     ],
 )
 def test_a_stopped_run_goes_on_to_the_same_bits(

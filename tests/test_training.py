@@ -11,7 +11,7 @@ from byola_rq.compilation import can_compile
 from byola_rq.config import Config, default_config_path, load_config
 from byola_rq.corpus import SegmentBatch
 from byola_rq.frontend import LogMelSpectrogram, Statistics
-from byola_rq.training import Training, build_training, train_step
+from byola_rq.training import Training, build_training, choose_precision, train_step
 from tests.conftest import SMALL
 
 
@@ -141,6 +141,19 @@ def test_a_step_does_not_wait_for_the_device() -> None:
         train_step(training, pinned)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_precision_is_what_the_processor_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    flags = Path("/proc/cpuinfo").read_text().split()
+    # Not torch's word for it, but the kernel's.
+    has_bfloat16 = not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)
+    expected = torch.bfloat16 if has_bfloat16 else torch.float32
+    assert choose_precision("auto", cpu) is expected
+    assert choose_precision("float32", cpu) is torch.float32
+    assert choose_precision("bfloat16", cpu) is torch.bfloat16
+    monkeypatch.delattr("torch.cpu.get_capabilities", raising=False)  # of an older torch
+    assert choose_precision("auto", cpu) is torch.float32
 
 
 def test_a_compiled_network_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
