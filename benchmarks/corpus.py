@@ -21,7 +21,17 @@ from benchmarks.corpus_files import (
     write_packed,
     write_sounds,
 )
-from benchmarks.harness import Contender, Report, Row, compare, describe_machine, new_app, timed
+from benchmarks.harness import (
+    Contender,
+    Out,
+    Report,
+    Rounds,
+    Row,
+    compare,
+    describe_machine,
+    new_app,
+    timed,
+)
 from benchmarks.large_index import measure_index
 from benchmarks.loaders import batches_of, compare_cold, compare_loaders, packed_corpus
 from benchmarks.waiting import compare_delivery, measure_waiting
@@ -37,8 +47,8 @@ def main(
     folder: Annotated[
         Path | None, typer.Option(help="Where 1.5 GB of files are made; a temporary one else.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="JSON file to write the tables to.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each comparison.")] = 5,
+    out: Out = None,
+    rounds: Rounds = 5,
     clips: Annotated[int, typer.Option(min=8, help="Sounds of 10 s that are encoded.")] = 32,
     rows: Annotated[int, typer.Option(min=1000, help="Rows of the generated index.")] = 2_000_000,
     packed_clips: Annotated[

@@ -4,7 +4,6 @@ Run from the checkout: python -m benchmarks.crop --help
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -12,11 +11,10 @@ import torch.nn.functional as F
 import typer
 from torch import Tensor
 
-from benchmarks.harness import Report, Row, describe_machine, new_app
-from benchmarks.quantize import race
+from benchmarks.harness import Device, Out, Report, Rounds, Row, describe_machine, new_app
+from benchmarks.quantize import draw_batch, race
 from byola_rq.allocator import keep_freed_memory
 from byola_rq.crop import CropBoxes, RandomResizedCrop, _cubic_weights
-from byola_rq.randomness import sample_keys
 from byola_rq.training import choose_device
 
 app = new_app()
@@ -25,9 +23,9 @@ app = new_app()
 @app.command()
 def main(
     batch: Annotated[int, typer.Option(min=1, help="Log-mels of 64 x 96.")] = 256,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of the comparison.")] = 9,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    out: Annotated[Path | None, typer.Option(help="JSON file to write the table to.")] = None,
+    rounds: Rounds = 9,
+    device: Device = "auto",
+    out: Out = None,
 ) -> None:
     """Crop and resize a batch by the recipe: ours, by embedding bags, against other formulations.
 
@@ -43,8 +41,7 @@ def main(
     keep_freed_memory()  # as in pretraining; it helps the others more
     place = choose_device(device)
     report = Report(describe_machine("byola_rq", "torch"))
-    x = torch.randn(batch, 1, 64, 96, generator=torch.Generator().manual_seed(0)).to(place)
-    key = sample_keys(0, 0, torch.arange(batch)).to(place)
+    x, key = draw_batch(batch, place)
     report.add("random resized crop", compare_ways(x, key, rounds))
     if out:
         report.save(out)

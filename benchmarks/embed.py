@@ -13,7 +13,18 @@ import typer
 from torch import Tensor
 
 import byola_rq
-from benchmarks.harness import Contender, Report, Row, compare, describe_machine, new_app, timed
+from benchmarks.harness import (
+    Contender,
+    Device,
+    Out,
+    Report,
+    Rounds,
+    Row,
+    compare,
+    describe_machine,
+    new_app,
+    timed,
+)
 from byola_rq.allocator import keep_freed_memory
 from byola_rq.embedder import Embedder
 from byola_rq.synthesis import KINDS, make_clip
@@ -33,9 +44,9 @@ def main(
     seconds: Annotated[list[float] | None, typer.Option(help="Lengths of clips.")] = None,
     clips: Annotated[int, typer.Option(min=2, help="Clips of each length.")] = 32,
     batch_seconds: Annotated[float, typer.Option(min=0.1, help="Sound in a batch.")] = 40.0,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each comparison.")] = 3,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    out: Annotated[Path | None, typer.Option(help="JSON file to write the tables to.")] = None,
+    rounds: Rounds = 3,
+    device: Device = "auto",
+    out: Out = None,
 ) -> None:
     """Embed clips of 1, 4 and 10 s and clips of all these lengths, in a table for each D.
 

@@ -6,14 +6,22 @@ Run from the checkout: python -m benchmarks.encoder --help
 import copy
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 from torch import Tensor, nn
 
-from benchmarks.harness import Report, compare, describe_machine, new_app, timed
+from benchmarks.harness import (
+    Device,
+    Out,
+    Report,
+    Rounds,
+    compare,
+    describe_machine,
+    new_app,
+    timed,
+)
 from benchmarks.plain_step import PlainEncoder
 from benchmarks.step import unfuse, use_torch_linear
 from byola_rq.allocator import keep_freed_memory
@@ -30,13 +38,13 @@ def main(
     batch: Annotated[int, typer.Option(min=2, help="Segments of a batch.")] = 32,
     dim: Annotated[int, typer.Option(min=1, help="Embedding size D of the 2020 encoder.")] = 2048,
     frames: Annotated[int, typer.Option(min=8, help="Log-mel frames of a segment.")] = 96,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each comparison.")] = 5,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    rounds: Rounds = 5,
+    device: Device = "auto",
     precision: Annotated[
         Precision | None, typer.Option(help="Of all.  [default: float32 on a CPU, else auto]")
     ] = None,
     full: Annotated[bool, typer.Option(help="The paper's recipe: batch 256, D = 2048.")] = False,
-    out: Annotated[Path | None, typer.Option(help="JSON file to write the tables to.")] = None,
+    out: Out = None,
 ) -> None:
     """Measure the encoders at a reduced batch, in three tables.
 

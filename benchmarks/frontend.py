@@ -4,14 +4,24 @@ Run from the checkout: python -m benchmarks.frontend --help
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 from torch import Tensor
 
-from benchmarks.harness import Contender, Report, Row, compare, describe_machine, new_app, timed
+from benchmarks.harness import (
+    Contender,
+    Device,
+    Out,
+    Report,
+    Rounds,
+    Row,
+    compare,
+    describe_machine,
+    new_app,
+    timed,
+)
 from byola_rq.allocator import keep_freed_memory
 from byola_rq.errors import MissingPackageError
 from byola_rq.frontend import EPSILON, LogMelSpectrogram
@@ -33,9 +43,9 @@ _FEW = 32  # segments, for a contender that takes so long over each
 def main(
     clips: Annotated[int, typer.Option(min=1, help="Segments of a batch.")] = 256,
     seconds: Annotated[float, typer.Option(min=0.1, help="Length of a segment.")] = 0.95,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of the comparison.")] = 5,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    out: Annotated[Path | None, typer.Option(help="JSON file to write the tables to.")] = None,
+    rounds: Rounds = 5,
+    device: Device = "auto",
+    out: Out = None,
 ) -> None:
     """Compute the log-mel spectrograms of a batch, in two tables.
 

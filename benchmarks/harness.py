@@ -11,12 +11,17 @@ import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import typer
 from rich.console import Console
 from rich.table import Table
+
+# Options that most benchmarks have.
+Rounds = Annotated[int, typer.Option(min=1, help="Rounds of each comparison.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Out = Annotated[Path | None, typer.Option(help="JSON file to write the tables to.")]
 
 Contender = Callable[[], tuple[float, float]]  # does some work; gives (units, seconds)
 Row = dict[str, Any]

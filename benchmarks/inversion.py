@@ -18,7 +18,7 @@ import typer
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from benchmarks.harness import Report, Row, describe_machine, new_app
+from benchmarks.harness import Out, Report, Row, describe_machine, new_app
 from byola_rq import inversion
 from byola_rq._torchaudio import import_torchaudio
 from byola_rq.audio import read_audio
@@ -55,7 +55,7 @@ def main(
     clips: Annotated[int, typer.Option(min=3, help="Clips, a third of each kind.")] = 51,
     curve_clips: Annotated[int, typer.Option(min=3, help="Of them, those of the curves.")] = 12,
     seconds: Annotated[float, typer.Option(min=0.1, help="Longest clip.")] = 5.0,
-    out: Annotated[Path | None, typer.Option(help="JSON file to write the tables to.")] = None,
+    out: Out = None,
 ) -> None:
     """Invert the log-mel spectrograms of real clips, and analyse what comes out.
 

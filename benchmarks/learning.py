@@ -12,7 +12,7 @@ import torch
 import typer
 from torch import Tensor
 
-from benchmarks.harness import Report, Row, describe_machine, new_app
+from benchmarks.harness import Device, Out, Report, Row, describe_machine, new_app
 from benchmarks.plain_step import PlainStep
 from byola_rq.allocator import keep_freed_memory
 from byola_rq.clips import Clips
@@ -36,11 +36,11 @@ def main(
     seeds: Annotated[int, typer.Option(min=2, help="Runs of each path.")] = 3,
     batch: Annotated[int, typer.Option(min=2, help="Segments of a step.")] = 32,
     dim: Annotated[int, typer.Option(min=1, help="Embedding size D.")] = 512,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     models: Annotated[
         Path | None, typer.Option(help="Folder for the model files, to be probed.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="JSON file to write the tables to.")] = None,
+    out: Out = None,
 ) -> None:
     """Run the plain and the fast step from the same weights on the same clips, with several seeds.
 

@@ -18,7 +18,16 @@ import pyarrow.parquet as pq
 import typer
 
 from benchmarks.corpus_files import write_encoded, write_sounds
-from benchmarks.harness import Contender, Report, Row, compare, describe_machine, new_app
+from benchmarks.harness import (
+    Contender,
+    Out,
+    Report,
+    Rounds,
+    Row,
+    compare,
+    describe_machine,
+    new_app,
+)
 from byola_rq.planning import PackingOptions
 from byola_rq.prepare import prepare_corpus
 
@@ -30,8 +39,8 @@ def main(
     folder: Annotated[
         Path | None, typer.Option(help="Where the files are made; a temporary one else.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="JSON file to write the table to.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of the comparison.")] = 1,
+    out: Out = None,
+    rounds: Rounds = 1,
     clips: Annotated[int, typer.Option(min=16, help="Clips of 10 s in each source.")] = 600,
     workers: Annotated[int, typer.Option(min=1, help="Decoding processes.")] = 1,
 ) -> None:

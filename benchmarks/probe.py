@@ -6,7 +6,6 @@ Run from the checkout: python -m benchmarks.probe --help
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -17,7 +16,16 @@ from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from benchmarks.harness import Contender, Report, Row, compare, describe_machine, new_app
+from benchmarks.harness import (
+    Contender,
+    Out,
+    Report,
+    Rounds,
+    Row,
+    compare,
+    describe_machine,
+    new_app,
+)
 from evaluate.probe import PROBES, FittedProbe, Part
 
 app = new_app()
@@ -34,10 +42,10 @@ def main(
     clips: Annotated[int, typer.Option(min=70, help="Clips to train on.")] = 1000,
     dim: Annotated[int, typer.Option(min=2, help="Embedding size D.")] = 512,
     classes: Annotated[int, typer.Option(min=2, help="Classes.")] = 35,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of the comparison.")] = 1,
+    rounds: Rounds = 1,
     only: Annotated[list[str] | None, typer.Option(help="Contenders by name; all else.")] = None,
     device: Annotated[str, typer.Option(help="torch device of our probes.")] = "cpu",
-    out: Annotated[Path | None, typer.Option(help="JSON file to write the table to.")] = None,
+    out: Out = None,
 ) -> None:
     """Fit every classifier on the same embeddings, and count fits a second.
 

@@ -4,14 +4,24 @@ Run from the checkout: python -m benchmarks.quantize --help
 """
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 from torch import Tensor
 
-from benchmarks.harness import Contender, Report, Row, compare, describe_machine, new_app, timed
+from benchmarks.harness import (
+    Contender,
+    Device,
+    Out,
+    Report,
+    Rounds,
+    Row,
+    compare,
+    describe_machine,
+    new_app,
+    timed,
+)
 from byola_rq.allocator import keep_freed_memory
 from byola_rq.quantize import QuantizationBins, RandomizedQuantization
 from byola_rq.randomness import sample_keys
@@ -25,9 +35,9 @@ BINS = 5
 @app.command()
 def main(
     batch: Annotated[int, typer.Option(min=1, help="Log-mels of 64 x 96.")] = 256,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each comparison.")] = 9,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    out: Annotated[Path | None, typer.Option(help="JSON file to write the tables to.")] = None,
+    rounds: Rounds = 9,
+    device: Device = "auto",
+    out: Out = None,
 ) -> None:
     """Quantize a batch into 5 bins for each band, in three tables.
 
@@ -47,13 +57,18 @@ def main(
     keep_freed_memory()  # as in pretraining; it helps the others more
     place = choose_device(device)
     report = Report(describe_machine("byola_rq", "torch"))
-    x = torch.randn(batch, 1, 64, 96, generator=torch.Generator().manual_seed(0)).to(place)
-    key = sample_keys(0, 0, torch.arange(batch)).to(place)
+    x, key = draw_batch(batch, place)
     report.add("1 drawn and applied", compare_whole(x, key, rounds))
     report.add("2 applied", compare_ways(x, key, rounds))
     report.add("3 number of bins", compare_bins(x, key, rounds))
     if out:
         report.save(out)
+
+
+def draw_batch(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Log-mels of random numbers, `(B, 1, 64, 96)`, and their keys."""
+    x = torch.randn(size, 1, 64, 96, generator=torch.Generator().manual_seed(0))
+    return x.to(device), sample_keys(0, 0, torch.arange(size)).to(device)
 
 
 def race(works: Mapping[str, Callable[[], object]], x: Tensor, rounds: int) -> list[Row]:

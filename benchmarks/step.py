@@ -5,7 +5,6 @@ Run from the checkout: python -m benchmarks.step --help
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -13,7 +12,17 @@ import torch
 import typer
 from torch import Tensor, nn
 
-from benchmarks.harness import Report, Row, compare, describe_machine, new_app, timed
+from benchmarks.harness import (
+    Device,
+    Out,
+    Report,
+    Rounds,
+    Row,
+    compare,
+    describe_machine,
+    new_app,
+    timed,
+)
 from benchmarks.plain_step import PlainStep
 from benchmarks.step_counts import (
     CARDS,
@@ -47,8 +56,8 @@ RATE = 16_000
 def main(
     batch: Annotated[int, typer.Option(min=2, help="Segments of a step.")] = 32,
     dim: Annotated[int, typer.Option(min=1, help="Embedding size D.")] = 2048,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each comparison.")] = 5,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    rounds: Rounds = 5,
+    device: Device = "auto",
     precision: Annotated[
         Precision | None, typer.Option(help="Of all.  [default: float32 on a CPU, else auto]")
     ] = None,
@@ -56,7 +65,7 @@ def main(
     scaling: Annotated[
         bool, typer.Option(help="Also batch 64-1024 and D 512-3072 (minutes on a CPU).")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="JSON file to write the tables to.")] = None,
+    out: Out = None,
 ) -> None:
     """Measure steps of the paper's recipe at a reduced batch, with what each part is worth.
 

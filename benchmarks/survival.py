@@ -14,7 +14,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from benchmarks.harness import Report, Row, describe_machine, new_app
+from benchmarks.harness import Out, Report, Row, describe_machine, new_app
 from benchmarks.survival_damages import damage_often
 from benchmarks.survival_kills import THREE_EPOCHS, Kills, kill_often
 from benchmarks.survival_memory import Sample, block_medians, fit_slopes, sample_memory
@@ -28,7 +28,6 @@ app = new_app(no_args_is_help=True)
 Data = Annotated[Path | None, typer.Option(help="Folder of real clips; synthesized ones else.")]
 Clips = Annotated[int, typer.Option(min=16, help="Clips taken, spread over the folder.")]
 Seed = Annotated[int, typer.Option(help="Of all that is random in it.")]
-Out = Annotated[Path | None, typer.Option(help="JSON file to write the tables to.")]
 Folder = Annotated[
     Path | None, typer.Option(help="Where runs are made and left; a temporary one else.")
 ]

@@ -6,7 +6,6 @@ Run from the checkout: python -m benchmarks.views --help
 import math
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -16,11 +15,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.crop import by_loop
-from benchmarks.harness import Report, Row, describe_machine, new_app
-from benchmarks.quantize import BINS, one_mask_per_bin, race
+from benchmarks.harness import Device, Out, Report, Rounds, Row, describe_machine, new_app
+from benchmarks.quantize import BINS, draw_batch, one_mask_per_bin, race
 from byola_rq.allocator import keep_freed_memory
 from byola_rq.crop import RandomResizedCrop
-from byola_rq.randomness import fold_in, sample_keys
+from byola_rq.randomness import fold_in
 from byola_rq.training import choose_device
 from byola_rq.views import Views
 
@@ -33,9 +32,9 @@ BANDWIDTH = 3.0e12  # bytes a second of an H100's memory
 @app.command()
 def main(
     batch: Annotated[int, typer.Option(min=2, help="Log-mels of 64 x 96.")] = 256,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of the comparison.")] = 9,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    out: Annotated[Path | None, typer.Option(help="JSON file to write the tables to.")] = None,
+    rounds: Rounds = 9,
+    device: Device = "auto",
+    out: Out = None,
 ) -> None:
     """Make both views of a batch by the recipe, in two tables.
 
@@ -53,8 +52,7 @@ def main(
     keep_freed_memory()  # as in pretraining; it helps the others more
     place = choose_device(device)
     report = Report(describe_machine("byola_rq", "torch", "triton"))
-    x = torch.randn(batch, 1, 64, 96, generator=torch.Generator().manual_seed(0)).to(place)
-    key = sample_keys(0, 0, torch.arange(batch)).to(place)
+    x, key = draw_batch(batch, place)
     with torch.no_grad():
         works = list_ways(x, key)
         report.add("1 two views of a batch", race(works, x, rounds))
