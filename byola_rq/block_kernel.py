@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 _FORWARD_ROWS, _BACKWARD_ROWS = 64, 32  # patches of a tile
+OPTIONS = {"enable_fp_fusion": True}  # named, as Triton's default changes with its version
 _PROGRAMS = 512  # of a backward pass, each with sums of its own over many tiles
 
 
@@ -18,7 +19,8 @@ def pooled(patches: Tensor, kernels: Tensor, offsets: Tensor, y: Tensor) -> Tens
     channels = y.shape[1]
     grid = (triton.cdiv(len(patches), _FORWARD_ROWS),)
     _pooled[grid](
-        patches, kernels, offsets, y, len(patches), channels, _FORWARD_ROWS, _precision(y)
+        patches, kernels, offsets, y, len(patches),
+        channels, _FORWARD_ROWS, _precision(y), **OPTIONS,
     )  # fmt: skip
     return y
 
@@ -34,7 +36,7 @@ def products(
     totals = torch.empty(programs, channels, device=patches.device)
     _products[(programs,)](
         patches, kernels, offsets, y, gradient, sums, totals, len(patches), num_tiles,
-        channels, _BACKWARD_ROWS, _precision(y),
+        channels, _BACKWARD_ROWS, _precision(y), **OPTIONS,
     )  # fmt: skip
     # Added in one order always, so that a run repeats to the bit.
     return sums.sum(0).transpose(1, 2).reshape(-1, 16), totals.sum(0)

@@ -65,28 +65,50 @@ class FusedViews:
             return "a gradient is asked for"
         if self.quantization.channel_dim != -2 or self.quantization.num_bins > _MOST_BINS:
             return f"channel_dim must be -2, num_bins at most {_MOST_BINS}"
-        block_bands, block_frames = self._blocks(log_mel)
+        num_bands, num_frames = log_mel.shape[2:]
+        block_bands, block_frames = self._block(num_bands, num_frames)
         if block_bands * block_frames > _MOST_ELEMENTS:
-            return f"log-mels of {log_mel.shape[2]} x {log_mel.shape[3]} are too large"
+            return f"log-mels of {num_bands} x {num_frames} are too large"
         return None
 
-    def _blocks(self, log_mel: Tensor) -> tuple[int, int]:
+    def constants(self, num_bands: int, num_frames: int) -> dict[str, Any]:
+        """What the kernel is compiled for."""
+        crop, quantization = self.crop, self.quantization
+        block_bands, block_frames = self._block(num_bands, num_frames)
+        return {
+            "num_bands": num_bands,
+            "num_frames": num_frames,
+            "words": self._words,
+            "canvas": (int(crop.canvas[0] * num_bands), int(crop.canvas[1] * num_frames)),
+            "freq_scale": (crop.freq_scale[0], crop.freq_scale[1] - crop.freq_scale[0]),
+            "time_scale": (crop.time_scale[0], crop.time_scale[1] - crop.time_scale[0]),
+            "num_bins": quantization.num_bins,
+            "is_uniform": quantization.bins == "uniform",
+            "is_midpoint": quantization.values == "midpoint",
+            "is_instance": quantization.per == "instance",
+            "p": quantization.p,
+            "block_bands": block_bands,
+            "block_frames": block_frames,
+            "block_bins": _power_of_two(max(quantization.num_bins, 2)),
+        }
+
+    def _block(self, num_bands: int, num_frames: int) -> tuple[int, int]:
         """Bands and frames of a program's block, powers of two."""
-        num_bands, num_frames = (_power_of_two(size) for size in log_mel.shape[-2:])
+        bands, frames = _power_of_two(num_bands), _power_of_two(num_frames)
         # A range over all channels needs them all; else small blocks, for more programs at once.
         if self.quantization.per == "channel":
-            num_bands = min(num_bands, max(1, 2048 // num_frames))
-        return num_bands, num_frames
+            bands = min(bands, max(1, 2048 // frames))
+        return bands, frames
 
     def _launch(self, log_mel: Tensor, key: Tensor) -> Tensor:
         # Triton is imported where a kernel is launched, never on a CPU.
-        from byola_rq.views_kernel import crop_and_quantize
+        from byola_rq.views_kernel import OPTIONS, crop_and_quantize
 
         kernel: Any = crop_and_quantize
-        crop, quantization = self.crop, self.quantization
-        views = log_mel.new_empty(2, *log_mel.shape)
         num_samples, _, num_bands, num_frames = log_mel.shape
-        block_bands, block_frames = self._blocks(log_mel)
+        views = log_mel.new_empty(2, *log_mel.shape)
+        constants = self.constants(num_bands, num_frames)
+        block_bands = constants["block_bands"]
         grid = (num_samples, 2, -(-num_bands // block_bands))
         # Triton launches on the current device, whatever the tensors' is.
         with torch.cuda.device_of(log_mel):  # type: ignore[no-untyped-call]
@@ -99,23 +121,9 @@ class FusedViews:
                 log_mel.stride(2),
                 log_mel.stride(3),
                 num_samples,
-                num_bands=num_bands,
-                num_frames=num_frames,
-                words=self._words,
-                canvas=(int(crop.canvas[0] * num_bands), int(crop.canvas[1] * num_frames)),
-                freq_scale=(crop.freq_scale[0], crop.freq_scale[1] - crop.freq_scale[0]),
-                time_scale=(crop.time_scale[0], crop.time_scale[1] - crop.time_scale[0]),
-                num_bins=quantization.num_bins,
-                is_uniform=quantization.bins == "uniform",
-                is_midpoint=quantization.values == "midpoint",
-                is_instance=quantization.per == "instance",
-                p=quantization.p,
-                block_bands=block_bands,
-                block_frames=block_frames,
-                block_bins=_power_of_two(max(quantization.num_bins, 2)),
-                num_warps=4 if block_bands * block_frames <= 2048 else 8,
-                # A product and a sum fused into one rounding would draw other boxes and edges.
-                enable_fp_fusion=False,
+                **constants,
+                num_warps=4 if block_bands * constants["block_frames"] <= 2048 else 8,
+                **OPTIONS,
             )
         return views
 
