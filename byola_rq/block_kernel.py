@@ -10,7 +10,9 @@ import triton.language as tl
 from torch import Tensor
 
 _FORWARD_ROWS, _BACKWARD_ROWS = 64, 32  # patches of a tile
-OPTIONS = {"enable_fp_fusion": True}  # named, as Triton's default changes with its version
+# With fewer warps the compiler runs out of registers in float32. Fusion is named, as Triton's
+# default changes with its version.
+OPTIONS = {"num_warps": 8, "enable_fp_fusion": True}
 _PROGRAMS = 512  # of a backward pass, each with sums of its own over many tiles
 
 
