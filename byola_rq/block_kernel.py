@@ -9,9 +9,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_FORWARD_ROWS, _BACKWARD_ROWS = 64, 32  # patches of a tile
-# With fewer warps the compiler runs out of registers in float32. Fusion is named, as Triton's
-# default changes with its version.
+# Patches of a tile: with more of them, or fewer warps, registers spill in float32.
+_FORWARD_ROWS, _BACKWARD_ROWS = 64, 16
+# Fusion is named because Triton's default changes with its version.
 OPTIONS = {"num_warps": 8, "enable_fp_fusion": True}
 _PROGRAMS = 512  # of a backward pass, each with sums of its own over many tiles
 

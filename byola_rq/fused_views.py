@@ -92,6 +92,15 @@ class FusedViews:
             "block_bins": _power_of_two(max(quantization.num_bins, 2)),
         }
 
+    def options(self, num_bands: int, num_frames: int) -> dict[str, Any]:
+        """How it is compiled."""
+        block_bands, block_frames = self._block(num_bands, num_frames)
+        return {
+            "num_warps": max(4, min(block_bands * block_frames // 512, 32)),
+            # A product and a sum fused into one rounding would draw other boxes and edges.
+            "enable_fp_fusion": False,
+        }
+
     def _block(self, num_bands: int, num_frames: int) -> tuple[int, int]:
         """Bands and frames of a program's block, powers of two."""
         bands, frames = _power_of_two(num_bands), _power_of_two(num_frames)
@@ -102,13 +111,12 @@ class FusedViews:
 
     def _launch(self, log_mel: Tensor, key: Tensor) -> Tensor:
         # Triton is imported where a kernel is launched, never on a CPU.
-        from byola_rq.views_kernel import OPTIONS, crop_and_quantize
+        from byola_rq.views_kernel import crop_and_quantize
 
         kernel: Any = crop_and_quantize
         num_samples, _, num_bands, num_frames = log_mel.shape
         views = log_mel.new_empty(2, *log_mel.shape)
-        constants = self.constants(num_bands, num_frames)
-        block_bands = constants["block_bands"]
+        block_bands, _ = self._block(num_bands, num_frames)
         grid = (num_samples, 2, -(-num_bands // block_bands))
         # Triton launches on the current device, whatever the tensors' is.
         with torch.cuda.device_of(log_mel):  # type: ignore[no-untyped-call]
@@ -121,9 +129,8 @@ class FusedViews:
                 log_mel.stride(2),
                 log_mel.stride(3),
                 num_samples,
-                **constants,
-                num_warps=4 if block_bands * constants["block_frames"] <= 2048 else 8,
-                **OPTIONS,
+                **self.constants(num_bands, num_frames),
+                **self.options(num_bands, num_frames),
             )
         return views
 

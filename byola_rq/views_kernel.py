@@ -9,9 +9,6 @@ import triton.language as tl
 from byola_rq.crop import CUBIC_A
 from byola_rq.randomness import INCREMENT, MULTIPLIER_1, MULTIPLIER_2
 
-# A product and a sum fused into one rounding would draw other boxes and edges.
-OPTIONS = {"enable_fp_fusion": False}
-
 _INCREMENT = tl.constexpr(INCREMENT)
 _MULTIPLIER_1 = tl.constexpr(MULTIPLIER_1)
 _MULTIPLIER_2 = tl.constexpr(MULTIPLIER_2)

@@ -1,4 +1,4 @@
-"""Every kernel compiles for GPUs that are not here, to machine code."""
+"""Every kernel compiles for GPUs that are not here, to machine code that spills no register."""
 
 import os
 import subprocess
@@ -11,7 +11,9 @@ from tests.conftest import ROOT
 
 # In a process without Triton's interpreter, which compiles nothing.
 COMPILE = """
+import subprocess
 import sys
+from pathlib import Path
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -28,12 +30,17 @@ def compile_for(kernel, constants, types, options):
     signature = {name: types.get(name, "i32") for name in kernel.arg_names}
     target = GPUTarget("cuda", int(sys.argv[1]), 32)
     source = ASTSource(kernel, signature, constants)
-    assert triton.compile(source, target=target, options=options).asm["cubin"]
+    code = triton.compile(source, target=target, options=options).asm["cubin"]
+    file = Path(sys.argv[2])
+    file.write_bytes(code)
+    command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", file]
+    usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "STACK:0 " in usage, usage  # no register had to be put there
 
 for options in ({}, {"per": "instance"}, {"bins": "uniform", "values": "midpoint", "p": 0.5}):
     views = FusedViews(RandomResizedCrop(), RandomizedQuantization(5, **options))
     constants = views.constants(64, 96)
-    compile_for(views_kernel.crop_and_quantize, constants, {}, views_kernel.OPTIONS)
+    compile_for(views_kernel.crop_and_quantize, constants, {}, views.options(64, 96))
 for precision, dtype in (("tf32", "*bf16"), ("ieee", "*fp32")):
     of_output = {"y": dtype, "gradient": dtype}
     for kernel, rows in (
@@ -52,7 +59,7 @@ def test_kernels_compile(gpu: str, capability: int, tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment |= {"PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": str(tmp_path / gpu)}
     ended = subprocess.run(
-        [sys.executable, "-c", COMPILE, str(capability)],
+        [sys.executable, "-c", COMPILE, str(capability), tmp_path / "cubin"],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
