@@ -88,7 +88,6 @@ def prepare_training(config: Config, clips: Clips, device: torch.device) -> tupl
         CheckpointError: If `run.dir` cannot be used, or its run had other clips.
         CorpusError: If nothing can be learned from the clips, or the ranks see different ones.
     """
-    precision = choose_precision(config.run.precision, device)
     if device.type == "cpu":
         keep_freed_memory()
     digests = gather_json(clips.digest)
@@ -99,6 +98,7 @@ def prepare_training(config: Config, clips: Clips, device: torch.device) -> tupl
             CorpusError(f"{sources}: rank {different} finds other clips there than rank 0")
         )
     checkpoint = _shared_checkpoint(config)
+    precision = _shared_precision(config, checkpoint, device)
     num_workers = config.data.workers
     if num_workers == "auto":
         num_workers = default_num_workers(device, is_decoding=not isinstance(clips, PackedClips))
@@ -149,6 +149,17 @@ def _shared_checkpoint(config: Config) -> Checkpoint | None:
         optimizer=tensors_from(shared(lambda: tensors("optimizer"))),
         state=json.loads(state_text),
     )
+
+
+def _shared_precision(
+    config: Config, checkpoint: Checkpoint | None, device: torch.device
+) -> torch.dtype:
+    """That of rank 0; what `auto` once was, it stays, whatever processor goes on."""
+    name = config.run.precision
+    if name == "auto" and checkpoint is not None:
+        name = checkpoint.state.get("precision", name)
+    chosen = shared(lambda: str(choose_precision(name, device)).encode()).decode()
+    return torch.bfloat16 if chosen == str(torch.bfloat16) else torch.float32
 
 
 def _measure_statistics(

@@ -64,6 +64,7 @@ class Training:
                 "statistics": asdict(self.statistics),
                 "corpus_digest": corpus_digest,
                 "num_ranks": num_ranks(),
+                "precision": str(self.precision).removeprefix("torch."),
                 "versions": {
                     name: importlib.metadata.version(name) for name in ("byola_rq", "torch")
                 },

@@ -139,6 +139,25 @@ def test_bfloat16_trains_on_the_cpu_too(small_config: Config, tmp_path: Path) ->
     assert all(tensor.dtype != torch.bfloat16 for tensor in tensors(config.run.dir).values())
 
 
+def test_a_run_keeps_its_precision_on_another_processor(
+    small_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def use_processor(*, has_bfloat16: bool) -> None:
+        capabilities = {"avx512_bf16": has_bfloat16}
+        monkeypatch.setattr("torch.cpu.get_capabilities", lambda: capabilities, raising=False)
+
+    use_processor(has_bfloat16=True)
+    named = changed(small_config, tmp_path, f"run.dir={tmp_path / 'a'}", "run.precision=bfloat16")
+    moved = changed(small_config, tmp_path, f"run.dir={tmp_path / 'b'}", "run.precision=auto")
+    pretrain(named)
+    pretrain(moved)
+    shutil.rmtree(moved.run.dir / "step-00000004")
+    (moved.run.dir / "encoder.safetensors").unlink()
+    use_processor(has_bfloat16=False)
+    pretrain(moved)
+    assert_same_bits(named.run.dir, moved.run.dir)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_trains_on_the_gpu(small_config: Config, tmp_path: Path) -> None:
