@@ -34,9 +34,8 @@ demo: .venv/installed
 	  --data-root $(DEMO)/sets --out $(DEMO)/results
 	@echo "scores: $(DEMO)/results/summary.md, .csv, .png   views: $(DEMO)/views.png   by ear: $(DEMO)/listen.html   model: $(DEMO)/trained/encoder.safetensors"
 
-# Three processes keep two cores busy: many tests wait for processes of their own.
 test: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Each says on what it ran; the tables are also kept as JSON. Under 10 minutes on two cores.
 bench: .venv/installed

@@ -67,7 +67,13 @@ def pack_shards(
     )
     name = f"{share[0]}-of-{share[1]}"
     counts = _Counts(sum(len(plan.clips_of(shard)) for shard in shards), list(whole.values()))
-    with _lock(folder, name), counts, _Finisher() as finisher, contextlib.closing(results):
+    with (
+        _lock(folder, name),
+        _partial_files_removed(folder, name),
+        counts,
+        _Finisher() as finisher,
+        contextlib.closing(results),
+    ):
         for shard in todo:
             writer = ShardWriter(folder, shard, name)
             try:
@@ -79,6 +85,16 @@ def pack_shards(
             except BaseException:
                 writer.discard()
                 raise
+
+
+@contextlib.contextmanager
+def _partial_files_removed(folder: Path, name: str) -> Iterator[None]:
+    """Leave none behind, even where a signal came between a file and the writer that knows it."""
+    try:
+        yield
+    finally:
+        for partial in (folder / PARTS).glob(f"*.{name}.partial"):
+            partial.unlink(missing_ok=True)
 
 
 def _store(writer: ShardWriter, clip: ClipSource, result: DecodedClip | Failure) -> None:
