@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from benchmarks.harness import Contender, Row, compare, timed
-from byola_rq.packed_clips import MappedShard
+from byola_rq.corpus.packed_clips import MappedShard
 
 BATCH = 256
 SEGMENT = 15_200  # samples: 0.95 s

@@ -35,9 +35,9 @@ from benchmarks.harness import (
 from benchmarks.large_index import measure_index
 from benchmarks.loaders import batches_of, compare_cold, compare_loaders, packed_corpus
 from benchmarks.waiting import compare_delivery, measure_waiting
-from byola_rq.corpus import SegmentCorpus, find_clips
-from byola_rq.decoded_clips import DecodedClips, measure_clips
-from byola_rq.training import choose_device
+from byola_rq.corpus.decoded_clips import DecodedClips, measure_clips
+from byola_rq.corpus.segments import SegmentCorpus, find_clips
+from byola_rq.train.step import choose_device
 
 app = new_app()
 

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import soundfile
 import soxr
 
-from byola_rq.packed import FORMAT, FORMAT_VERSION, INDEX_SCHEMA, shard_name
-from byola_rq.synthesis import write_corpus
+from byola_rq.corpus.packed_format import FORMAT, FORMAT_VERSION, INDEX_SCHEMA, shard_name
+from byola_rq.synthesis.generate import write_corpus
 
 RATE = 16_000
 CLIP = 10 * RATE  # samples

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from benchmarks.harness import Device, Out, Report, Rounds, Row, describe_machine, new_app
 from benchmarks.quantize import draw_batch, race
-from byola_rq.allocator import keep_freed_memory
-from byola_rq.crop import CropBoxes, RandomResizedCrop, _cubic_weights
-from byola_rq.training import choose_device
+from byola_rq.augment.crop import CropBoxes, RandomResizedCrop, _cubic_weights
+from byola_rq.runtime.memory import keep_freed_memory
+from byola_rq.train.step import choose_device
 
 app = new_app()
 

@@ -11,16 +11,16 @@ import typer
 from torch import Tensor
 
 from benchmarks.harness import new_app
-from byola_rq.charts import draw_distortion
-from byola_rq.corpus import find_clips
-from byola_rq.display import save_figure
-from byola_rq.distortion import DistortionCurve, measure_distortion
+from byola_rq.audio.frontend import LogMelSpectrogram, Statistics, measure_statistics
+from byola_rq.augment.distortion import DistortionCurve, measure_distortion
+from byola_rq.augment.mixup import Mixup
+from byola_rq.augment.quantize import Rule, ValueRule
+from byola_rq.corpus.segments import find_clips
 from byola_rq.errors import AudioError
-from byola_rq.frontend import LogMelSpectrogram, Statistics, measure_statistics
-from byola_rq.mixup import Mixup
-from byola_rq.quantize import Rule, ValueRule
-from byola_rq.randomness import permutation, sample_keys
-from byola_rq.segments import read_segment
+from byola_rq.listen.segments import read_segment
+from byola_rq.plots.charts import draw_distortion
+from byola_rq.plots.style import save_figure
+from byola_rq.runtime.rng import permutation, sample_keys
 
 app = new_app()
 

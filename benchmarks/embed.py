@@ -25,10 +25,10 @@ from benchmarks.harness import (
     new_app,
     timed,
 )
-from byola_rq.allocator import keep_freed_memory
-from byola_rq.embedder import Embedder
-from byola_rq.synthesis import KINDS, make_clip
-from byola_rq.training import choose_device
+from byola_rq.embed.embedder import Embedder
+from byola_rq.runtime.memory import keep_freed_memory
+from byola_rq.synthesis.generate import KINDS, make_clip
+from byola_rq.train.step import choose_device
 
 app = new_app()
 

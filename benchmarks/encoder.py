@@ -24,10 +24,10 @@ from benchmarks.harness import (
 )
 from benchmarks.plain_step import PlainEncoder
 from benchmarks.step import unfuse, use_torch_linear
-from byola_rq.allocator import keep_freed_memory
-from byola_rq.cli import Precision
-from byola_rq.encoder import build_encoder
-from byola_rq.training import choose_device, choose_precision
+from byola_rq.cli.options import Precision
+from byola_rq.model.encoder import build_encoder
+from byola_rq.runtime.memory import keep_freed_memory
+from byola_rq.train.step import choose_device, choose_precision
 
 app = new_app()
 BANDS = 64

@@ -22,12 +22,12 @@ from benchmarks.harness import (
     new_app,
     timed,
 )
-from byola_rq.allocator import keep_freed_memory
+from byola_rq.audio.frontend import EPSILON, LogMelSpectrogram
+from byola_rq.audio.mel import mel_filterbank
 from byola_rq.errors import MissingPackageError
-from byola_rq.frontend import EPSILON, LogMelSpectrogram
-from byola_rq.mel import mel_filterbank
-from byola_rq.synthesis import KINDS, make_clip
-from byola_rq.training import choose_device
+from byola_rq.runtime.memory import keep_freed_memory
+from byola_rq.synthesis.generate import KINDS, make_clip
+from byola_rq.train.step import choose_device
 
 app = new_app()
 

@@ -19,12 +19,12 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from benchmarks.harness import Out, Report, Row, describe_machine, new_app
-from byola_rq import inversion
-from byola_rq._torchaudio import import_torchaudio
-from byola_rq.audio import read_audio
-from byola_rq.frontend import EPSILON, LogMelSpectrogram
-from byola_rq.inversion import mel_to_audio, mel_to_linear
-from byola_rq.mel import mel_filterbank
+from byola_rq.audio import inversion
+from byola_rq.audio._torchaudio import import_torchaudio
+from byola_rq.audio.frontend import EPSILON, LogMelSpectrogram
+from byola_rq.audio.inversion import mel_to_audio, mel_to_linear
+from byola_rq.audio.io import read_audio
+from byola_rq.audio.mel import mel_filterbank
 
 KINDS = {
     "speech": ("fsdd", "spcv2_dev"),

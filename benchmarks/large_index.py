@@ -15,9 +15,9 @@ import torch
 from benchmarks.batch_assembly import BATCH
 from benchmarks.corpus_files import CLIP, write_index
 from benchmarks.harness import Row
-from byola_rq.order import ClipOrder, StepSampler, WindowOrder
-from byola_rq.packed import shard_name
-from byola_rq.packed_clips import PackedClips
+from byola_rq.corpus.order import ClipOrder, StepSampler, WindowOrder
+from byola_rq.corpus.packed_clips import PackedClips
+from byola_rq.corpus.packed_format import shard_name
 
 
 def measure_index(folder: Path, num_rows: int) -> list[Row]:

@@ -14,17 +14,17 @@ from torch import Tensor
 
 from benchmarks.harness import Device, Out, Report, Row, describe_machine, new_app
 from benchmarks.plain_step import PlainStep
-from byola_rq.allocator import keep_freed_memory
-from byola_rq.clips import Clips
+from byola_rq.audio.frontend import LogMelSpectrogram, measure_statistics
 from byola_rq.config import Config, default_config_path, load_config
-from byola_rq.corpus import SegmentBatch, SegmentCorpus
-from byola_rq.embedder import Embedder
-from byola_rq.encoder import build_encoder
-from byola_rq.frontend import LogMelSpectrogram, measure_statistics
-from byola_rq.order import ClipOrder, StepSampler
-from byola_rq.progress import ProgressBar
-from byola_rq.run_start import open_clips
-from byola_rq.training import build_training, choose_device, train_step
+from byola_rq.corpus.clips import Clips
+from byola_rq.corpus.order import ClipOrder, StepSampler
+from byola_rq.corpus.segments import SegmentBatch, SegmentCorpus
+from byola_rq.embed.embedder import Embedder
+from byola_rq.model.encoder import build_encoder
+from byola_rq.runtime.memory import keep_freed_memory
+from byola_rq.runtime.progress import ProgressBar
+from byola_rq.train.setup import open_clips
+from byola_rq.train.step import build_training, choose_device, train_step
 
 app = new_app()
 

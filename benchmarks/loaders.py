@@ -13,11 +13,11 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.batch_assembly import BATCH, SEGMENT
 from benchmarks.harness import Contender, Row, compare, timed
 from benchmarks.page_cache import drop_from_memory
-from byola_rq.corpus import SegmentCorpus
-from byola_rq.loading import load_batches
-from byola_rq.order import ClipOrder, IntArray, StepSampler
-from byola_rq.packed_clips import PackedClips
-from byola_rq.read_ahead import read_whole
+from byola_rq.corpus.loading import load_batches
+from byola_rq.corpus.order import ClipOrder, IntArray, StepSampler
+from byola_rq.corpus.packed_clips import PackedClips
+from byola_rq.corpus.read_ahead import read_whole
+from byola_rq.corpus.segments import SegmentCorpus
 
 
 def packed_corpus(folder: Path) -> SegmentCorpus:

@@ -18,8 +18,8 @@ import typer
 
 import byola_rq
 from benchmarks.harness import new_app
-from byola_rq.audio import AUDIO_SUFFIXES, read_audio
-from byola_rq.embedder import Embedder
+from byola_rq.audio.io import AUDIO_SUFFIXES, read_audio
+from byola_rq.embed.embedder import Embedder
 
 app = new_app()
 

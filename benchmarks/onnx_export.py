@@ -9,7 +9,7 @@ import torch
 
 import byola_rq
 from benchmarks.harness import Contender, Report, Row, compare, describe_machine, timed
-from byola_rq.onnx_export import export_onnx
+from byola_rq.export.onnx import export_onnx
 
 ENCODERS = (("audio_ntt_2020", 512), ("audio_ntt_2020", 2048), ("audio_ntt_2022", 3072))
 FILES = ("safetensors", "onnx")

@@ -10,8 +10,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from byola_rq.corpus import SegmentBatch
-from byola_rq.training import Training
+from byola_rq.corpus.segments import SegmentBatch
+from byola_rq.train.step import Training
 
 
 class PlainEncoder(nn.Module):

@@ -28,8 +28,8 @@ from benchmarks.harness import (
     describe_machine,
     new_app,
 )
-from byola_rq.planning import PackingOptions
-from byola_rq.prepare import prepare_corpus
+from byola_rq.packing.plan import PackingOptions
+from byola_rq.packing.prepare import prepare_corpus
 
 app = new_app()
 

@@ -26,7 +26,7 @@ from benchmarks.harness import (
     describe_machine,
     new_app,
 )
-from evaluate.probe import PROBES, FittedProbe, Part
+from evaluate.probes.fit import PROBES, FittedProbe, Part
 
 app = new_app()
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from evaluate.probe import FittedProbe, Part
+    from evaluate.probes.fit import FittedProbe, Part
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -134,8 +134,8 @@ def measure_apart(name: str, scale: float, options: argparse.Namespace) -> dict[
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Fit one probe at one scale."""
-    from evaluate import probe
-    from evaluate.metrics import METRICS, metric_for
+    from evaluate.probes import fit as probe
+    from evaluate.probes.metrics import METRICS, metric_for
 
     (name,), (scale,) = options.probe, options.scale
     probe.ADAM_NUM_SEEDS = options.adam_seeds
@@ -164,7 +164,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def draw_parts(scale: float, options: argparse.Namespace) -> "list[Part]":
     """Clusters of equal size; several classes' centres add up where a clip has them."""
-    from evaluate.probe import Part
+    from evaluate.probes.fit import Part
 
     sizes, _, is_multilabel = TASKS[options.task]
     generator = np.random.default_rng(options.seed)

@@ -22,10 +22,10 @@ from benchmarks.harness import (
     new_app,
     timed,
 )
-from byola_rq.allocator import keep_freed_memory
-from byola_rq.quantize import QuantizationBins, RandomizedQuantization
-from byola_rq.randomness import sample_keys
-from byola_rq.training import choose_device
+from byola_rq.augment.quantize import QuantizationBins, RandomizedQuantization
+from byola_rq.runtime.memory import keep_freed_memory
+from byola_rq.runtime.rng import sample_keys
+from byola_rq.train.step import choose_device
 
 app = new_app()
 

@@ -32,15 +32,15 @@ from benchmarks.step_counts import (
     expect,
     operations_of_step,
 )
-from byola_rq.allocator import keep_freed_memory
-from byola_rq.cli import Precision
+from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
+from byola_rq.cli.options import Precision
 from byola_rq.config import default_config_path, load_config
-from byola_rq.corpus import SegmentBatch
-from byola_rq.frontend import LogMelSpectrogram, Statistics
-from byola_rq.linear import linear
-from byola_rq.randomness import sample_keys
-from byola_rq.synthesis import KINDS, make_clip
-from byola_rq.training import (
+from byola_rq.corpus.segments import SegmentBatch
+from byola_rq.model.linear import linear
+from byola_rq.runtime.memory import keep_freed_memory
+from byola_rq.runtime.rng import sample_keys
+from byola_rq.synthesis.generate import KINDS, make_clip
+from byola_rq.train.step import (
     Training,
     build_training,
     choose_device,

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from byola_rq.checkpoint import find_damage, load_newest_checkpoint
 from byola_rq.errors import CheckpointError
+from byola_rq.runs.checkpoint import find_damage, load_newest_checkpoint
 
 BLOCK = 512  # bytes; what a disk loses at once is a multiple
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from scipy.stats import theilslopes
 
 from benchmarks.survival_runs import Process, make_config
-from byola_rq.metrics import read_metrics
+from byola_rq.runs.metrics import read_metrics
 
 WARM_UP = 0.1  # of the steps
 BLOCK = 50  # steps; what lies nearer together is not independent

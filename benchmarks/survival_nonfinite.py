@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from benchmarks.survival_runs import make_config
-from byola_rq.corpus import SegmentCorpus, find_clips
-from byola_rq.decoded_clips import DecodedClips, measure_clips
+from byola_rq.audio.frontend import LogMelSpectrogram, measure_statistics
+from byola_rq.corpus.decoded_clips import DecodedClips, measure_clips
+from byola_rq.corpus.order import ClipOrder, StepSampler
+from byola_rq.corpus.segments import SegmentCorpus, find_clips
 from byola_rq.errors import AudioError
-from byola_rq.frontend import LogMelSpectrogram, measure_statistics
-from byola_rq.order import ClipOrder, StepSampler
-from byola_rq.training import Training, build_training, train_step
+from byola_rq.train.step import Training, build_training, train_step
 
 VALUES = {"NaN": float("nan"), "+Inf": float("inf"), "-Inf": float("-inf")}
 PLACES = ("float wav", "segment", "loss", "gradient")

@@ -10,11 +10,11 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from byola_rq.checkpoint import load_newest_checkpoint
 from byola_rq.config import Config, default_config_path, load_config
-from byola_rq.corpus import find_clips
-from byola_rq.metrics import read_metrics
-from byola_rq.synthesis import write_corpus
+from byola_rq.corpus.segments import find_clips
+from byola_rq.runs.checkpoint import load_newest_checkpoint
+from byola_rq.runs.metrics import read_metrics
+from byola_rq.synthesis.generate import write_corpus
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -20,14 +20,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks.survival_runs import ROOT, make_config
+from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
+from byola_rq.augment.views import Views
 from byola_rq.config import Config, load_config
-from byola_rq.corpus import SegmentCorpus, find_clips
-from byola_rq.decoded_clips import measure_clips
-from byola_rq.frontend import LogMelSpectrogram, Statistics
-from byola_rq.loading import load_batches
-from byola_rq.order import ClipOrder, IntArray, StepSampler
-from byola_rq.ranks import is_main, joined_ranks, num_ranks, rank
-from byola_rq.views import Views
+from byola_rq.corpus.decoded_clips import measure_clips
+from byola_rq.corpus.loading import load_batches
+from byola_rq.corpus.order import ClipOrder, IntArray, StepSampler
+from byola_rq.corpus.segments import SegmentCorpus, find_clips
+from byola_rq.runtime.distributed import is_main, joined_ranks, num_ranks, rank
 
 # Every augmentation there is; mixup's ring travels with the checkpoint.
 AUGMENTATIONS = (

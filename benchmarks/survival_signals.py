@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.survival_runs import Process, make_config
-from byola_rq.checkpoint import load_newest_checkpoint
 from byola_rq.config import Config
-from byola_rq.metrics import read_metrics
+from byola_rq.runs.checkpoint import load_newest_checkpoint
+from byola_rq.runs.metrics import read_metrics
 
 # 40 MB of checkpoint, steps of some 200 ms on a core, and never an end.
 SMALL = (

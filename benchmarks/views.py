@@ -17,11 +17,11 @@ from torch.utils._pytree import tree_leaves
 from benchmarks.crop import by_loop
 from benchmarks.harness import Device, Out, Report, Rounds, Row, describe_machine, new_app
 from benchmarks.quantize import BINS, draw_batch, one_mask_per_bin, race
-from byola_rq.allocator import keep_freed_memory
-from byola_rq.crop import RandomResizedCrop
-from byola_rq.randomness import fold_in
-from byola_rq.training import choose_device
-from byola_rq.views import Views
+from byola_rq.augment.crop import RandomResizedCrop
+from byola_rq.augment.views import Views
+from byola_rq.runtime.memory import keep_freed_memory
+from byola_rq.runtime.rng import fold_in
+from byola_rq.train.step import choose_device
 
 app = new_app()
 

@@ -11,8 +11,8 @@ from benchmarks.corpus_files import RATE
 from benchmarks.harness import Contender, Row, compare, timed
 from benchmarks.loaders import batches_of, packed_corpus
 from byola_rq.config import default_config_path, load_config
-from byola_rq.loading import load_batches
-from byola_rq.pretrain import pretrain
+from byola_rq.corpus.loading import load_batches
+from byola_rq.train.loop import pretrain
 
 _BATCHES = 40  # of a turn
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 from byola_rq.errors import AudioError, ByolaRQError, CheckpointError, ConfigError
 
 if TYPE_CHECKING:
-    from byola_rq.any_quantization import QuantizeAlong
-    from byola_rq.crop import RandomResizedCrop
-    from byola_rq.embedder import Embedder, load
-    from byola_rq.fader import RandomLinearFader
-    from byola_rq.frontend import LogMelSpectrogram
-    from byola_rq.inversion import mel_to_audio
-    from byola_rq.mixup import Mixup
-    from byola_rq.quantize import RandomizedQuantization
+    from byola_rq.audio.frontend import LogMelSpectrogram
+    from byola_rq.audio.inversion import mel_to_audio
+    from byola_rq.augment.crop import RandomResizedCrop
+    from byola_rq.augment.fader import RandomLinearFader
+    from byola_rq.augment.mixup import Mixup
+    from byola_rq.augment.quantize import RandomizedQuantization
+    from byola_rq.augment.quantize_along import QuantizeAlong
+    from byola_rq.embed.embedder import Embedder, load
 
 __all__ = [
     "AudioError",
@@ -36,15 +36,15 @@ __version__ = importlib.metadata.version("byola_rq")
 
 # Loaded on first use, so that `byola-rq --help` need not wait for torch.
 _MODULES = {
-    "Embedder": "embedder",
-    "LogMelSpectrogram": "frontend",
-    "Mixup": "mixup",
-    "QuantizeAlong": "any_quantization",
-    "RandomLinearFader": "fader",
-    "RandomResizedCrop": "crop",
-    "RandomizedQuantization": "quantize",
-    "load": "embedder",
-    "mel_to_audio": "inversion",
+    "Embedder": "embed.embedder",
+    "LogMelSpectrogram": "audio.frontend",
+    "Mixup": "augment.mixup",
+    "QuantizeAlong": "augment.quantize_along",
+    "RandomLinearFader": "augment.fader",
+    "RandomResizedCrop": "augment.crop",
+    "RandomizedQuantization": "augment.quantize",
+    "load": "embed.embedder",
+    "mel_to_audio": "audio.inversion",
 }
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from byola_rq.embedder import Embedder, load
+from byola_rq.audio.waveforms import as_rows
+from byola_rq.embed.embedder import Embedder, load
 from byola_rq.errors import AudioError, CheckpointError
-from byola_rq.waveforms import as_rows
 
 MAX_HOP_MS = 50.0  # between timestamps: HEAR's tolerance of onsets
 SAMPLE_RATES = (16000, 22050, 32000, 44100, 48000)  # at which HEAR's sets are published, Hz

@@ -1,26 +1,21 @@
 """Models on the Hugging Face hub: loaded, saved and pushed; the only module that can go online."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from byola_rq.embedder import Embedder, load
-from byola_rq.errors import ByolaRQError, CheckpointError, MissingPackageError
-from byola_rq.model_card import write_model_card
+from byola_rq.embed.embedder import Embedder, load
+from byola_rq.errors import CheckpointError, MissingPackageError
+from byola_rq.export.model_card import write_model_card
+from byola_rq.model.hub_download import MODEL_FILE, hub_errors, or_from_cache
 
 try:
-    from huggingface_hub import ModelCard, ModelHubMixin, constants, get_session, hf_hub_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
 except ImportError as problem:
     raise MissingPackageError(
         f"byola_rq.hub needs huggingface_hub, which does not import ({problem}); "
         "`pip install byola_rq[hub]` adds it"
     ) from problem
-
-PROBE_SECONDS = 10.0  # for one answer of the hub, before anything else is asked of it
-MODEL_FILE = "encoder.safetensors"  # in a repository of the hub, beside config.json and README.md
 
 
 class HubEmbedder(ModelHubMixin, Embedder):
@@ -56,8 +51,8 @@ class HubEmbedder(ModelHubMixin, Embedder):
         """
         name = pretrained_model_name_or_path
         if not Path(name).is_dir():
-            options = _or_from_cache(options)
-        with _one_line(name):
+            options = or_from_cache(options)
+        with hub_errors(name):
             model: Self = super().from_pretrained(name, **options)
             return model
 
@@ -95,7 +90,7 @@ class HubEmbedder(ModelHubMixin, Embedder):
             "repo_id": repo_id,
             **(options.get("model_card_kwargs") or {}),
         }
-        with _one_line(repo_id):
+        with hub_errors(repo_id):
             return str(super().push_to_hub(repo_id, **options))
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:  # noqa: ARG002
@@ -120,51 +115,3 @@ class HubEmbedder(ModelHubMixin, Embedder):
         if Path(model_id).is_dir():
             return cls.of(load(Path(model_id) / MODEL_FILE, device))
         return cls.of(load(Path(hf_hub_download(model_id, MODEL_FILE, **options)), device))
-
-
-def download_model_file(repo_id: str, **options: Any) -> Path:
-    """The model file of a repository, downloaded where it is not in the cache already.
-
-    Args:
-        repo_id: Id on the hub, `owner/name`.
-        options: Of `huggingface_hub.hf_hub_download`: `revision`, `token`, `local_files_only` ...
-
-    Raises:
-        CheckpointError: If there is no such model, or the hub cannot be reached.
-    """
-    with _one_line(repo_id):
-        return Path(hf_hub_download(repo_id, MODEL_FILE, **_or_from_cache(options)))
-
-
-def _or_from_cache(options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a download, from the cache alone where the hub does not answer."""
-    if options.get("local_files_only"):
-        return options
-    try:
-        # Asked first, since a download tries five times, with a warning each, for half a minute.
-        get_session().head(constants.ENDPOINT, timeout=PROBE_SECONDS)
-    except Exception:  # as below
-        return {**options, "local_files_only": True}
-    return options
-
-
-@contextmanager
-def _one_line(name: str | Path) -> Iterator[None]:
-    """Turn what the hub and the way to it can raise into an error of ours."""
-    try:
-        yield
-    except ByolaRQError:
-        raise
-    except LocalEntryNotFoundError as error:
-        raise CheckpointError(
-            f"{name}: not in the cache of the hub, and the hub cannot be reached. Name a model "
-            "file or folder that is here, or go online (HF_HUB_OFFLINE must not be set)"
-        ) from error
-    except TypeError:
-        raise  # a wrong argument
-    # What reaches us from below the hub's own errors depends on its HTTP client, which has changed.
-    except Exception as error:
-        reason = str(error).strip().split("\n", 1)[0].rstrip(".")
-        raise CheckpointError(
-            f"{name}: the hub cannot be used ({type(error).__name__}: {reason})"
-        ) from error

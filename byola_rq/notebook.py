@@ -10,15 +10,14 @@ from typing import Any
 
 from torch import Tensor
 
-from byola_rq.audio import read_audio
+from byola_rq.audio.io import read_audio
 from byola_rq.config import default_config_path, load_config
-from byola_rq.display import draw_views
+from byola_rq.embed.neighbors import FloatArray, find_nearest
 from byola_rq.errors import MissingPackageError
-from byola_rq.listen import listen_to_clip
-from byola_rq.listening import Listening, common_gain
-from byola_rq.neighbours import FloatArray, find_nearest
-from byola_rq.reports import Mistake, find_clip
-from byola_rq.synthesis import make_clip, write_wav
+from byola_rq.listen.build import listen_to_clip
+from byola_rq.listen.clip_demo import Listening, common_gain
+from byola_rq.plots.spectrograms import draw_views
+from byola_rq.synthesis.generate import make_clip, write_wav
 
 
 def show(figure: Any) -> None:
@@ -116,17 +115,6 @@ def hear_neighbours(embeddings: FloatArray, clips: Sequence[Path], row: int, num
     for other, cosine in find_nearest(embeddings, row, num):
         titles[f"{cosine:.3f}  {clips[other].name}"] = clips[other]
     play_files(titles)
-
-
-def play_mistakes(mistakes: Sequence[Mistake], sets: Path) -> None:
-    """Play the clips of mistakes that are found under the folder of the data sets."""
-    titles = {
-        f"{each.label}, taken for {each.said}: {each.file_name}": find_clip(sets, each.file_name)
-        for each in mistakes
-    }
-    play_files({title: path for title, path in titles.items() if path is not None})
-    for title in (title for title, path in titles.items() if path is None):
-        print(f"not under {sets}: {title}")
 
 
 def explore(function: Callable[..., object], **controls: Any) -> Any:

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from byola_rq.audio import inspect_audio, pad_both_ends, read_audio
-from byola_rq.embedder import Embedder, load
+from byola_rq.audio.io import inspect_audio, pad_both_ends, read_audio
+from byola_rq.audio.waveforms import as_rows
+from byola_rq.embed.embedder import Embedder, load
 from byola_rq.errors import AudioError, ConfigError, MissingPackageError
-from byola_rq.waveforms import as_rows
 
 try:
     from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin

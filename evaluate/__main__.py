@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 # Nothing heavy is imported before a command needs it, so that --help is instant.
 if TYPE_CHECKING:
-    from evaluate.embeddings import EmbeddingModel
+    from evaluate.models import EmbeddingModel
 
 
 class Baseline(StrEnum):
@@ -180,7 +180,7 @@ def run(
     with _one_line_errors(debug):
         _check_usage(bool(models or baseline), bool(data_root), bool(task), bool(tasks))
         chosen_device = _choose_device(device)
-        from byola_rq.allocator import keep_freed_memory
+        from byola_rq.runtime.memory import keep_freed_memory
         from evaluate.protocol import Settings
         from evaluate.runner import evaluate, gather_tasks
 
@@ -255,8 +255,8 @@ def compare(
 ) -> None:
     """Say of every task that both have done whether A is better than B, by paired bootstrap."""
     with _one_line_errors(debug):
-        from evaluate.comparison import compare as compare_models
-        from evaluate.comparison import print_comparisons
+        from evaluate.reports.comparison import compare as compare_models
+        from evaluate.reports.comparison import print_comparisons
 
         print_comparisons(compare_models(out, first, second))
 
@@ -273,8 +273,8 @@ def miniature(
     there is left alone.
     """
     with _one_line_errors(debug):
-        from byola_rq.progress import ProgressBar
-        from evaluate.miniature import num_clips, write_miniatures
+        from byola_rq.runtime.progress import ProgressBar
+        from evaluate.miniature.write import num_clips, write_miniatures
 
         with ProgressBar("writing miniatures", num_clips()) as bar:
             write_miniatures(folder, seed=seed, on_clip=lambda _: bar.advance())
@@ -361,9 +361,9 @@ def _choose_device(device: Device) -> str:
 def _report(out: Path) -> None:
     """The summary in every form, and on the terminal."""
     from byola_rq.errors import MissingPackageError
-    from evaluate.chart import write_chart
-    from evaluate.report import summarize, write_summary
-    from evaluate.table import print_table, write_tables
+    from evaluate.reports.chart import write_chart
+    from evaluate.reports.summary import summarize, write_summary
+    from evaluate.reports.table import print_table, write_tables
 
     summary = summarize(out)
     write_summary(out, summary)
@@ -381,8 +381,8 @@ def _load_models(
     paths: list[Path], baselines: list[Baseline], dim: int, seed: int, device: str
 ) -> list["EmbeddingModel"]:
     """The model files, then the baselines in the likeness of the first."""
-    from byola_rq.frontend import LogMelSpectrogram
-    from evaluate.embeddings import load_model, make_baseline
+    from byola_rq.audio.frontend import LogMelSpectrogram
+    from evaluate.models import load_model, make_baseline
 
     models = [load_model(path, device) for path in dict.fromkeys(paths)]
     encoder_name, frontend = "audio_ntt_2020", LogMelSpectrogram()

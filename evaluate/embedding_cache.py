@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from byola_rq.files import replace_file
-from byola_rq.frontend import Statistics
-from evaluate.tasks import Clip, Task, TaskError
+from byola_rq.audio.frontend import Statistics
+from byola_rq.runtime.files import replace_file
+from evaluate.tasks.task import Clip, Task, TaskError
 
 ClipKeys = npt.NDArray[np.uint8]  # (N, 16)
 

@@ -13,17 +13,17 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from byola_rq.audio import EncodedAudio, inspect_audio
+from byola_rq.audio.io import EncodedAudio, inspect_audio
+from byola_rq.audio.truncation import find_truncation
 from byola_rq.errors import ByolaRQError
-from byola_rq.files import replace_file
-from byola_rq.prefetch import map_ahead
-from byola_rq.progress import ProgressBar
-from byola_rq.truncation import find_truncation
-from evaluate.archives import read_member
-from evaluate.labelled_csv import read_labelled_csv
-from evaluate.layouts import LAYOUTS, find_layouts, read_layout
-from evaluate.table import make_console
-from evaluate.tasks import Clip, Problem, Task, TaskError
+from byola_rq.runtime.files import replace_file
+from byola_rq.runtime.prefetch import map_ahead
+from byola_rq.runtime.progress import ProgressBar
+from evaluate.publishers.layouts import LAYOUTS, find_layouts, read_layout
+from evaluate.reports.table import make_console
+from evaluate.tasks.archives import read_member
+from evaluate.tasks.labelled_csv import read_labelled_csv
+from evaluate.tasks.task import Clip, Problem, Task, TaskError
 
 _NUM_SHOWN = 10  # problems of a kind on the terminal; the csv has them all
 _HARMLESS = frozenset({"unlisted"})  # a file that no list names is in no part

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from byola_rq.audio import fit_length, read_audio
+from byola_rq.audio.frontend import LogMelSpectrogram, Statistics, measure_statistics
+from byola_rq.audio.io import fit_length, read_audio
+from byola_rq.audio.truncation import find_truncation
 from byola_rq.errors import AudioError, ByolaRQError
-from byola_rq.frontend import LogMelSpectrogram, Statistics, measure_statistics
-from byola_rq.prefetch import map_ahead
-from byola_rq.truncation import find_truncation
-from evaluate.archives import read_member
-from evaluate.tasks import Clip, Task, TaskError
+from byola_rq.runtime.prefetch import map_ahead
+from evaluate.tasks.archives import read_member
+from evaluate.tasks.task import Clip, Task, TaskError
 
 # Below this all log-mels of a task are kept and every model and fold reads them from there; above
 # it every pass decodes anew. 4 GiB are 16.8 million frames: 41,000 clips of 4 s, 166,000 of 1 s.

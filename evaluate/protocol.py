@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from byola_rq.frontend import Statistics
-from byola_rq.progress import ProgressBar
+from byola_rq.audio.frontend import Statistics
+from byola_rq.runtime.progress import ProgressBar
 from evaluate.embedding_cache import (
     CachedRows,
     ClipKeys,
@@ -21,11 +21,11 @@ from evaluate.embedding_cache import (
     digest_places,
     make_clip_keys,
 )
-from evaluate.embeddings import EmbeddingModel, default_batch_size, embed
-from evaluate.folds import Fold, class_targets, make_folds
 from evaluate.log_mels import LogMels
-from evaluate.probe import PROBES, FittedProbe, Part
-from evaluate.tasks import Task
+from evaluate.models import EmbeddingModel, default_batch_size, embed
+from evaluate.probes.fit import PROBES, FittedProbe, Part
+from evaluate.tasks.folds import Fold, class_targets, make_folds
+from evaluate.tasks.task import Task
 
 
 @dataclass(frozen=True)

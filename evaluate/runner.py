@@ -16,11 +16,8 @@ import torch
 
 from byola_rq.errors import ByolaRQError
 from evaluate.embedding_cache import digest_task
-from evaluate.embeddings import EmbeddingModel
-from evaluate.folds import class_targets, make_folds
-from evaluate.labelled_csv import read_labelled_csv
-from evaluate.layouts import LAYOUTS, find_layouts, read_layout
-from evaluate.metrics import METRICS
+from evaluate.models import EmbeddingModel
+from evaluate.probes.metrics import METRICS
 from evaluate.protocol import (
     Clock,
     Job,
@@ -31,7 +28,8 @@ from evaluate.protocol import (
     run_fold,
     version_of,
 )
-from evaluate.results import (
+from evaluate.publishers.layouts import LAYOUTS, find_layouts, read_layout
+from evaluate.reports.results import (
     PredictionRow,
     ReportError,
     ResultRow,
@@ -39,7 +37,9 @@ from evaluate.results import (
     finished,
     open_folder,
 )
-from evaluate.tasks import Task, TaskError, check_names, limit_clips
+from evaluate.tasks.folds import class_targets, make_folds
+from evaluate.tasks.labelled_csv import read_labelled_csv
+from evaluate.tasks.task import Task, TaskError, check_names, limit_clips
 
 
 def gather_tasks(

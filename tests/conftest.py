@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from byola_rq.config import Config, default_config_path, load_config
-from byola_rq.synthesis import write_corpus
+from byola_rq.synthesis.generate import write_corpus
 
 torch.set_num_threads(1)  # the tensors are small; two threads would mostly wait for each other
 

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from byola_rq.errors import ByolaRQError, CorpusError
-from byola_rq.guards import refuse_divergence
-from byola_rq.ranks import (
+from byola_rq.runtime.distributed import (
     StopVote,
     errors_shared,
     gather_json,
@@ -23,6 +22,7 @@ from byola_rq.ranks import (
     shared,
     sum_over_ranks,
 )
+from byola_rq.train.skipped_steps import refuse_divergence
 
 
 def look() -> dict[str, object]:

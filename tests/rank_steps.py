@@ -7,13 +7,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
 from byola_rq.config import Config, load_config
-from byola_rq.corpus import SegmentCorpus
-from byola_rq.frontend import LogMelSpectrogram, Statistics
-from byola_rq.order import ClipOrder, StepSampler
-from byola_rq.ranks import is_main, joined_ranks, num_ranks, rank
-from byola_rq.run_start import open_clips
-from byola_rq.training import build_training, train_step
+from byola_rq.corpus.order import ClipOrder, StepSampler
+from byola_rq.corpus.segments import SegmentCorpus
+from byola_rq.runtime.distributed import is_main, joined_ranks, num_ranks, rank
+from byola_rq.train.setup import open_clips
+from byola_rq.train.step import build_training, train_step
 
 
 class DoubleLogMel(LogMelSpectrogram):

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from byola_rq.checkpoint import load_newest_checkpoint
 from byola_rq.config import Config, load_config
-from byola_rq.metrics import read_metrics
+from byola_rq.runs.checkpoint import load_newest_checkpoint
+from byola_rq.runs.metrics import read_metrics
 
 SECONDS_AT_MOST = 60  # far more than anything here takes
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from byola_rq import AudioError, CheckpointError, Embedder, hear
-from byola_rq.audio import read_audio
-from byola_rq.frontend import LogMelSpectrogram, Statistics
+from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
+from byola_rq.audio.io import read_audio
 
 DIMS = {"audio_ntt_2020": 24, "audio_ntt_2022": 1048}
 

@@ -13,8 +13,7 @@ import yaml
 
 import byola_rq
 from byola_rq.config import Config, default_config_path
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.conftest import ROOT
 
 
 def test_the_package_carries_the_configuration_of_the_root() -> None:
@@ -51,10 +50,10 @@ def test_the_wheel_holds_the_package_only(tmp_path: Path) -> None:
         f"byola_rq-{byola_rq.__version__}.dist-info",
     }
     assert {
-        f"byola_rq/{each}" for each in ("py.typed", "config.yaml", "listening_page.html")
+        f"byola_rq/{each}" for each in ("py.typed", "config.yaml", "listen/page.html")
     } <= set(names)
-    modules = {path.name for path in (ROOT / "byola_rq").glob("*.py")}
-    assert {Path(name).name for name in names if name.endswith(".py")} == modules
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "byola_rq").rglob("*.py")}
+    assert {name for name in names if name.endswith(".py")} == modules
 
 
 def test_public_names_exist_and_are_documented() -> None:
@@ -84,7 +83,7 @@ def test_no_pickle_and_no_eval() -> None:
         r"|shell=True|allow_pickle=True"
         r"|(?<!safetensors\.)torch\.load\((?!.*weights_only=True)"
     )
-    for path in [*ROOT.glob("byola_rq/*.py"), *(ROOT / "evaluate").rglob("*.py")]:
+    for path in [*ROOT.glob("byola_rq/**/*.py"), *(ROOT / "evaluate").rglob("*.py")]:
         for number, line in enumerate(path.read_text().splitlines(), start=1):
             code = line.split("#")[0]
             is_prose = "no pickle" in code
@@ -92,7 +91,8 @@ def test_no_pickle_and_no_eval() -> None:
 
 
 def test_every_module_imports_and_says_what_it_is() -> None:
-    for path in ROOT.glob("byola_rq/*.py"):
+    for path in ROOT.glob("byola_rq/**/*.py"):
         if path.stem not in {"__init__", "__main__"}:
-            module = importlib.import_module(f"byola_rq.{path.stem}")
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            module = importlib.import_module(".".join(parts))
             assert (module.__doc__ or "").splitlines()[0].endswith((".", ",")), path

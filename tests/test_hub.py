@@ -13,12 +13,11 @@ import yaml
 
 import byola_rq
 from byola_rq import CheckpointError, Embedder
-from byola_rq.frontend import Statistics
+from byola_rq.audio.frontend import Statistics
+from byola_rq.export.model_card import TEMPLATE, write_model_card
 from byola_rq.hub import HubEmbedder
-from byola_rq.model_card import TEMPLATE, write_model_card
+from tests.conftest import ROOT
 from tests.hub_server import serve_hub
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def make_embedder(licence: str | None = "CC-BY-4.0") -> Embedder:
@@ -152,7 +151,7 @@ def test_pushed_and_loaded_from_a_hub_on_this_machine(tmp_path: Path) -> None:
         # What the hub does not have.
         del files["encoder.safetensors"]
         refused = call(
-            "from byola_rq.hub import download_model_file as d\n"
+            "from byola_rq.model.hub_download import download_model_file as d\n"
             "try:\n    d('owner/name', force_download=True)\n"
             "except Exception as error:\n    print(type(error).__name__, error)",
             HF_ENDPOINT=address,
@@ -209,7 +208,7 @@ def test_wrong_folders_and_ids_are_refused(tmp_path: Path) -> None:
 
 def test_the_library_imports_without_the_hub() -> None:
     code = (
-        "import sys, byola_rq, byola_rq.embedder\n"
+        "import sys, byola_rq, byola_rq.embed.embedder\n"
         "print(sorted({'huggingface_hub', 'sklearn', 'torch'} & set(sys.modules)))\n"
         "sys.modules['huggingface_hub'] = None\n"
         "try:\n    import byola_rq.hub\n"

@@ -16,8 +16,8 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import byola_rq
 from byola_rq import AudioError, CheckpointError, ConfigError, Embedder
-from byola_rq.audio import read_audio
-from byola_rq.frontend import Statistics
+from byola_rq.audio.frontend import Statistics
+from byola_rq.audio.io import read_audio
 from byola_rq.sklearn import AudioEmbedder
 
 # What scikit-learn checks and we do not follow. Everything else must pass.

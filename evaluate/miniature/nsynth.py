@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from byola_rq.instruments import FAMILIES, Instrument, draw_instrument, play_note
-from byola_rq.signals import SAMPLE_RATE, Waveform, make_generator, make_seed
+from byola_rq.synthesis.instruments import FAMILIES, Instrument, draw_instrument, play_note
+from byola_rq.synthesis.primitives import SAMPLE_RATE, Waveform, make_generator, make_seed
 from evaluate.miniature.plans import Plan, Sound, scale
 
 _SOURCES = ("acoustic", "electronic", "synthetic")

@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from byola_rq.signals import SAMPLE_RATE, Waveform
+from byola_rq.synthesis.primitives import SAMPLE_RATE, Waveform
 
 # Of a recording, dB of full scale. Narrow, since with few clips loudness would hide the rest.
 LEVEL_DB = (-26.0, -20.0)

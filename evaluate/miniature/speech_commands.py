@@ -5,11 +5,11 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from byola_rq.languages import WORDS
-from byola_rq.recording import draw_scene, make_background, record
-from byola_rq.signals import Waveform, make_generator, make_seed
-from byola_rq.soundscapes import EVENTS, make_event
-from byola_rq.voices import draw_speaker, say_word
+from byola_rq.synthesis.languages import WORDS
+from byola_rq.synthesis.primitives import Waveform, make_generator, make_seed
+from byola_rq.synthesis.recording import draw_scene, make_background, record
+from byola_rq.synthesis.soundscapes import EVENTS, make_event
+from byola_rq.synthesis.voices import draw_speaker, say_word
 from evaluate.miniature.plans import LEVEL_DB, Plan, Sound, scale
 
 _COMMANDS = ("down", "go", "left", "no", "off", "on", "right", "stop", "up", "yes")

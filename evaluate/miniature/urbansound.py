@@ -5,9 +5,9 @@ import io
 import itertools
 from functools import partial
 
-from byola_rq.recording import draw_scene, record
-from byola_rq.signals import Waveform, make_generator, make_seed
-from byola_rq.soundscapes import make_event
+from byola_rq.synthesis.primitives import Waveform, make_generator, make_seed
+from byola_rq.synthesis.recording import draw_scene, record
+from byola_rq.synthesis.soundscapes import make_event
 from evaluate.miniature.plans import LEVEL_DB, Plan, Sound, scale
 
 _CLASSES = (

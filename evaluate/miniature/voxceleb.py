@@ -3,9 +3,9 @@
 import string
 from functools import partial
 
-from byola_rq.recording import draw_scene, record
-from byola_rq.signals import Waveform, make_generator, make_seed
-from byola_rq.voices import draw_speaker, say_sentences
+from byola_rq.synthesis.primitives import Waveform, make_generator, make_seed
+from byola_rq.synthesis.recording import draw_scene, record
+from byola_rq.synthesis.voices import draw_speaker, say_sentences
 from evaluate.miniature.plans import LEVEL_DB, Plan, Sound, scale
 
 _NUM_SPEAKERS = 10

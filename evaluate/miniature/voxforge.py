@@ -6,10 +6,10 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from byola_rq.languages import LANGUAGES
-from byola_rq.recording import draw_scene, record
-from byola_rq.signals import Waveform, make_generator, make_seed
-from byola_rq.voices import Speaker, draw_speaker, say_sentences
+from byola_rq.synthesis.languages import LANGUAGES
+from byola_rq.synthesis.primitives import Waveform, make_generator, make_seed
+from byola_rq.synthesis.recording import draw_scene, record
+from byola_rq.synthesis.voices import Speaker, draw_speaker, say_sentences
 from evaluate.miniature.plans import LEVEL_DB, Plan, Sound, scale
 
 _NUM_SPEAKERS = 24  # of a language

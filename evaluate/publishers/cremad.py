@@ -5,10 +5,10 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from evaluate.publishers import Copy, Layout, half_unpacked, make_task
+from evaluate.publishers.base import Copy, Layout, half_unpacked, make_task
 from evaluate.publishers.disjoint import SPLIT_RULE, divide_groups
 from evaluate.publishers.files import list_audio, read_table
-from evaluate.tasks import Clip, Task, find_overlaps
+from evaluate.tasks.task import Clip, Task, find_overlaps
 
 _AUDIO = "AudioWAV"
 _LIST = "SentenceFilenames.csv"  # every clip's name; beside the audio in the publisher's repository

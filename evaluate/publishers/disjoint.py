@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from evaluate.tasks import TaskError
+from evaluate.tasks.task import TaskError
 
 SHARES = {"train": 0.70, "valid": 0.15, "test": 0.15}  # of the clips of each stratum
 SPLIT_RULE = "disjoint 70/15/15"

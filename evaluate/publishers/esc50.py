@@ -5,9 +5,9 @@ import re
 from itertools import islice
 from pathlib import Path
 
-from evaluate.publishers import Copy, Layout
+from evaluate.publishers.base import Copy, Layout
 from evaluate.publishers.fold_table import read_fold_table
-from evaluate.tasks import Task
+from evaluate.tasks.task import Task
 
 _TABLE = "meta/esc50.csv"
 _CLIP = re.compile(r"[1-5]-\d+-[A-Z]-\d{1,2}\.wav")  # fold, recording, take, class

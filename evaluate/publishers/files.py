@@ -5,8 +5,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from byola_rq.audio import AUDIO_SUFFIXES
-from evaluate.tasks import TaskError
+from byola_rq.audio.io import AUDIO_SUFFIXES
+from evaluate.tasks.task import TaskError
 
 
 def list_audio(

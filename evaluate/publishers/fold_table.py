@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping
 
-from evaluate.publishers import Copy, Layout, half_unpacked, make_task
+from evaluate.publishers.base import Copy, Layout, half_unpacked, make_task
 from evaluate.publishers.files import list_audio, read_table
-from evaluate.tasks import Clip, Task, find_overlaps
+from evaluate.tasks.task import Clip, Task, find_overlaps
 
 
 def read_fold_table(

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from evaluate.publishers import Copy, Layout, half_unpacked, make_task
+from evaluate.publishers.base import Copy, Layout, half_unpacked, make_task
 from evaluate.publishers.files import list_audio, read_table
-from evaluate.tasks import Clip, Task, TaskError
+from evaluate.tasks.task import Clip, Task, TaskError
 
 _TRUTH = "FSD50K.ground_truth"
 _DEV, _EVAL = "FSD50K.dev_audio", "FSD50K.eval_audio"

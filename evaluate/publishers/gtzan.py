@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from evaluate.publishers import Copy, Layout, half_unpacked, make_task
+from evaluate.publishers.base import Copy, Layout, half_unpacked, make_task
 from evaluate.publishers.disjoint import divide_groups
 from evaluate.publishers.files import is_audio, list_folder, read_lines
-from evaluate.tasks import Clip, Problem, Task, TaskError
+from evaluate.tasks.task import Clip, Problem, Task, TaskError
 
 _GENRES = (
     "blues",

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from evaluate.publishers import Copy, Layout, half_unpacked, make_task
+from evaluate.publishers.base import Copy, Layout, half_unpacked, make_task
 from evaluate.publishers.files import list_audio
-from evaluate.tasks import Clip, Problem, Task, TaskError, find_overlaps
+from evaluate.tasks.task import Clip, Problem, Task, TaskError, find_overlaps
 
 _FOLDERS = {"train": "nsynth-train", "valid": "nsynth-valid", "test": "nsynth-test"}
 _LABEL, _GROUP = "instrument_family_str", "instrument_str"

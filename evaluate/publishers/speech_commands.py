@@ -4,10 +4,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from byola_rq.audio import inspect_audio
-from evaluate.publishers import Copy, Layout, half_unpacked, make_task
+from byola_rq.audio.io import inspect_audio
+from evaluate.publishers.base import Copy, Layout, half_unpacked, make_task
 from evaluate.publishers.files import list_audio, read_lines
-from evaluate.tasks import Clip, Task, TaskError, find_overlaps
+from evaluate.tasks.task import Clip, Task, TaskError, find_overlaps
 
 COMMANDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 _OTHER_WORDS = """

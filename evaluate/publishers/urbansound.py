@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from evaluate.publishers import Copy, Layout
+from evaluate.publishers.base import Copy, Layout
 from evaluate.publishers.fold_table import read_fold_table
-from evaluate.tasks import Task
+from evaluate.tasks.task import Task
 
 _TABLE = "metadata/UrbanSound8K.csv"
 

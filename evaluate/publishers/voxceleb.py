@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from evaluate.publishers import Copy, Layout, half_unpacked, make_task
+from evaluate.publishers.base import Copy, Layout, half_unpacked, make_task
 from evaluate.publishers.files import list_audio, list_folder, read_lines
-from evaluate.tasks import Clip, Problem, Task, TaskError, find_overlaps
+from evaluate.tasks.task import Clip, Problem, Task, TaskError, find_overlaps
 
 _LIST = "iden_split.txt"
 _PARTS = {"1": "train", "2": "valid", "3": "test"}

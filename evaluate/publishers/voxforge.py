@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from byola_rq.labelled_clips import PART_NAMES
-from evaluate.publishers import (
+from byola_rq.sources.labelled_csv import PART_NAMES
+from evaluate.publishers.base import (
     MAX_SKIPPED,
     Copy,
     Layout,
@@ -23,7 +23,7 @@ from evaluate.publishers.voxforge_archives import (
     holds_archives,
     list_archives,
 )
-from evaluate.tasks import Clip, Problem, Task, TaskError, find_overlaps
+from evaluate.tasks.task import Clip, Problem, Task, TaskError, find_overlaps
 
 _SPLITS = ("voxforge*.csv", "split.csv")
 _CLIPS_OF_AN_ARCHIVE = 10  # sentences that the site asks for: what a damaged archive is taken for

@@ -7,12 +7,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from byola_rq.prefetch import map_ahead
-from byola_rq.progress import ProgressBar
-from evaluate.archives import ARCHIVE_SUFFIXES, list_archive
-from evaluate.publishers import name_some
+from byola_rq.runtime.prefetch import map_ahead
+from byola_rq.runtime.progress import ProgressBar
+from evaluate.publishers.base import name_some
 from evaluate.publishers.files import list_audio, list_folder
-from evaluate.tasks import Problem, TaskError
+from evaluate.tasks.archives import ARCHIVE_SUFFIXES, list_archive
+from evaluate.tasks.task import Problem, TaskError
 
 # Names of a language's folder; SpeechCorpus is the English one on the publisher's server.
 LANGUAGES = {

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import torch
 
-from evaluate.results import PredictionRow, ResultRow, append_fold
+from evaluate.reports.results import PredictionRow, ResultRow, append_fold
 
 SAMPLE_RATE = 16_000
 

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from byola_rq.frontend import Statistics
+from byola_rq.audio.frontend import Statistics
 from evaluate.embedding_cache import EmbeddingCache, digest_places, digest_task, make_clip_keys
-from evaluate.tasks import Clip, Task, TaskError
+from evaluate.tasks.task import Clip, Task, TaskError
+from tests.conftest import ROOT
 
 NUM_CLIPS, DIM = 5, 3
-ROOT = Path(__file__).parents[2]
 
 
 def write_clips(folder: Path) -> list[Clip]:
@@ -184,7 +184,7 @@ import resource, sys
 import numpy as np
 from pathlib import Path
 from evaluate.embedding_cache import EmbeddingCache
-from evaluate.tasks import TaskError
+from evaluate.tasks.task import TaskError
 keys = np.zeros((1000, 16), dtype=np.uint8) + np.arange(1, 17, dtype=np.uint8)
 rows = EmbeddingCache(Path(sys.argv[1])).open_rows({}, keys, 256)
 resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))  # of 1,024,128 bytes

@@ -16,8 +16,8 @@ from evaluate.inspection import (
     inspect_task,
     look_into,
 )
-from evaluate.layouts import LAYOUTS
-from evaluate.tasks import Clip, Problem, Task, TaskError
+from evaluate.publishers.layouts import LAYOUTS
+from evaluate.tasks.task import Clip, Problem, Task, TaskError
 from tests.evaluate.published import (
     NOTES,
     write_nsynth,

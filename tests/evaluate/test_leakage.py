@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from byola_rq.frontend import LogMelSpectrogram
-from evaluate.embeddings import make_baseline
-from evaluate.labelled_csv import read_labelled_csv
+from byola_rq.audio.frontend import LogMelSpectrogram
+from evaluate.models import make_baseline
 from evaluate.protocol import Clock, Outcome, Settings, prepare, run_fold
-from evaluate.tasks import Task
+from evaluate.tasks.labelled_csv import read_labelled_csv
+from evaluate.tasks.task import Task
 
 
 def run(task: Task, cache: Path) -> list[Outcome]:

@@ -6,12 +6,12 @@ import pytest
 import soundfile
 import torch
 
-from byola_rq.audio import read_audio
+from byola_rq.audio.frontend import LogMelSpectrogram
+from byola_rq.audio.io import read_audio
 from byola_rq.errors import AudioError
-from byola_rq.frontend import LogMelSpectrogram
-from evaluate.labelled_csv import read_labelled_csv
 from evaluate.log_mels import LogMels
-from evaluate.tasks import TaskError
+from evaluate.tasks.labelled_csv import read_labelled_csv
+from evaluate.tasks.task import TaskError
 
 
 @pytest.fixture

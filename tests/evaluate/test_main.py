@@ -10,10 +10,10 @@ import pytest
 from sklearn.metrics import average_precision_score
 from typer.testing import CliRunner
 
-from byola_rq.embedder import Embedder
+from byola_rq.embed.embedder import Embedder
 from evaluate.__main__ import _spread_tasks, app
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("BYOLA_RQ_DATA", ROOT.parent / "shared/data"))
 
 VOLATILE = ("date", "fit_seconds", "embed_seconds")

@@ -2,9 +2,9 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from evaluate.publishers import Copy
+from evaluate.publishers.base import Copy
 from evaluate.publishers.cremad import LAYOUT
-from evaluate.tasks import Problem, TaskError
+from evaluate.tasks.task import Problem, TaskError
 from tests.evaluate.conftest import write_csv, write_sound
 
 EMOTIONS = {
@@ -71,7 +71,7 @@ def test_intensity_of_one_letter(tmp_path):
 
 
 def test_the_publishers_list_tells_what_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setattr("evaluate.publishers.MAX_SKIPPED", 0.1)
+    monkeypatch.setattr("evaluate.publishers.base.MAX_SKIPPED", 0.1)
     task = read(write_cremad(tmp_path, [*NAMES[1:], "1010_IOM_SAD_XX"]))
     assert task.num_missing == 1
     assert [(p.kind, p.name) for p in task.problems] == [

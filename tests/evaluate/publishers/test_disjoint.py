@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluate.publishers.disjoint import SHARES, divide_groups
-from evaluate.tasks import TaskError
+from evaluate.tasks.task import TaskError
 
 Sizes = dict[str, dict[str, int]]
 

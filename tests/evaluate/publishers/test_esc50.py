@@ -1,8 +1,8 @@
 import pytest
 
-from evaluate.publishers import Copy
+from evaluate.publishers.base import Copy
 from evaluate.publishers.esc50 import LAYOUT
-from evaluate.tasks import Problem, TaskError
+from evaluate.tasks.task import Problem, TaskError
 from tests.evaluate.conftest import write_csv, write_sound
 
 HEADER = ("filename", "fold", "target", "category", "esc10", "src_file")

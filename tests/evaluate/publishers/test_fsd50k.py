@@ -2,10 +2,10 @@ import shutil
 
 import pytest
 
-from evaluate.folds import make_folds
-from evaluate.publishers import Copy
+from evaluate.publishers.base import Copy
 from evaluate.publishers.fsd50k import LAYOUT
-from evaluate.tasks import TaskError
+from evaluate.tasks.folds import make_folds
+from evaluate.tasks.task import TaskError
 from tests.evaluate.conftest import write_csv, write_sound
 
 TRUTH = "FSD50K.ground_truth"
@@ -76,7 +76,7 @@ def test_half_unpacked(tmp_path, name):
 
 
 def test_missing_and_unlisted_clips_are_told(tmp_path, monkeypatch):
-    monkeypatch.setattr("evaluate.publishers.MAX_SKIPPED", 0.1)
+    monkeypatch.setattr("evaluate.publishers.base.MAX_SKIPPED", 0.1)
     write_fsd50k(tmp_path)
     (tmp_path / "FSD50K.dev_audio/100.wav").rename(tmp_path / "FSD50K.dev_audio/7.wav")
     task = read(tmp_path)

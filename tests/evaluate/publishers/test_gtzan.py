@@ -5,9 +5,9 @@ import pytest
 import soundfile
 
 from evaluate.log_mels import read_clip
-from evaluate.publishers import Copy
+from evaluate.publishers.base import Copy
 from evaluate.publishers.gtzan import LAYOUT
-from evaluate.tasks import Problem, TaskError
+from evaluate.tasks.task import Problem, TaskError
 from tests.evaluate.conftest import write_sound
 
 GENRES = (

@@ -4,9 +4,9 @@ from collections import Counter
 
 import pytest
 
-from evaluate.publishers import Copy
+from evaluate.publishers.base import Copy
 from evaluate.publishers.nsynth import LAYOUT
-from evaluate.tasks import Problem, TaskError
+from evaluate.tasks.task import Problem, TaskError
 from tests.evaluate.published import NOTES, write_nsynth, write_tone
 
 

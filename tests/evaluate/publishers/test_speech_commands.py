@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from byola_rq.errors import AudioError
-from evaluate.publishers import Copy
+from evaluate.publishers.base import Copy
 from evaluate.publishers.speech_commands import (
     COMMANDS,
     LAYOUT_12,
@@ -23,7 +23,7 @@ from evaluate.publishers.speech_commands import (
     make_silence,
     speaker_of,
 )
-from evaluate.tasks import Problem, TaskError
+from evaluate.tasks.task import Problem, TaskError
 from tests.evaluate.published import (
     utterances,
     write_speech_commands,

@@ -2,9 +2,9 @@ import shutil
 
 import pytest
 
-from evaluate.publishers import Copy
+from evaluate.publishers.base import Copy
 from evaluate.publishers.urbansound import LAYOUT
-from evaluate.tasks import Problem, TaskError
+from evaluate.tasks.task import Problem, TaskError
 from tests.evaluate.conftest import write_csv
 from tests.evaluate.published import URBAN_CLASSES, URBAN_HEADER, urban_rows, write_urbansound
 

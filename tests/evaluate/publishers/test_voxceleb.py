@@ -2,9 +2,9 @@ import shutil
 
 import pytest
 
-from evaluate.publishers import Copy
+from evaluate.publishers.base import Copy
 from evaluate.publishers.voxceleb import LAYOUT
-from evaluate.tasks import Problem, TaskError
+from evaluate.tasks.task import Problem, TaskError
 from tests.evaluate.published import voxceleb_names, write_tone, write_voxceleb
 
 PARTS = {"1": "train", "2": "valid", "3": "test"}

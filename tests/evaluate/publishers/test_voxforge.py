@@ -15,10 +15,11 @@ import pytest
 import soundfile
 
 from evaluate.log_mels import read_clip
-from evaluate.publishers import Copy, voxforge, voxforge_archives
+from evaluate.publishers import voxforge, voxforge_archives
+from evaluate.publishers.base import Copy
 from evaluate.publishers.voxforge import LAYOUT
 from evaluate.publishers.voxforge_archives import LANGUAGES
-from evaluate.tasks import Problem, Task, TaskError
+from evaluate.tasks.task import Problem, Task, TaskError
 from tests.evaluate.conftest import write_csv, write_sound
 
 TREE = "Trunk/Audio/Main/16kHz_16bit"  # the publisher's
@@ -269,7 +270,7 @@ def test_a_given_split_is_used(tmp_path, name):
 
 
 def test_given_clips_that_are_not_there(tmp_path, monkeypatch):
-    monkeypatch.setattr("evaluate.publishers.MAX_SKIPPED", 0.2)
+    monkeypatch.setattr("evaluate.publishers.base.MAX_SKIPPED", 0.2)
     task = read(write_voxforge(tmp_path))
     rows = [(clip.file_name, clip.label, clip.part) for clip in task.clips[1:]]
     write_csv(tmp_path / "split.csv", [*rows, ("de/gone.wav", "de", "test")], HEADER)

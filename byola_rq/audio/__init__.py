@@ -1,0 +1,1 @@
+"""Sound in: decoding, resampling, log-mel; and back to sound."""

@@ -1,0 +1,223 @@
+"""Which codec a file's own bytes say it is, and whether it is one that may be decoded."""
+
+import io
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from byola_rq.audio.io import EncodedAudio
+from byola_rq.errors import AudioError
+
+# Decoders are code that strangers' files run. These are the codecs that collections of sound
+# come in, and the part of libsndfile that is fuzzed and used most; the rest stays shut.
+ALLOWED = "PCM, float, A-law or mu-law in WAV or AIFF, FLAC, Vorbis, Opus or MP3"
+
+_WAVE_TAGS = {0x0001: "PCM", 0x0003: "float", 0x0006: "A-law", 0x0007: "mu-law"}
+_WAVE_EXTENSIBLE = 0xFFFE
+# Behind the tag in an extensible format's GUID: Microsoft's own tail, and that of ambisonics.
+_GUID_TAILS = (
+    bytes.fromhex("000000001000800000aa00389b71"),
+    bytes.fromhex("00002107d3118644c8c1ca000000"),
+)
+_REFUSED_WAVE_TAGS = {
+    0x0002: "Microsoft ADPCM",
+    0x0011: "IMA ADPCM",
+    0x0014: "G.723 ADPCM",
+    0x0031: "GSM 6.10",
+    0x0040: "G.721 ADPCM",
+    0x0050: "MPEG Layer I or II",
+    0x0055: "MP3",
+    0x0160: "WMA",
+    0x0161: "WMA",
+    0x0270: "NMS ADPCM",
+    0x2000: "AC-3",
+}
+_AIFC_TYPES = {
+    **dict.fromkeys((b"NONE", b"sowt", b"twos", b"raw ", b"in24", b"in32"), "PCM"),
+    **dict.fromkeys((b"fl32", b"FL32", b"fl64", b"FL64"), "float"),
+    **dict.fromkeys((b"alaw", b"ALAW"), "A-law"),
+    **dict.fromkeys((b"ulaw", b"ULAW"), "mu-law"),
+}
+_OGG_CODECS = {b"\x01vorbis": "Vorbis", b"OpusHead": "Opus", b"\x7fFLAC": "FLAC"}
+_REFUSED_OGG_CODECS = {b"Speex   ": "Speex", b"\x80theora": "Theora video", b"fishead": "Skeleton"}
+# What is told apart only to be named: (place, bytes, name).
+_REFUSED_FILES = (
+    (4, b"ftyp", "MP4 or M4A"),
+    (0, b"\x1aE\xdf\xa3", "Matroska or WebM"),
+    (0, b"0&\xb2u\x8ef\xcf\x11", "WMA or ASF"),
+    (0, b"caff", "Core Audio (CAF)"),
+    (0, b".snd", "AU"),
+    (0, b"dns.", "AU"),
+    (0, b"riff", "Wave64"),
+    (0, b"#!AMR", "AMR"),
+    (0, b"wvpk", "WavPack"),
+    (0, b"MAC ", "Monkey's Audio"),
+    (0, b"TTA1", "True Audio"),
+    (0, b"NIST_1A", "NIST SPHERE"),
+    (0, b"MThd", "MIDI"),
+    (0, b"PK\x03\x04", "a zip archive"),
+    (0, b"\x1f\x8b", "a gzip file"),
+    (0, b"version https://git-lfs", "a Git LFS pointer, not the file itself"),
+    (0, b"<!DOCTYPE", "a web page"),
+    (0, b"<!doctype", "a web page"),
+    (0, b"<html", "a web page"),
+)
+_MAX_CHUNKS = 10_000
+_MIN_CHUNK = 16  # bytes of one that says a codec
+_MAX_JUNK = 65_536  # bytes before the first MP3 frame
+# The header of a Layer III frame: sync, version and layer, then a bit rate and a sample rate
+# that exist.
+_MP3_FRAME = re.compile(
+    rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb][%b]"
+    % re.escape(bytes(byte for byte in range(256) if byte & 0xF0 != 0xF0 and byte & 0x0C != 0x0C))
+)
+
+
+@dataclass(frozen=True)
+class Codec:
+    """What a file is; `start` is the first byte of its sound where junk precedes it (MP3)."""
+
+    name: str
+    is_allowed: bool = True
+    start: int = 0
+
+
+def identify_codec(source: Path | EncodedAudio) -> Codec:
+    """Name the codec of a file, by its bytes alone: its extension says nothing.
+
+    Returns:
+        An allowed codec: PCM, float, A-law, mu-law, FLAC, Vorbis, Opus or MP3.
+
+    Raises:
+        AudioError: If the file cannot be read, is empty or is no audio, or if its codec is another
+            one; the message names it.
+    """
+    try:
+        with _open(source) as file:
+            codec = _identify(file)
+    except FileNotFoundError as error:
+        raise AudioError(f"{source}: no such file") from error
+    except OSError as error:
+        raise AudioError(f"{source}: the file cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise AudioError(f"{source}: {error}") from error
+    if not codec.is_allowed:
+        raise AudioError(f"{source}: codec must be {ALLOWED}; got {codec.name}")
+    return codec
+
+
+def _open(source: Path | EncodedAudio) -> BinaryIO:
+    return io.BytesIO(source.data) if isinstance(source, EncodedAudio) else source.open("rb")
+
+
+def _identify(file: BinaryIO) -> Codec:
+    """ValueError where there is no codec at all."""
+    start = skip_id3(file)
+    file.seek(start)
+    head = file.read(64)
+    if not head and not start:
+        raise ValueError("the file is empty (0 bytes)")
+    kind, form = head[:4], head[8:12]
+    if kind in {b"RIFF", b"RIFX", b"RF64", b"BW64"} and form == b"WAVE":
+        return _identify_wave(file, start, ">" if kind == b"RIFX" else "<")
+    if kind == b"FORM" and form in {b"AIFF", b"AIFC"}:
+        return _identify_aiff(file, start, form)
+    if kind == b"fLaC":
+        return Codec("FLAC")
+    if kind == b"OggS":
+        return _identify_ogg(file, start)
+    known = (name for place, magic, name in _REFUSED_FILES if head[place:].startswith(magic))
+    if name := next(known, None):
+        return Codec(name, False)
+    return _identify_mpeg(file, start, head)
+
+
+def _identify_wave(file: BinaryIO, start: int, order: str) -> Codec:
+    chunk = _find_chunk(file, start, b"fmt ", order)
+    tag, _, sample_rate = struct.unpack(f"{order}HHI", chunk[:8])
+    if sample_rate == 0:  # no decoder would open it, nor say why
+        raise ValueError("sample rate must be above 0 Hz; got 0 Hz")
+    if tag == _WAVE_EXTENSIBLE and chunk[26:40] in _GUID_TAILS:
+        (tag,) = struct.unpack(f"{order}H", chunk[24:26])
+    if tag in _WAVE_TAGS:
+        return Codec(_WAVE_TAGS[tag])
+    name = _REFUSED_WAVE_TAGS.get(tag, "a codec")
+    return Codec(f"{name} in WAV (format tag 0x{tag:04x})", False)
+
+
+def _identify_aiff(file: BinaryIO, start: int, form: bytes) -> Codec:
+    if form == b"AIFF":
+        return Codec("PCM")
+    kind = _find_chunk(file, start, b"COMM", ">")[18:22]  # none in a broken one
+    if kind in _AIFC_TYPES:
+        return Codec(_AIFC_TYPES[kind])
+    return Codec(f"{kind.decode('ascii', 'replace')!r} in AIFF-C", False)
+
+
+def _find_chunk(file: BinaryIO, start: int, name: bytes, order: str) -> bytes:
+    """The first bytes of a RIFF or AIFF chunk."""
+    position = start + 12
+    for _ in range(_MAX_CHUNKS):
+        file.seek(position)
+        head = file.read(8)
+        if len(head) < 8:
+            break
+        chunk, size = struct.unpack(f"{order}4sI", head)
+        if chunk == name and len(content := file.read(min(size, 64))) >= _MIN_CHUNK:
+            return content
+        position += 8 + size + size % 2  # chunks begin at even positions
+    raise ValueError(
+        f"cut short or broken: it has no chunk {name.decode()!r}, which says the codec"
+    )
+
+
+def _identify_ogg(file: BinaryIO, start: int) -> Codec:
+    """By the first packet, which stands behind the first page's table of segments."""
+    file.seek(start)
+    page = file.read(27 + 255 + 8)
+    packet = page[27 + page[26] :] if len(page) > 26 else b""
+    for magic, name in _OGG_CODECS.items():
+        if packet.startswith(magic):
+            return Codec(name)
+    for magic, name in _REFUSED_OGG_CODECS.items():
+        if packet.startswith(magic):
+            return Codec(f"{name} in Ogg", False)
+    if not packet:
+        raise ValueError("cut short: it ends within its header")
+    return Codec(f"a codec in Ogg whose packets begin with {packet[:8]!r}", False)
+
+
+def _identify_mpeg(file: BinaryIO, start: int, head: bytes) -> Codec:
+    """By the first frame's header. Behind a tag anything may precede it, else only padding."""
+    if re.match(rb"\xff[\xf0\xf1\xf8\xf9]", head):
+        return Codec("AAC", False)
+    if re.match(rb"\xff[\xe4-\xe7\xf4-\xf7\xfc\xfd\xff]", head):
+        return Codec("MPEG Layer I or II", False)
+    file.seek(start)
+    data = file.read(_MAX_JUNK)
+    frame = _MP3_FRAME.search(data) if start else _MP3_FRAME.match(data.lstrip(b"\0"))
+    if frame is None:
+        raise ValueError(f"not an audio file that can be read (it begins with {head[:12]!r})")
+    padding = 0 if start else len(data) - len(data.lstrip(b"\0"))
+    return Codec("MP3", True, start + padding + frame.start())
+
+
+_MAX_TAGS = 10_000  # real files have one or two; a hostile one may be all tags
+
+
+def skip_id3(file: BinaryIO) -> int:
+    """Where the sound begins behind ID3v2 tags: 0 where there is none."""
+    position = 0
+    for _ in range(_MAX_TAGS):
+        file.seek(position)
+        tag = file.read(10)
+        if len(tag) < 10 or tag[:3] != b"ID3":
+            break
+        # Four times seven bits, so that no byte looks like the first of a frame.
+        length = 0
+        for byte in tag[6:]:
+            length = length << 7 | byte & 0x7F
+        position += 10 + length + (10 if tag[5] & 0x10 else 0)
+    return position

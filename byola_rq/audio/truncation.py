@@ -1,0 +1,206 @@
+"""Files that end before their header says: libsndfile reads cut WAV, OGG and MP3 without a word."""
+
+import io
+import re
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import soundfile
+
+from byola_rq.audio.codecs import skip_id3
+from byola_rq.audio.io import MAX_SAMPLES, EncodedAudio
+from byola_rq.errors import AudioError
+
+# Writers that count their own header in the data size overstate it by less than this; so many
+# bytes are at most 4 ms of speech, and no reason to leave out a collection.
+_TOLERATED_BYTES = 64
+_MAX_CHUNKS = 10_000  # real files have a few dozen; a file of zeros would have millions
+_MAX_OGG_PAGE = 27 + 255 + 255 * 255
+_MAX_MP3_JUNK = 65_536  # bytes to search for an MP3 frame
+
+
+def find_truncation(source: Path | EncodedAudio) -> str | None:
+    """Why a file is cut short, or None where nothing says so.
+
+    What is compared, by the file's first bytes:
+    WAV, AIFF and AU: the size of the sound data with the file's. A size that encoders write
+    where they do not know it (0, or the largest) tells nothing.
+    Ogg: the last page must be complete and end its stream.
+    MP3: the counts of its Xing or Info header, where it has one.
+    FLAC: the last sample must decode, where the header states how many there are.
+
+    Only headers and ends are read, but for an MP3 whose byte count is absent or does not fit: it
+    is read whole and its frames counted (not decoded). What no decoder opens is not looked at:
+    `inspect_audio` reports it.
+
+    Raises:
+        AudioError: If the file cannot be read.
+    """
+    try:
+        with _open(source) as file:
+            return _check(file, file.seek(0, io.SEEK_END))
+    except EOFError:
+        return "cut short: it ends within its header"
+    except OSError as error:
+        raise AudioError(f"{source}: the file cannot be read: {error.strerror}") from error
+
+
+def _open(source: Path | EncodedAudio) -> BinaryIO:
+    return io.BytesIO(source.data) if isinstance(source, EncodedAudio) else source.open("rb")
+
+
+def _check(file: BinaryIO, size: int) -> str | None:
+    start = skip_id3(file)
+    if start > size:
+        raise EOFError
+    file.seek(start)
+    magic = file.read(12)
+    if magic[:4] == b"OggS":
+        return _check_ogg(file, size)
+    if magic[:4] == b"fLaC":
+        return _check_flac(file)
+    if start or re.match(rb"\xff[\xe0-\xff]", magic):
+        return _check_mp3(file, start, size)
+    return _check_pcm(file, magic, size)
+
+
+def _check_pcm(file: BinaryIO, magic: bytes, size: int) -> str | None:
+    kind, form = magic[:4], magic[8:]
+    if kind in {b"RIFF", b"RIFX", b"RF64", b"BW64"} and form == b"WAVE":
+        return _check_chunks(file, size, b"data", ">" if kind == b"RIFX" else "<")
+    if kind == b"FORM" and form in {b"AIFF", b"AIFC"}:
+        return _check_chunks(file, size, b"SSND", ">")
+    if kind in {b".snd", b"dns."}:
+        data_start, num_bytes = _unpack(file, 4, ">2I" if kind == b".snd" else "<2I")
+        return _compare(num_bytes, size - data_start)
+    return None
+
+
+def _unpack(file: BinaryIO, position: int, form: str) -> tuple[Any, ...]:
+    file.seek(position)
+    data = file.read(struct.calcsize(form))
+    if len(data) < struct.calcsize(form):
+        raise EOFError
+    return struct.unpack(form, data)
+
+
+def _compare(num_bytes: int, num_there: int) -> str | None:
+    """Whether the sound data is there in full, give or take the tolerance."""
+    if num_bytes == 0 or any(limit - 8192 <= num_bytes <= limit for limit in (2**31, 2**32)):
+        return None  # what encoders that write to a pipe put there: it was never known
+    if num_bytes <= num_there + _TOLERATED_BYTES:
+        return None
+    return f"cut short: {max(num_there, 0)} of {num_bytes} bytes of its sound data are there"
+
+
+def _check_chunks(file: BinaryIO, size: int, name: bytes, order: str) -> str | None:
+    """RIFF and AIFF: walk the chunks to the sound data."""
+    position, size_64 = 12, 0
+    for _ in range(_MAX_CHUNKS):
+        chunk, num_bytes = _unpack(file, position, f"{order}4sI")
+        if chunk == b"ds64":  # RF64: the sizes that are too large for their own fields
+            _, size_64 = _unpack(file, position + 8, "<2Q")
+        if chunk == name:
+            is_64 = size_64 > 0 and num_bytes == 0xFFFFFFFF
+            return _compare(size_64 if is_64 else num_bytes, size - position - 8)
+        position += 8 + num_bytes + num_bytes % 2  # chunks begin at even positions
+    return None
+
+
+def _check_ogg(file: BinaryIO, size: int) -> str | None:
+    start = max(size - _MAX_OGG_PAGE, 0)
+    file.seek(start)
+    tail = file.read(_MAX_OGG_PAGE)
+    page = tail.rfind(b"OggS\0")  # the zero is the format's version
+    if page < 0:
+        return "cut short: no Ogg page at its end"
+    _, flags, num_segments = _unpack(file, start + page, "<5sB20xB")
+    segments = _unpack(file, start + page + 27, f"{num_segments}B")
+    if start + page + 27 + num_segments + sum(segments) > size:
+        return "cut short: its last Ogg page is not complete"
+    if not flags & 4:
+        return "cut short: its last Ogg page does not end the stream"
+    return None
+
+
+def _check_flac(file: BinaryIO) -> str | None:
+    """Decode the last sample: a binary search for its frame, under 1 ms for a minute of sound."""
+    file.seek(0)
+    try:
+        sound = soundfile.SoundFile(file)
+    except (soundfile.SoundFileError, RuntimeError):
+        return None  # refused at once
+    with sound:
+        # The header has 36 bits for the length; libsndfile gives more where they are 0: unknown.
+        if not 0 < sound.frames < MAX_SAMPLES:
+            return None
+        try:
+            sound.seek(sound.frames - 1)
+            is_whole = len(sound.read(1)) == 1
+        except (soundfile.SoundFileError, RuntimeError):
+            is_whole = False
+        return None if is_whole else f"cut short: sample {sound.frames - 1} does not decode"
+
+
+def _check_mp3(file: BinaryIO, start: int, size: int) -> str | None:
+    file.seek(start)
+    head = file.read(_MAX_MP3_JUNK)
+    for tag in re.finditer(rb"(?:Xing|Info)\0\0\0.", head, re.DOTALL):
+        # The tag stands behind the frame's header (4 bytes, or 6 with a checksum) and the space
+        # of its side information: 9, 17 or 32 bytes by version and channels.
+        for first in (tag.start() - space - 4 - extra for space in (9, 17, 32) for extra in (0, 2)):
+            if first >= 0 and _mp3_frame_length(head[first : first + 4]):
+                counts = head[tag.end() : tag.end() + 8].ljust(8, b"\0")
+                return _check_xing(file, start + first, size, tag[0][-1], counts)
+    return None
+
+
+def _check_xing(file: BinaryIO, first: int, size: int, flags: int, counts: bytes) -> str | None:
+    """Compare the header's counts with the file; frames are counted where bytes do not settle it.
+
+    Some encoders count their tags as bytes of the stream, others the header's own frame as a
+    frame of sound: missing bytes alone prove nothing, nor does one missing frame.
+    """
+    if not flags & 1:
+        return None
+    num_frames, num_bytes = struct.unpack(">2I", counts)
+    has_bytes = bool(flags & 2)
+    if has_bytes and 0 < num_bytes <= size - first:
+        return None
+    file.seek(first)
+    num_there = sum(1 for _ in _mp3_frames(file.read())) - 1  # the first holds the counts
+    if num_there >= num_frames - (0 if has_bytes else 1):
+        return None
+    return f"cut short: {max(num_there, 0)} of {num_frames} MP3 frames are there"
+
+
+def _mp3_frames(data: bytes) -> Iterator[int]:
+    """Positions of the complete frames; junk between frames is stepped over, up to a limit."""
+    position, junk = 0, 0
+    while 0 <= position < len(data) and junk < _MAX_MP3_JUNK:
+        length = _mp3_frame_length(data[position : position + 4])
+        if length and position + length <= len(data):
+            yield position
+            position += length
+        else:
+            following = data.find(data[:2], position + 1)  # the same in every frame
+            junk += following - position
+            position = following  # -1: none follows
+
+
+def _mp3_frame_length(header: bytes) -> int:
+    """Bytes of a Layer III frame; 0 where the header is none, or leaves the bit rate open."""
+    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE6 != 0xE2:
+        return 0
+    version, bits, rate_index = header[1] >> 3 & 3, header[2] >> 4, header[2] >> 2 & 3
+    if version == 1 or bits in {0, 15} or rate_index == 3:
+        return 0
+    sample_rate = (44_100, 48_000, 32_000)[rate_index] >> {3: 0, 2: 1, 0: 2}[version]
+    kilobits = (_KILOBITS_V1 if version == 3 else _KILOBITS_V2)[bits]
+    return (144 if version == 3 else 72) * kilobits * 1000 // sample_rate + (header[2] >> 1 & 1)
+
+
+_KILOBITS_V1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+_KILOBITS_V2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)

@@ -1,0 +1,1 @@
+"""Augmentations, and the two views made of them."""

@@ -1,0 +1,163 @@
+"""Randomized quantization: every band through its own random non-uniform quantizer."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from byola_rq.augment.base import Augmentation, compute_dtype
+from byola_rq.runtime.rng import fold_in, uniform
+
+Rule = Literal["random", "uniform"]
+ValueRule = Literal["random", "midpoint"]
+Scope = Literal["channel", "instance"]
+
+_MOST_EDGES = 64  # with more, looking the bins up is faster
+
+
+@dataclass(frozen=True)
+class QuantizationBins:
+    """One quantizer per sample and channel (`C` is 1 with `per="instance"`).
+
+    `edges`: inner edges, ascending, `(B, C, K - 1)`; bin k is [edge k - 1, edge k), the outermost
+    reach to the range's ends and include them. `values`: reproduction value of each bin,
+    `(B, C, K)`. `is_applied`: which samples are quantized, bool `(B,)`.
+    """
+
+    edges: Tensor
+    values: Tensor
+    is_applied: Tensor
+
+
+class RandomizedQuantization(Augmentation[QuantizationBins]):
+    """Replace every value by its bin's: information inside each bin is withheld.
+
+    Per sample and channel (mel band), over all other dimensions (frames): the range is cut into
+    bins at random edges, and each bin takes one random value from its own interval.
+
+    Args:
+        num_bins: Bins `K`, at least 1; the paper uses 5 for audio, 8 for images, 30 for points.
+        bins: Inner edges drawn uniformly from the range (`random`), or equally spaced (`uniform`).
+        values: Reproduction value drawn uniformly from its bin (`random`), or its `midpoint`.
+        per: One quantizer for each `channel`, or one for all channels of a sample (`instance`).
+        p: Probability that a sample is quantized.
+        channel_dim: Where the channels are: -2 for `(..., F, T)`, 1 for images `(B, C, H, W)`, -1
+            for points `(B, N, 3)` and tokens `(B, T, D)`. Dimension 0 always counts samples.
+
+    Raises:
+        ValueError: If an argument breaks a rule above.
+
+    Source: Wu et al., Randomized Quantization, ICCV 2023 (arXiv:2212.08663), eq. 1-4.
+    """
+
+    def __init__(
+        self,
+        num_bins: int = 5,
+        bins: Rule = "random",
+        values: ValueRule = "random",
+        per: Scope = "channel",
+        p: float = 1.0,
+        channel_dim: int = -2,
+    ) -> None:
+        super().__init__()
+        if num_bins < 1:
+            raise ValueError(f"num_bins must be at least 1; got {num_bins}")
+        if not 0 <= p <= 1:
+            raise ValueError(f"p must be within 0 to 1; got {p}")
+        for name, value, known in (
+            ("bins", bins, get_args(Rule)),
+            ("values", values, get_args(ValueRule)),
+            ("per", per, get_args(Scope)),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}")
+        self.num_bins = num_bins
+        self.bins = bins
+        self.values = values
+        self.per = per
+        self.p = p
+        self.channel_dim = channel_dim
+
+    def draw(self, x: Tensor, key: Tensor) -> QuantizationBins:
+        """Draw the quantizers of each sample of `x`, `(B, ..., F, T)`."""
+        rows = self._rows(x)  # (B, C, N)
+        if self.per == "instance":
+            rows = rows.flatten(1)[:, None]
+        # Two passes: torch's aminmax of both at once is seven times slower than these on a CPU.
+        low, high = rows.amin(dim=-1, keepdim=True), rows.amax(dim=-1, keepdim=True)  # (B, C, 1)
+        edges = self._draw_edges(low, high, fold_in(key, "edges"))
+        values = self._draw_values(low, high, edges, fold_in(key, "values"))
+        is_applied = uniform(fold_in(key, "applied")) < self.p
+        return QuantizationBins(edges=edges, values=values, is_applied=is_applied)
+
+    def apply_parameters(self, x: Tensor, parameters: QuantizationBins) -> Tensor:
+        """Replace every element of the chosen samples by the reproduction value of its bin."""
+        rows = self._rows(x)  # (B, C, N)
+        edges, values = parameters.edges, parameters.values
+        if (
+            rows.device.type == "cpu"
+            and not values.requires_grad
+            and edges.shape[-1] <= _MOST_EDGES
+        ):
+            quantized = _quantize_by_lerp(rows.detach(), edges, values)
+        else:
+            quantized = _quantize_by_index(rows, edges, values)
+        if self.p < 1:
+            quantized = torch.where(parameters.is_applied[:, None, None], quantized, rows)
+        channels_first = x.movedim(self.channel_dim, 1)
+        return quantized.to(x.dtype).reshape(channels_first.shape).movedim(1, self.channel_dim)
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """`x` as `(B, C, N)`, contiguous: what shares a quantizer lies in one row."""
+        if x.ndim < 3 or self.channel_dim % x.ndim == 0:
+            raise ValueError(
+                f"channel_dim must name a dimension after the first (samples) of an input with at "
+                f"least 3; got {self.channel_dim} for shape {tuple(x.shape)}"
+            )
+        return x.movedim(self.channel_dim, 1).flatten(2).to(compute_dtype(x)).contiguous()
+
+    def _draw_edges(self, low: Tensor, high: Tensor, key: Tensor) -> Tensor:
+        """Eq. 2: inner edges uniform in the range, sorted, `(B, C, K - 1)`."""
+        if self.bins == "uniform":
+            steps = torch.arange(1, self.num_bins, device=low.device, dtype=low.dtype)
+            # Divided by a tensor: by a number, a GPU would multiply by its reciprocal.
+            fractions = (steps / torch.full_like(steps, self.num_bins)).expand(*low.shape[:2], -1)
+        else:
+            fractions = uniform(key, low.shape[1], self.num_bins - 1)
+        return _between(low, high, fractions).sort(dim=-1).values
+
+    def _draw_values(self, low: Tensor, high: Tensor, edges: Tensor, key: Tensor) -> Tensor:
+        """Eq. 3 and 4: one reproduction value inside each bin, `(B, C, K)`."""
+        corners = torch.cat((low, edges, high), dim=-1)  # (B, C, K + 1)
+        if self.values == "midpoint":
+            fractions = torch.full_like(corners[..., 1:], 0.5)
+        else:
+            fractions = uniform(key, low.shape[1], self.num_bins)
+        return _between(corners[..., :-1], corners[..., 1:], fractions)
+
+
+def _quantize_by_index(rows: Tensor, edges: Tensor, values: Tensor) -> Tensor:
+    """Look up the value of each element's bin; `(B, C, N)`, `(B, C, K - 1)`, `(B, C, K)`."""
+    # No mask per bin: an element's bin is the number of inner edges at or below it, and as no
+    # inner edge lies above the maximum, the last bin includes it.
+    edges = edges.expand(-1, rows.shape[1], -1).contiguous()
+    index = torch.searchsorted(edges, rows, right=True)
+    return values.expand(-1, rows.shape[1], -1).gather(-1, index)
+
+
+def _quantize_by_lerp(rows: Tensor, edges: Tensor, values: Tensor) -> Tensor:
+    """The same bits, edge by edge, without gradient: a fifth of the time on a CPU."""
+    # What torch computes a vector at a time even where an operand repeats along the row: a
+    # comparison written to a float, and lerp. `where`, gather and searchsorted are not among it.
+    quantized = torch.empty_like(rows).copy_(values[..., -1:])
+    is_below = torch.empty_like(rows)  # 0.0 or 1.0
+    for k in reversed(range(edges.shape[-1])):
+        torch.lt(rows, edges[..., k, None], out=is_below)
+        quantized.lerp_(values[..., k, None], is_below)  # exact at weights 0 and 1
+    return quantized
+
+
+def _between(low: Tensor, high: Tensor, fractions: Tensor) -> Tensor:
+    """The point at each fraction of the way; rounding never carries it outside [low, high]."""
+    return (low + fractions * (high - low)).maximum(low).minimum(high)

@@ -1,0 +1,1 @@
+"""The `byola-rq` command."""

@@ -1,0 +1,59 @@
+"""The `byola-rq` command: its subcommands, and errors of ours as one line."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+# Nothing heavy is imported before a command needs it, so that --help is instant.
+from byola_rq.cli import doctor, embed, listen, prepare, train
+from byola_rq.cli.options import fail
+from byola_rq.errors import ByolaRQError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (
+    train.pretrain,
+    prepare.prepare,
+    prepare.info,
+    embed.embed,
+    embed.export,
+    train.runs,
+    listen.views,
+    prepare.synthesize,
+    doctor.doctor,
+):
+    app.command()(command)
+app.command(cls=listen.SpreadBins)(listen.listen)
+app.command("import-weights")(embed.import_weights)
+
+
+@app.callback()
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+) -> None:
+    """Audio embeddings learned without labels: BYOL-A with randomized quantization.
+
+    The way of the work: pretrain on sound you have, embed what you want to know about, and prove
+    the encoder with linear probes (`python -m evaluate`, in the source checkout).
+    """
+    if debug:
+        os.environ["BYOLA_RQ_DEBUG"] = "1"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; every error of ours is one line on stderr and a status of its own."""
+    try:
+        app(args=arguments, prog_name="byola-rq")
+    except ByolaRQError as error:
+        if error.is_said:
+            sys.exit(error.exit_code)
+        fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        fail("interrupted; the same command goes on from its last checkpoint", 130)

@@ -1,0 +1,152 @@
+"""`byola-rq doctor`: what of this installation works, and what to do about what does not."""
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import typer
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. `remedy` says what to do, where there is something to do."""
+
+    name: str
+    status: Literal["ok", "note", "missing", "broken"]
+    detail: str
+    remedy: str = ""
+    is_required: bool = False
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether nothing works without it."""
+        return self.is_required and self.status in {"missing", "broken"}
+
+
+REQUIRED = (
+    "numpy",
+    "pyarrow",
+    "pydantic",
+    "yaml",
+    "rich",
+    "safetensors",
+    "soundfile",
+    "soxr",
+    "typer",
+)
+OPTIONAL = {  # import name -> what it is for, how to get it
+    "sklearn": ("probes of `python -m evaluate`", "pip install 'byola_rq[evaluate]'"),
+    "librosa": ("frontend.backend=librosa", "pip install 'byola_rq[frontends]'"),
+    "nnAudio": ("frontend.backend=nnaudio", "pip install 'byola_rq[frontends]'"),
+    "matplotlib": ("pictures", "pip install 'byola_rq[plots]'"),
+}
+DISTRIBUTIONS = {"yaml": "pyyaml", "sklearn": "scikit-learn", "nnAudio": "nnaudio"}
+
+
+def doctor() -> None:
+    """Say what of this installation works, and what to do about what does not."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("", "status", "found", "what to do", box=None, pad_edge=False)
+    findings = list(examine())
+    for finding in findings:
+        table.add_row(finding.name, finding.status, finding.detail, finding.remedy)
+    Console(soft_wrap=True).print(table, markup=False)
+    if any(finding.is_failure for finding in findings):
+        raise typer.Exit(1)
+
+
+def examine() -> Iterator[Finding]:
+    """Look at everything the package can use."""
+    yield Finding("python", "ok", f"{platform.python_version()} at {sys.executable}")
+    yield Finding("byola_rq", "ok", importlib.metadata.version("byola_rq"))
+    yield from _examine_torch()
+    for name in REQUIRED:
+        yield _examine_import(
+            name, "needed by everything", "pip install byola_rq", is_required=True
+        )
+    yield _examine_libsndfile()
+    yield _examine_torchaudio()
+    for name, (purpose, remedy) in OPTIONAL.items():
+        yield _examine_import(name, purpose, remedy, is_required=False)
+
+
+def _examine_torch() -> Iterator[Finding]:
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        remedy = "pip install torch (a CPU build is at https://pytorch.org/get-started)"
+        yield Finding("torch", "broken", _first_line(error), remedy, is_required=True)
+        return
+    yield Finding("torch", "ok", str(torch.__version__))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield Finding("cpu", "ok", f"{cores} cores, {torch.get_num_threads()} torch threads")
+    if not torch.cuda.is_available():
+        built_for = torch.version.cuda
+        detail = f"built for CUDA {built_for}, no usable device" if built_for else "CPU build"
+        remedy = "install a CUDA build of torch and its driver, if this machine has a GPU"
+        yield Finding("cuda", "note", detail, remedy)
+        return
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        bfloat16 = (
+            "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no bfloat16"
+        )
+        memory = properties.total_memory / 2**30
+        yield Finding(f"cuda:{index}", "ok", f"{properties.name}, {memory:.0f} GiB, {bfloat16}")
+
+
+def _examine_libsndfile() -> Finding:
+    def formats() -> str:
+        import soundfile
+
+        known = soundfile.available_formats()
+        missing = [name for name in ("WAV", "FLAC", "OGG", "MP3") if name not in known]
+        version = soundfile.__libsndfile_version__
+        return f"{version}" + (f", cannot read {', '.join(missing)}" if missing else "")
+
+    return _examine("libsndfile", formats, "pip install --upgrade soundfile", is_required=True)
+
+
+def _examine_torchaudio() -> Finding:
+    def load() -> str:
+        from byola_rq.audio._torchaudio import has_compiled_part, import_torchaudio
+
+        import_torchaudio()
+        version = importlib.metadata.version("torchaudio")
+        part = "whole" if has_compiled_part() else "its Python part, which is all that is needed"
+        return f"{version}: {part}"
+
+    return _examine("torchaudio", load, "pip install torchaudio", is_required=False)
+
+
+def _examine_import(name: str, purpose: str, remedy: str, *, is_required: bool) -> Finding:
+    def load() -> str:
+        importlib.import_module(name)
+        return importlib.metadata.version(DISTRIBUTIONS.get(name, name))
+
+    finding = _examine(name, load, remedy, is_required=is_required)
+    if finding.status == "ok":
+        return finding
+    return Finding(name, finding.status, f"{finding.detail}; for {purpose}", remedy, is_required)
+
+
+def _examine(name: str, look: Callable[[], str], remedy: str, *, is_required: bool) -> Finding:
+    try:
+        return Finding(name, "ok", look(), is_required=is_required)
+    except ModuleNotFoundError:
+        return Finding(name, "missing", "not installed", remedy, is_required)
+    except Exception as error:  # whatever a broken package raises is what is to be told
+        is_absent = "is not installed" in str(error)
+        status: Literal["missing", "broken"] = "missing" if is_absent else "broken"
+        return Finding(name, status, _first_line(error), remedy, is_required)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,156 @@
+"""`byola-rq embed`, `export` and `import-weights`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from byola_rq.cli.options import Precision, print_once
+from byola_rq.errors import ConfigError
+
+
+def embed(
+    model: Annotated[Path, typer.Argument(help="Model file, encoder.safetensors.")],
+    source: Annotated[
+        list[Path], typer.Argument(help="Folders, manifests (csv, tsv) or audio files.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")],
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[
+        Precision, typer.Option(help="Of the encoder; auto: bfloat16 on a GPU that has it.")
+    ] = Precision.auto,
+    workers: Annotated[int, typer.Option(min=1, help="Decoding threads.")] = 2,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the embeddings of another job.")
+    ] = False,
+    frames: Annotated[
+        bool, typer.Option("--frames", help="Every frame embedding of a clip: frames.npy.")
+    ] = False,
+) -> None:
+    """Embed every clip: embeddings.npy, index.csv and meta.json.
+
+    Row i of embeddings.npy (float32) is row i of index.csv. With --frames, the frame embeddings of
+    clip i are the num_frames rows of frames.npy from first_frame on, and meta.json holds their
+    times. A run that was stopped goes on when the same command is given again.
+
+    \b
+    Examples:
+      byola-rq embed runs/a/encoder.safetensors /data/my_sounds -o embeddings/
+      byola-rq embed runs/a/encoder.safetensors /data/my_sounds -o frames/ --frames
+    """
+    from byola_rq.embed.embedder import load
+    from byola_rq.embed.job import embed_clips
+    from byola_rq.runtime.distributed import errors_shared, joined_ranks
+    from byola_rq.runtime.memory import keep_freed_memory
+    from byola_rq.train.step import choose_device, choose_precision
+
+    own_device = choose_device(device)
+    if own_device.type == "cpu":
+        keep_freed_memory()
+        if precision is Precision.auto:
+            precision = Precision.float32
+    with joined_ranks(own_device):
+        with errors_shared():
+            embedder = load(model, own_device, choose_precision(precision, own_device))
+        path = embed_clips(
+            embedder, source, out, num_workers=workers, overwrite=overwrite, frames=frames
+        )
+    print_once(path)
+
+
+def export(
+    run: Annotated[
+        Path, typer.Argument(help="Directory of a run (run.dir); with --onnx also a model file.")
+    ],
+    model: Annotated[
+        Path | None, typer.Argument(help="Model file to write, encoder.safetensors.")
+    ] = None,
+    best: Annotated[
+        bool, typer.Option("--best", help="The checkpoint that scored best in validation.")
+    ] = False,
+    licence: Annotated[
+        str | None, typer.Option(help="Of the weights, stored in the file, such as CC-BY-4.0.")
+    ] = None,
+    onnx: Annotated[
+        Path | None, typer.Option(help="Write ONNX, frontend inside: waveform in, embedding out.")
+    ] = None,
+) -> None:
+    """Write the encoder of a run's newest checkpoint as a model file, also while it trains.
+
+    \b
+    Examples:
+      byola-rq export runs/a encoder.safetensors
+      byola-rq export runs/a best.safetensors --best --licence CC-BY-4.0
+      byola-rq export encoder.safetensors --onnx model.onnx
+    """
+    if run.is_file():
+        if onnx is None or model or best or licence:
+            raise ConfigError(f"{run}: export of a model file takes --onnx FILE and nothing else")
+        _export_onnx(run, onnx)
+        return
+    if model is None:
+        if not run.exists():
+            raise ConfigError(f"{run}: no such run or model file")
+        raise ConfigError(f"{run}: export of a run takes the model file to write")
+    from byola_rq.export.run import export_run
+
+    path = export_run(run, model, best=best)
+    if licence is not None:
+        from byola_rq.embed.embedder import load
+
+        embedder = load(path)
+        embedder.licence = licence
+        embedder.save(path)
+    print(path)
+    if onnx is not None:
+        _export_onnx(path, onnx)
+
+
+def import_weights(
+    weights: Annotated[Path, typer.Argument(help="Your copy of published weights (.pth).")],
+    model: Annotated[Path, typer.Argument(help="Model file to write, encoder.safetensors.")],
+    encoder: Annotated[
+        str, typer.Option(help="audio_ntt_2020 (BYOL-A) or audio_ntt_2022 (BYOL-A v2).")
+    ] = "audio_ntt_2020",
+    dim: Annotated[int, typer.Option(min=1, help="Embedding size of the weights.")] = 2048,
+    mean: Annotated[
+        float | None, typer.Option(help="Of the log-mel that the weights were trained with.")
+    ] = None,
+    std: Annotated[float | None, typer.Option(help="Its standard deviation.")] = None,
+    corpus: Annotated[
+        list[Path] | None, typer.Option(help="Measure them on this sound instead; may be repeated.")
+    ] = None,
+) -> None:
+    """Make a model file of weights in the naming of the published BYOL-A checkpoints.
+
+    byola_rq ships no such weights. The file is what torch.save wrote: a state dict, or one under
+    the key state_dict or model; it is read without running any code in it.
+
+    \b
+    Examples:
+      byola-rq import-weights a.pth encoder.safetensors --dim 512 --mean M --std S
+      byola-rq import-weights a.pth encoder.safetensors --encoder audio_ntt_2022 --dim 3072 \\
+        --corpus /data/my_sounds
+    """
+    has_both = mean is not None and std is not None
+    if has_both == bool(corpus) or (mean is None) != (std is None):
+        raise ConfigError("import-weights takes --mean and --std, or --corpus to measure them")
+    from byola_rq.audio.frontend import Statistics
+    from byola_rq.corpus.statistics import measure_corpus
+    from byola_rq.export.published_weights import import_weights
+
+    given = Statistics(mean or 0.0, std if std is not None else 1.0)
+    embedder = import_weights(weights, encoder_name=encoder, dim=dim, statistics=given)
+    if corpus:  # after the weights, which a wrong option refuses at once
+        embedder = embedder.with_statistics(measure_corpus(corpus))
+    embedder.save(model)
+    print(f"{model}: mean {embedder.statistics.mean:.4f}, std {embedder.statistics.std:.4f}")
+
+
+def _export_onnx(model: Path, onnx: Path) -> None:
+    """A model file as ONNX."""
+    from byola_rq.embed.embedder import load
+    from byola_rq.export.onnx import export_onnx
+
+    export_onnx(load(model), onnx)
+    print(onnx)

@@ -1,0 +1,54 @@
+"""Options that several commands share, and how each reports."""
+
+import os
+import sys
+import traceback
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from byola_rq.config import Config
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[CONFIG.yaml] [SECTION.KEY=VALUE]...",
+        help="A configuration (the paper's recipe where none is named), then changes to it.",
+    ),
+]
+
+
+class Precision(StrEnum):
+    """Of the encoder."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+def fail(message: str, status: int) -> NoReturn:
+    """Leave with an error in one line; with --debug its traceback before it."""
+    if os.environ.get("BYOLA_RQ_DEBUG"):
+        traceback.print_exc()
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+def print_once(result: object) -> None:
+    """Print what all processes of a job have done together, in the first."""
+    if os.environ.get("RANK", "0") == "0":
+        print(result)
+
+
+def load_config(arguments: list[str] | None) -> "Config":
+    """CONFIG.yaml (the packaged one where the first argument is an override) and overrides."""
+    from byola_rq import config
+
+    path, *overrides = arguments or [""]
+    if not path or "=" in path:
+        overrides = [argument for argument in arguments or [] if argument]
+        path = str(config.default_config_path())
+    return config.load_config(Path(path), overrides)

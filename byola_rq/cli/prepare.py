@@ -1,0 +1,222 @@
+"""`byola-rq prepare`, `info` and `synthesize`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from byola_rq.errors import ConfigError
+
+
+def prepare(
+    context: typer.Context,
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="SOURCE... DEST", help="What to pack, and the folder to pack into."),
+    ],
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Decoding processes; one for each core by default.")
+    ] = None,
+    share: Annotated[
+        str | None,
+        typer.Option(
+            "--shard", metavar="I/N", help="Pack only share I (1 to N) of N: every N-th shard."
+        ),
+    ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Join what all shares have packed into DEST.")
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check every size and SHA-256 of DEST.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what there is to pack; write nothing.")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first so many clips of the list.")
+    ] = None,
+    min_seconds: Annotated[float, typer.Option(min=0, help="Reject shorter clips.")] = 0.0,
+    max_seconds: Annotated[float, typer.Option(min=0, help="Reject longer clips.")] = 3600.0,
+    clip_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds that decoding one clip may take.")
+    ] = 60.0,
+    clip_memory: Annotated[
+        float, typer.Option(min=0.1, help="Memory that decoding one clip may take, GB.")
+    ] = 4.0,
+    shard_megabytes: Annotated[
+        float, typer.Option(min=0.01, help="Size of a shard, about: what a stop can cost.")
+    ] = 1000.0,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Leave with status 1 if any clip was rejected.")
+    ] = False,
+) -> None:
+    """Pack any collection of sound into one corpus that training reads at the speed of the disk.
+
+    A SOURCE is a folder of audio files at any depth (or of tar shards or Parquet files), a
+    manifest (csv, tsv, parquet, fairseq's tsv), a tar (WebDataset), Parquet of encoded audio, an
+    audio file, or an AudioSet segment list joined to its audio: LIST.csv=FOLDER. Several go into
+    one corpus; a clip that comes twice is kept once.
+
+    DEST gets pcm-00000.npy ... (int16, 16 kHz, mono), index.parquet, corpus.json and
+    rejected.csv, which names every clip that is left out, with the reason. Stopped at any moment,
+    the same command goes on after the last whole shard, and the result has the same bytes.
+    Status: 0 if any clip is packed, 1 if none.
+
+    \b
+    Examples:
+      byola-rq prepare /data/my_sounds packed
+      byola-rq prepare /data/a /data/b/clips.csv /data/c/shard-0000.tar packed --dry-run
+      byola-rq prepare unbalanced_train_segments.csv=/data/audioset/unbalanced packed
+      byola-rq prepare /data/hf/train-00000-of-00010.parquet packed --max-seconds 60
+      byola-rq prepare --verify packed
+      byola-rq pretrain data.source=packed run.dir=runs/a
+
+    \b
+    On a cluster, as an array job of 8 tasks numbered 1 to 8 that share DEST, then once more:
+      byola-rq prepare /data/my_sounds /shared/packed --shard $SLURM_ARRAY_TASK_ID/8
+      byola-rq prepare --merge /shared/packed
+    """
+    *sources, dest = paths
+    folder = Path(dest)
+    if merge or verify:
+        _refuse_others(context, "merge" if merge else "verify", paths)
+        if verify:
+            _verify(folder)
+        else:
+            from byola_rq.packing.prepare import merge_corpus
+
+            _report(folder, merge_corpus(folder), strict=strict)
+        return
+    if not sources:
+        raise ConfigError(f"prepare takes at least one SOURCE, then DEST; got only {dest}")
+    if min_seconds > max_seconds:
+        raise ConfigError(
+            f"--min-seconds must be at most --max-seconds ({max_seconds:g}); got {min_seconds:g}"
+        )
+    from byola_rq.packing.decode import ClipRules
+    from byola_rq.packing.plan import PackingOptions
+    from byola_rq.packing.prepare import describe_work, prepare_corpus
+    from byola_rq.runtime.sandbox import Limits
+    from byola_rq.runtime.workers import count_cores
+
+    options = PackingOptions(
+        rules=ClipRules(min_seconds, max_seconds),
+        limits=Limits(clip_timeout, clip_memory),
+        shard_megabytes=shard_megabytes,
+        limit=limit,
+    )
+    num_workers = workers or count_cores()
+    if dry_run:
+        for line in describe_work(sources, folder, options, num_workers=num_workers):
+            print(line)
+        return
+    outcome = prepare_corpus(
+        sources, folder, options, num_workers=num_workers, share=_parse_share(share)
+    )
+    _report(folder, outcome, strict=strict, share=share)
+
+
+def info(
+    corpus: Annotated[Path, typer.Argument(help="Folder that `prepare` has packed.")],
+    picture: Annotated[
+        Path | None, typer.Option(help="Also draw the clips' lengths (.png, .pdf, .svg).")
+    ] = None,
+) -> None:
+    """Say what a packed corpus holds: clips, hours, lengths, rates, labels, rejects.
+
+    \b
+    Examples:
+      byola-rq info packed
+      byola-rq info packed --picture lengths.png
+    """
+    from byola_rq.packing.inventory import describe_corpus, draw_lengths
+
+    for line in describe_corpus(corpus):
+        print(line)
+    if picture is not None:
+        draw_lengths(corpus, picture)
+        print(picture)
+
+
+def synthesize(
+    folder: Annotated[Path, typer.Argument(help="Folder to write to; must be new or empty.")],
+    clips: Annotated[int, typer.Option(min=2, help="How many clips.")] = 600,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same sounds.")] = 0,
+) -> None:
+    """Write the built-in sounds, unlabelled clips of every kind to pretrain on, no download.
+
+    They lie in FOLDER/clips/. Labelled sets of the same sound world: `python -m evaluate
+    miniature`, in the source checkout.
+
+    \b
+    Example:
+      byola-rq synthesize sounds
+      byola-rq pretrain data.source=sounds/clips run.dir=runs/trial encoder.dim=128
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder}: must be new or empty; nothing was written")
+    from byola_rq.runtime.progress import ProgressBar
+    from byola_rq.synthesis.generate import write_corpus
+
+    with ProgressBar("synthesizing clips", clips) as bar:
+        write_corpus(folder / "clips", num_clips=clips, seed=seed, on_clip=lambda _: bar.advance())
+    print(folder / "clips")
+
+
+def _parse_share(text: str | None) -> tuple[int, int] | None:
+    """`I/N` as numbers."""
+    if text is None:
+        return None
+    number, _, of = text.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise ConfigError(f"--shard must be I/N with I from 1 to N; got {text}")
+    return int(number), int(of)
+
+
+def _refuse_others(context: typer.Context, name: str, paths: list[str]) -> None:
+    """`--merge` and `--verify` take DEST and nothing that they would not heed."""
+    others = [
+        f"--{other.replace('_', '-')}"
+        for other in context.params
+        if other not in {name, "paths", "strict" if name == "merge" else name}
+        and (source := context.get_parameter_source(other))
+        and source.name == "COMMANDLINE"
+    ]
+    if others or len(paths) > 1:
+        raise ConfigError(f"--{name} takes DEST alone; got {' '.join([*paths, *others])}")
+
+
+def _report(folder: Path, outcome: Any, *, strict: bool, share: str | None = None) -> None:
+    """Say what was packed; an error where that is nothing, or `strict` asks for more."""
+    from byola_rq.packing.shards import PackingError
+
+    what = f"{folder}, share {share}" if share else str(folder)
+    twice = "" if share else f", {outcome.duplicates} that came twice"
+    print(
+        f"{what}: {outcome.clips} clips, {outcome.hours:.2f} hours, "
+        f"{outcome.rejected} rejected{twice}"
+    )
+    if share:
+        print(f"when all shares are packed: byola-rq prepare --merge {folder}")
+    where = "" if share else f"; {folder / 'rejected.csv'} says why"
+    # Of a share, that nothing can be packed may be chance.
+    if outcome.clips == 0 and outcome.rejected and not share:
+        raise PackingError(f"{folder}: no clip could be packed{where}")
+    if strict and outcome.rejected:
+        raise PackingError(f"{what}: {outcome.rejected} clips are rejected{where}")
+
+
+def _verify(folder: Path) -> None:
+    """Compare a packed corpus with its digests; an error where it is damaged."""
+    from byola_rq.packing.prepare import verify_corpus
+    from byola_rq.packing.shards import PackingError
+
+    num_files, damages = verify_corpus(folder)
+    for damage in damages:
+        print(damage)
+    if damages:
+        raise PackingError(
+            f"{folder}: {len(damages)} of {num_files} files are damaged. Copy them again from "
+            "where they are whole, or pack again into another folder"
+        )
+    print(f"{folder}: {num_files} files are whole")

@@ -1,0 +1,78 @@
+"""`byola-rq pretrain` and `runs`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from byola_rq.cli.options import Overrides, load_config, print_once
+
+
+def pretrain(
+    config: Overrides = None,
+    reset: Annotated[
+        bool,
+        typer.Option("--reset", help="Start over; the run in run.dir is moved to run.dir.1 ..."),
+    ] = False,
+    profile: Annotated[
+        int | None,
+        typer.Option(min=1, help="Say where the time of so many steps goes, and trace a few."),
+    ] = None,
+) -> None:
+    """Learn an encoder from unlabelled clips.
+
+    Any key of config.yaml can be changed on the command line. Run the same command again and it
+    goes on from its last checkpoint. The run directory gets config.yaml (as resolved),
+    metrics.csv, checkpoints, and at the end encoder.safetensors.
+
+    Status: 143, 0 or 130 after SIGTERM, SIGUSR1 or Ctrl-C, which save first; 75 where the run hung
+    (run.stall_minutes). Over several GPUs or machines it is started by torchrun; see
+    docs/clusters.md.
+
+    \b
+    Examples:
+      byola-rq pretrain data.source=/data/my_sounds run.dir=runs/a
+      byola-rq pretrain data.source=clips.csv run.dir=runs/b encoder.dim=512 train.max_steps=200
+      byola-rq prepare /data/audioset packed
+      byola-rq pretrain my.yaml data.source=packed run.device=cuda run.precision=bfloat16
+      byola-rq pretrain data.source=/data/x 'views.augmentations=[mixup, random_resized_crop]'
+      torchrun --nproc-per-node 8 -m byola_rq pretrain my.yaml data.source=packed
+    """
+    loaded = load_config(config)
+    from byola_rq.train.loop import pretrain
+
+    print_once(pretrain(loaded, reset=reset, profile=profile))
+
+
+def runs(
+    run: Annotated[list[Path], typer.Argument(help="Directories of runs, or folders of them.")],
+    picture: Annotated[
+        Path | None, typer.Option(help="Also draw the runs' curves (.png, .pdf, .svg).")
+    ] = None,
+) -> None:
+    """Say how far runs are, how they fare and in what they differ, also while they train.
+
+    The numbers are those of the last row of metrics.csv; skipped are the steps of all rows whose
+    loss or gradient was not finite. An embedding std near 0 or an effective rank near 1 means that
+    a run collapses; a high share of waiting, that data is read too slowly.
+
+    \b
+    Examples:
+      byola-rq runs runs/a
+      byola-rq runs runs/a runs/b --picture curves.png
+      byola-rq runs runs
+    """
+    from byola_rq.runs.history import find_runs
+    from byola_rq.runs.table import describe_runs
+
+    found, notes = find_runs(run)
+    for note in notes:
+        print(f"warning: {note}", file=sys.stderr)
+    for line in describe_runs(found):
+        print(line)
+    if picture is not None:
+        from byola_rq.plots.curves import save_curves_picture
+
+        save_curves_picture(picture, {each.name: each.metrics for each in found})
+        print(picture)

@@ -1,0 +1,222 @@
+"""Clips of audio files and tar members, decoded when a segment is asked for."""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from byola_rq.audio.io import AudioInfo, inspect_audio, pad_both_ends, read_audio
+from byola_rq.corpus.clips import Clips
+from byola_rq.corpus.order import IntArray
+from byola_rq.errors import AudioError
+from byola_rq.runtime.prefetch import map_ahead
+from byola_rq.sources.clip_source import ClipSource, printable
+from byola_rq.sources.encoded import read_encoded
+
+# Of a segment, that may be missing at its end: four frames of MP3; encoders differ in what they
+# count. It is what `byola-rq prepare` tolerates too.
+_TOLERATED_SECONDS = 0.1
+
+
+class UnreadableClipError(AudioError):
+    """A clip whose segment cannot be decoded.
+
+    Args:
+        message: Begins with the clip's path.
+        row: Its place among the segments asked for; those before it are filled.
+        reason: The message without the path.
+    """
+
+    def __init__(self, message: str, row: int, reason: str) -> None:
+        super().__init__(message)
+        self.row = row
+        self.reason = reason
+
+
+class DecodedClips(Clips):
+    """Clips of audio files and tar members, decoded and resampled for every segment.
+
+    Args:
+        sources: Where they are.
+        first_samples: Where each clip begins in its audio, counted at `sample_rate`.
+        num_samples: Lengths, counted at `sample_rate`.
+        sample_rate: In Hz.
+    """
+
+    dtype: ClassVar = np.dtype(np.float32)
+
+    def __init__(
+        self,
+        sources: Sequence[ClipSource],
+        first_samples: IntArray,
+        num_samples: IntArray,
+        sample_rate: int,
+    ) -> None:
+        self.sources = sources
+        self.first_samples = first_samples
+        self.num_samples = num_samples
+        self.sample_rate = sample_rate
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of names and lengths."""
+        rows = zip(self.sources, self.first_samples, self.num_samples, strict=True)
+        text = "\n".join(_identity(source, first, length) for source, first, length in rows)
+        return hashlib.sha256(f"{self.sample_rate}\n{text}".encode()).hexdigest()
+
+    def names(self, indices: IntArray) -> list[str]:
+        """File, or tar and member, of each clip."""
+        return [str(self.sources[index]) for index in indices]
+
+    def fill(self, segments: npt.NDArray[Any], indices: IntArray, starts: IntArray) -> None:
+        """As `Clips.fill`.
+
+        Raises:
+            UnreadableClipError: At the first clip that cannot be decoded, or has become shorter.
+        """
+        length = segments.shape[1]
+        for row, (index, start) in enumerate(zip(indices.tolist(), starts.tolist(), strict=True)):
+            try:
+                waveform = self.read(index, start, length)
+                self._refuse_cut(index, start, len(waveform), length)
+            except AudioError as error:
+                reason = _reason(self.sources[index], error)
+                raise UnreadableClipError(str(error), row, reason) from error
+            segments[row] = pad_both_ends(waveform, length).numpy()
+
+    def read(self, index: int, start: int = 0, num_samples: int | None = None) -> Tensor:
+        """Decode a clip, or the part of at most `num_samples` from `start` on, float32 `(S,)`.
+
+        Raises:
+            AudioError: If it cannot be decoded.
+        """
+        room = int(self.num_samples[index]) - start
+        with _file_system_errors_named(self.sources[index]):
+            return read_audio(
+                read_encoded(self.sources[index]),
+                self.sample_rate,
+                int(self.first_samples[index]) + start,
+                room if num_samples is None else min(num_samples, room),
+            )
+
+    def _refuse_cut(self, index: int, start: int, found: int, length: int) -> None:
+        """A cut WAV, OGG or MP3 file decodes without a word to where it ends."""
+        expected = min(int(self.num_samples[index]) - start, length)
+        if expected - found > _TOLERATED_SECONDS * self.sample_rate:
+            raise AudioError(
+                f"{self.sources[index]}: cut short: the {expected} samples from {start} on must "
+                f"decode (counted at {self.sample_rate} Hz); got {found}"
+            )
+
+
+def measure_clips(
+    sources: Sequence[ClipSource], sample_rate: int, on_clip: Callable[[], object] = lambda: None
+) -> DecodedClips:
+    """Read every clip's header, in threads; `on_clip` is called once for each.
+
+    Raises:
+        AudioError: If a clip cannot be read; names the first such clip and counts the others.
+    """
+    clips, unreadable = _measure(sources, sample_rate, on_clip)
+    if unreadable:
+        others = f" (and {len(unreadable) - 1} more clips like it)" if len(unreadable) > 1 else ""
+        raise AudioError(f"{unreadable[0][1]}{others}; remove it from data.source")
+    return clips
+
+
+def measure_readable_clips(
+    sources: Sequence[ClipSource], sample_rate: int, on_clip: Callable[[], object] = lambda: None
+) -> tuple[DecodedClips, list[tuple[ClipSource, str]]]:
+    """The same, but a few clips that cannot be read are left out.
+
+    Returns:
+        The clips that can be read, and (source, reason) of each other one.
+
+    Raises:
+        AudioError: If none can be read, or if more than 1 % cannot and more than one; names the
+            first of them and counts them.
+    """
+    clips, unreadable = _measure(sources, sample_rate, on_clip)
+    if unreadable and (is_too_many(len(unreadable), len(sources)) or not len(clips)):
+        raise AudioError(
+            f"{unreadable[0][1]}; {len(unreadable)} of {len(sources)} clips cannot be read, and at "
+            "most 1 % may be left out. Remove them from data.source, or pack it first: "
+            "`byola-rq prepare` lists them all and goes on without them"
+        )
+    return clips, [(source, _reason(source, error)) for source, error in unreadable]
+
+
+def is_too_many(num_broken: int, num_clips: int) -> bool:
+    """Whether training must stop: more than 1 % of the clips are broken, and more than one."""
+    return 100 * num_broken > max(num_clips, 100)
+
+
+def _measure(
+    sources: Sequence[ClipSource], sample_rate: int, on_clip: Callable[[], object]
+) -> tuple[DecodedClips, list[tuple[ClipSource, AudioError]]]:
+    """The clips whose header can be read, and the errors of the others."""
+
+    def measure(source: ClipSource) -> tuple[int, int] | AudioError:
+        try:
+            with _file_system_errors_named(source):
+                return _place(source, inspect_audio(read_encoded(source)), sample_rate)
+        except AudioError as error:
+            return error
+
+    readable: list[ClipSource] = []
+    places: list[tuple[int, int]] = []
+    unreadable: list[tuple[ClipSource, AudioError]] = []
+    results = map_ahead(measure, sources, min(32, 4 * (os.cpu_count() or 1)))
+    for source, result in zip(sources, results, strict=True):
+        on_clip()
+        if isinstance(result, AudioError):
+            unreadable.append((source, result))
+        else:
+            readable.append(source)
+            places.append(result)
+    first_samples, num_samples = np.array(places, np.int64).reshape(-1, 2).T
+    return DecodedClips(readable, first_samples, num_samples, sample_rate), unreadable
+
+
+@contextlib.contextmanager
+def _file_system_errors_named(source: ClipSource) -> Iterator[None]:
+    """What a disk, a network file system or a lack of rights raises, as ours."""
+    try:
+        yield
+    except OSError as error:
+        raise AudioError(f"{source}: cannot be read ({error.strerror or error})") from error
+    except UnicodeEncodeError as error:  # soundfile opens no path that is not UTF-8
+        raise AudioError(f"{source}: cannot be read ({error})") from error
+
+
+def _reason(source: ClipSource, error: AudioError) -> str:
+    """An error in one line of text that any file holds, without the name of the clip."""
+    text = printable(str(error))
+    for name in (str(source), printable(source.file)):
+        text = text.removeprefix(f"{name}: ")
+    return " ".join(text.split())
+
+
+def _place(source: ClipSource, info: AudioInfo, sample_rate: int) -> tuple[int, int]:
+    """First sample and length of a clip in its audio, counted at `sample_rate`."""
+    seconds = info.num_samples / info.sample_rate
+    start, stop = source.part_of(seconds)
+    num_samples = info.num_samples_at(sample_rate)
+    first = round(start * sample_rate)
+    length = (num_samples if stop >= seconds else round(stop * sample_rate)) - first
+    if length < 1:
+        raise AudioError(f"{source}: a clip must have at least one sample; got none")
+    return first, length
+
+
+def _identity(source: ClipSource, first: int, length: int) -> str:
+    """What stays the same when the clip's file is moved."""
+    name = source.name if source.offset >= 0 else source.path.name
+    part = f"\t{first}" if first else ""
+    return f"{name}\t{length}{part}"

@@ -1,0 +1,199 @@
+"""Unlabelled clips (packed corpora, or sources decoded on demand) as fixed-length random crops."""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from byola_rq.corpus.clips import Clips
+from byola_rq.corpus.decoded_clips import UnreadableClipError
+from byola_rq.corpus.order import IntArray
+from byola_rq.corpus.packed_clips import PackedClips
+from byola_rq.corpus.packed_format import is_packed
+from byola_rq.errors import AudioError, CorpusError
+from byola_rq.runtime.rng import fold_in, integers, sample_keys
+from byola_rq.sources.clip_source import ClipSource
+from byola_rq.sources.listing import list_sources
+
+MAX_NEIGHBOURS = 100  # tried in place of a clip that cannot be decoded
+
+
+class Replacement(NamedTuple):
+    """A clip that could not be decoded, and the clip whose segment took its place."""
+
+    clip_index: int
+    replaced_by: int
+    reason: str
+
+
+class SegmentBatch(NamedTuple):
+    """Segments of clips, and what belongs to them.
+
+    Args:
+        waveform: `(B, S)`, float32 or int16.
+        key: Each segment's randomness key, int64 `(B,)`.
+        replacements: Of the clips among them that could not be decoded.
+    """
+
+    waveform: Tensor
+    key: Tensor
+    replacements: tuple[Replacement, ...] = ()
+
+    def to(self, device: torch.device) -> "SegmentBatch":
+        """On the device, in float32: int16 crosses the bus and is converted there, exactly."""
+        waveform = self.waveform.to(device, non_blocking=True)
+        if waveform.dtype == torch.int16:
+            waveform = waveform.to(torch.float32).mul_(2.0**-15)
+        return self._replace(waveform=waveform, key=self.key.to(device, non_blocking=True))
+
+    def pinned(self) -> "SegmentBatch":
+        """A copy in pinned memory, from which a GPU fetches by itself."""
+        return self._replace(waveform=self.waveform.pin_memory(), key=self.key.pin_memory())
+
+
+class SegmentCorpus:
+    """One random segment of a clip per epoch, read when asked for.
+
+    Where the segment lies is a function of (seed, epoch, clip index) alone. Clips shorter than a
+    segment are padded with zeros at both ends.
+
+    In place of a clip that cannot be decoded comes the next one, by index and around the end, that
+    can be: with the key of the clip it replaces, at a place that this key and its own length
+    decide. So these segments too are the same in every process and after every resumption.
+
+    Args:
+        clips: What to cut from.
+        segment_samples: Length of a segment.
+        seed: Of the places and the keys handed out.
+    """
+
+    def __init__(self, clips: Clips, *, segment_samples: int, seed: int) -> None:
+        self.clips = clips
+        self.segment_samples = segment_samples
+        self.seed = seed
+
+    def load(self, items: npt.ArrayLike) -> SegmentBatch:
+        """Read one segment for each (epoch, clip index), `(B, 2)`.
+
+        Raises:
+            AudioError: If a clip cannot be decoded, nor can the 100 clips after it.
+        """
+        items = np.asarray(items, np.int64)
+        segments = np.empty((len(items), self.segment_samples), self.clips.dtype)
+        keys, replacements = self.load_into(segments, items)
+        return SegmentBatch(torch.from_numpy(segments), torch.from_numpy(keys), replacements)
+
+    def load_into(
+        self, segments: npt.NDArray[np.generic], items: IntArray
+    ) -> tuple[IntArray, tuple[Replacement, ...]]:
+        """As `load`, into memory that is there already; returns keys and replacements."""
+        epochs, indices = torch.from_numpy(items).unbind(dim=1)
+        keys = sample_keys(self.seed, epochs, indices)
+        starts = self._draw_starts(keys, items[:, 1])
+        replacements: list[Replacement] = []
+        first = 0
+        while True:
+            try:
+                self.clips.fill(segments[first:], items[first:, 1], starts[first:])
+                return keys.numpy(), tuple(replacements)
+            except UnreadableClipError as error:
+                row = first + error.row
+                replaced_by = self._fill_with_neighbour(
+                    segments[row : row + 1], int(items[row, 1]), keys[row : row + 1], error
+                )
+                replacements.append(Replacement(int(items[row, 1]), replaced_by, error.reason))
+                first = row + 1
+
+    def _draw_starts(self, keys: Tensor, indices: IntArray) -> IntArray:
+        """First sample of each segment within its clip, `(B,)`."""
+        room = torch.from_numpy(self.clips.num_samples[indices])
+        room = (room - self.segment_samples + 1).clamp(min=1)
+        return integers(fold_in(keys, "segment"), room).numpy()
+
+    def _fill_with_neighbour(
+        self, segment: npt.NDArray[np.generic], index: int, key: Tensor, error: AudioError
+    ) -> int:
+        """Fill one segment, `(1, S)`, from the next clip that can be decoded; returns its index."""
+        num_neighbours = min(MAX_NEIGHBOURS, len(self.clips) - 1)
+        for distance in range(1, num_neighbours + 1):
+            neighbour = np.array([(index + distance) % len(self.clips)])
+            with contextlib.suppress(AudioError):
+                self.clips.fill(segment, neighbour, self._draw_starts(key, neighbour))
+                return int(neighbour[0])
+        others = f" (and {num_neighbours} clips after it like it)" if num_neighbours else ""
+        raise AudioError(f"{error}{others}") from error
+
+
+def open_packed_clips(sources: Sequence[Path], sample_rate: int) -> PackedClips | None:
+    """Open packed corpora; None where `sources` are something else.
+
+    Raises:
+        CorpusError: If some are packed and some are not, one cannot be used, or their sample rate
+            is not `sample_rate`.
+    """
+    unpacked = [source for source in sources if not is_packed(source)]
+    if len(unpacked) == len(sources):
+        return None
+    if unpacked:
+        raise CorpusError(
+            f"{unpacked[0]}: data.source must name packed corpora alone, or none; this is not one. "
+            "Pack it first (`byola-rq prepare`)"
+        )
+    clips = PackedClips.open(sources)
+    if clips.sample_rate != sample_rate:
+        raise CorpusError(
+            f"{sources[0]}: frontend.sample_rate must be {clips.sample_rate}, the packed corpus'; "
+            f"got {sample_rate}"
+        )
+    return clips
+
+
+def find_clips(sources: Sequence[Path]) -> tuple[list[ClipSource], list[str]]:
+    """List the clips of sources that are read as they are: those that can be read at random.
+
+    Args:
+        sources: As for `list_sources`, Parquet of encoded audio excepted.
+
+    Returns:
+        The clips in a fixed order, and lines about them for the user.
+
+    Raises:
+        CorpusError: If a source cannot be used, or holds something damaged or missing. What an
+            AudioSet list names and nobody has any more is not an error.
+    """
+    if not sources:
+        raise CorpusError(
+            "data.source must name a folder, manifest, tar or audio file, or a packed corpus"
+        )
+    for source in sources:
+        if is_packed(source):
+            raise CorpusError(
+                f"{source}: only pretraining reads packed corpora; name what it was packed from"
+            )
+    if unfinished := [source for source in sources if (source / ".parts").is_dir()]:
+        raise CorpusError(
+            f"{unfinished[0]}: its packing is not finished; give its `byola-rq prepare` again"
+        )
+    listing = list_sources(sources)
+    problems = [f"{where}: {reason}" for where, reason in listing.damaged]
+    if all(source.exists() for source in sources):
+        problems += listing.missing
+    problems += [
+        f"{clip}: clips in Parquet cannot be read at random"
+        for clip in listing.clips
+        if clip.row >= 0
+    ]
+    if problems:
+        others = f" (and {len(problems) - 1} more like it)" if len(problems) > 1 else ""
+        raise CorpusError(
+            f"{problems[0]}{others}; `byola-rq prepare` packs what can be read into a corpus"
+        )
+    notes = list(listing.notes)
+    if listing.duplicates:
+        notes.append(f"{len(listing.duplicates)} clips are there twice; each is used once")
+    return listing.clips, notes

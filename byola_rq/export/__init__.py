@@ -1,0 +1,1 @@
+"""Model files, ONNX and model cards of trained encoders."""

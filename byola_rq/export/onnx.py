@@ -1,0 +1,202 @@
+"""A model as one graph, frontend inside: waveform in, embedding out, in ONNX or torch.export."""
+
+import contextlib
+import importlib
+import json
+import logging
+import math
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.fx.experimental import _config
+
+from byola_rq.audio.frontend import EPSILON, LogMelSpectrogram
+from byola_rq.audio.mel import mel_filterbank
+from byola_rq.embed.clip_encoder import MIN_SECONDS
+from byola_rq.embed.embedder import Embedder
+from byola_rq.errors import CheckpointError, MissingPackageError
+from byola_rq.model.encoder import Encoder, build_encoder
+
+OPSET = 18
+TOLERANCE = 1e-4  # of an embedding; relative to its largest value where that is above 1
+
+
+class WaveformEncoder(nn.Module):
+    """An embedder of plain tensor operations, which every exporter and runtime knows.
+
+    The spectrum is a strided convolution with windowed cosines and sines instead of an FFT: only
+    the frequencies under the mel filters are computed, in the same float32.
+
+    Args:
+        embedder: Its weights are copied, as float32, to the CPU; its frontend's backend does not
+            matter, as all compute the same to 1e-3 of log-mel.
+    """
+
+    def __init__(self, embedder: Embedder) -> None:
+        super().__init__()
+        frontend = embedder.frontend
+        self.encoder = _copy_encoder(embedder)
+        self.n_fft = frontend.n_fft
+        self.hop_length = frontend.hop_length
+        filters, kernels = _spectrum_of(frontend)
+        self.register_buffer("kernels", kernels)
+        self.register_buffer("filters", filters)
+        self.mean = embedder.statistics.mean
+        self.std = embedder.statistics.std
+        self.requires_grad_(False)
+        self.eval()
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Embed waveforms at the model's sample rate: `(B, S)` in [-1, 1] -> `(B, D)`."""
+        half = self.n_fft // 2
+        padded = F.pad(waveform[:, None], (half, half), mode="reflect")  # (B, 1, S + n_fft)
+        spectrum = F.conv1d(padded, self.get_buffer("kernels"), stride=self.hop_length)
+        cosine, sine = spectrum.chunk(2, dim=1)  # (B, frequencies, T) each
+        # As a convolution too: a matrix product would make torch.export fix a batch of one.
+        mel = F.conv1d(cosine.square() + sine.square(), self.get_buffer("filters"))  # (B, F, T)
+        log_mel = ((mel + EPSILON).log() - self.mean) / self.std
+        embedding: Tensor = self.encoder(log_mel[:, None])
+        return embedding
+
+
+def export_program(embedder: Embedder) -> torch.export.ExportedProgram:
+    """Capture a model with torch.export; `torch.export.save` writes it, AOTInductor compiles it.
+
+    Args:
+        embedder: Any model, trained or not.
+
+    Returns:
+        A program of one input, float32 `(B, S)` in [-1, 1] at the model's sample rate, and one
+        output, float32 `(B, D)`; B is any from 1 on, S any from 0.1 s on. Samples are not checked.
+    """
+    least = round(MIN_SECONDS * embedder.sample_rate)
+    least = max(least, embedder.frontend.min_samples)
+    example = torch.zeros(2, 2 * least)
+    shapes = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("samples", min=least)}
+    # Otherwise sizes of 1 (one clip; a clip of one frame embedding) are ruled out: torch.export
+    # asks of every size whether it is 1, to tell layouts apart, and keeps the answer.
+    with _config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+        return torch.export.export(
+            WaveformEncoder(embedder), (example,), dynamic_shapes={"waveform": shapes}, strict=False
+        )
+
+
+def export_onnx(embedder: Embedder, path: Path | str) -> None:
+    """Write a model as ONNX; it appears whole, and only if onnxruntime gives its embeddings.
+
+    Input `waveform`: float32 `(batch, samples)` in [-1, 1] at the model's sample rate, 0.1 s or
+    longer; output `embedding`: float32 `(batch, D)`. Both axes are free at each call. A waveform is
+    embedded whole: memory grows with its length. The metadata entry `byola_rq` holds the model
+    file's JSON: encoder, frontend, statistics, digest of the weights, training.
+
+    Args:
+        embedder: Any model, trained or not.
+        path: File to write, up to 2 GB in one piece; its folder is made.
+
+    Raises:
+        MissingPackageError: If onnx, onnxscript or onnxruntime is not installed.
+        CheckpointError: If the disk refuses, or the file computes something else.
+    """
+    onnxruntime = _import_packages()
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _translate(embedder).save(str(temporary), external_data=False)
+        _compare(embedder, onnxruntime, temporary, path)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written ({error})") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _translate(embedder: Embedder) -> torch.onnx.ONNXProgram:
+    """The model as an ONNX program with named axes and its description."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    try:
+        # The exporter warns of packages that it does not need here, and of its own deprecations.
+        logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                export_program(embedder),
+                opset_version=OPSET,
+                input_names=["waveform"],
+                output_names=["embedding"],
+                dynamic_shapes={"waveform": {0: "batch", 1: "samples"}},
+                dynamo=True,
+                verbose=False,
+            )
+    finally:
+        logger.setLevel(level)
+    assert program is not None  # only the exporter of old gives None
+    description = {
+        **embedder.description,
+        "licence": embedder.licence,
+        "training": embedder.summary,
+    }
+    program.model.metadata_props["byola_rq"] = json.dumps(description)
+    return program
+
+
+def _copy_encoder(embedder: Embedder) -> Encoder:
+    """A float32 copy on the CPU, which exporters can trace whatever the model runs on."""
+    n_mels = embedder.frontend.n_mels
+    encoder = build_encoder(embedder.encoder_name, dim=embedder.embedding_dim, n_mels=n_mels)
+    encoder.load_state_dict(embedder.encoder.state_dict())
+    return encoder
+
+
+def _spectrum_of(frontend: LogMelSpectrogram) -> tuple[Tensor, Tensor]:
+    """Mel filters `(F, W, 1)` and kernels `(2 W, 1, n_fft)` of the W frequencies they weigh."""
+    options = frontend.options
+    names = ("sample_rate", "n_fft", "n_mels", "f_min", "f_max")
+    filters = mel_filterbank(**{name: options[name] for name in names})
+    used = filters.amax(dim=0).nonzero().squeeze(1)
+    window = torch.hann_window(frontend.win_length, dtype=torch.float64)
+    left = (frontend.n_fft - frontend.win_length) // 2
+    window = F.pad(window, (left, frontend.n_fft - frontend.win_length - left))
+    # The angle is reduced in integers first: cos of a large product would lose digits.
+    turns = (used[:, None] * torch.arange(frontend.n_fft)) % frontend.n_fft
+    angles = turns.double() * (2 * math.pi / frontend.n_fft)
+    kernels = torch.cat((angles.cos() * window, -angles.sin() * window))
+    return filters[:, used, None], kernels.float()[:, None]
+
+
+def _import_packages() -> Any:
+    """Check that all of the extra `onnx` is there; gives onnxruntime."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        try:
+            module = importlib.import_module(package)
+        except ImportError as error:
+            raise MissingPackageError(
+                f"export to ONNX needs the package {package}, which does not import ({error}); "
+                "`pip install 'byola_rq[onnx]'` adds it"
+            ) from error
+    return module
+
+
+def _compare(embedder: Embedder, onnxruntime: Any, written: Path, path: Path) -> None:
+    """Run the file on noise of two lengths; another result than the model's is an error."""
+    session = onnxruntime.InferenceSession(str(written), providers=["CPUExecutionProvider"])
+    options = {**embedder.frontend.options, "backend": "torch"}
+    model = Embedder(_copy_encoder(embedder), LogMelSpectrogram(**options), embedder.statistics)
+    generator = torch.Generator().manual_seed(0)
+    for shape in ((1, model.sample_rate), (3, model.sample_rate * 2 + 7)):
+        waveform = 0.1 * torch.randn(*shape, generator=generator)
+        found = torch.from_numpy(session.run(None, {"waveform": waveform.numpy()})[0])
+        expected = model(waveform, model.sample_rate)
+        error = float((found - expected).abs().max() / expected.abs().max().clamp_min(1))
+        if not error <= TOLERANCE:
+            raise CheckpointError(
+                f"{path}: embeddings by onnxruntime must be the model's to {TOLERANCE:g}; "
+                f"got {error:.2g}. Nothing was written"
+            )

@@ -1,0 +1,146 @@
+"""A user's own copy of weights in the published naming -> an embedder; we ship none of them."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
+from byola_rq.embed.embedder import Embedder
+from byola_rq.errors import CheckpointError, ConfigError
+from byola_rq.model.encoder import Encoder, build_encoder
+
+WRAPPERS = ("state_dict", "model")  # keys under which a checkpoint may hold its state dict
+PREFIXES = ("module.", "model.")  # that wrappers put before every name
+_COUNTER = "num_batches_tracked"  # of batch normalization; older files have none, eval needs none
+_SHOWN = 4  # names that a message lists
+
+
+def import_weights(
+    path: Path | str, *, encoder_name: str, dim: int, statistics: Statistics
+) -> Embedder:
+    """Read weights named as in the published BYOL-A checkpoints.
+
+    Args:
+        path: What `torch.save` wrote: a state dict, or one under the key `state_dict` or `model`;
+            its names may begin with `module.` or `model.`. No code in it is run.
+        encoder_name: As in config.yaml.
+        dim: Embedding size `D` of these weights.
+        statistics: Of the log-mel that the encoder was trained with.
+
+    Returns:
+        The embedder, with the paper's frontend; `save` makes it a model file.
+
+    Raises:
+        CheckpointError: If the file cannot be read, or its weights are not this encoder's; names
+            what is missing, what nobody asked for, and each wrong shape.
+        ConfigError: If an argument breaks a rule.
+    """
+    path = Path(path)
+    if not (np.isfinite([statistics.mean, statistics.std]).all() and statistics.std > 0):
+        raise ConfigError(
+            "mean must be a finite number and std above 0; "
+            f"got {statistics.mean} and {statistics.std}"
+        )
+    frontend = LogMelSpectrogram()
+    try:
+        encoder = build_encoder(encoder_name, dim=dim, n_mels=frontend.n_mels)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    weights = _read_state_dict(path)
+    _load(path, encoder, weights)
+    summary = {
+        "imported_from": path.name,
+        "imported_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+    return Embedder(encoder, frontend, statistics, summary)
+
+
+def _read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Tensors by their bare names."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file of weights")
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    # Of a damaged or foreign file torch raises what its reader happened upon: a dozen types.
+    except Exception as error:
+        reason = str(error).strip().split("\n", 1)[0].split(". ", 1)[0].rstrip(".")
+        raise CheckpointError(
+            f"{path}: must be a state dict that torch.save wrote and that loads without running "
+            f"code; it does not ({type(error).__name__}: {reason})"
+        ) from error
+    for key in WRAPPERS * 2:  # of which one may hold the other; a loop might never end
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError(
+            f"{path}: must hold a state dict, plain or under the key "
+            f"{' or '.join(WRAPPERS)}; got {_kind(content)}"
+        )
+    weights: dict[str, Tensor] = {}
+    for key, value in content.items():
+        name = _bare(str(key))
+        if not isinstance(value, Tensor):
+            raise CheckpointError(f"{path}: {key} must be a tensor; got {type(value).__name__}")
+        if name in weights:
+            raise CheckpointError(f"{path}: {name} must be there once; it is there twice")
+        weights[name] = value
+    return weights
+
+
+def _load(path: Path, encoder: Encoder, weights: Mapping[str, Tensor]) -> None:
+    """Give the encoder the weights, if they are all there and fit."""
+    expected = encoder.state_dict()
+    counters = {name: value for name, value in expected.items() if name.endswith(_COUNTER)}
+    given = {**counters, **weights}
+    missing = [name for name in expected if name not in given]
+    unexpected = [name for name in given if name not in expected]
+    shapes = [
+        f"{name} is {tuple(given[name].shape)} instead of {tuple(value.shape)}"
+        for name, value in expected.items()
+        if name in given and given[name].shape != value.shape
+    ]
+    problems = [
+        f"{word} {_some(names)}"
+        for word, names in (("missing", missing), ("unexpected", unexpected), ("shape:", shapes))
+        if names
+    ]
+    if problems:
+        raise CheckpointError(
+            f"{path}: weights must be those of {type(encoder).__name__} with dim "
+            f"{encoder.embedding_dim}; {'; '.join(problems)}. Give the --encoder and --dim that "
+            "they were trained with"
+        )
+    for name, value in given.items():
+        if name not in counters and not (
+            value.is_floating_point() and torch.isfinite(value.float()).all()
+        ):
+            raise CheckpointError(
+                f"{path}: {name} must be finite and floating point; got {value.dtype}"
+                + (" with NaN or infinity" if value.is_floating_point() else "")
+            )
+    encoder.load_state_dict(given)
+
+
+def _bare(name: str) -> str:
+    """The name without the prefixes of wrappers, however often they were put before it."""
+    while name.startswith(PREFIXES):
+        name = name.split(".", 1)[1]
+    return name
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _kind(content: object) -> str:
+    if isinstance(content, Mapping) and not content:
+        return "an empty dictionary"
+    if isinstance(content, Mapping):
+        return f"a dictionary with the keys {_some([str(key) for key in content])}"
+    return type(content).__name__

@@ -1,0 +1,170 @@
+"""Augmentations of one log-mel spectrogram, with what was drawn, as things to see and hear."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from byola_rq.audio.frontend import LogMelSpectrogram, Statistics, measure_statistics
+from byola_rq.audio.inversion import mel_to_audio
+from byola_rq.augment.base import Augmentation
+from byola_rq.augment.crop import CropBoxes
+from byola_rq.augment.fader import FaderGains
+from byola_rq.augment.mixup import MixupParameters
+from byola_rq.augment.quantize import QuantizationBins
+from byola_rq.runtime.rng import fold_in
+
+
+@dataclass(frozen=True)
+class CropDrawn:
+    """A crop as it was drawn: the canvas, `(bands, frames)` in nat, and the box on it."""
+
+    canvas: Tensor
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class BandDrawn:
+    """One band's quantizer as it was drawn, and what it did; all in nat.
+
+    `edges` are the inner edges, `(K - 1,)`, `values` the reproduction values, `(K,)`, `before` and
+    `after` the band over time, `(T,)`.
+    """
+
+    band: int
+    edges: Tensor
+    values: Tensor
+    before: Tensor
+    after: Tensor
+
+
+@dataclass(frozen=True)
+class Step:
+    """One augmentation of a chain: the key that replays it, and what it drew.
+
+    `share` is that of the other sound in a mixup, `ends` a fader's first and last gain in nat.
+    """
+
+    name: str
+    key: int
+    is_applied: bool = True
+    crop: CropDrawn | None = None
+    band: BandDrawn | None = None
+    share: float | None = None
+    ends: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Sound:
+    """One thing to see and hear.
+
+    `log_mel` is `(F, T)` in nat, `waveform` `(S,)` at the frontend's rate. `distance` is the mean
+    absolute difference from the original in nat; None where a frame is another moment.
+    """
+
+    name: str
+    title: str
+    log_mel: Tensor
+    waveform: Tensor
+    steps: tuple[Step, ...] = ()
+    distance: float | None = None
+
+
+def augment(
+    augmentations: Mapping[str, Augmentation[Any]],
+    log_mel: Tensor,
+    statistics: Statistics,
+    key: Tensor,
+    *,
+    band: int,
+) -> tuple[Tensor, tuple[Step, ...]]:
+    """Apply augmentations as a view does, and keep what they drew.
+
+    Args:
+        augmentations: Name -> augmentation, in the order of use.
+        log_mel: `(F, T)`, in nat.
+        statistics: They standardize it before, and are undone behind.
+        key: Of the view, int64 `(1,)`; each augmentation's follows from its name, as in `Views`.
+        band: Whose quantizer is kept.
+
+    Returns:
+        The augmented spectrogram, `(F, T)` in nat, and a step for each augmentation.
+    """
+    x = statistics.standardize(log_mel)[None, None]
+    steps = []
+    for name, augmentation in augmentations.items():
+        step_key = fold_in(key, name)
+        parameters = augmentation.draw(x, step_key)
+        before, x = x, augmentation.apply(x, parameters)
+        step = Step(name, int(step_key))
+        steps.append(_with_drawn(step, parameters, before, x, statistics, band))
+    return _in_nat(x[0, 0], statistics), tuple(steps)
+
+
+def invert(
+    log_mels: Sequence[Tensor], frontend: LogMelSpectrogram, num_samples: int, seed: int
+) -> Tensor:
+    """The waveforms of spectrograms `(F, T)` in nat, `(B, S)`; all are inverted together."""
+    return mel_to_audio(torch.stack(tuple(log_mels)), frontend, seed=seed, num_samples=num_samples)
+
+
+def own_statistics(log_mel: Tensor) -> Statistics:
+    """Of one spectrogram by itself, also of silence, which has no spread."""
+    if log_mel.std() < 1e-3:
+        return Statistics(mean=float(log_mel.mean()), std=1.0)
+    return measure_statistics([log_mel])
+
+
+def mean_distance(log_mel: Tensor, original: Tensor) -> float:
+    """Mean absolute difference, in nat."""
+    return float((log_mel - original).abs().mean())
+
+
+def widest_band(log_mel: Tensor) -> int:
+    """The band of `(F, T)` that changes most: there, a quantizer is seen best."""
+    return int((log_mel.amax(dim=1) - log_mel.amin(dim=1)).argmax())
+
+
+def _with_drawn(
+    step: Step, parameters: Any, before: Tensor, after: Tensor, statistics: Statistics, band: int
+) -> Step:
+    if isinstance(parameters, CropBoxes):
+        return replace(step, crop=_crop_drawn(parameters, before[0, 0], statistics))
+    if isinstance(parameters, QuantizationBins):
+        is_applied = bool(parameters.is_applied)
+        place = min(band, parameters.edges.shape[1] - 1)  # 0 where all bands share a quantizer
+        drawn = BandDrawn(
+            band=band,
+            edges=_in_nat(parameters.edges[0, place], statistics),
+            values=_in_nat(parameters.values[0, place], statistics),
+            before=_in_nat(before[0, 0, band], statistics),
+            after=_in_nat(after[0, 0, band], statistics),
+        )
+        return replace(step, is_applied=is_applied, band=drawn if is_applied else None)
+    if isinstance(parameters, MixupParameters):
+        return replace(step, share=float(parameters.share))
+    assert isinstance(parameters, FaderGains)
+    ends = (float(parameters.first) * statistics.std, float(parameters.last) * statistics.std)
+    return replace(step, ends=ends)
+
+
+def _crop_drawn(boxes: CropBoxes, x: Tensor, statistics: Statistics) -> CropDrawn:
+    canvas = torch.zeros(boxes.canvas)
+    top, left = ((size - length) // 2 for size, length in zip(canvas.shape, x.shape, strict=True))
+    canvas[top : top + x.shape[0], left : left + x.shape[1]] = x
+    return CropDrawn(
+        canvas=_in_nat(canvas, statistics),
+        top=int(boxes.top),
+        left=int(boxes.left),
+        height=int(boxes.height),
+        width=int(boxes.width),
+    )
+
+
+def _in_nat(x: Tensor, statistics: Statistics) -> Tensor:
+    return x * statistics.std + statistics.mean

@@ -1,0 +1,250 @@
+"""A segment of a clip, its inversion and each of its augmentations, as sound."""
+
+import shlex
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from byola_rq.audio.frontend import LogMelSpectrogram
+from byola_rq.audio.inversion import MAX_LOG_MEL
+from byola_rq.augment.base import Augmentation
+from byola_rq.augment.views import AUGMENTATIONS
+from byola_rq.config import Config, default_config_path, load_config
+from byola_rq.embed.embedder import Embedder, load
+from byola_rq.errors import AudioError, ConfigError
+from byola_rq.listen.augmented import (
+    Sound,
+    Step,
+    augment,
+    invert,
+    mean_distance,
+    own_statistics,
+    widest_band,
+)
+from byola_rq.listen.clip_demo import Listening, write_sounds
+from byola_rq.listen.page import write_page
+from byola_rq.listen.segments import Segment, read_beside, read_segment, synthesize_segments
+from byola_rq.listen.similarity import Similarity, measure_similarity, untrained_twin
+from byola_rq.runtime.rng import fold_in, sample_keys
+
+MOST_BINS = 4096  # far more than a segment has values in a band
+_MOST_BESIDE = 6  # files that the views are compared with
+
+Augmentations = dict[str, Augmentation[Any]]
+
+
+def listen_to_clip(
+    config: Config,
+    clip: Path,
+    *,
+    start: float | None = None,
+    bins: Sequence[int] = (2, 5, 8, 15, 30),
+    model: Embedder | None = None,
+    model_name: str = "",
+) -> Listening:
+    """Make what training's augmentations make of a segment, and the sound of each.
+
+    The views are those of the clip with index 0 in epoch 0. They are not standardized together as
+    the views of a batch are, which would take away their loudness. Each augmentation alone has
+    the keys of view 1.
+
+    Args:
+        config: Of the segment, the views, the seed, and the frontend where there is no model.
+        clip: Any audio file.
+        start: Where the segment begins, in seconds; by default the loudest place.
+        bins: The numbers of bins `K`.
+        model: Gives frontend and statistics, and says how alike the sounds are to it.
+        model_name: What to call it.
+
+    Raises:
+        AudioError: If the clip cannot be read, or `start` is not within it.
+        ConfigError: If a number of bins is not within 1 to 4096.
+    """
+    if wrong := [each for each in bins if not 1 <= each <= MOST_BINS]:
+        raise ConfigError(f"bins: must be within 1 to {MOST_BINS}; got {wrong[0]}")
+    frontend, seed = _frontend(config, model), config.run.seed
+    rate = frontend.sample_rate
+    num_samples = max(round(config.data.segment_seconds * rate), frontend.min_samples)
+    key = sample_keys(seed, 0, torch.tensor([0]))
+    segment = read_segment(clip, rate, num_samples, start)
+    beside = read_beside(clip, rate, num_samples, most=_MOST_BESIDE, seed=seed)
+    others = [*beside, *synthesize_segments(rate, num_samples, seed=seed)]
+    maker = _Maker(config, segment, others, model)
+    if not maker.log_mel.max() < MAX_LOG_MEL:
+        raise AudioError(
+            f"{clip}: samples must be near [-1, 1]; got {float(segment.waveform.abs().max()):.3g}"
+        )
+    listening = maker.make(key, bins)
+    if model is None:
+        return listening
+    return replace(
+        listening,
+        similarities=maker.compare(listening, key, model, model_name),
+        beside=tuple(other.name for other in beside),
+    )
+
+
+def make_page(
+    clip: Path,
+    page: Path,
+    *,
+    start: float | None,
+    seed: int,
+    bins: Sequence[int],
+    model_file: Path | None,
+    sounds: Path | None,
+) -> Iterator[str]:
+    """Do what `byola-rq listen` does, and say what was written.
+
+    Raises:
+        AudioError, CheckpointError, ConfigError: If clip, model, a number or a path is wrong.
+        MissingPackageError: If matplotlib is not installed.
+    """
+    began = time.monotonic()
+    config = load_config(default_config_path(), [f"run.seed={seed}"])
+    listening = listen_to_clip(
+        config,
+        clip,
+        start=start,
+        bins=bins,
+        model=load(model_file) if model_file else None,
+        model_name=str(model_file),
+    )
+    words = ["byola-rq", "listen", str(clip), "-o", str(page)]
+    words += ["--start", f"{listening.segment.start_seconds:.10g}", "--seed", str(seed)]
+    words += ["--bins", *map(str, bins)] + (["--model", str(model_file)] if model_file else [])
+    size = write_page(listening, page, command=shlex.join(words))
+    yield f"{page} ({size / 1e6:.2f} MB, {time.monotonic() - began:.1f} s)"
+    if sounds:
+        written = write_sounds(listening, sounds)
+        yield f"{sounds} ({len(written)} wav files, gain {listening.gain:.4g}; sounds.csv)"
+
+
+def _frontend(config: Config, model: Embedder | None) -> LogMelSpectrogram:
+    return model.frontend if model else LogMelSpectrogram(**config.frontend.model_dump())
+
+
+class _Maker:
+    """Makes the sounds of one segment."""
+
+    def __init__(
+        self, config: Config, segment: Segment, others: Sequence[Segment], model: Embedder | None
+    ) -> None:
+        self.config = config
+        self.segment = segment
+        self.others = others
+        self.frontend = _frontend(config, model)
+        self.log_mel = self.frontend(segment.waveform)  # (F, T)
+        self.other_log_mels = [self.frontend(other.waveform) for other in others]
+        self.statistics = model.statistics if model else own_statistics(self.log_mel)
+        self.band = widest_band(self.log_mel)
+
+    def make(self, key: Tensor, bins: Sequence[int]) -> Listening:
+        """Augment, then invert everything in one batch."""
+        keys = fold_in(key, 1), fold_in(key, 2)
+        crop, mixup = self._alone("random_resized_crop"), self._alone("mixup")
+        made = [
+            self._sound("crop", "Random resized crop", crop, keys[0]),
+            self._sound("mixup", "Mixup", mixup, keys[0], keeps_frames=True),
+            self._sound("view-1", "View 1", self.chain(), keys[0]),
+            self._sound("view-2", "View 2", self.chain(), keys[1]),
+        ]
+        for each in dict.fromkeys(bins):
+            quantization = self._alone("randomized_quantization", num_bins=each, p=1.0)
+            name, title = f"quantized-{each}", f"K = {each}"
+            made.append(self._sound(name, title, quantization, keys[0], keeps_frames=True))
+        log_mels = [self.log_mel, *(sound.log_mel for sound in made)]
+        waveforms = invert(log_mels, self.frontend, len(self.segment.waveform), self.seed)
+        cropped, mixed, view_1, view_2, *quantized = (
+            replace(sound, waveform=waveform)
+            for sound, waveform in zip(made, waveforms[1:], strict=True)
+        )
+        other = self.others[0]
+        return Listening(
+            segment=self.segment,
+            frontend=self.frontend,
+            statistics=self.statistics,
+            seed=self.seed,
+            chain=tuple(self.config.views.augmentations),
+            band=self.band,
+            original=Sound("original", "Original", self.log_mel, self.segment.waveform),
+            inversion=self._inversion(waveforms[0]),
+            crop=cropped,
+            quantized=tuple(quantized),
+            mixed_in=Sound("mixed-in", other.name, self.other_log_mels[0], other.waveform),
+            mixup=mixed,
+            views=(view_1, view_2),
+        )
+
+    def compare(
+        self, listening: Listening, key: Tensor, model: Embedder, name: str
+    ) -> tuple[Similarity, ...]:
+        """How alike the sounds are to the model and to its untrained twin."""
+        others = {}
+        for number, (other, log_mel) in enumerate(
+            zip(self.others, self.other_log_mels, strict=True), start=1
+        ):
+            view_key = fold_in(fold_in(key, "other"), number)
+            others[other.name] = self._augment(self.chain(), view_key, log_mel)[0]
+        sounds = {
+            sound.name: sound.log_mel for sound in listening.sounds if sound.name != "mixed-in"
+        }
+        view_1, view_2 = (view.log_mel for view in listening.views)
+        return tuple(
+            measure_similarity(
+                encoder,
+                encoder_name,
+                views=(view_1, view_2),
+                original=self.log_mel,
+                sounds=sounds,
+                others=others,
+            )
+            for encoder, encoder_name in ((model, name), (untrained_twin(model), "untrained"))
+        )
+
+    @property
+    def seed(self) -> int:
+        return self.config.run.seed
+
+    def chain(self) -> Augmentations:
+        """The augmentations of a view, in their order."""
+        names = self.config.views.augmentations
+        return {name: each for part in names for name, each in self._alone(part).items()}
+
+    def _alone(self, name: str, **changes: Any) -> Augmentations:
+        """One augmentation with the configuration's options and `changes`."""
+        options = getattr(self.config.views, name).model_dump() | changes
+        if name == "mixup":
+            options["memory"] = 1
+        augmentation = AUGMENTATIONS[name](**options)
+        augmentation.remember(self.statistics.standardize(self.other_log_mels[0])[None, None])
+        return {name: augmentation}
+
+    def _augment(
+        self, augmentations: Augmentations, key: Tensor, log_mel: Tensor
+    ) -> tuple[Tensor, tuple[Step, ...]]:
+        return augment(augmentations, log_mel, self.statistics, key, band=self.band)
+
+    def _sound(
+        self,
+        name: str,
+        title: str,
+        augmentations: Augmentations,
+        key: Tensor,
+        *,
+        keeps_frames: bool = False,
+    ) -> Sound:
+        log_mel, steps = self._augment(augmentations, key, self.log_mel)
+        distance = mean_distance(log_mel, self.log_mel) if keeps_frames else None
+        return Sound(name, title, log_mel, torch.empty(0), steps, distance)
+
+    def _inversion(self, waveform: Tensor) -> Sound:
+        """What is left after the way to log-mel and back; its picture is of what is heard."""
+        log_mel = self.frontend(waveform)
+        distance = mean_distance(log_mel, self.log_mel)
+        return Sound("inversion", "Clean inversion", log_mel, waveform, (), distance)

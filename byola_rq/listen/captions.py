@@ -1,0 +1,91 @@
+"""What the listening page says in words: facts of the segment, what is unusual, what was drawn."""
+
+from math import log10
+
+from byola_rq.listen.augmented import CropDrawn, Sound, Step
+from byola_rq.listen.clip_demo import Listening
+
+NAMES = {
+    "mixup": "mixup",
+    "random_resized_crop": "random resized crop",
+    "randomized_quantization": "randomized quantization",
+    "random_linear_fader": "random linear fader",
+}
+
+_DECIBELS = 10 / 2.302585093  # of one nat of power
+
+
+def describe_facts(listening: Listening) -> dict[str, str]:
+    """Name -> text: where the segment is from, and what holds for the whole page."""
+    segment, statistics = listening.segment, listening.statistics
+    end = segment.start_seconds + len(segment.waveform) / segment.sample_rate
+    channels = {1: "mono", 2: "stereo"}.get(
+        segment.num_channels, f"{segment.num_channels} channels"
+    )
+    num_bands, num_frames = listening.original.log_mel.shape
+    whose = "of the model's corpus" if listening.similarities else "of its own: there is no model"
+    return {
+        "segment": f"{segment.start_seconds:.3f} to {end:.3f} s of {segment.clip_seconds:,.2f} s",
+        "file": f"{segment.clip_rate:,} Hz, {channels}",
+        "seen as": f"{num_bands} mel bands x {num_frames} frames, at {segment.sample_rate:,} Hz",
+        "gain": f"{20 * log10(listening.gain):+.1f} dB on every player of this page",
+        "seed": f"{listening.seed}, epoch 0, clip 0",
+        "standardized": f"by mean {statistics.mean:.2f}, std {statistics.std:.2f} nat {whose}",
+    }
+
+
+def list_notes(listening: Listening) -> list[str]:
+    """A sentence for everything unusual about the segment."""
+    segment = listening.segment
+    waveform, notes = segment.waveform, []
+    if segment.sounding_seconds < len(waveform) / segment.sample_rate - 1e-3:
+        notes.append(
+            f"Only {segment.sounding_seconds:.3f} s of the segment are the clip: zeros at both "
+            "ends fill it up, as in training."
+        )
+    if segment.num_channels > 1:
+        notes.append(f"The mean of {segment.num_channels} channels is heard, as in training.")
+    if not waveform.any():
+        notes.append("The segment is silent: there is nothing to hear but what is mixed in.")
+    elif (share := float((waveform.abs() >= 0.999).float().mean())) > 1e-3:
+        notes.append(f"The recording is clipped: {share:.1%} of its samples are at full scale.")
+    num_frames = listening.original.log_mel.shape[1]
+    many = [sound.title for sound in listening.quantized if count_bins(sound) > num_frames]
+    if many:
+        notes.append(
+            f"{', '.join(many)}: more bins than the {num_frames} values of a band; most stay empty."
+        )
+    return notes
+
+
+def describe_step(step: Step) -> str:
+    """What an augmentation drew."""
+    name = NAMES[step.name]
+    if not step.is_applied:
+        return f"{name}: drawn not to be applied"
+    if step.crop is not None:
+        return describe_box(step.crop)
+    if step.share is not None:
+        return f"share of the other sound: {step.share:.3f}"
+    if step.ends is not None:
+        return f"{name}: from {step.ends[0]:+.2f} to {step.ends[1]:+.2f} nat"
+    return name if step.band is None else f"{name}, K = {len(step.band.values)}"
+
+
+def describe_box(crop: CropDrawn) -> str:
+    """A crop's box, in bands and frames of its canvas."""
+    bands, frames = crop.canvas.shape
+    return (
+        f"box of {crop.height} bands x {crop.width} frames, from band {crop.top} and frame "
+        f"{crop.left} of a canvas of {bands} x {frames}"
+    )
+
+
+def describe_distance(nat: float) -> str:
+    """In nat and in dB."""
+    return f"{nat:.2f} nat ({nat * _DECIBELS:.1f} dB)"
+
+
+def count_bins(sound: Sound) -> int:
+    """`K` of a quantized sound."""
+    return next(len(step.band.values) for step in sound.steps if step.band is not None)

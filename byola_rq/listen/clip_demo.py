@@ -1,0 +1,90 @@
+"""All there is to hear of a segment, and the same as plain files."""
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
+from byola_rq.errors import ConfigError
+from byola_rq.listen.augmented import Sound
+from byola_rq.listen.segments import Segment
+from byola_rq.listen.similarity import Similarity
+from byola_rq.runtime.files import replace_file
+
+PEAK = 0.89  # of full scale, -1 dB: the loudest sample of what is heard together
+MOST_GAIN = 100.0  # 40 dB: more would only lift the rounding of silence
+
+
+@dataclass(frozen=True)
+class Listening:
+    """All there is to hear of a segment; see `listen_to_clip`.
+
+    `mixed_in` is the sound that mixup adds. `band` is the band whose quantizers are shown.
+    `similarities`: with a model, its own, then its untrained twin's; the other sounds in them are
+    the files `beside` the clip and synthesized ones.
+    """
+
+    segment: Segment
+    frontend: LogMelSpectrogram
+    statistics: Statistics
+    seed: int
+    chain: tuple[str, ...]
+    band: int
+    original: Sound
+    inversion: Sound
+    crop: Sound
+    quantized: tuple[Sound, ...]
+    mixed_in: Sound
+    mixup: Sound
+    views: tuple[Sound, Sound]
+    similarities: tuple[Similarity, ...] = ()
+    beside: tuple[str, ...] = ()
+
+    @property
+    def sounds(self) -> tuple[Sound, ...]:
+        """Every sound, in the order of the page."""
+        singles = (self.original, self.inversion, self.crop, *self.quantized)
+        return (*singles, self.mixed_in, self.mixup, *self.views)
+
+    @property
+    def gain(self) -> float:
+        """The one factor for all sounds, so that what is louder is heard louder."""
+        return common_gain(sound.waveform for sound in self.sounds)
+
+
+def common_gain(waveforms: Iterable[Tensor]) -> float:
+    """One factor for sounds that are heard together: the loudest sample of all comes to -1 dB."""
+    peak = max(float(waveform.abs().max()) for waveform in waveforms)
+    return min(PEAK / peak, MOST_GAIN) if peak > 0 else 1.0
+
+
+def write_sounds(listening: Listening, folder: Path) -> list[Path]:
+    """Write every sound as 16-bit wav, all with the page's gain, and what they are to sounds.csv.
+
+    Raises:
+        ConfigError: If the folder cannot be written.
+    """
+    import soundfile
+
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(("file", "title", "key", "distance_nat", "gain"))
+    paths = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, sound in enumerate(listening.sounds, start=1):
+            path = folder / f"{number:02d}-{sound.name}.wav"
+            samples = (sound.waveform * listening.gain).numpy()
+            soundfile.write(path, samples, listening.frontend.sample_rate, subtype="PCM_16")
+            keys = " ".join(f"{step.name}={step.key}" for step in sound.steps)
+            distance = "" if sound.distance is None else f"{sound.distance:.4f}"
+            rows.writerow((path.name, sound.title, keys, distance, f"{listening.gain:.6g}"))
+            paths.append(path)
+        replace_file(folder / "sounds.csv", text.getvalue())
+    except (OSError, soundfile.SoundFileError) as error:
+        raise ConfigError(f"{folder}: the sounds cannot be written there ({error})") from error
+    return paths

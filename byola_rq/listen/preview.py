@@ -1,0 +1,43 @@
+"""A clip's segment and its two views, as training would make them, in one picture."""
+
+from pathlib import Path
+
+import torch
+
+from byola_rq.audio.frontend import LogMelSpectrogram, measure_statistics
+from byola_rq.augment.views import Views
+from byola_rq.config import Config
+from byola_rq.corpus.decoded_clips import measure_clips
+from byola_rq.corpus.segments import SegmentCorpus
+from byola_rq.plots.spectrograms import save_views_picture
+from byola_rq.sources.clip_source import ClipSource
+
+
+def draw_views(config: Config, clip: Path, picture: Path) -> None:
+    """Draw the segment that the first epoch would cut from `clip`, and its two views.
+
+    The segment is standardized by its own mean and std: there is no corpus here. A mixup ring is
+    empty here, so mixup shows the segment as it is.
+
+    Raises:
+        AudioError: If the clip cannot be read or is silent.
+        ConfigError: If the picture cannot be written.
+        MissingPackageError: If matplotlib is not installed.
+    """
+    clips = measure_clips([ClipSource(clip.name, clip)], config.frontend.sample_rate)
+    corpus = SegmentCorpus(clips, segment_samples=config.segment_samples, seed=config.run.seed)
+    batch = corpus.load([(0, 0)])
+    frontend = LogMelSpectrogram(**config.frontend.model_dump())
+    log_mel = frontend(batch.waveform)[:, None]  # (1, 1, F, T)
+    log_mel = measure_statistics([log_mel]).standardize(log_mel)
+    with torch.no_grad():
+        view_1, view_2 = Views(config.views.chain(), post_norm=config.views.post_norm)(
+            log_mel, batch.key
+        )
+    save_views_picture(
+        picture,
+        log_mel[0, 0],
+        (view_1[0, 0], view_2[0, 0]),
+        frontend,
+        title=f"{clip.name}: {', '.join(config.views.augmentations)}, seed {config.run.seed}",
+    )

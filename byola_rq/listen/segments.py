@@ -1,0 +1,173 @@
+"""The segment of a clip that is listened to, and segments that have nothing to do with it."""
+
+import math
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from byola_rq.audio.io import (
+    AUDIO_SUFFIXES,
+    decode,
+    inspect_audio,
+    open_audio,
+    pad_both_ends,
+    resample,
+)
+from byola_rq.errors import AudioError
+from byola_rq.runtime.rng import permutation
+from byola_rq.sources.clip_source import printable
+from byola_rq.synthesis.generate import make_clip
+from byola_rq.synthesis.primitives import SAMPLE_RATE as SYNTHESIS_RATE
+
+_RUN_UP_SECONDS = 0.1  # decoded before a part, for the resampler's filter to settle
+_MOST_FILES = 10_000  # of a folder that are looked at: there may be millions
+
+VARIED_KINDS = (
+    "voice-fr", "event-siren", "note-brass", "word-yes", "phrase-guitar", "event-rain",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A piece of a clip as the network would get it.
+
+    `waveform` is float32 `(S,)`, zeros at both ends where the clip has less; `start_seconds` is
+    where it begins in the clip, whose length is `clip_seconds`; `clip_rate` in Hz and
+    `num_channels` are the file's own.
+    """
+
+    name: str
+    waveform: Tensor
+    sample_rate: int
+    start_seconds: float
+    clip_seconds: float
+    clip_rate: int
+    num_channels: int
+
+    @property
+    def sounding_seconds(self) -> float:
+        """How much of the segment is the clip; the rest are zeros at both ends."""
+        length = len(self.waveform) / self.sample_rate
+        return min(self.clip_seconds - self.start_seconds, length)
+
+
+def read_segment(
+    clip: Path, sample_rate: int, num_samples: int, start: float | None = None
+) -> Segment:
+    """Read one segment, decoding little more than it; at most a minute of a clip of any length.
+
+    Args:
+        clip: Any file that libsndfile reads.
+        sample_rate: Of the segment, in Hz.
+        num_samples: Its length.
+        start: Where it begins, in seconds; by default where the clip's first minute is loudest.
+
+    Raises:
+        AudioError: If the clip cannot be read, or `start` is not within it.
+    """
+    info = inspect_audio(clip)
+    clip_seconds = info.num_samples / info.sample_rate
+    if start is None:
+        minute = _read_part(clip, sample_rate, 0, max(60 * sample_rate, num_samples))
+        first = _loudest_place(minute, num_samples)
+        waveform = minute[first : first + num_samples]
+    elif 0 <= start < clip_seconds:
+        first = min(round(start * sample_rate), info.num_samples_at(sample_rate) - 1)
+        waveform = _read_part(clip, sample_rate, first, num_samples)
+    else:
+        raise AudioError(
+            f"{clip}: start must be at least 0 and before the end of the clip, at "
+            f"{clip_seconds:.3f} s; got {start:g} s"
+        )
+    return Segment(
+        name=printable(clip.name),
+        waveform=pad_both_ends(waveform, num_samples),
+        sample_rate=sample_rate,
+        start_seconds=first / sample_rate,
+        clip_seconds=clip_seconds,
+        clip_rate=info.sample_rate,
+        num_channels=info.num_channels,
+    )
+
+
+def read_beside(
+    clip: Path, sample_rate: int, num_samples: int, *, most: int, seed: int
+) -> list[Segment]:
+    """Segments of other files of the clip's folder; fewer than `most` where there are no more."""
+    segments: list[Segment] = []
+    for path in _files_beside(clip, seed):
+        if len(segments) == most:
+            break
+        try:
+            segments.append(read_segment(path, sample_rate, num_samples))
+        except AudioError:  # not what was asked for, so not worth a word
+            continue
+    return segments
+
+
+def synthesize_segments(
+    sample_rate: int, num_samples: int, *, num: int = len(VARIED_KINDS), seed: int
+) -> list[Segment]:
+    """Segments of synthesized sounds, each of another kind, cut at their loudest place."""
+    return [
+        make_segment(VARIED_KINDS[number % len(VARIED_KINDS)], sample_rate, num_samples, seed=seed)
+        for number in range(num)
+    ]
+
+
+def make_segment(kind: str, sample_rate: int, num_samples: int, *, seed: int) -> Segment:
+    """A segment of a synthesized sound of one of `byola_rq.synthesis.generate.KINDS`."""
+    seconds = max(2 * num_samples / sample_rate, 2.0)
+    sound = torch.from_numpy(make_clip(kind, seed=seed, seconds=seconds).astype(np.float32))
+    sound = resample(sound, SYNTHESIS_RATE, sample_rate)
+    first = _loudest_place(sound, num_samples)
+    return Segment(
+        name=f"synthesized {kind.replace('-', ' ').replace('_', ' ')}",
+        waveform=sound[first : first + num_samples],
+        sample_rate=sample_rate,
+        start_seconds=first / sample_rate,
+        clip_seconds=len(sound) / sample_rate,
+        clip_rate=SYNTHESIS_RATE,
+        num_channels=1,
+    )
+
+
+def _loudest_place(waveform: Tensor, num_samples: int) -> int:
+    """Where the segment with the most energy begins, to a quarter of its length."""
+    if len(waveform) <= num_samples:
+        return 0
+    hop = max(num_samples // 4, 1)
+    energy = waveform.square().unfold(0, num_samples, hop).sum(dim=-1)
+    return int(energy.argmax()) * hop
+
+
+def _files_beside(clip: Path, seed: int) -> list[Path]:
+    """Other audio files of the clip's folder, in an order of the seed's."""
+    found = sorted(
+        path
+        for path in islice(clip.resolve().parent.iterdir(), _MOST_FILES)
+        if path.suffix.lower() in AUDIO_SUFFIXES and path.name != clip.resolve().name
+    )
+    return [found[place] for place in permutation(len(found), seed=seed, epoch=0).tolist()]
+
+
+def _read_part(clip: Path, sample_rate: int, first: int, num_samples: int) -> Tensor:
+    """`num_samples` from `first` on, counted at `sample_rate`, fewer where the clip ends."""
+    with open_audio(clip) as file:
+        # Both rates meet every `period` frames of the file: a part that begins there is resampled
+        # to the very places where the whole clip would have had its samples.
+        period = file.samplerate // math.gcd(file.samplerate, sample_rate)
+        wanted = first * file.samplerate // sample_rate
+        run_up = round(_RUN_UP_SECONDS * file.samplerate)
+        begin = max(wanted - run_up, 0) // period * period
+        stop = -(-(first + num_samples) * file.samplerate // sample_rate) + run_up
+        blocks = list(decode(clip, file, sample_rate, begin, stop))
+    skipped = first - begin * sample_rate // file.samplerate
+    waveform = np.concatenate(blocks)[skipped : skipped + num_samples]
+    if len(waveform) == 0:
+        raise AudioError(f"{clip}: no samples from {first / sample_rate:.3f} s on; it is cut short")
+    return torch.from_numpy(waveform.astype(np.float32))

@@ -1,0 +1,220 @@
+"""The listening page's pictures: inline SVG that follows the page's colours and its width."""
+
+import base64
+import io
+from collections.abc import Callable, Iterable, Sequence
+from html import escape
+
+import numpy as np
+from torch import Tensor
+
+from byola_rq.audio.frontend import LogMelSpectrogram
+from byola_rq.listen.augmented import BandDrawn, CropDrawn
+from byola_rq.listen.similarity import Similarity
+from byola_rq.plots.spectrograms import hertz_ticks
+from byola_rq.plots.style import COLOUR_MAP, matplotlib_needed
+
+_WIDTH = 360
+_LEFT, _RIGHT, _TOP = 34, 350, 6  # of a plot within a picture
+_MANY_EDGES = 64  # beyond which they would only be a grey bar
+
+
+def colour_png(pixels: Tensor, limits: tuple[float, float]) -> str:
+    """An array `(rows, columns)`, the first row at the bottom, as a picture in a data URI.
+
+    Raises:
+        MissingPackageError: If matplotlib is not installed.
+    """
+    with matplotlib_needed():
+        from matplotlib import colormaps
+        from matplotlib.image import imsave
+    low, high = limits
+    data = io.BytesIO()
+    values = (pixels.cpu().numpy() - low) / (high - low)
+    imsave(data, colormaps[COLOUR_MAP](values, bytes=True), format="png", origin="lower")
+    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def spectrogram_svg(
+    log_mel: Tensor,
+    frontend: LogMelSpectrogram,
+    limits: tuple[float, float],
+    *,
+    label: str,
+    crop: CropDrawn | None = None,
+) -> str:
+    """A spectrogram with axes in Hz and seconds.
+
+    Args:
+        log_mel: `(F, T)` in nat.
+        frontend: Gives the axes their units.
+        limits: Ends of the colour scale.
+        label: What it shows, for those who do not see it.
+        crop: Shows its canvas and box instead, its time counted from where the segment begins.
+    """
+    pixels = log_mel if crop is None else crop.canvas
+    num_bands, num_frames = pixels.shape
+    seconds = frontend.hop_length / frontend.sample_rate
+    first_band, first_frame = (
+        (whole - part) // 2 for whole, part in zip(pixels.shape, log_mel.shape, strict=True)
+    )
+    height = 168
+    across, down = (_RIGHT - _LEFT) / num_frames, (height - _TOP) / num_bands
+
+    def x_of(frame: float) -> float:
+        return _LEFT + (frame + first_frame) * across
+
+    def y_of(band: float) -> float:
+        return height - (band + first_band) * down
+
+    parts = [
+        f'<image x="{_LEFT}" y="{_TOP}" width="{_RIGHT - _LEFT}" height="{height - _TOP}" '
+        f'preserveAspectRatio="none" href="{colour_png(pixels, limits)}"/>'
+    ]
+    for band, text in hertz_ticks(frontend):
+        parts.append(_tick_left(y_of(band + 0.5), text))
+    begin, end = -first_frame * seconds, (num_frames - first_frame) * seconds
+    for time in _round_steps(begin, end):
+        parts.append(_tick_below(x_of(time / seconds), height, f"{time:g}"))
+    if crop is not None:
+        left, right = x_of(0), x_of(log_mel.shape[1])
+        parts += [f'<path class="segment" d="M{x:.1f} {_TOP}V{height}"/>' for x in (left, right)]
+        x, y = _LEFT + crop.left * across, height - (crop.top + crop.height) * down
+        size = f'width="{crop.width * across:.1f}" height="{crop.height * down:.1f}"'
+        parts += [
+            f'<rect class="{name}" x="{x:.1f}" y="{y:.1f}" {size}/>' for name in ("halo", "box")
+        ]
+    else:
+        parts.append(
+            f'<path class="playhead" d="M{_LEFT} {_TOP}V{height}" '
+            f'data-across="{_RIGHT - _LEFT}" visibility="hidden"/>'
+        )
+    parts.append(_text(_RIGHT, height + 26, "seconds", "end"))
+    parts.append(_text(2, height + 26, "Hz", "start"))
+    return _svg(parts, height + 30, label)
+
+
+def bins_svg(drawn: BandDrawn, *, label: str) -> str:
+    """One band's quantizer: the step curve of its values, and the band over time through it."""
+    low, high = float(drawn.before.min()), float(drawn.before.max())
+    span = max(high - low, 1e-6)
+    height, bottom = 124, 112
+    middle = 160
+
+    def y_of(value: float) -> float:
+        return bottom - (value - low) / span * (bottom - _TOP)
+
+    def x_of(value: float) -> float:
+        return _LEFT + (value - low) / span * (middle - _LEFT)
+
+    corners = [low, *drawn.edges.tolist(), high]
+    steps = [
+        f"{'M' if place == 0 else 'L'}{x_of(corners[place]):.1f} {y_of(value):.1f}"
+        f"H{x_of(corners[place + 1]):.1f}"
+        for place, value in enumerate(drawn.values.tolist())
+    ]
+    edges = drawn.edges.tolist() if len(drawn.edges) <= _MANY_EDGES else []
+    time_left = middle + 22
+    across = (_RIGHT - time_left) / len(drawn.before)
+    parts = [
+        f'<path class="frame" d="M{_LEFT} {_TOP}V{bottom}H{middle}M{time_left} {_TOP}V{bottom}'
+        f'H{_RIGHT}"/>',
+        f'<path class="edges" d="{"".join(f"M{x_of(edge):.1f} {_TOP}V{bottom}" for edge in edges)}'
+        f'{"".join(f"M{time_left} {y_of(edge):.1f}H{_RIGHT}" for edge in edges)}"/>',
+        f'<path class="identity" d="M{_LEFT} {bottom}L{middle} {_TOP}"/>',
+        f'<path class="after" d="{"".join(steps)}"/>',
+        f'<path class="before" d="{_curve(drawn.before, time_left, across, y_of)}"/>',
+        f'<path class="after" d="{_curve(drawn.after, time_left, across, y_of, is_step=True)}"/>',
+        *(_tick_left(y_of(value), f"{value:.0f}") for value in _round_steps(low, high, 3)),
+        _text((_LEFT + middle) / 2, height - 1, "value in, value out (nat)", "middle"),
+        _text((time_left + _RIGHT) / 2, height - 1, "over time", "middle"),
+    ]
+    return _svg(parts, height + 2, label)
+
+
+def similarity_svg(similarity: Similarity, beside: Sequence[str], low: float, *, label: str) -> str:
+    """Cosines on one line: the two views, and the first view with other sounds."""
+
+    def x_of(cosine: float) -> float:
+        return 12 + (cosine - low) / (1 - low) * (_WIDTH - 24)
+
+    parts = [f'<path class="frame" d="M12 30H{_WIDTH - 12}"/>']
+    for value in _round_steps(low, 1.0, 4):
+        parts.append(_tick_below(x_of(value), 30, f"{value:g}"))
+    for name, cosine in similarity.to_others.items():
+        kind = "beside" if name in beside else "synthesized"
+        parts.append(
+            f'<circle class="{kind}" cx="{x_of(cosine):.1f}" cy="18" r="4.5">'
+            f"<title>{escape(name)}: {cosine:.3f}</title></circle>"
+        )
+    x = x_of(similarity.views)
+    parts.append(
+        f'<path class="views" d="M{x:.1f} 9l7 9l-7 9l-7 -9z"><title>the two views: '
+        f"{similarity.views:.3f}</title></path>"
+    )
+    return _svg(parts, 48, label)
+
+
+def colour_scale_svg(limits: tuple[float, float]) -> str:
+    """The colour scale, with its ends in nat."""
+    import torch
+
+    low, high = limits
+    ramp = torch.linspace(low, high, 128)[None]
+    parts = [
+        f'<image x="8" y="4" width="{_WIDTH - 16}" height="12" preserveAspectRatio="none" '
+        f'href="{colour_png(ramp, limits)}"/>'
+    ]
+    for value in _round_steps(low, high, 6):
+        x = 8 + (value - low) / (high - low) * (_WIDTH - 16)
+        parts.append(_tick_below(x, 16, f"{value:g}"))
+    return _svg(parts, 34, f"colour scale from {low:.1f} to {high:.1f} nat")
+
+
+def _svg(parts: Iterable[str], height: float, label: str) -> str:
+    return (
+        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(label)}">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def _curve(
+    values: Tensor,
+    left: float,
+    across: float,
+    y_of: Callable[[float], float],
+    *,
+    is_step: bool = False,
+) -> str:
+    """A path through values at equal distances; steps keep each for the length of its frame."""
+    points = []
+    for frame, value in enumerate(values.tolist()):
+        x, y = left + frame * across, y_of(value)
+        start = "M" if frame == 0 else "L"
+        tail = f"H{x + across:.1f}" if is_step else ""
+        points.append(f"{start}{x if is_step else x + across / 2:.1f} {y:.1f}{tail}")
+    return "".join(points)
+
+
+def _round_steps(low: float, high: float, most: int = 6) -> list[float]:
+    """Round numbers within two ends, at most so many, evenly apart."""
+    for power in range(-4, 5):
+        for step in (10.0**power, 2 * 10.0**power, 5 * 10.0**power):
+            first, last = np.ceil(low / step - 1e-9), np.floor(high / step + 1e-9)
+            if last - first + 1 <= most:
+                return [round(number * step, 9) + 0.0 for number in np.arange(first, last + 1)]
+    return []
+
+
+def _tick_left(y: float, text: str) -> str:
+    return f'<path class="frame" d="M{_LEFT - 4} {y:.1f}H{_LEFT}"/>' + _text(
+        _LEFT - 6, y + 3.5, text, "end"
+    )
+
+
+def _tick_below(x: float, y: float, text: str) -> str:
+    return f'<path class="frame" d="M{x:.1f} {y}V{y + 4}"/>' + _text(x, y + 14, text, "middle")
+
+
+def _text(x: float, y: float, text: str, anchor: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'

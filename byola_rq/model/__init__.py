@@ -1,0 +1,1 @@
+"""Encoders, the BYOL objective and the model file."""

@@ -1,0 +1,193 @@
+"""The first convolution block: what torch's modules compute, in less time and memory.
+
+The first block's input has one channel, its output before pooling has 64 and is by far the largest
+tensor of a step. Here it exists in parts that stay in the processor's caches, and never as a whole:
+
+- A convolution's output is linear in the 3 x 3 patches of its input, so that its mean and variance
+  follow from those of the patches: `w . mean` and `w . cov w`. Batch norm is then known before
+  anything is convolved, and becomes part of weight and bias.
+- The four outputs that max-pooling compares see the same 4 x 4 patch: one matrix product gives all.
+- The backward pass computes them again instead of reading them. The gradient of batch norm is that
+  of the pooled elements less terms that are again linear in the patches' mean and covariance.
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypeGuard, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from byola_rq.model.pooled_patches import KERNELS, pooled, products
+
+
+def convolution_block(block: Sequence[nn.Module], x: Tensor) -> Tensor:
+    """Convolution, batch norm, max-pooling, ReLU: `(B, C, H, W)` -> `(B, C', H // 2, W // 2)`.
+
+    Fused for one input channel, a batch norm of torch's own (`SyncBatchNorm` asks other ranks)
+    and an input that needs no gradient, in training of even height and width.
+    """
+    convolution, norm, *_ = block
+    assert isinstance(convolution, nn.Conv2d)
+    if _is_fusible(norm, convolution, x):
+        return cast(Tensor, _first_block(convolution, norm, x))
+    if convolution.in_channels == 1 and norm.training and KERNELS.serve(x.device):
+        height, width = x.shape[2:]
+        if height % 2 or width % 2:
+            KERNELS.decline(f"bands and frames must be even; got {height} x {width}")
+    for module in block:
+        x = cast(Tensor, module(x))
+    return x
+
+
+def _is_fusible(norm: nn.Module, convolution: nn.Conv2d, x: Tensor) -> TypeGuard[nn.BatchNorm2d]:
+    if norm.training:
+        is_fitting = x.shape[2] % 2 == x.shape[3] % 2 == 0 and not x.requires_grad
+    else:
+        is_fitting = not torch.is_grad_enabled() and min(x.shape[2:]) > 1
+    return (
+        is_fitting
+        and type(norm) is nn.BatchNorm2d
+        and norm.momentum is not None
+        and norm.running_mean is not None
+        and convolution.in_channels == 1
+        and x.dtype in (torch.float32, torch.float64)
+        and x.numel() > 0
+    )
+
+
+# Its loop over parts, or kernel, is nothing to compile.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _first_block(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """`(B, 1, H, W)` -> `(B, C, H // 2, W // 2)`, channels last, in autocast's type."""
+    device = x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    # Batch statistics need all the digits there are.
+    with torch.autocast(device, enabled=False):
+        y = (_trained if norm.training else _evaluated)(convolution, norm, x, dtype)
+    return y.view(len(x), x.shape[2] // 2, x.shape[3] // 2, -1).permute(0, 3, 1, 2)
+
+
+def _trained(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor, dtype: torch.dtype) -> Tensor:
+    """By statistics of the batch, which move the running ones: `(B H/2 W/2, C)`."""
+    with torch.no_grad():
+        # Batch norm does not see a constant added everywhere; near zero, sums lose no digits.
+        level = x.mean()
+        patches = _patches(x - level, -level)
+        mean, covariance = _moments(patches)
+        _track(convolution, norm, mean + level, covariance, x.numel())
+    y = _FirstBlock.apply(  # type: ignore[no-untyped-call]
+        convolution.weight,
+        convolution.bias,
+        norm.weight,
+        norm.bias,
+        (patches, mean, covariance),
+        norm.eps,
+        dtype,
+    )
+    return cast(Tensor, y)
+
+
+def _evaluated(
+    convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """By the running statistics: `(B (H // 2) (W // 2), C)`."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    kernels = _four_kernels(convolution.weight.flatten(1) * scale[:, None])
+    offsets = norm.bias + scale * (cast(Tensor, convolution.bias) - norm.running_mean)
+    return pooled(_patches(x, x.new_zeros(())), kernels, offsets.repeat(4), dtype)
+
+
+def _patches(x: Tensor, border: Tensor) -> Tensor:
+    """What four outputs under one pooling window see: `(B, 1, H, W)` -> `(M, 16)`."""
+    batch, _, height, width = x.shape
+    padded = border.expand(batch, height + 2, width + 2).contiguous()
+    padded[:, 1:-1, 1:-1] = x[:, 0]
+    return padded.unfold(1, 4, 2).unfold(2, 4, 2).reshape(-1, 16)
+
+
+def _windows(of_patches: Tensor) -> list[Tensor]:
+    """The four 3 x 3 windows of the last axis, `(..., 16)` -> four `(..., 9)`, in raster order."""
+    square = of_patches.reshape(*of_patches.shape[:-1], 4, 4)
+    return [square[..., i : i + 3, j : j + 3].flatten(-2) for i in (0, 1) for j in (0, 1)]
+
+
+def _moments(patches: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean, `(9,)`, and covariance, `(9, 9)`, of the 3 x 3 windows of `(M, 16)`.
+
+    Their level has to be near zero: the covariance is a difference of two moments.
+    """
+    second = patches.T @ patches / len(patches)
+    mean = torch.stack(_windows(patches.mean(0))).mean(0)
+    # Row window of column window; of each window with itself.
+    squares = [_windows(each.T)[k] for k, each in enumerate(_windows(second))]
+    return mean, torch.stack(squares).mean(0) - torch.outer(mean, mean)
+
+
+def _track(
+    convolution: nn.Conv2d, norm: nn.BatchNorm2d, mean: Tensor, covariance: Tensor, count: int
+) -> None:
+    """Move the running statistics, as batch norm does."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    assert norm.momentum is not None
+    weight = convolution.weight.flatten(1)
+    variance = ((weight @ covariance) * weight).sum(1)
+    norm.running_mean.lerp_(weight @ mean + cast(Tensor, convolution.bias), norm.momentum)
+    norm.running_var.lerp_(variance * (count / (count - 1)), norm.momentum)
+    norm.num_batches_tracked += 1
+
+
+class _FirstBlock(torch.autograd.Function):
+    """Convolution, batch norm, max-pooling, ReLU: patches `(M, 16)` -> `(M, C)`."""
+
+    @staticmethod
+    def forward(
+        context: Any,
+        weight: Tensor,  # (C, 1, 3, 3)
+        bias: Tensor,  # batch norm takes it away again, so that its gradient is zero
+        gamma: Tensor,
+        beta: Tensor,
+        inputs: tuple[Tensor, Tensor, Tensor],  # patches, and their windows' mean and covariance
+        eps: float,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        patches, mean, covariance = inputs
+        kernel = weight.flatten(1)  # (C, 9)
+        scale = (((kernel @ covariance) * kernel).sum(1) + eps).rsqrt()
+        kernels = _four_kernels(kernel * (gamma * scale)[:, None])
+        offsets = (beta - gamma * scale * (kernel @ mean)).repeat(4)
+        y = pooled(patches, kernels, offsets, dtype)
+        context.save_for_backward(
+            weight, bias, gamma, patches, mean, covariance, scale, kernels, offsets, y
+        )
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        saved = context.saved_tensors
+        weight, bias, gamma, patches, mean, covariance, scale, kernels, offsets, y = saved
+        sums, total = products(patches, kernels, offsets, y, gradient.contiguous())
+        of_place = sums.view(4, -1, 16)  # (4, C, 16)
+        product = torch.stack([_windows(of_place[k])[k] for k in range(4)]).sum(0)
+        # Of batch norm: x^ is its output before gamma and beta, g the gradient behind it.
+        kernel = weight.flatten(1)
+        centred = product - torch.outer(total, mean)  # sum of g (patch - mean)
+        of_gamma = (kernel * centred).sum(1) * scale  # sum of g x^
+        along = (of_gamma * scale)[:, None] * (kernel @ covariance)  # its part that is x^'s
+        of_kernel = (gamma * scale)[:, None] * (centred - along)
+        of_bias = torch.zeros_like(bias)
+        return of_kernel.view_as(weight), of_bias, of_gamma, total, None, None, None
+
+
+def _four_kernels(kernel: Tensor) -> Tensor:
+    """The kernel at the four places of a 4 x 4 patch: `(C, 9)` -> `(4 C, 16)`."""
+    kernels = kernel.new_zeros(4, len(kernel), 16)
+    for place, square in enumerate(kernels):
+        i, j = divmod(place, 2)
+        square.view(-1, 4, 4)[:, i : i + 3, j : j + 3] = kernel.view(-1, 3, 3)
+    return kernels.flatten(0, 1)

@@ -1,0 +1,70 @@
+"""Model files of the Hugging Face hub; the only module that goes online."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from byola_rq.errors import ByolaRQError, CheckpointError, MissingPackageError
+
+try:
+    from huggingface_hub import constants, get_session, hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+except ImportError as problem:
+    raise MissingPackageError(
+        f"models of the hub need huggingface_hub, which does not import ({problem}); "
+        "`pip install byola_rq[hub]` adds it"
+    ) from problem
+
+PROBE_SECONDS = 10.0  # for one answer of the hub, before anything else is asked of it
+
+
+MODEL_FILE = "encoder.safetensors"  # in a repository of the hub, beside config.json and README.md
+
+
+def download_model_file(repo_id: str, **options: Any) -> Path:
+    """The model file of a repository, downloaded where it is not in the cache already.
+
+    Args:
+        repo_id: Id on the hub, `owner/name`.
+        options: Of `huggingface_hub.hf_hub_download`: `revision`, `token`, `local_files_only` ...
+
+    Raises:
+        CheckpointError: If there is no such model, or the hub cannot be reached.
+    """
+    with hub_errors(repo_id):
+        return Path(hf_hub_download(repo_id, MODEL_FILE, **or_from_cache(options)))
+
+
+def or_from_cache(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a download, from the cache alone where the hub does not answer."""
+    if options.get("local_files_only"):
+        return options
+    try:
+        # Asked first, since a download tries five times, with a warning each, for half a minute.
+        get_session().head(constants.ENDPOINT, timeout=PROBE_SECONDS)
+    except Exception:  # as below
+        return {**options, "local_files_only": True}
+    return options
+
+
+@contextmanager
+def hub_errors(name: str | Path) -> Iterator[None]:
+    """Turn what the hub and the way to it can raise into an error of ours."""
+    try:
+        yield
+    except ByolaRQError:
+        raise
+    except LocalEntryNotFoundError as error:
+        raise CheckpointError(
+            f"{name}: not in the cache of the hub, and the hub cannot be reached. Name a model "
+            "file or folder that is here, or go online (HF_HUB_OFFLINE must not be set)"
+        ) from error
+    except TypeError:
+        raise  # a wrong argument
+    # What reaches us from below the hub's own errors depends on its HTTP client, which has changed.
+    except Exception as error:
+        reason = str(error).strip().split("\n", 1)[0].rstrip(".")
+        raise CheckpointError(
+            f"{name}: the hub cannot be used ({type(error).__name__}: {reason})"
+        ) from error

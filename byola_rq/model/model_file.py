@@ -1,0 +1,249 @@
+"""The model file: an encoder's weights and the description that rebuilds its model.
+
+A safetensors file whose metadata holds, under the key `byola_rq`, one JSON object: `encoder`,
+`frontend`, `statistics`, `weights_sha256`, `licence`, `training`, `format_version`, and
+`content_sha256`, the digest of all the others. docs/embedding.md tells each.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
+from byola_rq.errors import CheckpointError
+from byola_rq.model.encoder import Encoder, build_encoder
+
+FORMAT_VERSION = 1
+MAX_HEADER_BYTES = 1 << 20  # ours have about 5 kB; a longer one is not read at all
+
+MAX_FFT = 1 << 16  # of a frontend that is rebuilt; a broken file must not ask for all memory
+
+_KEY = "byola_rq"
+_PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """What a model file holds."""
+
+    encoder: Encoder
+    frontend: LogMelSpectrogram
+    statistics: Statistics
+    summary: dict[str, Any]
+    licence: str | None
+
+
+def read_model_file(path: Path) -> StoredModel:
+    """Read, check and rebuild what `write_model_file` wrote.
+
+    Raises:
+        CheckpointError: If the file is missing, cut, foreign, damaged, of a newer format, or does
+            not fit together.
+    """
+    description, shapes = read_description(path)
+    try:
+        frontend = _build_frontend(description["frontend"])
+        # Without memory for its weights: the file brings them, once their shapes are right.
+        with torch.device("meta"):
+            encoder = build_encoder(**description["encoder"], n_mels=frontend.n_mels)
+        _compare_shapes(encoder, shapes)
+        statistics = Statistics(**description["statistics"])
+        if not (math.isfinite(statistics.mean) and 0 < statistics.std < math.inf):
+            raise ValueError(f"statistics must be finite with std above 0; got {statistics}")
+        weights = read_weights(path, description["weights_sha256"])
+        encoder.load_state_dict(weights, assign=True)
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: its description does not fit ({reason})") from error
+    summary, licence = description.get("training") or {}, description.get("licence")
+    return StoredModel(encoder, frontend, statistics, summary, licence)
+
+
+def write_model_file(
+    path: Path, description: Mapping[str, Any], weights: Mapping[str, Tensor]
+) -> None:
+    """Write a model file, which appears whole or not at all.
+
+    Args:
+        path: Its folder is made where missing.
+        description: What `read_description` gives back; the format's version and digests are added.
+        weights: The encoder's state dict.
+
+    Raises:
+        CheckpointError: If the disk refuses.
+    """
+    stored = {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
+    entries = {
+        "format_version": FORMAT_VERSION,
+        **description,
+        "weights_sha256": digest_weights(stored),
+    }
+    entries = json.loads(json.dumps(entries))  # as they will be read, or the digest might differ
+    text = json.dumps({**entries, "content_sha256": _digest_description(entries)})
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Not by save_file, whose files nobody else on a shared disk may read.
+        with temporary.open("wb") as file:
+            file.write(save(stored, metadata={_KEY: text}))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be written ({error})") from error
+
+
+def read_description(path: Path) -> tuple[dict[str, Any], Shapes]:
+    """Read and check what a model file says of itself; its weights are left where they are.
+
+    Returns:
+        The description, and the shape of each of the weights.
+
+    Raises:
+        CheckpointError: If the file is missing, cut, foreign, of a newer format, or if the
+            description is not what was written.
+    """
+    header = _read_header(path)
+    metadata = header.pop("__metadata__", None)
+    text = metadata.get(_KEY) if isinstance(metadata, dict) else None
+    if not isinstance(text, str):
+        raise CheckpointError(f"{path}: a safetensors file, but not one of byola_rq")
+    description = _parse(path, text.encode())
+    version = description.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: format version must be at most {FORMAT_VERSION}; got {version}. "
+            "Update byola_rq."
+        )
+    # The first files of this version had neither licence nor this digest.
+    is_first = description.keys().isdisjoint(("licence", "content_sha256"))
+    digest = description.pop("content_sha256", None)
+    if not is_first and digest != _digest_description(description):
+        raise CheckpointError(
+            f"{path}: its description is not what was written (SHA-256). Copy the file again"
+        )
+    return description, {name: tuple(entry["shape"]) for name, entry in header.items()}
+
+
+def read_weights(path: Path, weights_sha256: object) -> dict[str, Tensor]:
+    """Read the weights of a file whose description has been read, and compare their digest.
+
+    Raises:
+        CheckpointError: If they cannot be read, or are not those that were written.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            # Copied: what safetensors gives is the file itself, mapped, whoever changes it later.
+            weights = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(path, str(error)) from error
+    if digest_weights(weights) != weights_sha256:
+        raise CheckpointError(
+            f"{path}: its weights are not those that were written (SHA-256). Copy the file again"
+        )
+    return weights
+
+
+def digest_weights(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of weights: names, shapes, types and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        # As bytes, since numpy has no bfloat16.
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _build_frontend(options: dict[str, Any]) -> LogMelSpectrogram:
+    if options["n_fft"] > MAX_FFT:
+        raise ValueError(f"n_fft must be at most {MAX_FFT}; got {options['n_fft']}")
+    return LogMelSpectrogram(**options)
+
+
+def _compare_shapes(encoder: Encoder, shapes: Shapes) -> None:
+    expected = {name: tuple(tensor.shape) for name, tensor in encoder.state_dict().items()}
+    if missing := sorted(expected.keys() - shapes.keys()):
+        raise ValueError(f"{len(missing)} weights are missing, such as {missing[0]}")
+    if foreign := sorted(shapes.keys() - expected.keys()):
+        raise ValueError(f"{len(foreign)} weights are no part of the encoder, such as {foreign[0]}")
+    for name, shape in expected.items():
+        if shapes[name] != shape:
+            raise ValueError(f"{name} must be {shape}; got {shapes[name]}")
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    """The JSON at the file's beginning, once its stated length is one that can be read."""
+    if path.is_dir():
+        raise CheckpointError(f"{path}: a folder; name the model file in it")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such model file")
+    try:
+        with path.open("rb") as file:
+            num_bytes = os.fstat(file.fileno()).st_size
+            start = file.read(8)
+            length = _check_start(path, start, num_bytes)
+            header = _parse(path, file.read(length))
+    except OSError as error:
+        raise _unreadable(path, error.strerror or str(error)) from error
+    try:
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name[:2] != "__"]
+        shapes = [entry["shape"] for name, entry in header.items() if name[:2] != "__"]
+        expected = 8 + length + max(ends, default=0)
+        is_sound = all(isinstance(size, int) for shape in shapes for size in shape)
+    except (KeyError, TypeError, IndexError) as error:
+        raise _unreadable(path, "its header lists no tensors") from error
+    if not is_sound:
+        raise _unreadable(path, "its header lists no tensors")
+    if num_bytes < expected:
+        raise _unreadable(path, f"cut short: must have {expected} bytes; got {num_bytes}")
+    return header
+
+
+def _check_start(path: Path, start: bytes, num_bytes: int) -> int:
+    """The length of the header, from the eight bytes before it."""
+    if start.startswith(_PICKLES):
+        raise _unreadable(
+            path,
+            "it is pickled, as by torch.save, whatever its name; for weights in the published "
+            "naming there is `byola-rq import-weights`",
+        )
+    length = int.from_bytes(start, "little")
+    if len(start) < 8 or length > num_bytes - 8:
+        raise _unreadable(path, f"foreign or cut: {num_bytes} bytes that hold no whole header")
+    if length > MAX_HEADER_BYTES:
+        raise _unreadable(
+            path, f"its header must be at most {MAX_HEADER_BYTES} bytes; got {length}, not read"
+        )
+    return length
+
+
+def _parse(path: Path, text: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(path, "its header is not JSON") from error
+    if not isinstance(value, dict):
+        raise _unreadable(path, "its header is not a JSON object")
+    return value
+
+
+def _digest_description(description: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+
+
+def _unreadable(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(f"{path}: not a model file that can be read ({reason})")

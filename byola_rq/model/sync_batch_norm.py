@@ -1,0 +1,85 @@
+"""Batch norm and dropout over the batch of all ranks: what one process would compute of it."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from byola_rq.runtime.distributed import num_ranks, own_rows, sum_over_ranks
+
+
+class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm by the statistics of the batches of all ranks, which are of one size.
+
+    Mean first, then the squares of the distances to it: unlike the difference of two moments, that
+    is exact where the mean is large. torch's own class refuses CPU tensors.
+
+    Source: Ioffe and Szegedy, Batch Normalization (arXiv:1502.03167), algorithm 1.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Normalize `(B, C)` or `(B, C, ...)`."""
+        if not self.training:
+            return super().forward(features)
+        # Also in autocast: bfloat16 has not the digits for a variance.
+        x = features.to(torch.promote_types(features.dtype, torch.float32))
+        over = [0, *range(2, x.ndim)]
+        shape = (1, -1) + (1,) * (x.ndim - 2)
+        count = x.numel() // x.shape[1] * num_ranks()
+        mean = sum_over_ranks(x.sum(over)) / count  # (C,)
+        centred = x - mean.view(shape)
+        variance = sum_over_ranks(centred.square().sum(over)) / count
+        self._track(mean.detach(), variance.detach() * (count / (count - 1)))
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return torch.addcmul(self.bias.view(shape), centred, scale.view(shape)).to(features.dtype)
+
+    def _check_input_dim(self, *features: Tensor) -> None:
+        """Of any number of dimensions."""
+
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the running statistics."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance, self.momentum)
+        self.num_batches_tracked += 1
+
+
+class RankDropout(nn.Dropout):
+    """Drops, in each rank's rows, what one process would drop in those rows of the whole batch.
+
+    Every rank draws for all of them; their generators are seeded alike.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """As `nn.Dropout`, for this rank's rows of a batch, `(B, ...)`."""
+        if not self.training:
+            return features
+        shape = (len(features) * num_ranks(), *features.shape[1:])
+        kept = torch.empty(shape, dtype=features.dtype, device=features.device).bernoulli_(
+            1 - self.p
+        )
+        return features * (own_rows(kept) / (1 - self.p))
+
+
+def over_all_ranks(network: nn.Module, *, sync_batch_norm: bool) -> None:
+    """Let dropout, and batch norm where asked for, see the ranks' batches as one; in place."""
+    if num_ranks() == 1:
+        return
+    for name, child in network.named_children():
+        setattr(network, name, _replaced(child, sync_batch_norm=sync_batch_norm))
+        over_all_ranks(child, sync_batch_norm=sync_batch_norm)
+
+
+def _replaced(module: nn.Module, *, sync_batch_norm: bool) -> Any:
+    if isinstance(module, nn.Dropout):
+        return RankDropout(module.p)
+    if sync_batch_norm and isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        synced = SyncBatchNorm(module.num_features, module.eps, module.momentum)
+        synced.load_state_dict(module.state_dict())
+        synced.weight.requires_grad_(module.weight.requires_grad)
+        synced.bias.requires_grad_(module.bias.requires_grad)
+        return synced
+    return module

@@ -1,0 +1,1 @@
+"""`byola-rq prepare`: any sources into one packed corpus."""

@@ -1,0 +1,177 @@
+"""A clip of a source as int16 samples at 16 kHz, or the reason why it is left out."""
+
+import contextlib
+import functools
+import itertools
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from byola_rq.audio.codecs import identify_codec
+from byola_rq.audio.io import MAX_SAMPLES, EncodedAudio, decode, open_audio
+from byola_rq.audio.truncation import find_truncation
+from byola_rq.errors import AudioError
+from byola_rq.runtime.sandbox import Failure, Limits
+from byola_rq.runtime.workers import map_in_processes
+from byola_rq.sources.clip_source import ClipSource
+from byola_rq.sources.encoded import iterate_encoded, read_encoded
+
+SAMPLE_RATE = 16_000  # Hz
+
+_CONTAINERS = frozenset({"WAV", "WAVEX", "RF64", "AIFF", "FLAC", "OGG", "MP3"})
+_TOLERATED_SECONDS = 0.1  # four frames of MP3: encoders differ in what they count
+
+
+@dataclass(frozen=True)
+class ClipRules:
+    """How long a clip may be, in seconds."""
+
+    min_seconds: float = 0.0
+    max_seconds: float = 3600.0
+
+
+@dataclass(frozen=True)
+class ClipJob:
+    """A clip to decode; `encoded` is there where the caller has read its bytes, or failed to."""
+
+    clip: ClipSource
+    encoded: EncodedAudio | AudioError | None = None
+
+
+@dataclass(frozen=True)
+class DecodedClip:
+    """Samples, int16 `(S,)` at 16 kHz, and the rate they had before, in Hz."""
+
+    samples: npt.NDArray[np.int16]
+    original_rate: int
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the samples."""
+        return self.samples.nbytes
+
+
+def jobs_of(clips: Sequence[ClipSource]) -> Iterator[ClipJob]:
+    """Clips for the workers: they read files and tars themselves, tables are streamed to them."""
+    for is_in_table, group in itertools.groupby(clips, lambda clip: clip.row >= 0):
+        if not is_in_table:
+            yield from map(ClipJob, group)
+            continue
+        rows = list(group)
+        for clip, encoded in zip(rows, iterate_encoded(rows), strict=True):
+            assert not isinstance(encoded, Path)
+            yield ClipJob(clip, encoded)
+
+
+def decode_clips(
+    jobs: Iterable[ClipJob], rules: ClipRules, *, num_workers: int, limits: Limits
+) -> Generator[DecodedClip | Failure, None, None]:
+    """Decode clips in worker processes; one result for each, in order (see `map_in_processes`)."""
+    function = functools.partial(decode_clip, rules=rules)
+    return map_in_processes(function, jobs, num_workers=num_workers, limits=limits)
+
+
+def measure_clips(
+    jobs: Iterable[ClipJob], rules: ClipRules, *, num_workers: int, limits: Limits
+) -> list[float]:
+    """Lengths in seconds by the clips' headers, 0 for what cannot be packed."""
+    function = functools.partial(measure_clip, rules=rules)
+    lengths = map_in_processes(function, jobs, num_workers=num_workers, limits=limits)
+    return [0.0 if isinstance(length, Failure) else length for length in lengths]
+
+
+def decode_clip(job: ClipJob, rules: ClipRules) -> DecodedClip:
+    """Decode, mix down and resample one clip, in little more memory than its samples take.
+
+    Returns:
+        Samples `round(32768 x)`, clipped: those of a 16-bit mono file at 16 kHz are its own.
+
+    Raises:
+        AudioError: If the clip cannot be read, its codec is not allowed, it is cut short or
+            damaged, or its length is against the rules. The message is the reason alone.
+    """
+    with _open_clip(job) as (encoded, file):
+        start, stop = _part(job.clip, encoded, file, rules)
+        blocks = [_to_int16(block) for block in decode(encoded, file, SAMPLE_RATE, start, stop)]
+        samples = np.concatenate(blocks)
+        _check_all_decoded(len(samples), (stop - start) / file.samplerate)
+        return DecodedClip(samples, file.samplerate)
+
+
+def measure_clip(job: ClipJob, rules: ClipRules) -> float:
+    """A clip's length in seconds, by its header.
+
+    Raises:
+        AudioError: If the header cannot be read, or the length is against the rules.
+    """
+    with _open_clip(job) as (encoded, file):
+        start, stop = _part(job.clip, encoded, file, rules)
+        return float((stop - start) / file.samplerate)
+
+
+@contextlib.contextmanager
+def _open_clip(job: ClipJob) -> Iterator[tuple[Path | EncodedAudio, soundfile.SoundFile]]:
+    """Open a clip's audio; errors lose the name of the clip, which is told beside them."""
+    encoded: Path | EncodedAudio | str = str(job.clip)
+    try:
+        if isinstance(job.encoded, AudioError):
+            raise job.encoded
+        encoded = job.encoded or read_encoded(job.clip)
+        codec = identify_codec(encoded)
+        if reason := find_truncation(encoded):
+            raise AudioError(reason)
+        readable = _from(encoded, codec.start) if codec.name == "MP3" else encoded
+        with open_audio(readable) as file:
+            if file.format not in _CONTAINERS:
+                raise AudioError(f"codec must be {codec.name}, as its bytes say; got {file.format}")
+            yield encoded, file
+    except AudioError as error:
+        reason = str(error).removeprefix(f"{encoded}: ").removeprefix(f"{job.clip}: ")
+        raise AudioError(reason) from error
+
+
+def _from(encoded: Path | EncodedAudio, start: int) -> EncodedAudio:
+    """The bytes from the first frame of an MP3 file on.
+
+    libsndfile finds a frame behind junk by the file's name alone; and a file `._a.mp3` beside
+    `a.mp3`, which macOS writes on foreign disks, makes it take the sound for another format.
+    """
+    data = encoded.data if isinstance(encoded, EncodedAudio) else encoded.read_bytes()
+    return EncodedAudio(str(encoded), data[start:])
+
+
+def _part(
+    clip: ClipSource, encoded: Path | EncodedAudio, file: soundfile.SoundFile, rules: ClipRules
+) -> tuple[int, int]:
+    """First frame of the clip and the one behind its last."""
+    rate, num_frames = file.samplerate, file.frames
+    if num_frames >= MAX_SAMPLES:
+        num_frames = sum(len(block) for block in decode(encoded, file, rate))
+        file.seek(0)
+    start_seconds, stop_seconds = clip.part_of(num_frames / rate)
+    start, stop = round(start_seconds * rate), min(round(stop_seconds * rate), num_frames)
+    seconds = (stop - start) / rate
+    if seconds > rules.max_seconds:
+        raise AudioError(f"length must be at most {rules.max_seconds:g} s; got {seconds:.2f} s")
+    if seconds < rules.min_seconds:
+        raise AudioError(f"length must be at least {rules.min_seconds:g} s; got {seconds:.3f} s")
+    return start, stop
+
+
+def _check_all_decoded(num_samples: int, seconds: float) -> None:
+    """Ogg and MP3 decoders step over damage in the middle without a word."""
+    missing = seconds - num_samples / SAMPLE_RATE
+    if missing > _TOLERATED_SECONDS:
+        raise AudioError(f"damaged: {missing:.2f} of {seconds:.2f} s of its sound do not decode")
+    if num_samples == 0:
+        raise AudioError("length must be at least one sample at 16 kHz; got 0")
+
+
+def _to_int16(block: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
+    scaled = np.rint(block * np.float32(32768))
+    samples: npt.NDArray[np.int16] = np.clip(scaled, -32768, 32767, out=scaled).astype("<i2")
+    return samples

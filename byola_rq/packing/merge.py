@@ -1,0 +1,113 @@
+"""The shards of a packed corpus -> the corpus: its index, its list of rejects, its corpus.json."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from byola_rq.corpus.packed_format import (
+    FORMAT,
+    FORMAT_VERSION,
+    INDEX_SCHEMA,
+    SAMPLE_RATE,
+    shard_name,
+)
+from byola_rq.errors import CorpusError
+from byola_rq.packing.plan import Plan
+from byola_rq.packing.shards import (
+    PARTS,
+    put_in_place,
+    read_rows,
+    read_summary,
+    remove_parts,
+    write_whole,
+)
+
+_ROWS_PER_GROUP = 2**17
+
+
+def merge_shards(folder: Path, plan: Plan) -> dict[str, Any]:
+    """Write index.parquet, rejected.csv and corpus.json, then remove the pieces.
+
+    Returns:
+        What corpus.json says.
+
+    Raises:
+        CorpusError: If shards are missing; names them.
+        OSError: If something cannot be written.
+    """
+    summaries = [read_summary(folder, shard) for shard in range(plan.num_shards)]
+    if missing := [shard for shard, summary in enumerate(summaries) if summary is None]:
+        raise CorpusError(
+            f"{folder}: all {plan.num_shards} shards must be packed before they are merged; "
+            f"missing {_ranges(missing)}. Run what packs them again"
+        )
+    files: dict[str, dict[str, Any]] = {}
+    tables: list[pa.Table] = [INDEX_SCHEMA.empty_table()]
+    rejected: list[tuple[str, str]] = []
+    for shard, summary in enumerate(filter(None, summaries)):
+        files[shard_name(shard)] = {"bytes": summary.bytes, "sha256": summary.sha256}
+        rows = read_rows(folder, shard)
+        tables.append(_index_rows(shard, rows["clips"]))
+        rejected += rows["rejected"]
+    index = pa.concat_tables(tables)
+    rejected += plan.rejected
+    files["index.parquet"] = _write_index(folder, index)
+    files["rejected.csv"] = write_whole(folder, folder / "rejected.csv", _csv(rejected))
+    num_samples = int(index["num_samples"].to_numpy().sum())
+    info = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "sample_rate": SAMPLE_RATE,
+        "clips": len(index),
+        "hours": num_samples / SAMPLE_RATE / 3600,
+        "rejected": len(rejected) - plan.num_duplicates,
+        "duplicates": plan.num_duplicates,
+        "shards": plan.num_shards,
+        "files": files,
+        "options": plan.recorded_options,
+    }
+    write_whole(folder, folder / "corpus.json", json.dumps(info, indent=1) + "\n")
+    remove_parts(folder)
+    return info
+
+
+def _index_rows(shard: int, columns: dict[str, list[Any]]) -> pa.Table:
+    """A shard's rows of the index: its clips follow each other without a gap."""
+    num_samples = np.array(columns["num_samples"], np.int64)
+    values = {
+        **columns,
+        "shard": np.full(len(num_samples), shard, np.int32),
+        "offset": np.cumsum(num_samples) - num_samples,
+    }
+    return pa.table([values[name] for name in INDEX_SCHEMA.names], schema=INDEX_SCHEMA)
+
+
+def _write_index(folder: Path, index: pa.Table) -> dict[str, Any]:
+    partial = folder / PARTS / "index.parquet.partial"
+    pq.write_table(index, partial, row_group_size=_ROWS_PER_GROUP, compression="zstd")
+    return put_in_place(partial, folder / "index.parquet")
+
+
+def _csv(rejected: Iterable[tuple[str, str]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([("source", "reason"), *rejected])
+    return text.getvalue()
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers in words: `3, 7-9, 12`."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1][1:] = [number]
+        else:
+            runs.append([number])
+    return ", ".join("-".join(map(str, run)) for run in runs)

@@ -1,0 +1,208 @@
+"""Clips -> shards: decoded in processes, written in the order of the list, whole or not there."""
+
+import contextlib
+import fcntl
+import itertools
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from byola_rq.corpus.packed_format import SAMPLE_RATE
+from byola_rq.errors import CorpusError
+from byola_rq.packing.decode import ClipRules, DecodedClip, decode_clips, jobs_of
+from byola_rq.packing.plan import Plan, fix_plan
+from byola_rq.packing.shards import PARTS, PackingError, ShardWriter, Summary, read_summary
+from byola_rq.runtime.progress import ProgressBar
+from byola_rq.runtime.sandbox import Failure, Limits
+from byola_rq.sources.clip_source import ClipSource
+
+_SPARE_BYTES = 16_000_000
+_INDEX_BYTES = 400  # of a clip's rows in pieces and index
+_SECONDS_BETWEEN_NOTES = 0.2
+
+
+def pack_shards(
+    clips: Sequence[ClipSource],
+    folder: Path,
+    plan: Plan,
+    *,
+    rules: ClipRules,
+    limits: Limits,
+    share: tuple[int, int],
+    num_workers: int,
+) -> None:
+    """Pack the shards of a share of the work that are not whole yet.
+
+    Args:
+        clips: All that are listed.
+        folder: Of the corpus; made where missing.
+        plan: Of the corpus.
+        rules: How long a clip may be.
+        limits: What decoding one may take.
+        share: (i, n): every n-th shard, beginning with shard i - 1.
+        num_workers: Decoding processes.
+
+    Raises:
+        CorpusError: If another plan was begun in the folder, or another process packs this share.
+        PackingError: If there is not enough room for it.
+        OSError: If something cannot be written; what is whole stays.
+    """
+    shards = plan.shards_of(share)
+    whole = {shard: summary for shard in shards if (summary := read_summary(folder, shard))}
+    todo = [shard for shard in shards if shard not in whole]
+    if not todo:
+        return
+    _check_space(folder, plan, todo)
+    fix_plan(folder, plan)
+    places = itertools.chain.from_iterable(map(plan.clips_of, todo))
+    results = decode_clips(
+        jobs_of([clips[place] for place in places]),
+        rules,
+        num_workers=num_workers,
+        limits=limits,
+    )
+    name = f"{share[0]}-of-{share[1]}"
+    counts = _Counts(sum(len(plan.clips_of(shard)) for shard in shards), list(whole.values()))
+    with (
+        _lock(folder, name),
+        _partial_files_removed(folder, name),
+        counts,
+        _Finisher() as finisher,
+        contextlib.closing(results),
+    ):
+        for shard in todo:
+            writer = ShardWriter(folder, shard, name)
+            try:
+                for place in plan.clips_of(shard):
+                    result = next(results)
+                    _store(writer, clips[place], result)
+                    counts.add(result)
+                finisher.finish(writer)
+            except BaseException:
+                writer.discard()
+                raise
+
+
+@contextlib.contextmanager
+def _partial_files_removed(folder: Path, name: str) -> Iterator[None]:
+    """Leave none behind, even where a signal came between a file and the writer that knows it."""
+    try:
+        yield
+    finally:
+        for partial in (folder / PARTS).glob(f"*.{name}.partial"):
+            partial.unlink(missing_ok=True)
+
+
+def _store(writer: ShardWriter, clip: ClipSource, result: DecodedClip | Failure) -> None:
+    if isinstance(result, Failure):
+        writer.reject(str(clip), result.reason)
+    else:
+        writer.append(
+            result.samples,
+            clip_id=clip.clip_id,
+            source=str(clip),
+            original_rate=result.original_rate,
+            labels=clip.labels,
+        )
+
+
+class _Finisher:
+    """Finishes shards in a thread, one at a time, while the next is filled.
+
+    Their digest and the wait for the disk take as long as many cores take to decode a shard.
+    """
+
+    def __enter__(self) -> "_Finisher":
+        self._thread = ThreadPoolExecutor(1)
+        self._pending: Future[None] | None = None
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._thread.shutdown()
+        if error[0] is None:
+            self._wait()
+
+    def finish(self, writer: ShardWriter) -> None:
+        self._wait()
+        self._pending = self._thread.submit(self._finish, writer)
+
+    def _wait(self) -> None:
+        if self._pending is not None:
+            self._pending.result()
+
+    @staticmethod
+    def _finish(writer: ShardWriter) -> None:
+        try:
+            writer.finish()
+        finally:
+            writer.discard()
+
+
+class _Counts:
+    """What is told while clips are packed."""
+
+    def __init__(self, num_clips: int, whole: list[Summary]) -> None:
+        self.rejected = sum(summary.rejected for summary in whole)
+        self.num_samples = sum(summary.num_samples for summary in whole)
+        self._new = self._untold = 0
+        done = sum(summary.clips + summary.rejected for summary in whole)
+        self._bar = ProgressBar("packing", num_clips, done)
+
+    def __enter__(self) -> None:
+        self._bar.__enter__()
+        self._started = self._told = time.monotonic()
+
+    def __exit__(self, *error: Any) -> None:
+        self._tell()
+        self._bar.__exit__(*error)
+
+    def add(self, result: DecodedClip | Failure) -> None:
+        self._new += 1
+        self._untold += 1
+        if isinstance(result, Failure):
+            self.rejected += 1
+        else:
+            self.num_samples += len(result.samples)
+        if time.monotonic() - self._told > _SECONDS_BETWEEN_NOTES:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._told = time.monotonic()
+        rate = self._new / max(self._told - self._started, 1e-9)
+        hours = self.num_samples / SAMPLE_RATE / 3600
+        self._bar.advance(
+            self._untold, f"{rate:.0f} clips/s  {hours:.2f} h  {self.rejected} rejected"
+        )
+        self._untold = 0
+
+
+def _check_space(folder: Path, plan: Plan, todo: Sequence[int]) -> None:
+    num_clips = sum(len(plan.clips_of(shard)) for shard in todo)
+    needed = num_clips * (plan.bytes_per_clip * 1.05 + _INDEX_BYTES) + _SPARE_BYTES
+    place = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise PackingError(
+            f"{folder}: packing needs about {needed / 1e9:.2f} GB; {free / 1e9:.2f} GB are free. "
+            "Make room, or choose another disk"
+        )
+
+
+@contextlib.contextmanager
+def _lock(folder: Path, name: str) -> Iterator[None]:
+    """Keep two processes from packing the same share; ends with the process, however it ends."""
+    with (folder / PARTS / f"{name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CorpusError(
+                f"{folder}: another process is packing this ({name}); wait until it ends"
+            ) from error
+        except OSError:
+            note = "its file system has no locks; see that no second process packs this"
+            print(f"{folder}: {note}", file=sys.stderr)
+        yield

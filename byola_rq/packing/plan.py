@@ -1,0 +1,290 @@
+"""What a packed corpus will be, fixed before its first shard for every process at work on it."""
+
+import hashlib
+import itertools
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import soundfile
+
+from byola_rq.corpus.packed_format import SAMPLE_RATE, read_info
+from byola_rq.errors import CorpusError
+from byola_rq.packing.decode import ClipRules, jobs_of, measure_clips
+from byola_rq.packing.shards import PARTS, write_whole
+from byola_rq.runtime.sandbox import Limits
+from byola_rq.sources.clip_source import ClipSource, Listing
+from byola_rq.sources.listing import list_sources
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the whole corpus will be; the same on every machine at work on it.
+
+    Args:
+        options: All that decides the result, as JSON values.
+        num_clips: Listed clips.
+        clips_per_shard: Shard k is made of the clips k * this to (k + 1) * this - 1.
+        mean_seconds: Length of a clip, as some headers say.
+        digests: SHA-256 of each shard's part of the list.
+        rejected: (source, reason) of what the listing itself left out.
+        num_duplicates: How many of these are clips that came twice.
+    """
+
+    options: dict[str, Any]
+    num_clips: int
+    clips_per_shard: int
+    mean_seconds: float
+    digests: list[str]
+    rejected: list[tuple[str, str]] = field(default_factory=list)
+    num_duplicates: int = 0
+
+    @property
+    def num_shards(self) -> int:
+        """Shards of the whole corpus."""
+        return len(self.digests)
+
+    @property
+    def bytes_per_clip(self) -> float:
+        """Mean size of a clip's samples."""
+        return self.mean_seconds * SAMPLE_RATE * 2
+
+    def shards_of(self, share: tuple[int, int]) -> range:
+        """The shards of a share (i, n) of the work: every n-th, beginning with shard i - 1."""
+        return range(self.num_shards)[share[0] - 1 :: share[1]]
+
+    def clips_of(self, shard: int) -> range:
+        """Places in the list of a shard's clips."""
+        first = shard * self.clips_per_shard
+        return range(first, min(first + self.clips_per_shard, self.num_clips))
+
+    @property
+    def recorded_options(self) -> dict[str, Any]:
+        """What corpus.json keeps of the plan."""
+        list_sha256 = hashlib.sha256("\n".join(self.digests).encode()).hexdigest()
+        return {
+            **self.options,
+            "clips_per_shard": self.clips_per_shard,
+            "listed_clips": self.num_clips,
+            "list_sha256": list_sha256,
+        }
+
+
+def digest_shards(rows: Iterable[str], clips_per_shard: int) -> list[str]:
+    """SHA-256 of each shard's part of a list of one line a clip."""
+    digests: list[str] = []
+    rows = iter(rows)
+    while shard := list(itertools.islice(rows, clips_per_shard)):
+        digests.append(hashlib.sha256("\n".join(shard).encode()).hexdigest())
+    return digests
+
+
+def read_plan(folder: Path) -> Plan | None:
+    """The plan of a corpus that is not whole yet; None where there is none.
+
+    Raises:
+        CorpusError: If it cannot be read.
+    """
+    path = folder / PARTS / "plan.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        values["rejected"] = [(source, reason) for source, reason in values["rejected"]]
+        return Plan(**values)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorpusError(
+            f"{path}: cannot be read ({error}). Remove {folder} to begin anew"
+        ) from error
+
+
+def fix_plan(folder: Path, plan: Plan) -> None:
+    """Make the folder and write the plan, or find that the one in it is the same.
+
+    Raises:
+        CorpusError: If it is another; says what differs.
+        OSError: If something cannot be written.
+    """
+    (folder / PARTS).mkdir(parents=True, exist_ok=True)
+    # Of machines that begin at the same moment, one writes it.
+    path = folder / PARTS / "plan.json"
+    write_whole(folder, path, json.dumps(asdict(plan)), may_replace=False)
+    refuse_other_plan(folder, plan)
+
+
+def refuse_other_plan(folder: Path, plan: Plan) -> None:
+    """Compare a plan with the one in the folder, where there is one.
+
+    Raises:
+        CorpusError: If they differ; says in what.
+    """
+    begun = read_plan(folder)
+    if begun is not None and (differences := compare_plans(begun, plan)):
+        raise CorpusError(
+            f"{folder}: was begun with other options or sources ({'; '.join(differences)}). "
+            "Give those again, choose another folder, or remove this one"
+        )
+
+
+def compare_plans(begun: Plan, now: Plan) -> list[str]:
+    """What differs between two plans, a few words each; of the list, where it first does."""
+    differences = compare_options(begun.options, now.options)
+    if begun.num_clips != now.num_clips:
+        differences.append(f"{begun.num_clips} clips were listed, {now.num_clips} are now")
+    if differences or begun == now:
+        return differences
+    pairs = zip(begun.digests, now.digests, strict=False)
+    shard = next((number for number, (was, is_) in enumerate(pairs) if was != is_), None)
+    if shard is None:
+        return ["the listing leaves out other files than it did"]
+    places = begun.clips_of(shard)
+    return [f"other clips are listed: the first among clips {places[0]} to {places[-1]}"]
+
+
+def compare_options(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Which options differ, `name was x, is y`."""
+    return [
+        f"{name} was {before.get(name)}, is {now.get(name)}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+
+
+MEASURED_CLIPS = 64  # whose headers tell how long the clips are
+USUAL_SECONDS = 10.0  # of a clip, where no header does
+
+_SECONDS_BETWEEN_LINES = 30.0
+
+
+@dataclass(frozen=True)
+class PackingOptions:
+    """What decides the result, beside the sources.
+
+    Args:
+        rules: How long a clip may be.
+        limits: What decoding one clip may take.
+        shard_megabytes: Size of a shard, about.
+        limit: Only so many clips, the first of the list; None: all.
+    """
+
+    rules: ClipRules = field(default_factory=ClipRules)
+    limits: Limits = field(default_factory=Limits)
+    shard_megabytes: float = 1000.0
+    limit: int | None = None
+
+    def record(self, sources: Sequence[str]) -> dict[str, Any]:
+        """What the plan keeps of them, with the libraries that decide about the last bit."""
+        return {
+            "sources": list(sources),
+            "limit": self.limit,
+            "min_seconds": self.rules.min_seconds,
+            "max_seconds": self.rules.max_seconds,
+            "clip_timeout": self.limits.seconds,
+            "clip_memory": self.limits.gigabytes,
+            "shard_megabytes": self.shard_megabytes,
+            "versions": {
+                "byola_rq": version("byola_rq"),
+                "libsndfile": soundfile.__libsndfile_version__,
+                "soxr": version("soxr"),
+            },
+        }
+
+
+def list_clips(sources: Sequence[str], options: PackingOptions) -> Listing:
+    """List the sources' clips, as many as wanted; says on stderr what the listing notes.
+
+    Raises:
+        CorpusError: As `list_sources`.
+    """
+    found = 0
+    last_line = time.monotonic()
+
+    def on_clip() -> None:
+        nonlocal found, last_line
+        found += 1
+        if time.monotonic() - last_line > _SECONDS_BETWEEN_LINES:
+            last_line = time.monotonic()
+            _say(f"listing clips: {found} so far")
+
+    listing = list_sources(sources, on_clip=on_clip)
+    for note in listing.notes:
+        _say(note)
+    if options.limit is not None:
+        del listing.clips[options.limit :]
+    return listing
+
+
+def make_plan(
+    listing: Listing,
+    sources: Sequence[str],
+    options: PackingOptions,
+    num_workers: int,
+    folder: Path | None = None,
+) -> Plan:
+    """The plan that follows from a listing.
+
+    Args:
+        listing: What `list_clips` gave.
+        sources: As the user named them.
+        options: Of the corpus.
+        num_workers: Processes that measure clips.
+        folder: Of the corpus; one that was begun says how many clips a shard has. None: measure.
+
+    Raises:
+        CorpusError: If what the folder holds cannot be read.
+        WorkerError: If no process can be started.
+    """
+    mean_seconds, clips_per_shard = _sizes_before(folder) if folder else (0.0, 0)
+    if not clips_per_shard:
+        mean_seconds = _measure_mean(listing.clips, options, num_workers)
+        bytes_per_clip = mean_seconds * SAMPLE_RATE * 2
+        clips_per_shard = max(round(options.shard_megabytes * 1e6 / bytes_per_clip), 1)
+    left_out = [
+        *((source, "no such file, but a list or manifest names it") for source in listing.missing),
+        *listing.damaged,
+        *((dropped, f"same clip as {kept}") for kept, dropped in listing.duplicates),
+    ]
+    return Plan(
+        options=options.record(sources),
+        num_clips=len(listing.clips),
+        clips_per_shard=clips_per_shard,
+        mean_seconds=mean_seconds,
+        digests=digest_shards(map(_row, listing.clips), clips_per_shard),
+        rejected=left_out,
+        num_duplicates=len(listing.duplicates),
+    )
+
+
+def _sizes_before(folder: Path) -> tuple[float, int]:
+    if (folder / "corpus.json").exists():
+        return 0.0, int(read_info(folder)["options"]["clips_per_shard"])
+    begun = read_plan(folder)
+    return (begun.mean_seconds, begun.clips_per_shard) if begun else (0.0, 0)
+
+
+def _measure_mean(clips: Sequence[ClipSource], options: PackingOptions, num_workers: int) -> float:
+    """Mean length of clips spread evenly over the list, those that cannot be packed as 0 s."""
+    num_measured = min(MEASURED_CLIPS, len(clips))
+    places = [i * len(clips) // num_measured for i in range(num_measured)]
+    lengths = measure_clips(
+        jobs_of([clips[place] for place in places]),
+        options.rules,
+        num_workers=min(num_workers, num_measured),
+        limits=options.limits,
+    )
+    return sum(lengths) / num_measured or USUAL_SECONDS
+
+
+def _row(clip: ClipSource) -> str:
+    """A clip as a line that tells it from every other."""
+    place = (clip.offset, clip.size, clip.row, clip.start_seconds, clip.num_seconds)
+    return f"{clip.clip_id}\t{clip}\t{place}\t{clip.may_be_cut}\t{clip.labels}"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,233 @@
+"""Any audio collection -> a packed corpus."""
+
+import contextlib
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from byola_rq.corpus.packed_format import SAMPLE_RATE, find_damage, read_info
+from byola_rq.errors import CorpusError
+from byola_rq.packing.merge import merge_shards
+from byola_rq.packing.pack import pack_shards
+from byola_rq.packing.plan import (
+    MEASURED_CLIPS,
+    PackingOptions,
+    Plan,
+    compare_options,
+    list_clips,
+    make_plan,
+    read_plan,
+    refuse_other_plan,
+)
+from byola_rq.packing.shards import PARTS, PackingError, read_summary, remove_parts
+from byola_rq.runtime.progress import ProgressBar
+from byola_rq.runtime.signals import StoppedError, stop_on_signals
+from byola_rq.sources.clip_source import ClipSource
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How much is packed; of a share of the work, only that."""
+
+    clips: int
+    hours: float
+    rejected: int
+    duplicates: int = 0
+
+
+def prepare_corpus(
+    sources: Sequence[str],
+    folder: Path,
+    options: PackingOptions,
+    *,
+    num_workers: int,
+    share: tuple[int, int] | None = None,
+) -> Outcome:
+    """Pack every clip of the sources; run again after an interruption, it goes on.
+
+    The list of clips is cut into shards of a fixed number of clips. Each shard appears whole and
+    is not done again, so that the result has the same bytes however often the work was stopped
+    and over however many processes and machines it was spread.
+
+    Args:
+        sources: As for `list_sources`.
+        folder: Of the corpus; new, empty, or what an earlier run of the same left.
+        options: They must be the same for every run that works on the corpus.
+        num_workers: Decoding processes.
+        share: (i, n): only every n-th shard, beginning with shard i - 1; `merge_corpus` then joins
+            them. None: all of them, and the joining.
+
+    Raises:
+        CorpusError: If a source or the folder cannot be used, or the folder holds something else.
+        PackingError: If the disk is full or cannot be written.
+        StoppedError: If Ctrl-C or SIGTERM stopped it.
+    """
+    _check_folder(folder, sources)
+    try:
+        with stop_on_signals():
+            listing = list_clips(sources, options)
+            plan = make_plan(listing, sources, options, num_workers, folder)
+            if (folder / "corpus.json").exists():
+                return _compare_with_whole(folder, plan)
+            refuse_other_plan(folder, plan)
+            with _disk_errors(folder):
+                pack_shards(
+                    listing.clips,
+                    folder,
+                    plan,
+                    rules=options.rules,
+                    limits=options.limits,
+                    share=share or (1, 1),
+                    num_workers=num_workers,
+                )
+                if share is None:
+                    return _outcome(merge_shards(folder, plan))
+            return _outcome_of_share(folder, plan, share)
+    except StoppedError as error:
+        raise StoppedError(f"{folder}: {error}; {_what_is_kept(folder)}", error.number) from None
+
+
+def merge_corpus(folder: Path) -> Outcome:
+    """Join the shards that shares of the work have packed.
+
+    Raises:
+        CorpusError: If shards are missing, or nothing was packed in the folder.
+        PackingError: If the disk is full or cannot be written.
+    """
+    if (folder / "corpus.json").exists():
+        info = read_info(folder)
+        remove_parts(folder)
+        return _outcome(info)
+    plan = read_plan(folder)
+    if plan is None:
+        raise CorpusError(f"{folder}: nothing to merge; no packing was begun there")
+    with _disk_errors(folder):
+        return _outcome(merge_shards(folder, plan))
+
+
+def verify_corpus(folder: Path) -> tuple[int, list[str]]:
+    """Compare a packed corpus with its digests, with a progress bar.
+
+    Returns:
+        How many files it has, and a line for each that is damaged.
+
+    Raises:
+        CorpusError: If there is none, or it has another format version.
+    """
+    files = read_info(folder)["files"]
+    num_bytes = sum(each["bytes"] for each in files.values())
+    num_read = 0
+    with ProgressBar("verifying MB", num_bytes // 1_000_000) as bar:
+
+        def on_bytes(num: int) -> None:
+            nonlocal num_read
+            num_read += num
+            bar.advance(num_read // 1_000_000 - bar.done)
+
+        return len(files), list(find_damage(folder, on_bytes))
+
+
+def describe_work(
+    sources: Sequence[str], folder: Path, options: PackingOptions, *, num_workers: int
+) -> list[str]:
+    """What packing would find, do and take, in lines; nothing is written.
+
+    Raises:
+        CorpusError: As `prepare_corpus`.
+    """
+    _check_folder(folder, sources)
+    with stop_on_signals():
+        listing = list_clips(sources, options)
+        plan = make_plan(listing, sources, options, num_workers)
+    forms = Counter(_form(clip) for clip in listing.clips)
+    hours = plan.num_clips * plan.mean_seconds / 3600
+    gigabytes = plan.num_clips * plan.bytes_per_clip / 1e9
+    return [
+        f"clips: {plan.num_clips} ({', '.join(f'{n} {form}' for form, n in forms.items())})",
+        f"left out already: {len(listing.missing)} missing, {len(listing.damaged)} damaged, "
+        f"{len(listing.duplicates)} that come twice",
+        f"estimated: {hours:.2f} hours, {gigabytes:.3f} GB in {plan.num_shards} shards of "
+        f"{plan.clips_per_shard} clips (from {min(MEASURED_CLIPS, plan.num_clips)} headers: "
+        f"{plan.mean_seconds:.2f} s a clip)",
+    ]
+
+
+def _check_folder(folder: Path, sources: Sequence[str]) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise CorpusError(f"{folder}: must be a folder; this is a file")
+    for source in sources:
+        # `LIST=FOLDER` is one of the forms of a source.
+        for place in (
+            source,
+            *(source[i + 1 :] for i, letter in enumerate(source) if letter == "="),
+        ):
+            if os.path.isdir(place) and folder.resolve().is_relative_to(Path(place).resolve()):
+                raise CorpusError(
+                    f"{folder}: must lie outside of the source {place}; packed, it would be part "
+                    "of what is packed"
+                )
+    if (folder / "corpus.json").exists():
+        read_info(folder)
+    elif folder.exists() and not (folder / PARTS).is_dir() and (other := os.listdir(folder)):
+        raise CorpusError(
+            f"{folder}: must be new, empty or a corpus that `prepare` has begun; "
+            f"it holds {min(other)}" + (f" and {len(other) - 1} more" if len(other) > 1 else "")
+        )
+
+
+def _form(clip: ClipSource) -> str:
+    if clip.row >= 0:
+        return "rows of tables"
+    return "members of tars" if clip.offset >= 0 else "files"
+
+
+def _compare_with_whole(folder: Path, plan: Plan) -> Outcome:
+    """A corpus that is whole is done, if it is this one."""
+    info = read_info(folder)
+    recorded = {name: info["options"].get(name) for name in plan.recorded_options}
+    # Other versions would give other last bits; that is no reason to refuse what is there.
+    now = {**plan.recorded_options, "versions": recorded["versions"]}
+    if differences := compare_options(recorded, now):
+        raise CorpusError(
+            f"{folder}: holds a corpus of other options or sources ({'; '.join(differences)}). "
+            "Choose another folder"
+        )
+    remove_parts(folder)
+    print(f"{folder}: is packed already", file=sys.stderr)
+    return _outcome(info)
+
+
+def _outcome(info: dict[str, Any]) -> Outcome:
+    return Outcome(info["clips"], info["hours"], info["rejected"], info["duplicates"])
+
+
+def _outcome_of_share(folder: Path, plan: Plan, share: tuple[int, int]) -> Outcome:
+    summaries = [read_summary(folder, shard) for shard in plan.shards_of(share)]
+    whole = [summary for summary in summaries if summary is not None]
+    return Outcome(
+        clips=sum(summary.clips for summary in whole),
+        hours=sum(summary.num_samples for summary in whole) / SAMPLE_RATE / 3600,
+        rejected=sum(summary.rejected for summary in whole),
+    )
+
+
+@contextlib.contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise PackingError(
+            f"{folder}: cannot be written: {error.strerror or error}; {_what_is_kept(folder)}"
+        ) from error
+
+
+def _what_is_kept(folder: Path) -> str:
+    plan = read_plan(folder)
+    if plan is None:
+        return "nothing was packed yet"
+    num_whole = sum(read_summary(folder, shard) is not None for shard in range(plan.num_shards))
+    return f"{num_whole} of {plan.num_shards} shards are whole; the same command goes on"

@@ -1,0 +1,198 @@
+"""Shards of a packed corpus being written: each is whole or not there."""
+
+import contextlib
+import json
+import os
+import socket
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from byola_rq.corpus.packed_format import digest_file, shard_name
+from byola_rq.errors import CorpusError
+
+PARTS = ".parts"  # in the corpus' folder, until it is whole
+
+_HEADER_BYTES = 128  # numpy leaves room in the header of an array that may grow
+
+
+class PackingError(CorpusError):
+    """Packing cannot go on, for example because the disk is full; what is whole is kept."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a whole shard holds."""
+
+    bytes: int
+    sha256: str
+    clips: int
+    rejected: int
+    num_samples: int
+
+
+class ShardWriter:
+    """One shard: samples go to a file of a temporary name, its rows of the index are kept.
+
+    Args:
+        folder: Of the corpus; has its folder of parts.
+        shard: Its number.
+        split: Tells the temporary file from that of another process at the same shard.
+    """
+
+    def __init__(self, folder: Path, shard: int, split: str = "1-of-1") -> None:
+        self.folder = folder
+        self.shard = shard
+        self._columns: dict[str, list[Any]] = {
+            name: [] for name in ("clip_id", "source", "num_samples", "original_rate", "labels")
+        }
+        self._rejected: list[tuple[str, str]] = []
+        self._num_samples = 0
+        self._partial = folder / PARTS / f"{shard_name(shard)}.{split}.partial"
+        self._file = self._partial.open("wb")
+        _write_npy_header(self._file, 0)
+
+    def append(
+        self,
+        samples: npt.NDArray[np.int16],
+        *,
+        clip_id: str,
+        source: str,
+        original_rate: int,
+        labels: str = "",
+    ) -> None:
+        """Add one clip, `(S,)`.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        self._file.write(np.ascontiguousarray(samples, "<i2").data)
+        row = (clip_id, source, len(samples), original_rate, labels)
+        for column, value in zip(self._columns.values(), row, strict=True):
+            column.append(value)
+        self._num_samples += len(samples)
+
+    def reject(self, source: str, reason: str) -> None:
+        """Note a clip that is left out."""
+        self._rejected.append((source, reason))
+
+    def finish(self) -> None:
+        """Give the shard its name, then write the piece that vouches for it.
+
+        Raises:
+            OSError: If something cannot be written.
+        """
+        self._file.seek(0)
+        _write_npy_header(self._file, self._num_samples)
+        self._file.close()
+        # The header, which comes first, was known last: so what was written is read again for
+        # its digest, from memory as long as it is fresh.
+        summary = Summary(
+            **put_in_place(self._partial, self.folder / shard_name(self.shard)),
+            clips=len(self._columns["clip_id"]),
+            rejected=len(self._rejected),
+            num_samples=self._num_samples,
+        )
+        rows = {"clips": self._columns, "rejected": self._rejected}
+        # Two lines: who only asks whether the shard is done need not read its rows.
+        piece = f"{json.dumps(asdict(summary))}\n{json.dumps(rows)}\n"
+        write_whole(self.folder, _piece_path(self.folder, self.shard), piece)
+
+    def discard(self) -> None:
+        """Remove what was written, so that its space is free; does nothing after `finish`."""
+        with contextlib.suppress(OSError):  # what cannot be flushed is not wanted any more
+            self._file.close()
+        self._partial.unlink(missing_ok=True)
+
+
+def read_summary(folder: Path, shard: int) -> Summary | None:
+    """What a whole shard holds; None where its piece, or the samples it vouches for, are not."""
+    try:
+        with _piece_path(folder, shard).open(encoding="utf-8") as file:
+            summary = Summary(**json.loads(file.readline()))
+        is_there = (folder / shard_name(shard)).stat().st_size == summary.bytes
+    except (OSError, ValueError, TypeError):
+        return None
+    return summary if is_there else None
+
+
+def read_rows(folder: Path, shard: int) -> dict[str, Any]:
+    """A whole shard's `clips` (columns of the index) and `rejected` (source, reason).
+
+    Raises:
+        CorpusError: If its piece cannot be read.
+    """
+    path = _piece_path(folder, shard)
+    try:
+        rows: dict[str, Any] = json.loads(path.read_text(encoding="utf-8").splitlines()[1])
+    except (OSError, ValueError, IndexError) as error:
+        raise CorpusError(f"{path}: cannot be read ({error}). Remove it and run again") from error
+    return rows
+
+
+def write_whole(folder: Path, path: Path, text: str, *, may_replace: bool = True) -> dict[str, Any]:
+    """Write a text file that is whole or not there; returns its size and digest.
+
+    Args:
+        folder: Of the corpus; the temporary file lies among its parts.
+        path: Of the file.
+        text: What it holds.
+        may_replace: Otherwise a file that is there already stays.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    # Machines that share the folder share process numbers too.
+    own = f"{socket.gethostname()}-{os.getpid()}"
+    partial = folder / PARTS / f"{path.name}.{own}.partial"
+    try:
+        partial.write_text(text, encoding="utf-8", newline="")
+        return put_in_place(partial, path, may_replace=may_replace)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def put_in_place(partial: Path, path: Path, *, may_replace: bool = True) -> dict[str, Any]:
+    """Give a finished file its name, so that a power cut cannot take it; size and digest."""
+    size_and_digest = {"bytes": partial.stat().st_size, "sha256": digest_file(partial)}
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    try:
+        if not may_replace:
+            os.link(partial, path)
+    except FileExistsError:
+        return size_and_digest
+    except OSError:  # a file system without links
+        may_replace = not path.exists()
+    if may_replace:
+        partial.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return size_and_digest
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove the pieces of a corpus that is whole."""
+    parts = folder / PARTS
+    if parts.is_dir():
+        for path in parts.iterdir():
+            path.unlink(missing_ok=True)
+        parts.rmdir()
+
+
+def _piece_path(folder: Path, shard: int) -> Path:
+    return folder / PARTS / f"{shard:05d}.json"
+
+
+def _write_npy_header(file: IO[bytes], num_samples: int) -> None:
+    header = {"descr": "<i2", "fortran_order": False, "shape": (num_samples,)}
+    np.lib.format.write_array_header_1_0(file, header)
+    assert file.tell() == _HEADER_BYTES

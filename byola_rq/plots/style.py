@@ -1,0 +1,66 @@
+"""One style for all pictures: colors, figures, axes, files."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from byola_rq.errors import ConfigError, MissingPackageError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLOUR_MAP = "magma"  # perceptually uniform, dark for silence
+
+
+# Okabe and Ito (2008) without their yellow: told apart with every kind of colour vision.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#333333")
+
+
+TEXT, QUIET, GRID = "#1a1a1a", "#5a5a5a", "#e5e5e5"
+
+
+def make_figure(width: float, height: float) -> Any:
+    """An empty matplotlib figure of so many inches; needs no display, as pyplot would.
+
+    Raises:
+        MissingPackageError: If matplotlib is not installed.
+    """
+    with matplotlib_needed():
+        from matplotlib.figure import Figure
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+@contextlib.contextmanager
+def matplotlib_needed() -> Iterator[None]:
+    """Import matplotlib in it.
+
+    Raises:
+        MissingPackageError: If it is not installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingPackageError(
+            "pictures need matplotlib, which is not installed; `pip install 'byola_rq[plots]'`"
+        ) from error
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure in the format that the path's ending names.
+
+    Raises:
+        ConfigError: If it cannot be written there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=110)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: the picture cannot be written ({error})") from error
+
+
+def tidy(axes: "Axes") -> None:
+    """The common look of axes with numbers: a pale grid behind, no box around."""
+    axes.grid(color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

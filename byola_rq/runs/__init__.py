@@ -1,0 +1,1 @@
+"""Run directories: lock, checkpoints, metrics."""

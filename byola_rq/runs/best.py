@@ -1,0 +1,112 @@
+"""best.json: which checkpoint of a run its validation scored best."""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from byola_rq.errors import CheckpointError
+from byola_rq.runs.checkpoint import Checkpoint, checkpoint_path, find_damage, load_checkpoint
+from byola_rq.runtime.files import replace_file
+
+
+@dataclass(frozen=True)
+class Best:
+    """A step, its score in percent, and the digest of what measured it."""
+
+    step: int
+    score: float
+    measured_by: str
+
+
+class BestCheckpoint:
+    """Follows the best score of a run, and keeps best.json naming a checkpoint that is there.
+
+    Before a step is noted, its checkpoint has to be saved; until then the one before it is `step`,
+    which pruning leaves alone.
+
+    Args:
+        run_dir: Of the run; what it knows already is taken up.
+        measured_by: `Validation.measured_by`. Scores measured otherwise are not compared, nor is a
+            best checkpoint that is lost: the next score then is the best.
+
+    Raises:
+        CheckpointError: If best.json cannot be read.
+    """
+
+    def __init__(self, run_dir: Path, measured_by: str) -> None:
+        self._run_dir = run_dir
+        self._measured_by = measured_by
+        best = read_best(run_dir)
+        self.step = best.step if best else None
+        is_comparable = (
+            best is not None
+            and best.measured_by == measured_by
+            and find_damage(checkpoint_path(run_dir, best.step)) is None
+        )
+        self._score = best.score if best and is_comparable else -math.inf
+
+    def is_beaten_by(self, score: float) -> bool:
+        """Whether a score in percent is the best so far; of equal ones the first is, nan never."""
+        return score > self._score
+
+    def note(self, step: int, score: float) -> None:
+        """Write down that a step, whose checkpoint is saved, is the best; whole or not at all.
+
+        Raises:
+            CheckpointError: If the disk refuses; the best then is the one before.
+        """
+        path = self._run_dir / "best.json"
+        try:
+            replace_file(path, json.dumps(asdict(Best(step, score, self._measured_by)), indent=1))
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be written ({error})") from error
+        self.step, self._score = step, score
+
+
+def read_best(run_dir: Path) -> Best | None:
+    """The best checkpoint that a run has noted; None where there is none.
+
+    Raises:
+        CheckpointError: If best.json cannot be read, or is none.
+    """
+    path = run_dir / "best.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        best = Best(int(values["step"]), float(values["score"]), str(values["measured_by"]))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error})") from error
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise CheckpointError(
+            f"{path}: must hold step, score and measured_by ({type(error).__name__}: {error}); "
+            "remove it: the next validation writes another"
+        ) from error
+    if best.step < 1 or not math.isfinite(best.score):
+        raise CheckpointError(
+            f"{path}: step must be at least 1 and score finite; got {best.step} and "
+            f"{best.score}. Remove it: the next validation writes another"
+        )
+    return best
+
+
+def load_best_checkpoint(run_dir: Path) -> Checkpoint:
+    """Read the checkpoint that best.json names.
+
+    Raises:
+        CheckpointError: If there is no best.json, or its checkpoint is missing or damaged.
+    """
+    best = read_best(run_dir)
+    if best is None:
+        raise CheckpointError(
+            f"{run_dir}: no best checkpoint in it; a run notes one where validation.labelled "
+            "names a csv"
+        )
+    try:
+        return load_checkpoint(run_dir, best.step)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}; {run_dir / 'best.json'} names it as the best. The newest one can still be "
+            "used, without --best"
+        ) from error

@@ -1,0 +1,209 @@
+"""A run's directory: held, opened, guarded against another configuration, moved aside, exported."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from byola_rq.config import Config
+from byola_rq.errors import CheckpointError
+from byola_rq.runs.checkpoint import Checkpoint, load_newest_checkpoint
+from byola_rq.runs.lock import LOCK_NAME, locked_directory
+from byola_rq.runtime.distributed import num_ranks
+from byola_rq.runtime.files import replace_file
+
+# What may change between a run and its resumption; everything else would change its result.
+# `data.source` may move: the clips themselves are compared by their digest.
+FREE_KEYS = frozenset(
+    (
+        "run.dir",
+        "run.device",
+        "run.stall_minutes",
+        "data.source",
+        "data.workers",
+        "train.log_every",
+        "train.compile",
+        "checkpoint.every_steps",
+        "checkpoint.keep",
+        "validation.labelled",
+        "validation.every_epochs",
+        "validation.probe",
+        "tensorboard.enabled",
+        "tensorboard.views_every",
+    )
+)
+
+# What a run did before these keys were there.
+NEWER_KEYS: dict[str, Any] = {
+    "data.shuffle": "full",
+    "data.window_shards": 4,
+    "run.stall_minutes": None,
+    "train.accumulate": 1,
+    "train.sync_batch_norm": True,
+    "validation.labelled": None,
+    "validation.every_epochs": 1.0,
+    "validation.probe": "knn",
+    "tensorboard.enabled": False,
+    "tensorboard.views_every": 1000,
+}
+
+# What a run's length may be changed to as long as no schedule depends on it.
+LENGTH_KEYS = frozenset(("train.epochs", "train.max_steps"))
+
+
+# What a run may have left in its directory when it ended before config.yaml was there.
+_FIRST_TRACES = re.compile(rf"{re.escape(LOCK_NAME)}|\.config\.yaml\.\d+|stalled-rank\d+\.txt")
+
+
+@contextlib.contextmanager
+def held_run(run_dir: Path) -> Iterator[None]:
+    """Make `run.dir`, and hold it: a second run in it is refused while this one is at work.
+
+    Raises:
+        CheckpointError: If the directory belongs to something else, cannot be written, or is held
+            by another run.
+    """
+    _refuse_foreign(run_dir)
+    with contextlib.ExitStack() as stack:
+        with _disk_errors(run_dir):
+            run_dir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked_directory(run_dir))
+            # Of runs that were killed as they wrote it.
+            for partial in run_dir.glob(".config.yaml.*"):
+                partial.unlink(missing_ok=True)
+        yield
+
+
+def open_run(config: Config) -> tuple[Checkpoint | None, list[str]]:
+    """Make `run.dir`, or find the checkpoint to go on from.
+
+    Returns:
+        The newest whole checkpoint (None for a run without one), and a line for each damaged
+        one passed over.
+
+    Raises:
+        CheckpointError: If the directory belongs to something else, cannot be written, or holds a
+            run whose configuration differs in what makes its result.
+    """
+    run_dir = config.run.dir
+    _refuse_foreign(run_dir)
+    checkpoint, damages = load_newest_checkpoint(run_dir)
+    if checkpoint is not None:
+        _refuse_other_config(config, checkpoint)
+    with _disk_errors(run_dir):
+        run_dir.mkdir(parents=True, exist_ok=True)
+        replace_file(run_dir / "config.yaml", config.to_yaml())
+    return checkpoint, damages
+
+
+def reset_run(run_dir: Path) -> Path | None:
+    """Move a run's directory aside, to the next free `<run.dir>.<N>`; nothing is deleted.
+
+    A launcher that restarts a job gives the same command again, and means that it goes on: then
+    nothing is moved.
+
+    Returns:
+        Where it is now; None where there was nothing to move.
+
+    Raises:
+        CheckpointError: If the directory belongs to something else, is held by a run, or cannot be
+            moved; or if other machines have a part in the job.
+    """
+    _refuse_foreign(run_dir)
+    if _is_restart() or not (run_dir / "config.yaml").exists():
+        return None
+    if os.environ.get("LOCAL_WORLD_SIZE") != os.environ.get("WORLD_SIZE"):
+        # A machine that comes back there counts its restarts anew.
+        raise CheckpointError(
+            f"{run_dir}: --reset must be given on one machine; this job is one of several. "
+            "Move the directory aside yourself, or choose another run.dir"
+        )
+    place = Path(os.path.abspath(run_dir))  # not resolved: what a link names stays where it is
+    if Path.cwd().is_relative_to(place.resolve()):
+        raise CheckpointError(f"{run_dir}: --reset must be given from outside the run's directory")
+    with _disk_errors(run_dir), locked_directory(place):
+        number = 1
+        while os.path.lexists(aside := place.with_name(f"{place.name}.{number}")):
+            number += 1
+        place.rename(aside)
+        (aside / LOCK_NAME).unlink(missing_ok=True)
+    return aside
+
+
+def _refuse_foreign(run_dir: Path) -> None:
+    """Nothing of a directory that is not ours is touched."""
+    try:
+        names = [path.name for path in run_dir.iterdir()]
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise CheckpointError(
+            f"{run_dir}: run.dir must be a directory; it, or a folder above it, is a file"
+        ) from None
+    except OSError as error:
+        raise CheckpointError(f"{run_dir}: run.dir cannot be read ({error})") from error
+    if "config.yaml" not in names and not all(_FIRST_TRACES.fullmatch(name) for name in names):
+        raise CheckpointError(
+            f"{run_dir}: run.dir must be new, empty or a run; this holds other files "
+            f"(such as {min(names)}). Choose another run.dir"
+        )
+
+
+@contextlib.contextmanager
+def _disk_errors(run_dir: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{run_dir}: run.dir cannot be written ({error})") from error
+
+
+def _is_restart() -> bool:
+    """Whether torchrun or SLURM has started this job before."""
+    counts = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
+    return any(os.environ.get(count, "0") != "0" for count in counts)
+
+
+def _refuse_other_config(config: Config, checkpoint: Checkpoint) -> None:
+    is_length_free = config.optimizer.schedule == config.byol.ema_schedule == "constant"
+    free = FREE_KEYS | LENGTH_KEYS if is_length_free else FREE_KEYS
+    if config.data.shuffle == "full":
+        free |= {"data.window_shards"}
+    before = _flatten(with_newer_keys(checkpoint.state["config"]))
+    now = _flatten(config.model_dump(mode="json"))
+    differences = [
+        f"{key} was {before.get(key)}, is {now.get(key)}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and key not in free
+    ]
+    ranks_before = checkpoint.state.get("num_ranks", 1)
+    if not config.train.sync_batch_norm and ranks_before != num_ranks():
+        differences.append(
+            f"without train.sync_batch_norm, the number of processes was {ranks_before}, "
+            f"is {num_ranks()}"
+        )
+    if differences:
+        raise CheckpointError(
+            f"{config.run.dir}: holds a run with another configuration "
+            f"({'; '.join(differences)}); choose another run.dir, or the values it had"
+        )
+
+
+def with_newer_keys(values: dict[str, Any]) -> dict[str, Any]:
+    """An earlier version's configuration, completed by what that version did."""
+    completed = {name: dict(section) for name, section in values.items()}
+    for dotted, value in NEWER_KEYS.items():
+        section, key = dotted.split(".")
+        completed.setdefault(section, {}).setdefault(key, value)
+    return completed
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,204 @@
+"""Runs as their directories show them: configuration and metrics, whole or damaged."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from byola_rq.errors import CheckpointError
+from byola_rq.runs.best import Best, read_best
+from byola_rq.runs.checkpoint import checkpoint_path
+from byola_rq.runs.directory import NEWER_KEYS
+
+FloatArray = npt.NDArray[np.float64]
+
+# What is told of every run.
+_NEEDED_KEYS: dict[str, tuple[type, ...]] = {
+    "encoder.name": (str,),
+    "encoder.dim": (int,),
+    "views.augmentations": (list,),
+    "train.epochs": (int,),
+    "train.max_steps": (int, type(None)),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's directory as it is now; a process may be writing to it."""
+
+    path: Path
+    name: str
+    config: dict[str, Any]  # section.key -> value
+    metrics: dict[str, FloatArray]  # column of metrics.csv -> value of each row; NaN where empty
+    notes: list[str]  # damages met
+    best: Best | None = None  # what its validation scored best
+
+    def last(self, column: str) -> float | None:
+        """The value in the last row; None where there is no row or no such column."""
+        values = self.metrics.get(column, np.empty(0))
+        return float(values[-1]) if len(values) else None
+
+    def newest(self, column: str) -> float | None:
+        """The value in the last row that has one; None where none has."""
+        values = self.metrics.get(column, np.empty(0))
+        values = values[~np.isnan(values)]
+        return float(values[-1]) if len(values) else None
+
+    def sum(self, column: str) -> float | None:
+        """The sum of all rows, NaN left out; None where there is no row or no such column."""
+        values = self.metrics.get(column, np.empty(0))
+        return float(np.nansum(values)) if len(values) else None
+
+    @property
+    def num_steps(self) -> int | None:
+        """Steps of the whole run; None where neither train.max_steps nor a row tells.
+
+        Told from the epoch, which metrics.csv has with six digits: right within 0.001 %.
+        """
+        max_steps: int | None = self.config["train.max_steps"]
+        step, epoch = self.last("step"), self.last("epoch")
+        if step is None or epoch is None or not epoch > 0:
+            return max_steps
+        num_steps = max(int(self.config["train.epochs"] * step / epoch), int(step))
+        return min(num_steps, max_steps or num_steps)
+
+
+def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
+    """Read the runs that `paths` name: each a run.dir, or a folder of them.
+
+    Returns:
+        The runs, in the order named and by name in a folder, each once; and a line for everything
+        damaged that was passed over.
+
+    Raises:
+        CheckpointError: If a path is neither, or a run's configuration cannot be read.
+    """
+    runs: dict[Path, Run] = {}
+    notes: list[str] = []
+    for path in paths:
+        folders = _run_folders(path)
+        for folder in folders:
+            try:
+                runs.setdefault(folder.resolve(), _read_run(folder))
+            except CheckpointError as error:
+                if folder == path:
+                    raise
+                notes.append(f"{error}; this run is left out")
+    if not runs:
+        raise CheckpointError(notes[0] if notes else "at least one RUN must be named; got none")
+    named = _with_names(list(runs.values()))
+    return named, notes + [note for run in named for note in run.notes]
+
+
+def read_columns(path: Path) -> tuple[dict[str, FloatArray], list[str]]:
+    """Read the columns of a metrics.csv of this or an earlier version.
+
+    Returns:
+        Column -> one number per row, NaN where the file has none; no columns where there is no
+        file yet or it is no metrics.csv. And a line on everything left out: damaged rows, and a
+        last one without its end (the run is writing it, or was killed just then).
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return {}, []
+    except OSError as error:
+        return {}, [f"{path}: cannot be read ({error})"]
+    # What stands after the last end of a line is torn, even where it looks whole.
+    header, *lines = text.split("\n")[:-1] or [""]
+    names = header.split(",")
+    if not {"step", "loss"} <= set(names) or len(set(names)) < len(names):
+        return {}, [f"{path}: must start with the names of its columns; got {header[:60]!r}"]
+    rows, damaged = [], []
+    for number, line in enumerate(lines, start=2):
+        row = _parse_row(line, len(names))
+        if row is None or not row[names.index("step")].is_integer():
+            damaged.append(str(number))
+        else:
+            rows.append(row)
+    columns = np.array(rows, np.float64).reshape(-1, len(names)).T
+    notes = []
+    if damaged:
+        which = ", ".join(damaged[:5]) + (", ..." if len(damaged) > 5 else "")
+        notes.append(
+            f"{path}: {len(damaged)} of {len(lines)} rows are damaged and left out (line {which})"
+        )
+    if not text.endswith("\n"):
+        notes.append(f"{path}: the last row is torn and left out")
+    return dict(zip(names, columns, strict=True)), notes
+
+
+def _parse_row(line: str, num_columns: int) -> list[float] | None:
+    """Numbers of a row, NaN where empty; None where it is damaged."""
+    cells = line.split(",")
+    if len(cells) != num_columns:
+        return None
+    try:
+        return [float(cell) if cell else np.nan for cell in cells]
+    except ValueError:
+        return None
+
+
+def _run_folders(path: Path) -> list[Path]:
+    try:
+        if (path / "config.yaml").is_file():
+            return [path]
+        folders = sorted(each.parent for each in path.glob("*/config.yaml"))
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error})") from error
+    if not folders:
+        what = "a folder without one" if path.is_dir() else "a file" if path.exists() else "nothing"
+        raise CheckpointError(
+            f"{path}: RUN must be the run.dir of a run, which holds a config.yaml, or a folder of "
+            f"such; got {what}"
+        )
+    return folders
+
+
+def _read_run(folder: Path) -> Run:
+    path = folder / "config.yaml"
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: not a configuration that can be read ({reason})") from error
+    config = NEWER_KEYS | (_flatten(values) if isinstance(values, dict) else {})
+    for key, types in _NEEDED_KEYS.items():
+        if not isinstance(config.get(key), types) or key not in config:
+            raise CheckpointError(
+                f"{path}: must be the configuration of a run; its {key} is {config.get(key)!r}"
+            )
+    metrics, notes = read_columns(folder / "metrics.csv")
+    best, best_notes = _find_best(folder)
+    return Run(folder, folder.resolve().name, config, metrics, notes + best_notes, best)
+
+
+def _find_best(folder: Path) -> tuple[Best | None, list[str]]:
+    """What best.json names, and what is wrong with it; digests are left to those who load it."""
+    try:
+        best = read_best(folder)
+    except CheckpointError as error:
+        return None, [str(error)]
+    # Asked of the manifest, which is what is read of the newest checkpoint as well.
+    if best is None or (checkpoint_path(folder, best.step) / "manifest.json").is_file():
+        return best, []
+    path = checkpoint_path(folder, best.step)
+    return best, [f"{path}: is missing; {folder / 'best.json'} names it as the best"]
+
+
+def _with_names(runs: list[Run]) -> list[Run]:
+    """Folders' names, or paths where two have one name."""
+    names = [run.name for run in runs]
+    return [replace(run, name=str(run.path)) if names.count(run.name) > 1 else run for run in runs]
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        flat |= _flatten(value, f"{key}.") if isinstance(value, dict) else {key: value}
+    return flat

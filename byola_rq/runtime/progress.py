@@ -1,0 +1,103 @@
+"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
+
+import math
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from byola_rq.runtime.distributed import is_main
+
+SECONDS_BETWEEN_LINES = 30.0
+
+
+class ProgressBar:
+    """Count towards `total`, on stderr; of several processes of a job, the first alone speaks.
+
+    Args:
+        what: What is being done, a few words.
+        total: Units of the whole work.
+        done: Units that an earlier run did.
+    """
+
+    def __init__(self, what: str, total: int, done: int = 0) -> None:
+        self.what = what
+        self.total = total
+        self.done = self.first = done
+        self.note = ""
+        console = Console(stderr=True)
+        self._bar: Progress | None = None
+        if console.is_terminal and is_main():
+            self._bar = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}", markup=False),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=console,
+            )
+            self._task = self._bar.add_task(what, total=total, completed=done, note="")
+
+    def __enter__(self) -> Self:
+        self._started = self._last_line = time.monotonic()
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+        elif error is None:
+            self._print_line()
+
+    def advance(self, units: int = 1, note: str | None = None) -> None:
+        """Count `units` more; `note` (loss, rate ...) stands beside the count until the next."""
+        self.done += units
+        self.note = self.note if note is None else note
+        if self._bar:
+            self._bar.update(self._task, completed=self.done, note=self.note)
+        elif time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
+            self._print_line()
+
+    def say(self, line: str) -> None:
+        """Print a line without tearing the bar."""
+        if self._bar:
+            self._bar.console.print(line, markup=False, highlight=False)
+        elif is_main():
+            print(line, file=sys.stderr, flush=True)
+
+    def _print_line(self) -> None:
+        self._last_line = time.monotonic()
+        elapsed = self._last_line - self._started
+        done_now = self.done - self.first
+        left = elapsed / done_now * (self.total - self.done) if done_now else float("nan")
+        note = f"  {self.note}" if self.note else ""
+        self.say(
+            f"{self.what}: {self.done}/{self.total}{note}  {_clock(elapsed)} gone, "
+            f"{_clock(left)} left"
+        )
+
+
+def _clock(seconds: float) -> str:
+    if math.isnan(seconds):  # nothing done yet to judge by
+        return "?"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -1,0 +1,156 @@
+"""Ends a process that hangs, once it has said where: the stacks of its threads and its loaders."""
+
+import contextlib
+import datetime
+import faulthandler
+import multiprocessing
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+from byola_rq.runtime.distributed import num_ranks, rank
+from byola_rq.runtime.signals import DUMP_STACKS, read_dumped_stacks
+
+# EX_TEMPFAIL of sysexits.h: the same command may well succeed. torchrun restarts after it too.
+STALLED_STATUS = 75
+
+# With what follows, under the 30 s that torchrun leaves a rank after the exit of another one: the
+# one that hangs says where, also when others were sooner to see that nothing goes on.
+_LONGEST_TICK = 10.0  # seconds
+_CHILDREN_SECONDS = 2.0  # in which loaders dump their stacks
+_REPORT_SECONDS = 10.0  # after which it ends without: stderr or `where` may be what hangs
+
+_STATES = {"D": "waits for a disk or the network", "T": "is stopped", "t": "is stopped"}
+
+
+class Watchdog:
+    """Ends this process with status 75 when its work gives no beat for too long.
+
+    Before, it writes to stderr and to `where/stalled-rank<N>.txt` what was waited for, since when,
+    and the stacks of all threads of this process and of its loader processes. While the whole
+    process is suspended, time does not count.
+
+    Whatever hangs: a call that keeps Python's lock keeps this watchdog from seeing it too. The
+    stacks come to stderr all the same, once in every two limits; but the process does not end.
+
+    Args:
+        minutes: Without a beat; None watches nothing.
+        where: Directory for the report. It is not made.
+    """
+
+    def __init__(self, minutes: float | None, where: Path) -> None:
+        self._limit = None if minutes is None else 60 * minutes  # seconds
+        self._where = where
+        self._beat = (time.monotonic(), "starting")
+        self._num_pauses = 0
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+
+    def __enter__(self) -> Self:
+        if self._limit is not None:
+            self.beat("starting")
+            self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._limit is not None:
+            self._is_over.set()
+            self._thread.join()
+
+    def beat(self, phase: str) -> None:
+        """Say that the work goes on, and what it does or waits for next."""
+        self._beat = (time.monotonic(), phase)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Around a phase that may take as long as it likes."""
+        self._num_pauses += 1
+        try:
+            yield
+        finally:
+            self.beat(self._beat[1])
+            self._num_pauses -= 1
+
+    def _watch(self) -> None:
+        assert self._limit is not None
+        tick = min(self._limit / 10, _LONGEST_TICK)
+        seen, waited, now = self._beat, 0.0, time.monotonic()
+        try:
+            while not self._is_over.wait(tick):
+                # This dumps from C, without Python's lock, where the loop comes round no more.
+                faulthandler.dump_traceback_later(2 * self._limit, repeat=True, file=2)
+                before, now = now, time.monotonic()
+                if seen is not self._beat or self._num_pauses:
+                    seen, waited = self._beat, 0.0
+                    continue
+                # A tick that took far longer was one of a process that a scheduler or Ctrl-Z had
+                # suspended: what did not run did not hang.
+                waited += min(now - before, 2 * tick)
+                if waited >= self._limit:
+                    self._end(seen[1], waited)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+    def _end(self, phase: str, waited: float) -> None:
+        report = threading.Thread(target=self._report, args=(phase, waited), daemon=True)
+        report.start()
+        report.join(_REPORT_SECONDS)
+        os._exit(STALLED_STATUS)
+
+    def _report(self, phase: str, waited: float) -> None:
+        assert self._limit is not None
+        path = self._where / f"stalled-rank{rank()}.txt"
+        line = (
+            f"rank {rank()} of {num_ranks()} (process {os.getpid()} on {socket.gethostname()}) "
+            f"stalled: {phase}, for {waited / 60:.3g} minutes now, of at most "
+            f"{self._limit / 60:.3g} (run.stall_minutes). The same command goes on from the last "
+            f"checkpoint; {path} shows where every thread hangs"
+        )
+        print(f"error: {line}", file=sys.stderr, flush=True)
+        faulthandler.dump_traceback(file=2)
+        children = "".join(_stacks_of_children())
+        print(children, file=sys.stderr, flush=True)
+        if self._where.is_dir():
+            _append_stacks(path, line, children)
+
+
+def _append_stacks(path: Path, line: str, children: str) -> None:
+    """Write the report down, after those of earlier stalls."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            now = datetime.datetime.now(datetime.UTC)
+            file.write(f"{now:%Y-%m-%d %H:%M:%S} UTC: {line}\n")
+            file.flush()
+            faulthandler.dump_traceback(file=file)
+            file.write(f"{children}\n")
+    except OSError as error:
+        print(f"warning: {path}: cannot be written ({error})", file=sys.stderr, flush=True)
+
+
+def _stacks_of_children() -> Iterator[str]:
+    """What each loader process says that it is doing."""
+    children = [child.pid for child in multiprocessing.active_children() if child.pid is not None]
+    for pid in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, DUMP_STACKS)
+    end = time.monotonic() + _CHILDREN_SECONDS
+    for pid in children:
+        while not read_dumped_stacks(pid) and time.monotonic() < end:
+            time.sleep(0.05)
+        time.sleep(0.05)  # for the end of what has begun to come
+        stacks = read_dumped_stacks(pid)
+        yield f"\nloader process {pid} {_state(pid)}\n{stacks or '  it does not answer'}\n"
+
+
+def _state(pid: int) -> str:
+    """What the kernel knows of a process."""
+    try:
+        letter = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return "(ended)"
+    return _STATES.get(letter, f"is in state {letter}")

@@ -1,0 +1,216 @@
+"""Work done ahead of its use in processes that may hang, crash or run out of memory."""
+
+import contextlib
+import functools
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Generator, Iterable, Iterator
+from multiprocessing import resource_tracker
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from typing import Any, Generic, TypeVar
+
+from byola_rq.errors import ByolaRQError
+from byola_rq.runtime.sandbox import Failure, Limits, serve
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# Results that wait for one before them; when it is reached, nothing new is begun.
+MAX_WAITING_BYTES = 2**28
+
+_TRIES = 2  # of an item: a worker may also be killed for what another process did
+_STARTS = 3  # of a worker in a row
+_SECONDS_TO_DIE = 10.0
+# Sent to whole groups of processes, to end them all: no item's fault.
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class WorkerError(ByolaRQError, RuntimeError):
+    """Worker processes that cannot be started."""
+
+    exit_code = 1
+
+
+def count_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def map_in_processes(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    num_workers: int,
+    limits: Limits,
+) -> Generator[Result | Failure, None, None]:
+    """Results of `function` in the order of `items`; what cannot be done becomes a Failure.
+
+    A worker holds one item at a time. It is killed when the item takes longer than allowed and
+    replaced when it dies; an item that its worker died of is tried once more before it fails.
+    Ctrl-C reaches the calling process alone, and the workers end with it, however it ends.
+
+    Args:
+        function: A function that its module's name leads to: it is imported in the workers. What
+            it raises is that item's Failure.
+        items: Taken one by one, as workers become free.
+        num_workers: Processes, at least one.
+        limits: Of each item.
+
+    Yields:
+        One result for each item. A result may tell its size by `nbytes`: those that wait to be
+        yielded take `MAX_WAITING_BYTES`, and one more for each worker, at most.
+
+    Raises:
+        WorkerError: If the workers cannot be started.
+    """
+    pool = [_Worker(function, limits) for _ in range(max(num_workers, 1))]
+    try:
+        for worker in pool:
+            worker.start()
+        yield from _run(pool, enumerate(items))
+    finally:
+        for worker in pool:
+            worker.kill()
+
+
+def _run(
+    pool: "list[_Worker[Item, Result]]", items: Iterator[tuple[int, Item]]
+) -> Iterator[Result | Failure]:
+    waiting: dict[int, Result | Failure] = {}
+    waiting_bytes = turn = 0  # turn: the number of the result to yield next
+    is_exhausted = False
+    while True:
+        for worker in pool:
+            if worker.is_idle and not is_exhausted and waiting_bytes < MAX_WAITING_BYTES:
+                if (task := next(items, None)) is None:
+                    is_exhausted = True
+                else:
+                    worker.give(task)
+        if is_exhausted and all(worker.task is None for worker in pool):
+            return
+        # The worker of the result whose turn it is is always among them.
+        busy = {worker.connection: worker for worker in pool if not worker.is_idle}
+        for connection in wait(list(busy)):
+            if (answer := busy[connection].take()) is not None:  # type: ignore[index]
+                waiting[answer[0]] = answer[1]
+                waiting_bytes += getattr(answer[1], "nbytes", 0)
+        while turn in waiting:
+            result = waiting.pop(turn)
+            waiting_bytes -= getattr(result, "nbytes", 0)
+            turn += 1
+            yield result
+
+
+class _Worker(Generic[Item, Result]):
+    """A process, seen from outside; another takes its place when it dies."""
+
+    def __init__(self, function: Callable[[Item], Result], limits: Limits) -> None:
+        self.task: tuple[int, Item] | None = None
+        self._function = function
+        self._limits = limits
+        self._process: BaseProcess | None = None
+        self._is_ready = False
+        self._tries = 0
+        self._failed_starts = 0
+
+    @property
+    def is_idle(self) -> bool:
+        return self._is_ready and self.task is None
+
+    def start(self) -> None:
+        # Forked from a server that has imported the function's module: a worker is there in 10 ms
+        # and shares the memory of what is imported. The server has this process' signals, but
+        # nothing else of it.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([_module_of(self._function)])
+        self._is_ready = False
+        # Started by the first process otherwise, and that would unblock the signals again.
+        resource_tracker.ensure_running()
+        self.connection, theirs = context.Pipe()
+        process = context.Process(
+            target=serve, args=(self._function, theirs, self._limits), daemon=True
+        )
+        # The process inherits the mask: no signal meets it before it is ready for one.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+        try:
+            process.start()
+            self._process = process
+        except (OSError, EOFError) as error:
+            # The server is gone, or the system is out of processes.
+            self._count_failed_start(str(error) or type(error).__name__)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            theirs.close()
+
+    def give(self, task: tuple[int, Item]) -> None:
+        self.task, self._tries = task, 1
+        self._send()
+
+    def take(self) -> tuple[int, Result | Failure] | None:
+        """Read what has come: the number of the task and its answer, or nothing yet."""
+        try:
+            answer = self.connection.recv()
+        except (EOFError, OSError):
+            return self._replace()
+        if self._is_ready:
+            return self._answer(answer)
+        self._is_ready = True  # that was its first word
+        self._failed_starts = 0
+        if self.task is not None:
+            self._send()
+        return None
+
+    def kill(self) -> int:
+        """End the process, if it has not ended; returns its exit code."""
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        self.connection.close()
+        process.kill()
+        process.join()
+        return process.exitcode or 0
+
+    def _count_failed_start(self, reason: str) -> None:
+        self._failed_starts += 1
+        if self._failed_starts >= _STARTS:
+            raise WorkerError(f"decoding processes must start; one ended with {reason}")
+
+    def _send(self) -> None:
+        assert self.task is not None
+        # One that died while idle shows as the end of its connection, as any other.
+        with contextlib.suppress(OSError):
+            self.connection.send(self.task[1])
+
+    def _answer(self, answer: Result | Failure) -> tuple[int, Result | Failure]:
+        assert self.task is not None
+        number, self.task = self.task[0], None
+        return number, answer
+
+    def _replace(self) -> tuple[int, Result | Failure] | None:
+        """Start a successor, which gets the task again unless it is to blame."""
+        was_started, was_ready = self._process is not None, self._is_ready
+        if self._process is not None:
+            self._process.join(_SECONDS_TO_DIE)
+        code = self.kill()
+        if was_started and not was_ready and -code not in _STOP_SIGNALS:
+            self._count_failed_start(f"exit code {code}")
+        self.start()
+        if self.task is None or not was_ready or -code in _STOP_SIGNALS:
+            return None
+        if code == -signal.SIGALRM:
+            return self._answer(Failure(f"decoding took over {self._limits.seconds:g} s"))
+        if self._tries < _TRIES:
+            self._tries += 1
+            return None
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return self._answer(Failure(f"decoding crashed ({how})"))
+
+
+def _module_of(function: Callable[..., Any]) -> str:
+    if isinstance(function, functools.partial):
+        return _module_of(function.func)
+    return str(getattr(function, "__module__", __name__))

@@ -1,0 +1,1 @@
+"""What people have: folders, lists, tars and tables of clips."""

@@ -1,0 +1,182 @@
+"""The same clip twice is kept once; different clips get different ids."""
+
+import hashlib
+import itertools
+import os
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from byola_rq.audio.io import EncodedAudio
+from byola_rq.errors import AudioError
+from byola_rq.sources.clip_source import ClipSource, Listing
+from byola_rq.sources.encoded import iterate_encoded
+
+_SAMPLE_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class SourceSpan:
+    """One source's place in a listing: its name, and its clips `first` to `stop` - 1."""
+
+    name: str
+    first: int
+    stop: int
+    is_segment_list: bool
+
+
+def settle_duplicates(listing: Listing, spans: Sequence[SourceSpan]) -> None:
+    """Drop clips that came before, and give those that only share an id another one.
+
+    The first clip in the order of the sources is kept. A later one is the same clip and dropped
+
+    - if it is the same file, links followed (of an archive the same member or row; of parts the
+      same part);
+    - if both have one id and come from segment lists, whose ids are a recording and a time;
+    - if both have one id and their encoded bytes are equal.
+
+    A later one that has the id of another clip and is not the same is kept, with the name of its
+    source before its id (`fold2/0001.wav`; `fold2~2/0001.wav`, if that is another clip's as well).
+
+    Args:
+        listing: Its clips, links and duplicates are changed.
+        spans: The sources, in the order of the clips.
+    """
+    clips = listing.clips
+    identity = _identities(listing.links)
+    same_as: dict[int, int] = {}  # what each clip to drop is the same as
+    for group in _equal_groups(len(clips), lambda index: identity(clips[index])):
+        same_as.update((index, group[0]) for index in group[1:])
+    namesakes = [
+        kept
+        for group in _equal_groups(len(clips), lambda index: clips[index].clip_id)
+        if len(kept := [index for index in group if index not in same_as]) > 1
+    ]
+    span_of = _span_finder(spans)
+    for group in namesakes:
+        from_lists = [index for index in group if span_of(index).is_segment_list]
+        same_as.update((index, from_lists[0]) for index in from_lists[1:])
+    same_as.update(_equal_contents(clips, namesakes, same_as))
+    _rename(clips, namesakes, same_as, span_of)
+    listing.duplicates.extend(
+        (str(clips[kept]), str(clips[index])) for index, kept in sorted(same_as.items())
+    )
+    if same_as:
+        clips[:] = [clip for index, clip in enumerate(clips) if index not in same_as]
+
+
+def _identities(links: dict[str, str]) -> Callable[[ClipSource], Hashable]:
+    """What two clips share only if they are the same piece of the same real file."""
+    # Folders come one after the other, so few need to be remembered.
+    real_folder = lru_cache(maxsize=1024)(os.path.realpath)
+
+    def identity(clip: ClipSource) -> Hashable:
+        real = links.get(clip.file)
+        if real is None:
+            folder, name = os.path.split(clip.file)
+            real = os.path.join(real_folder(folder), name)
+        # What may be the cut segment most often is: the whole file.
+        part = (0.0, -1.0) if clip.may_be_cut else (clip.start_seconds, clip.num_seconds)
+        return real, clip.offset, clip.row, part
+
+    return identity
+
+
+def _equal_groups(num_items: int, key: Callable[[int], Hashable]) -> list[list[int]]:
+    """Indices of the items that share their key with another one, in groups, ascending.
+
+    Only hashes are kept of all keys, 8 bytes each; keys are compared where the hashes agree.
+    """
+    hashes = np.fromiter((hash(key(index)) for index in range(num_items)), np.int64, num_items)
+    order = np.argsort(hashes, kind="stable")
+    is_like_last = np.zeros(num_items + 1, dtype=bool)
+    is_like_last[1:num_items] = hashes[order[1:]] == hashes[order[:-1]]
+    # Hashes differ from run to run, the order of the result must not.
+    in_question = np.sort(order[is_like_last[:-1] | is_like_last[1:]])
+    groups: dict[Hashable, list[int]] = {}
+    for index in in_question.tolist():
+        groups.setdefault(key(index), []).append(index)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _equal_contents(
+    clips: Sequence[ClipSource], namesakes: Sequence[Sequence[int]], same_as: Mapping[int, int]
+) -> dict[int, int]:
+    """Of clips with one id, which are equal in their bytes to which earlier one.
+
+    Cheap looks come first: the size, then 4 KiB in the middle; whole clips are read only if both
+    agree. Folds whose files are named alike and are equally long are common.
+    """
+    alike: defaultdict[Hashable, list[int]] = defaultdict(list)
+    for number, group in enumerate(namesakes):
+        for index in group:
+            # Without a name of its own a row's id says nothing about its content.
+            is_nameless = clips[index].row >= 0 and not clips[index].name
+            if index not in same_as and not is_nameless:
+                alike[number, *_first_look(clips[index])].append(index)
+    to_read = sorted(index for group in alike.values() if len(group) > 1 for index in group)
+    content_of: dict[int, Hashable] = {}
+    for index, encoded in zip(to_read, iterate_encoded([clips[i] for i in to_read]), strict=True):
+        content_of[index] = _digest(encoded) or index
+    equal: dict[int, int] = {}
+    for group in alike.values():
+        first_with: dict[Hashable, int] = {}
+        for index in group if len(group) > 1 else ():
+            first = first_with.setdefault(content_of[index], index)
+            if first != index:
+                equal[index] = first
+    return equal
+
+
+def _first_look(clip: ClipSource) -> tuple[Hashable, ...]:
+    part = clip.start_seconds, clip.num_seconds
+    if clip.row >= 0:
+        return part
+    try:
+        with open(clip.file, "rb") as file:
+            first = max(clip.offset, 0)
+            size = clip.size if clip.offset >= 0 else os.fstat(file.fileno()).st_size
+            middle = os.pread(file.fileno(), _SAMPLE_BYTES, first + size // 2)
+    except OSError:
+        return (*part, clip.file)
+    return (*part, size, hash(middle))
+
+
+def _digest(encoded: Path | EncodedAudio | AudioError) -> bytes | None:
+    """None for what cannot be read: decoding will say why."""
+    if isinstance(encoded, EncodedAudio):
+        return hashlib.sha256(encoded.data).digest()
+    if isinstance(encoded, AudioError):
+        return None
+    try:
+        with encoded.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return None
+
+
+def _span_finder(spans: Sequence[SourceSpan]) -> Callable[[int], SourceSpan]:
+    stops = [span.stop for span in spans]
+    return lambda index: spans[bisect_right(stops, index)]
+
+
+def _rename(
+    clips: list[ClipSource],
+    namesakes: Sequence[Sequence[int]],
+    same_as: Mapping[int, int],
+    span_of: Callable[[int], SourceSpan],
+) -> None:
+    """The first of each group keeps the id; the others get their source's name before it."""
+    others = [i for group in namesakes for i in [j for j in group if j not in same_as][1:]]
+    taken = {clip.clip_id for clip in clips} if others else set()
+    for index in sorted(others):
+        name, clip_id = span_of(index).name, clips[index].clip_id
+        prefixes = itertools.chain([name], (f"{name}~{number}" for number in itertools.count(2)))
+        new_id = next(each for prefix in prefixes if (each := f"{prefix}/{clip_id}") not in taken)
+        taken.add(new_id)
+        clips[index] = clips[index].with_id(new_id)

@@ -1,0 +1,161 @@
+"""Folders of any depth, in an order that only names decide."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+
+from byola_rq.audio.io import AUDIO_SUFFIXES
+from byola_rq.errors import CorpusError
+from byola_rq.sources.clip_source import Listing, printable
+
+TAR_SUFFIX = ".tar"
+PARQUET_SUFFIX = ".parquet"
+COMPRESSED_SUFFIXES = (
+    ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4", ".zip",
+)  # fmt: skip
+# Sound that people have and libsndfile does not read: told, not silently passed over.
+UNREAD_SUFFIXES = frozenset(
+    {".3gp", ".aac", ".ac3", ".amr", ".ape", ".m4a", ".m4b", ".mka", ".mkv", ".mov", ".mp4"}
+    | {".webm", ".wma", ".wv"}
+)
+
+
+def walk_folder(folder: str, listing: Listing) -> Iterator[tuple[str, str]]:
+    """Audio files, tars and Parquet files below `folder`, hidden ones skipped.
+
+    Links to folders are followed; a folder reached twice is searched once. What cannot be used is
+    written to `listing` (`missing`, `damaged`, `duplicates`, `notes`), links to files to its
+    `links`.
+
+    Yields:
+        (path, path relative to `folder`), sorted by the names on the way.
+
+    Raises:
+        CorpusError: If `folder` itself cannot be read.
+    """
+    unread: Counter[str] = Counter()
+    # A stack, not recursion: how deep folders are is not ours to bound.
+    open_folders = [_OpenFolder(folder, "", os.path.realpath(folder), unread)]
+    first_path_of = {open_folders[0].real: folder}
+    if open_folders[0].error:
+        raise CorpusError(f"{folder}: cannot be read ({open_folders[0].error})")
+    while open_folders:
+        current = open_folders[-1]
+        if not current.names:
+            open_folders.pop()
+            continue
+        name = current.names.pop()
+        path = f"{current.path.rstrip('/')}/{name}"
+        relative = f"{current.prefix}{name}" if current.prefix else name
+        kind = current.kinds.get(name)
+        if kind is None or (kind == "link" and _is_usable_link(path, listing)):
+            yield path, relative
+        elif kind in {"folder", "link to folder"}:
+            real = f"{current.real}/{name}" if kind == "folder" else os.path.realpath(path)
+            if real in first_path_of:
+                listing.duplicates.append((printable(first_path_of[real]), printable(path)))
+                continue
+            first_path_of[real] = path
+            open_folders.append(_OpenFolder(path, f"{relative}/", real, unread))
+            if open_folders[-1].error:
+                reason = f"cannot be read ({open_folders[-1].error})"
+                listing.damaged.append((printable(path), reason))
+        elif kind == "compressed":
+            listing.damaged.append((printable(path), compression_advice(name)))
+        elif kind == "device":
+            listing.damaged.append((printable(path), "must be a file; got a device or pipe"))
+    if unread:
+        counts = ", ".join(f"{number} {suffix}" for suffix, number in sorted(unread.items()))
+        listing.notes.append(
+            f"{printable(folder)}: not read: {counts} files; convert them to wav or flac"
+        )
+
+
+class _OpenFolder:
+    """One folder's names, the last one first, and the kind of those that are not plain files."""
+
+    def __init__(self, path: str, prefix: str, real: str, unread: Counter[str]) -> None:
+        self.path = path
+        self.prefix = prefix
+        self.real = real
+        self.names: list[str] = []
+        self.kinds: dict[str, str] = {}
+        self.error: str | None = None
+        try:
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    if not entry.name.startswith("."):
+                        self._sort_in(entry, unread)
+        except OSError as error:
+            self.error = error.strerror
+        self.names.sort(reverse=True)
+
+    def _sort_in(self, entry: "os.DirEntry[str]", unread: Counter[str]) -> None:
+        # The kind comes with the name in most file systems: no look at each file.
+        name, is_link = entry.name, entry.is_symlink()
+        if entry.is_dir():
+            self.kinds[name] = "link to folder" if is_link else "folder"
+        else:
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix in AUDIO_SUFFIXES or suffix in {TAR_SUFFIX, PARQUET_SUFFIX}:
+                if is_link:
+                    self.kinds[name] = "link"
+                elif not entry.is_file():
+                    self.kinds[name] = "device"
+            elif name.lower().endswith(COMPRESSED_SUFFIXES):
+                self.kinds[name] = "compressed"
+            else:
+                if suffix in UNREAD_SUFFIXES:
+                    unread[suffix] += 1
+                return
+        self.names.append(name)
+
+
+def _is_usable_link(path: str, listing: Listing) -> bool:
+    real = os.path.realpath(path)
+    if os.path.isfile(real):
+        listing.links[path] = real
+        return True
+    if os.path.exists(real):
+        listing.damaged.append((printable(path), "must be a file; got a link to a device or pipe"))
+    else:
+        listing.missing.append(f"{printable(path)}: links to {printable(real)}, which is not there")
+    return False
+
+
+def compression_advice(name: str) -> str:
+    """Why a compressed archive is refused, and what to do."""
+    if name.lower().endswith(".zip"):
+        return "archives must be plain tar; got zip. Unpack it to a folder"
+    return "archives must be plain tar; got a compressed one. Unpack the compression, not the tar"
+
+
+class FileIndex:
+    """Whether files are there, by one look at each folder instead of one at each file."""
+
+    _KEPT = 8  # folders remembered; a list goes through its folders one after the other
+
+    def __init__(self, listing: Listing) -> None:
+        self._listing = listing
+        self._names: dict[str, dict[str, bool]] = {}
+
+    def has_file(self, path: str) -> bool:
+        """Also records a link's real path in the listing."""
+        folder, name = os.path.split(path)
+        if folder not in self._names:
+            if len(self._names) == self._KEPT:
+                del self._names[next(iter(self._names))]
+            self._names[folder] = _file_names(folder)
+        is_link = self._names[folder].get(name)
+        if is_link:
+            self._listing.links[path] = os.path.realpath(path)
+        return is_link is not None
+
+
+def _file_names(folder: str) -> dict[str, bool]:
+    """Names of the files in a folder, and whether each is a link."""
+    try:
+        with os.scandir(folder or ".") as entries:
+            return {entry.name: entry.is_symlink() for entry in entries if entry.is_file()}
+    except OSError:
+        return {}

@@ -1,0 +1,217 @@
+"""Manifests: tables (csv, tsv, parquet) and fairseq's tsv that name one audio file a row."""
+
+import csv
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any, NamedTuple
+
+from byola_rq.errors import CorpusError
+from byola_rq.sources.clip_source import ClipSource, Listing, joined_labels, part_suffix, printable
+from byola_rq.sources.folders import PARQUET_SUFFIX, FileIndex
+from byola_rq.sources.parquet import LABEL_COLUMNS, open_table
+
+PATH_COLUMNS = ("path", "file_name")  # the first that a manifest has names its clips
+START_COLUMNS = ("start_seconds", "start")
+END_COLUMNS = ("end_seconds", "end")
+ID_COLUMN = "clip_id"
+
+
+class _Row(NamedTuple):
+    """One row; its number is the line of a text file, the index of a Parquet row."""
+
+    number: int
+    path: str
+    labels: str
+    start: Any
+    end: Any
+    clip_id: str
+
+
+def list_manifest(manifest: str, listing: Listing) -> Iterator[ClipSource]:
+    """Clips of a manifest, in its order.
+
+    Columns: `path` or `file_name`, relative to the manifest's folder or absolute; where there are,
+    `labels` or `label`, `start` and `end` (also `start_seconds`, `end_seconds`) in seconds of the
+    part of the file that is the clip, and `clip_id`. In fairseq's form the first line is the
+    folder, every other one a path in it and the length, which is not used.
+
+    Args:
+        manifest: A .csv (commas), .tsv (tabs) or .parquet file.
+        listing: Gets files that are not there (`missing`) and rows that break a rule (`damaged`).
+
+    Yields:
+        One clip for each row whose file is there; the files are not opened.
+
+    Raises:
+        CorpusError: If it is not a manifest, or none of its files is there.
+    """
+    root = _fairseq_root(manifest)
+    folder = os.path.dirname(manifest) if root is None else root
+    index = FileIndex(listing)
+    id_folder = _id_folder(_read_rows(manifest, root), os.path.abspath(folder))
+    num_rows = num_there = 0
+    example = ""
+    for row in _read_rows(manifest, root):
+        num_rows += 1
+        path = os.path.join(folder, row.path)
+        if not row.path or not index.has_file(path):
+            example = f"row {row.number}: no such file: {printable(row.path)!r}"
+            listing.missing.append(f"{printable(manifest)}: {example}")
+            continue
+        num_there += 1
+        try:
+            start, num_seconds = _part(row)
+        except CorpusError as error:
+            listing.damaged.append((f"{printable(manifest)}: row {row.number}", str(error)))
+            continue
+        clip_id = row.clip_id
+        if not clip_id:
+            clip_id = printable(
+                os.path.normpath(os.path.abspath(path))[len(id_folder) :].lstrip("/")
+            )
+            if start > 0 or num_seconds >= 0:
+                clip_id += part_suffix(start, num_seconds)
+        yield ClipSource(
+            clip_id, path, labels=row.labels, start_seconds=start, num_seconds=num_seconds
+        )
+    if not num_rows:
+        raise CorpusError(f"{manifest}: no clip listed")
+    if not num_there:
+        raise CorpusError(
+            f"{manifest}: none of the {num_rows} files is there ({example}); paths are relative "
+            f"to {folder or 'the current folder'}"
+        )
+
+
+def _id_folder(rows: Iterator[_Row], folder: str) -> str:
+    """What ids leave out: `folder` where it holds all rows, else the deepest folder that does."""
+    common: str | None = None
+    are_inside = True
+    last = None
+    for row in rows:
+        parent = os.path.dirname(os.path.normpath(os.path.join(folder, row.path)))
+        if parent == last or not row.path:
+            continue
+        last = parent
+        common = os.path.commonpath([common or parent, parent])
+        are_inside = are_inside and os.path.commonpath([folder, parent]) == folder
+    return folder if are_inside or common is None else common
+
+
+def _fairseq_root(manifest: str) -> str | None:
+    """The folder in the first line, if this is fairseq's form."""
+    if not manifest.lower().endswith(".tsv"):
+        return None
+    with _open_text(manifest) as file:
+        first = file.readline().rstrip("\r\n")
+    if "\t" in first or not first or first.strip() in PATH_COLUMNS:
+        return None
+    root = os.path.join(os.path.dirname(manifest), first)
+    if not os.path.isdir(root):
+        raise CorpusError(
+            f"{manifest}: the first line must name columns, path among them, or (fairseq) the "
+            f"folder of the files; got {first!r}, which is no folder"
+        )
+    return root
+
+
+def _read_rows(manifest: str, fairseq_root: str | None) -> Iterator[_Row]:
+    if manifest.lower().endswith(PARQUET_SUFFIX):
+        return _parquet_rows(manifest)
+    if fairseq_root is not None:
+        return _fairseq_rows(manifest)
+    return _text_rows(manifest, "\t" if manifest.lower().endswith(".tsv") else ",")
+
+
+def _fairseq_rows(manifest: str) -> Iterator[_Row]:
+    with _open_text(manifest) as file:
+        next(file)
+        for number, line in enumerate(file, start=2):
+            if line.strip():
+                yield _Row(number, line.rstrip("\r\n").split("\t")[0], "", None, None, "")
+
+
+def _text_rows(manifest: str, delimiter: str) -> Iterator[_Row]:
+    with _open_text(manifest) as file:
+        reader = csv.reader(file, delimiter=delimiter)
+        columns = [name.strip() for name in next(reader, [])]
+        if not columns:
+            return
+        names = _names_of_columns(manifest, columns)
+        places = [columns.index(name) if name else None for name in names]
+        for cells in reader:
+            if cells:
+                values = [
+                    cells[place].strip() if place is not None and place < len(cells) else ""
+                    for place in places
+                ]
+                path, labels, start, end, clip_id = values
+                yield _Row(reader.line_num, path, printable(labels), start, end, printable(clip_id))
+
+
+def _parquet_rows(manifest: str) -> Iterator[_Row]:
+    try:
+        with open_table(manifest) as file:
+            names = _names_of_columns(manifest, file.schema_arrow.names)
+            number = 0
+            for batch in file.iter_batches(columns=[name for name in names if name]):
+                for values in batch.to_pylist():
+                    path, labels, start, end, clip_id = (values.get(name) for name in names)
+                    yield _Row(
+                        number,
+                        joined_labels(path),
+                        joined_labels(labels),
+                        start,
+                        end,
+                        joined_labels(clip_id),
+                    )
+                    number += 1
+    except CorpusError as error:
+        text = str(error)
+        raise CorpusError(text if text.startswith(manifest) else f"{manifest}: {text}") from error
+
+
+def _names_of_columns(manifest: str, columns: list[str]) -> list[str]:
+    """Our columns in the order of `_Row`, an empty name for what is not there."""
+    wanted = (PATH_COLUMNS, LABEL_COLUMNS, START_COLUMNS, END_COLUMNS, (ID_COLUMN,))
+    names = [next((name for name in known if name in columns), "") for known in wanted]
+    if not names[0]:
+        there = printable(", ".join(columns))[:200]
+        raise CorpusError(f"{manifest}: must have a column path; its columns are {there}")
+    return names
+
+
+def _part(row: _Row) -> tuple[float, float]:
+    """Start and length in seconds, -1 for a part that goes to the end."""
+    start = _seconds("start", row.start)
+    end = _seconds("end", row.end)
+    if end is None:
+        return start or 0.0, -1.0
+    if end <= (start or 0.0):
+        raise CorpusError(f"end must be after start; got {start or 0.0:g} s to {end:g} s")
+    return start or 0.0, end - (start or 0.0)
+
+
+def _seconds(name: str, value: object) -> float | None:
+    if value is None or value == "" or value != value:  # noqa: PLR0124  NaN stands for nothing
+        return None
+    try:
+        seconds = float(str(value))
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise CorpusError(f"{name} must be a number of seconds, at least 0; got {value!r}")
+    return seconds
+
+
+@contextmanager
+def _open_text(manifest: str) -> Iterator[IO[str]]:
+    """Reading errors in the block become ours, with the manifest's name."""
+    try:
+        # As file names: what is not UTF-8 in a path must come back as the same bytes.
+        with open(manifest, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+            yield file
+    except (OSError, csv.Error) as error:
+        raise CorpusError(f"{manifest}: not a manifest that can be read ({error})") from error

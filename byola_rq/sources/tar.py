@@ -1,0 +1,147 @@
+"""Plain tar shards: audio members as clips with the labels beside them; nothing is extracted."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+
+from byola_rq.audio.io import AUDIO_SUFFIXES, EncodedAudio
+from byola_rq.errors import AudioError
+from byola_rq.sources.clip_source import (
+    MAX_ENCODED_BYTES,
+    ClipSource,
+    Listing,
+    clean_name,
+    joined_labels,
+    printable,
+)
+from byola_rq.sources.tar_headers import HeaderReader, Member, TarDamage, walk_members
+
+_MAX_SIDECAR_BYTES = 1 << 16
+_SIDECAR_SUFFIXES = (".cls", ".json", ".txt")  # the first of a sample gives its labels
+
+
+def list_tar(path: str, stem: str, listing: Listing) -> Iterator[ClipSource]:
+    """Clips of the audio members of a plain tar, those behind a cut or broken place excepted.
+
+    Members that share their name up to its first dot, one after the other, are a sample: its
+    `.cls`, `.json` (`labels` or `label`) or `.txt` gives the labels of all its audio.
+
+    Args:
+        path: The tar.
+        stem: What stands before the members' names in the clips' ids.
+        listing: Gets what is damaged.
+
+    Yields:
+        Clips in the order of the tar.
+    """
+    num_clips = 0
+    odd_names: list[str] = []
+    try:
+        with HeaderReader(path) as tar:
+            for sample in _samples(_usable_members(tar, path, listing)):
+                labels = _labels(tar, sample)
+                for name, offset, size, _ in sample:
+                    if _suffix(name) not in AUDIO_SUFFIXES:
+                        continue
+                    clean = clean_name(name)
+                    if clean != name.removeprefix("./"):
+                        odd_names.append(name)
+                    num_clips += 1
+                    yield ClipSource(
+                        f"{stem}/{clean}", path, offset, size, name=name, labels=labels
+                    )
+        if not num_clips:
+            raise TarDamage("no audio member to read in this tar")
+    except OSError as error:
+        listing.damaged.append((printable(path), f"cannot be read ({error.strerror})"))
+    except TarDamage as damage:
+        listing.damaged.append((printable(path), str(damage)))
+    if odd_names:
+        listing.notes.append(
+            f"{printable(path)}: {len(odd_names)} members with absolute or .. names, like "
+            f"{odd_names[0]!r}; nothing is extracted, their ids go without these parts"
+        )
+
+
+def _usable_members(tar: HeaderReader, path: str, listing: Listing) -> Iterator[Member]:
+    """Whole files, hidden ones skipped; audio that is a link or sparse is reported.
+
+    Raises:
+        TarDamage: As `walk_members`, and at a member that is not there to its end.
+    """
+    for member in walk_members(tar):
+        if member.offset + member.size > tar.num_bytes:
+            there = max(tar.num_bytes - member.offset, 0)
+            raise TarDamage(
+                f"the tar is cut: {there} of the {member.size} bytes of {member.name} are there"
+            )
+        if member.name.rpartition("/")[2].startswith("."):
+            continue
+        if member.kind == "file":
+            yield member
+        elif _suffix(member.name) in AUDIO_SUFFIXES:
+            reason = "a link, which has no sound of its own"
+            if member.kind == "sparse":
+                reason = "a sparse member; make the tar without --sparse"
+            listing.damaged.append((f"{printable(path)}::{member.name}", reason))
+
+
+def _samples(members: Iterator[Member]) -> Iterator[list[Member]]:
+    """Members in groups: those of one folder and one name up to the first dot."""
+    sample: list[Member] = []
+    key = None
+    try:
+        for member in members:
+            folder, _, name = member.name.rpartition("/")
+            member_key = (folder, name.split(".", 1)[0])
+            if sample and member_key != key:
+                yield sample
+                sample = []
+            key = member_key
+            sample.append(member)
+    except (TarDamage, OSError):
+        if sample:
+            yield sample
+        raise
+    if sample:
+        yield sample
+
+
+def _labels(tar: HeaderReader, sample: list[Member]) -> str:
+    """Labels that a small sidecar gives; none, if it is not what we know."""
+    if len(sample) == 1:
+        return ""
+    sidecars = {_suffix(each.name): each for each in sample if each.size <= _MAX_SIDECAR_BYTES}
+    for suffix in _SIDECAR_SUFFIXES:
+        if suffix not in sidecars:
+            continue
+        member = sidecars[suffix]
+        text = tar.read(member.offset, member.size).decode("utf-8", "replace")
+        if suffix != ".json":
+            return joined_labels(" ".join(text.split()))
+        # Labels are an extra: a sidecar that is something else does not cost the clip.
+        with suppress(ValueError, RecursionError):
+            values = json.loads(text)
+            if isinstance(values, dict):
+                return joined_labels(values.get("labels", values.get("label")))
+    return ""
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def read_member(descriptor: int, clip: ClipSource) -> EncodedAudio | AudioError:
+    """A member's bytes from its open tar, which may have changed since it was listed."""
+    if clip.size > MAX_ENCODED_BYTES:
+        return AudioError(
+            f"{clip}: encoded audio must have at most {MAX_ENCODED_BYTES} bytes; got {clip.size}"
+        )
+    try:
+        data = os.pread(descriptor, clip.size, clip.offset)
+    except OSError as error:
+        return AudioError(f"{clip}: cannot be read ({error.strerror})")
+    if len(data) < clip.size:
+        return AudioError(f"{clip}: the tar has become shorter; {len(data)} of {clip.size} bytes")
+    return EncodedAudio(str(clip), data)

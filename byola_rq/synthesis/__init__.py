@@ -1,0 +1,1 @@
+"""Built-in sounds, made from a seed."""

@@ -1,0 +1,132 @@
+"""The built-in sound world: a seeded clip of any kind, and an unlabelled corpus of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from byola_rq.synthesis.instruments import FAMILIES, draw_instrument, play_note, play_phrase
+from byola_rq.synthesis.languages import LANGUAGES, WORDS
+from byola_rq.synthesis.primitives import (
+    SAMPLE_RATE,
+    Waveform,
+    count_samples,
+    finish,
+    make_generator,
+    make_seed,
+)
+from byola_rq.synthesis.recording import BACKGROUNDS, draw_scene, make_background, record
+from byola_rq.synthesis.soundscapes import EVENTS, make_event
+from byola_rq.synthesis.voices import draw_speaker, say_sentences, say_word
+
+# What a corpus is made of: a kind is drawn by its group's share, then evenly within the group.
+_GROUPS: dict[str, tuple[float, tuple[str, ...]]] = {
+    "voice": (0.3, tuple(LANGUAGES)),
+    "word": (0.1, tuple(WORDS)),
+    "note": (0.12, tuple(FAMILIES)),
+    "phrase": (0.13, tuple(FAMILIES)),
+    "event": (0.2, tuple(EVENTS)),
+    "background": (0.03, BACKGROUNDS),
+    "mixture": (0.12, ("voice", "music", "street")),
+}
+KINDS: tuple[str, ...] = tuple(
+    f"{group}-{name}" for group, (_, names) in _GROUPS.items() for name in names
+)
+
+
+def make_clip(kind: str, *, seed: int, seconds: float) -> Waveform:
+    """A clip of one of KINDS, recorded somewhere.
+
+    Args:
+        kind: One of KINDS, such as `voice-fr`, `note-brass`, `event-siren`, `mixture-street`.
+        seed: Of everything else: the speaker or instrument, what is said or played, the room.
+        seconds: Length of the clip.
+
+    Returns:
+        `(S,)` float32 at 16 kHz in [-1, 1].
+
+    Raises:
+        ValueError: If `kind` is unknown or `seconds` not positive.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
+    group, name = kind.split("-")
+    if group == "background":
+        return make_background(name, seed=seed, seconds=seconds)
+    waveform = _make_dry(group, name, seed=seed, seconds=seconds)
+    scene = draw_scene(make_seed("scene", kind, seed))
+    return record(waveform, scene, seed=make_seed("moment", kind, seed))
+
+
+def _make_dry(group: str, name: str, *, seed: int, seconds: float) -> Waveform:
+    rng = make_generator("dry", group, name, seed)
+    source_seed, moment_seed = (int(number) for number in rng.integers(2**31, size=2))
+    if group == "mixture":
+        return _mix(name, seed=seed, seconds=seconds, rng=rng)
+    if group == "event":
+        return make_event(name, seed=source_seed, seconds=seconds)
+    if group == "voice":
+        return say_sentences(name, draw_speaker(source_seed), seed=moment_seed, seconds=seconds)
+    if group == "word":
+        return say_word(name, draw_speaker(source_seed), seed=moment_seed, seconds=seconds)
+    instrument = draw_instrument(name, source_seed)
+    if group == "phrase":
+        return play_phrase(instrument, seed=moment_seed, seconds=seconds)
+    pitch, velocity = int(rng.choice(instrument.pitches)), int(rng.integers(25, 128))
+    return play_note(instrument, pitch=pitch, velocity=velocity, seconds=seconds, seed=moment_seed)
+
+
+def _mix(name: str, *, seed: int, seconds: float, rng: np.random.Generator) -> Waveform:
+    """Two sounds at once, the first the louder by 0 to 12 dB."""
+    pairs = {"voice": ("voice", "phrase"), "music": ("phrase", "phrase"), "street": ("event",) * 2}
+    total = np.zeros(count_samples(seconds))
+    for place, group in enumerate(pairs[name]):
+        member = str(rng.choice(_GROUPS[group][1]))
+        part = _make_dry(group, member, seed=make_seed(seed, place), seconds=seconds)
+        total += part * 10 ** (-place * rng.uniform(0, 12) / 20)
+    return finish(total, -22.0)
+
+
+def write_corpus(
+    folder: Path,
+    *,
+    num_clips: int,
+    seed: int,
+    seconds: tuple[float, float] = (2.0, 6.0),
+    on_clip: Callable[[int], None] | None = None,
+) -> list[Path]:
+    """Fill a folder with unlabelled clips of mixed kinds, 16-bit wav.
+
+    Args:
+        folder: Made if missing.
+        num_clips: How many clips; the first n of a longer corpus are those of a shorter one.
+        seed: Of the whole corpus.
+        seconds: Shortest and longest clip.
+        on_clip: Called with the number of clips written so far.
+
+    Returns:
+        The files, `00000_voice-fr.wav` and so on.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    shares = [share for share, _ in _GROUPS.values()]
+    paths = []
+    for number in range(num_clips):
+        rng = make_generator("corpus", seed, number)
+        group = str(rng.choice(list(_GROUPS), p=shares))
+        kind = f"{group}-{rng.choice(_GROUPS[group][1])}"
+        length = float(rng.uniform(*seconds))
+        path = folder / f"{number:05d}_{kind}.wav"
+        write_wav(path, make_clip(kind, seed=int(rng.integers(2**31)), seconds=length))
+        paths.append(path)
+        if on_clip is not None:
+            on_clip(number + 1)
+    return paths
+
+
+def write_wav(path: Path, waveform: Waveform) -> None:
+    """Write mono 16-bit wav at 16 kHz."""
+    import soundfile
+
+    soundfile.write(path, waveform, SAMPLE_RATE, subtype="PCM_16")

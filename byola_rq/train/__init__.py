@@ -1,0 +1,1 @@
+"""Pretraining: the loop and what a run is made of."""

@@ -1,0 +1,146 @@
+"""What happened in all ranks since the last row of metrics; only here is the device waited for."""
+
+import time
+from collections.abc import Iterator
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from byola_rq.runs.metrics import Metrics
+from byola_rq.runtime.distributed import gather_rows, max_over_ranks, num_ranks, sum_over_ranks
+from byola_rq.train.collapse import EmbeddingHealth, examine_embeddings
+from byola_rq.train.step import StepOutcome, Training
+
+Batch = TypeVar("Batch")
+
+MEASURED_BATCHES = 20
+NOTABLE_SHARE = 0.05
+
+
+class DataWait:
+    """Measures the share of time that the device waits for the first batches of a process.
+
+    Args:
+        device: That trains.
+        num_workers: Loader processes. What they have read ahead by the time that the first step
+            is over, which may have been compiling, is passed over: 2 batches each.
+    """
+
+    def __init__(self, device: torch.device, num_workers: int) -> None:
+        self.seconds = 0.0  # waited in all
+        self.share: float | None = None  # of the measured time; None until it is known
+        self._device = device
+        self._first = 1 + 2 * num_workers
+        self._taken = 0
+        self._began = self._seconds_before = 0.0
+
+    def next_batch(self, batches: Iterator[Batch]) -> Batch:
+        """`next(batches)`, measured."""
+        # A GPU works on what it was given while this process waits; only what it then has to wait
+        # itself counts. Twenty times, and never again in a run.
+        is_measured = self._first <= self._taken <= self._first + MEASURED_BATCHES
+        if is_measured and self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        started = time.monotonic()
+        if self._taken == self._first:
+            self._began, self._seconds_before = started, self.seconds
+        elif self._taken == self._first + MEASURED_BATCHES:
+            self.share = (self.seconds - self._seconds_before) / (started - self._began)
+        batch = next(batches)
+        self.seconds += time.monotonic() - started
+        self._taken += 1
+        return batch
+
+
+def packing_advice(share: float) -> str | None:
+    """A line about what a packed corpus would gain; None where that is not notable.
+
+    Args:
+        share: Of the time, that the device waits for decoding.
+    """
+    if share <= NOTABLE_SHARE:
+        return None
+    gain = f"up to {1 / (1 - share):.1f} times as fast" if share < 0.99 else "far faster"
+    return (
+        f"the device waited {share:.0%} of the time for decoding; a packed corpus "
+        f"(`byola-rq prepare`) would make this run {gain}"
+    )
+
+
+class Meter:
+    """Adds up loss, time and waiting over the steps of a run, and makes rows of metrics of them.
+
+    Args:
+        training: Whose steps they are.
+        data_wait: Through which the batches are taken.
+        num_clips: Of the corpus.
+    """
+
+    def __init__(self, training: Training, data_wait: DataWait, num_clips: int) -> None:
+        self.note = ""
+        self.health: EmbeddingHealth | None = None
+        self.is_skipped: list[bool] = []  # of each step of the last row
+        self.skipped: list[tuple[int, list[bool]]] = []  # those steps, and which clips are finite
+        self._training = training
+        self._data_wait = data_wait
+        self._num_clips = num_clips
+        self._total_loss = torch.zeros((), device=training.device)
+        self._outcomes: list[tuple[Tensor, Tensor]] = []
+        self._embedding: Tensor | None = None  # of the last step
+        self._step = training.step
+        self._started = self._last = time.monotonic()
+        self._waited = data_wait.seconds  # until the row before
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether there are steps since the last row."""
+        return bool(self._outcomes)
+
+    def add(self, outcome: StepOutcome) -> None:
+        """Take a step in; without waiting for the device."""
+        self._total_loss += outcome.loss.where(~outcome.is_skipped, 0.0)
+        self._outcomes.append((outcome.is_skipped, outcome.is_finite))
+        self._embedding = outcome.embedding
+
+    def read(self) -> Metrics:
+        """The row of metrics of the steps since the row before, at least one; all ranks call it."""
+        training, step = self._training, self._training.step
+        config = training.config
+        num_steps = step - self._step
+        self._read_outcomes()
+        num_used = self.is_skipped.count(False)
+        assert self._embedding is not None
+        self.health = examine_embeddings(gather_rows(self._embedding))
+        loss = sum_over_ranks(self._total_loss).item() / num_ranks()
+        now = time.monotonic()
+        # Every rank waits for the one that waits most.
+        waited = torch.tensor((self._data_wait.seconds - self._waited) / (now - self._last))
+        metrics = Metrics(
+            step=step,
+            epoch=step * config.train.batch_size / self._num_clips,
+            loss=loss / num_used if num_used else float("nan"),
+            learning_rate=training.learning_rate(step - 1),
+            ema_decay=training.ema_decay(step - 1),
+            embedding_std=self.health.std,
+            effective_rank=self.health.effective_rank,
+            skipped_steps=num_steps - num_used,
+            segments_per_second=num_steps * config.train.batch_size / (now - self._last),
+            wait_share=max_over_ranks(waited).item(),
+            seconds=now - self._started,
+        )
+        self.note = f"loss {metrics.loss:.4f}  {metrics.segments_per_second:.0f} segments/s"
+        if self.health.collapse:
+            self.note += "  COLLAPSE"
+        self._total_loss.zero_()
+        self._step, self._last, self._waited = step, now, self._data_wait.seconds
+        return metrics
+
+    def _read_outcomes(self) -> None:
+        self.is_skipped = torch.stack([each for each, _ in self._outcomes]).tolist()
+        self.skipped = [
+            (self._step + number, gather_rows(self._outcomes[number - 1][1]).tolist())
+            for number, is_skipped in enumerate(self.is_skipped, start=1)
+            if is_skipped
+        ]
+        self._outcomes.clear()

@@ -1,0 +1,201 @@
+"""Where the time of training steps goes: a table of their stages, and a trace of a few."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import torch
+
+from byola_rq.runtime.stages import STAGES, Stage, recorded_by
+
+WARM_UP_STEPS = 3  # allocate, choose algorithms, compile
+TRACED_STEPS = 5  # at most; some megabytes each
+TRACE_FILE = "trace.json"
+
+
+class StageTime(NamedTuple):
+    """Of one stage, per step."""
+
+    name: str
+    milliseconds: float  # on the device
+    share: float  # of the step, 0 to 1
+    host_milliseconds: float  # that the training process spent in it
+
+
+class StageClock:
+    """Adds up the time of stages, on the host's clock and, for a GPU, on its own.
+
+    A GPU's times are read from events that its stream passes, without waiting for it: that of
+    `input` is what the device itself had to wait.
+
+    Args:
+        device: That trains.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._marks: list[tuple[str | None, int, torch.cuda.Event | None]] = []
+        self._names: list[str] = []  # of the stages that are open
+        self._num_steps = 0
+
+    @contextlib.contextmanager
+    def record(self, name: Stage) -> Iterator[None]:
+        """Measure a stage; what it claims is taken from the one around it."""
+        self._enter(name)
+        try:
+            yield
+        finally:
+            self._names.pop()
+            self._mark(self._names[-1] if self._names else None)
+
+    def start(self) -> None:
+        """The first step begins."""
+        self._mark(None)
+
+    def end_step(self) -> None:
+        """A step is over, and the next begins."""
+        self._num_steps += 1
+        self._mark(None)
+
+    def read(self) -> list[StageTime]:
+        """All stages that were seen, the rest and the whole; waits for the device."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        device_ms: dict[str | None, float] = dict.fromkeys([*STAGES, None], 0.0)
+        host_ms = device_ms.copy()
+        for (name, began, event), (_, ended, next_event) in zip(
+            self._marks, self._marks[1:], strict=False
+        ):
+            elapsed = (ended - began) / 1e6
+            host_ms[name] += elapsed
+            if event is not None and next_event is not None:
+                elapsed = event.elapsed_time(next_event)
+            device_ms[name] += elapsed
+        whole, num_steps = sum(device_ms.values()), max(self._num_steps, 1)
+        rows = [
+            StageTime(name or "the rest", ms / num_steps, ms / whole, host_ms[name] / num_steps)
+            for name, ms in device_ms.items()
+            if ms or name is None
+        ]
+        total = StageTime("a step", whole / num_steps, 1.0, sum(host_ms.values()) / num_steps)
+        return [*rows, total]
+
+    def _enter(self, name: Stage) -> None:
+        self._names.append(name)
+        self._mark(name)
+
+    def _mark(self, name: str | None) -> None:
+        """From here on time belongs to a stage, or to none."""
+        event = None
+        if self._device.type == "cuda":
+            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            event.record(torch.cuda.current_stream(self._device))
+        self._marks.append((name, time.perf_counter_ns(), event))
+
+
+class StepProfiler:
+    """Measures the stages of `num_steps` steps, then traces a few more; the run goes on.
+
+    Times and trace are taken of different steps, for tracing makes every operation slower. It is a
+    context manager around the loop, which calls `end_step` after every step. No bit of a result
+    depends on it.
+
+    Args:
+        num_steps: To measure, after `WARM_UP_STEPS`.
+        device: That trains.
+        folder: Gets `trace.json`, for chrome://tracing or ui.perfetto.dev.
+        say: Prints a line.
+    """
+
+    def __init__(
+        self, num_steps: int, device: torch.device, folder: Path, say: Callable[[str], None]
+    ) -> None:
+        self._first_traced = WARM_UP_STEPS + num_steps
+        self._end = self._first_traced + min(num_steps, TRACED_STEPS)
+        self._device, self._path, self._say = device, folder / TRACE_FILE, say
+        self._step = 0
+        self._clock: StageClock | None = None
+        self._trace: torch.profiler.profile | None = None
+        self._recording = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._step < WARM_UP_STEPS and error is None:
+            self._say(
+                f"warning: nothing was profiled: the run has only {self._step} steps left, of "
+                f"which the first {WARM_UP_STEPS} warm up"
+            )
+        self._finish_times()
+        self._finish_trace()
+
+    def end_step(self) -> None:
+        """A step is over."""
+        self._step += 1
+        if self._clock is not None:
+            self._clock.end_step()
+        if self._step == WARM_UP_STEPS:
+            self._clock = StageClock(self._device)
+            self._recording.enter_context(recorded_by(self._clock.record))
+            self._clock.start()
+        elif self._step == self._first_traced:
+            self._finish_times()
+            self._start_trace()
+        elif self._step == self._end:
+            self._finish_trace()
+
+    def _finish_times(self) -> None:
+        self._recording.close()
+        if self._clock is not None:
+            num_steps = min(self._step, self._first_traced) - WARM_UP_STEPS
+            if num_steps:
+                for line in describe_times(self._clock.read(), num_steps, self._device):
+                    self._say(line)
+            self._clock = None
+
+    def _start_trace(self) -> None:
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        if self._device.type == "cuda":
+            activities.append(torch.profiler.ProfilerActivity.CUDA)
+        self._trace = torch.profiler.profile(activities=activities)
+        self._trace.start()
+        self._recording.enter_context(recorded_by(torch.profiler.record_function))
+
+    def _finish_trace(self) -> None:
+        self._recording.close()
+        if self._trace is None:
+            return
+        trace, self._trace = self._trace, None
+        trace.stop()
+        try:
+            self._path.unlink(missing_ok=True)  # its writer tells no failure, but for the log
+            trace.export_chrome_trace(str(self._path))
+            num_megabytes = self._path.stat().st_size / 1e6
+        except (OSError, RuntimeError) as error:
+            self._say(f"WARNING: {self._path}: cannot be written ({error})")
+            return
+        num_steps = min(self._step, self._end) - self._first_traced
+        self._say(
+            f"{self._path}: {num_steps} steps, {num_megabytes:.0f} MB; open it in ui.perfetto.dev"
+        )
+
+
+def describe_times(times: list[StageTime], num_steps: int, device: torch.device) -> list[str]:
+    """A table, line by line."""
+    is_cuda = device.type == "cuda"
+    lines = [f"{num_steps} steps, each on average:", f"{'stage':16}{'ms':>10}{'share':>8}"]
+    if is_cuda:
+        lines[-1] += f"{'ms of the host':>18}"
+    for each in times:
+        line = f"{each.name:16}{each.milliseconds:10.2f}{each.share:8.1%}"
+        lines.append(line + (f"{each.host_milliseconds:18.2f}" if is_cuda else ""))
+    return lines

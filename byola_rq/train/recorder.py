@@ -1,0 +1,247 @@
+"""What a run writes while it trains: metrics, checkpoints, skipped steps; also past a full disk."""
+
+import contextlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from byola_rq.corpus.clips import Clips
+from byola_rq.corpus.order import ClipOrder
+from byola_rq.corpus.segments import Replacement
+from byola_rq.errors import CheckpointError
+from byola_rq.runs.checkpoint import save_checkpoint
+from byola_rq.runs.metrics import COLUMNS, Metrics, StepTable, read_metrics
+from byola_rq.runtime.distributed import errors_shared, gather_json, is_main
+from byola_rq.runtime.watchdog import Watchdog
+from byola_rq.sources.clip_source import ClipSource
+from byola_rq.train.meter import DataWait, Meter
+from byola_rq.train.quarantine import Quarantine
+from byola_rq.train.skipped_steps import SkippedSteps, SkipsInARow, refuse_divergence
+from byola_rq.train.step import StepOutcome, Training
+from byola_rq.train.tensorboard import TensorBoardWriter
+from byola_rq.train.validation import RunValidation
+
+
+class RunRecord:
+    """Writes what a run leaves in `run.dir`, and says what its user should know.
+
+    All ranks have one, for the sums over them; rank 0 alone writes and speaks.
+
+    Args:
+        training: Whose steps they are.
+        clips: What it learns from.
+        order: In which it does.
+        data_wait: Through which the batches are taken.
+        validation: What scores the encoder now and then.
+        watchdog: Of the run, which a validation may keep waiting as long as it likes.
+        should_stop: Whether somebody waits for the run's end: a validation is left then.
+        say: Prints a line.
+        left_out: Clips that could not be used from the start, and why.
+
+    Raises:
+        CheckpointError: If `run.dir` holds a table of another format, or cannot be written.
+    """
+
+    def __init__(
+        self,
+        training: Training,
+        clips: Clips,
+        order: ClipOrder,
+        data_wait: DataWait,
+        validation: RunValidation,
+        watchdog: Watchdog,
+        should_stop: Callable[[], bool],
+        say: Callable[[str], None],
+        left_out: Sequence[tuple[ClipSource, str]],
+    ) -> None:
+        self.saved_step = training.step  # of the newest checkpoint; 0 where there is none
+        self._training = training
+        self._digest = clips.digest
+        self._say = say
+        self._validation = validation
+        self._watchdog = watchdog
+        self._should_stop = should_stop
+        self._tensorboard: TensorBoardWriter | None = None
+        self._meter = Meter(training, data_wait, len(clips))
+        self._has_collapsed = False
+        self._replacements: list[Replacement] = []  # of this rank, since the last row
+        self._skips_in_a_row = SkipsInARow()
+        with errors_shared():
+            if is_main():
+                self._open_tables(clips, order, left_out)
+
+    @property
+    def note(self) -> str:
+        """A few words for the progress bar."""
+        return self._meter.note
+
+    def add(self, outcome: StepOutcome, replacements: Sequence[Replacement]) -> None:
+        """Take a step in, and write what is due after it.
+
+        Raises:
+            CheckpointError: If the checkpoint of the last step cannot be written.
+            TrainingError: If too many steps in a row were skipped, looked at with every row; or if
+                the ranks' weights differ, looked at with every checkpoint.
+        """
+        training = self._training
+        config, step = training.config, training.step
+        self._meter.add(outcome)
+        self._replacements += replacements
+        is_last = step == training.num_steps
+        is_save_due = is_last or step % config.checkpoint.every_steps == 0
+        is_validation_due = self._validation.is_due(step)
+        score, is_best = math.nan, False
+        if is_validation_due:
+            score, is_best = self._validate()
+        if is_save_due or is_validation_due or step % config.train.log_every == 0:
+            self._write_row(score)
+        if self._tensorboard and step % config.tensorboard.views_every == 0:
+            self._write_views(self._tensorboard, outcome)
+        is_save_due = is_save_due or is_best
+        # The weights that lead to skipped steps may be bad themselves, and would push good
+        # checkpoints out.
+        if is_last or (is_save_due and not self._meter.is_skipped[-1]):
+            self._save(is_last=is_last)
+        if is_best and self.saved_step == step and is_main():
+            self._validation.note_best(step, score)
+
+    def catch_up(self) -> None:
+        """Do a validation that was cut off, of the step that the run goes on from."""
+        training, step = self._training, self._training.step
+        if not self._validation.is_open(step):
+            return
+        score, is_best = self._validate()
+        if not is_main() or math.isnan(score):
+            return
+        path = training.config.run.dir / "metrics.csv"
+        rows = read_metrics(path)
+        if rows and rows[-1]["step"] == str(step):
+            self._metrics = StepTable(path, COLUMNS, step - 1)
+            self._append(self._metrics, [{**rows[-1], "validation": score}])
+        if is_best:
+            self._validation.note_best(step, score)
+
+    def save_rest(self) -> str:
+        """Write what is not written yet, in the middle of a run; says what that was."""
+        step = self._training.step
+        if self._meter.has_steps:
+            self._write_row()
+        if step != self.saved_step and not self._meter.is_skipped[-1]:
+            self._save(is_last=False)
+        if step == self.saved_step:
+            return f"after step {step}, which is saved" if step else "before the first step"
+        return f"after step {step}, saved up to step {self.saved_step}"
+
+    def _open_tables(
+        self, clips: Clips, order: ClipOrder, left_out: Sequence[tuple[ClipSource, str]]
+    ) -> None:
+        config, step = self._training.config, self._training.step
+        self._metrics = StepTable(config.run.dir / "metrics.csv", COLUMNS, step)
+        self._skipped_steps = SkippedSteps(
+            config.run.dir / "skipped_steps.csv",
+            clips,
+            order,
+            batch_size=config.train.batch_size,
+            last_step=step,
+        )
+        self._quarantine = Quarantine(config.run.dir / "quarantine.csv", clips, self._say)
+        self._quarantine.add_unreadable(left_out)
+        if config.tensorboard.enabled:
+            folder = config.run.dir / "tensorboard"
+            self._tensorboard = TensorBoardWriter(folder, step, self._training.frontend)
+
+    def _write_row(self, score: float = math.nan) -> None:
+        meter, run_dir = self._meter, self._training.config.run.dir
+        metrics = replace(meter.read(), validation=score)
+        row = asdict(metrics)
+        replaced = [each for part in gather_json(self._replacements) for each in part]
+        self._replacements.clear()
+        if is_main():
+            self._append(self._metrics, [row])
+            self._append(self._skipped_steps, meter.skipped)
+            if self._tensorboard:
+                self._write_curves(self._tensorboard, metrics)
+            if meter.skipped:
+                self._say(
+                    f"warning: {len(meter.skipped)} of the {len(meter.is_skipped)} steps up to "
+                    f"{row['step']} were skipped: their loss or gradient is not finite. "
+                    f"{run_dir / 'skipped_steps.csv'} names their clips"
+                )
+            self._watch_collapse(row["step"])
+        self._skips_in_a_row.refuse_many(meter.is_skipped, run_dir)
+        with errors_shared():
+            if is_main():
+                self._quarantine.add(replaced)
+
+    def _append(self, table: StepTable | SkippedSteps, rows: Sequence[Any]) -> None:
+        try:
+            table.append(rows)
+        except OSError as error:
+            self._say(
+                f"WARNING: {table.path}: cannot be written ({error}). Training goes on; "
+                "these rows are written with the next ones that can be"
+            )
+
+    def _write_curves(self, tensorboard: TensorBoardWriter, metrics: Metrics) -> None:
+        try:
+            tensorboard.write(metrics)
+        except OSError as error:
+            self._say(
+                f"WARNING: {tensorboard.path}: cannot be written ({error}). Training goes on; "
+                "its curves are written with the next row that can be"
+            )
+
+    def _validate(self) -> tuple[float, bool]:
+        # The other ranks wait for rank 0, which validates.
+        with self._watchdog.paused():
+            return self._validation.score(self._training, self._should_stop)
+
+    def _write_views(self, tensorboard: TensorBoardWriter, outcome: StepOutcome) -> None:
+        try:
+            tensorboard.write_views(*outcome.views, self._training.step)
+        except OSError as error:
+            self._say(
+                f"WARNING: {tensorboard.path}: cannot be written ({error}). "
+                "Training goes on without this picture"
+            )
+
+    def _watch_collapse(self, step: int) -> None:
+        """Warn when the embeddings collapse; again only after they have recovered."""
+        collapse = self._meter.health.collapse if self._meter.health else None
+        if collapse and not self._has_collapsed:
+            self._say(
+                f"warning: step {step}: {collapse}; what is learned now tells no clips apart. "
+                "A lower optimizer.lr or a byol.ema_decay nearer to 1 may help, in a new run.dir"
+            )
+        self._has_collapsed = collapse is not None
+
+    def _save(self, *, is_last: bool) -> None:
+        refuse_divergence(self._training.byol, self._training.config.run.dir)
+        # What can fail in rank 0 alone must not leave the others waiting for it.
+        with errors_shared() if is_last else contextlib.nullcontext():
+            if is_main():
+                self._write_checkpoint(is_last=is_last)
+        if not is_main():
+            self.saved_step = self._training.step
+
+    def _write_checkpoint(self, *, is_last: bool) -> None:
+        config = self._training.config
+        checkpoint = self._training.snapshot(corpus_digest=self._digest)
+        try:
+            save_checkpoint(
+                config.run.dir,
+                checkpoint,
+                keep=config.checkpoint.keep,
+                keep_step=self._validation.best_step,
+            )
+        except CheckpointError as error:
+            if is_last:
+                raise
+            before = f"that of step {self.saved_step} stays" if self.saved_step else "there is none"
+            self._say(
+                f"WARNING: {error}. Training goes on without this checkpoint ({before}); "
+                f"the next one is due in {config.checkpoint.every_steps} steps: make room"
+            )
+        else:
+            self.saved_step = self._training.step

@@ -1,0 +1,116 @@
+"""skipped_steps.csv, and what ends a run: skips in a row, ranks whose weights differ."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from byola_rq.corpus.clips import Clips
+from byola_rq.corpus.order import ClipOrder, IntArray, StepSampler
+from byola_rq.errors import TrainingError
+from byola_rq.model.model_file import digest_weights
+from byola_rq.runs.metrics import StepTable
+from byola_rq.runtime.distributed import gather_json, num_ranks, raised_in_all
+
+MAX_SKIPPED_IN_A_ROW = 10
+
+
+SKIPPED_COLUMNS = ("step", "clip", "is_finite")
+
+
+class SkippedSteps:
+    """skipped_steps.csv: the clips of every step whose loss or gradient was not finite.
+
+    Args:
+        path: Of the file; there is none before a step is skipped.
+        clips: All clips.
+        order: In which they are seen.
+        batch_size: Of a step.
+        last_step: Rows after it, which a resumed run repeats, are dropped.
+    """
+
+    def __init__(
+        self, path: Path, clips: Clips, order: ClipOrder, *, batch_size: int, last_step: int
+    ) -> None:
+        self.path = path
+        self._table = StepTable(path, SKIPPED_COLUMNS, last_step)
+        self._clips = clips
+        self._order = order
+        self._batch_size = batch_size
+
+    def append(self, skipped: Sequence[tuple[int, Sequence[bool]]]) -> None:
+        """Write the clips of skipped steps.
+
+        Args:
+            skipped: Each step, counted from 1, and whether the log-mel of each of its clips was
+                finite.
+
+        Raises:
+            OSError: If the disk refuses; the rows are written with the next ones.
+        """
+        rows: list[dict[str, Any]] = []
+        for step, is_finite in skipped:
+            names = self._clips.names(self._clips_of(step))
+            rows += [
+                {"step": step, "clip": name, "is_finite": int(each)}
+                for name, each in zip(names, is_finite, strict=True)
+            ]
+        self._table.append(rows)
+
+    def _clips_of(self, step: int) -> IntArray:
+        sampler = StepSampler(self._order, self._batch_size, first_step=step - 1, num_steps=step)
+        return next(iter(sampler))[:, 1]
+
+
+class SkipsInARow:
+    """Stops a run that only skips."""
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+
+    def count(self, is_skipped: Sequence[bool]) -> int:
+        """Longest row of skipped steps among these and those just before them."""
+        longest = self._in_a_row
+        for each in is_skipped:
+            self._in_a_row = self._in_a_row + 1 if each else 0
+            longest = max(longest, self._in_a_row)
+        return longest
+
+    def refuse_many(self, is_skipped: Sequence[bool], run_dir: Path) -> None:
+        """Take the next steps in; the same in all ranks.
+
+        Raises:
+            TrainingError: If ten steps in a row were skipped.
+        """
+        if (longest := self.count(is_skipped)) >= MAX_SKIPPED_IN_A_ROW:
+            raise raised_in_all(
+                TrainingError(
+                    f"{run_dir}: the loss or its gradient is not finite in {longest} steps in a "
+                    "row; no weight has changed in them, skipped_steps.csv names their clips, and "
+                    "the last checkpoint is untouched. Where `is_finite` is 0 the clip is broken; "
+                    "else try a lower optimizer.lr, or optimizer.clip_norm=1, in a new run.dir"
+                )
+            )
+
+
+def refuse_divergence(network: nn.Module, run_dir: Path) -> None:
+    """Compare the parameters of all ranks, which the same gradients keep equal to the bit.
+
+    Raises:
+        TrainingError: If they are not: a device or a connection computes wrongly.
+    """
+    if num_ranks() == 1:
+        return
+    # Parameters alone: batch-norm statistics may be each rank's own.
+    weights = {name: parameter.detach() for name, parameter in network.named_parameters()}
+    digests = gather_json(digest_weights(weights))
+    others = [str(number) for number, each in enumerate(digests) if each != digests[0]]
+    if others:
+        raise raised_in_all(
+            TrainingError(
+                f"{run_dir}: the weights of rank {', '.join(others)} are not those of rank 0 any "
+                "more: a device or connection there computes wrongly. The last checkpoint is "
+                "untouched; go on from it without that device"
+            )
+        )

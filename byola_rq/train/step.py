@@ -1,0 +1,311 @@
+"""One training step: the networks, views and optimizer, and what a checkpoint keeps of them."""
+
+import contextlib
+import importlib.metadata
+import sys
+import warnings
+from dataclasses import asdict, dataclass
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
+from byola_rq.augment.views import Views
+from byola_rq.config import Config
+from byola_rq.corpus.segments import SegmentBatch
+from byola_rq.errors import CheckpointError, ConfigError, first_line
+from byola_rq.model.byol import BYOL
+from byola_rq.model.encoder import build_encoder
+from byola_rq.model.sync_batch_norm import over_all_ranks
+from byola_rq.runs.checkpoint import Checkpoint, load_optimizer_tensors, optimizer_tensors
+from byola_rq.runtime.distributed import is_launched, local_rank, max_over_ranks, num_ranks
+from byola_rq.runtime.stages import stage
+from byola_rq.train.schedules import ema_decay, learning_rate
+
+BFLOAT16_CPUS = ("avx512_bf16", "amx_bf16")  # instructions; on other CPUs it is not measured
+
+
+@dataclass
+class Training:
+    """Everything that a step changes or needs."""
+
+    config: Config
+    device: torch.device
+    precision: torch.dtype
+    frontend: LogMelSpectrogram
+    statistics: Statistics
+    views: Views
+    byol: BYOL
+    network: nn.Module  # `byol`, compiled where that was asked for, with its gradients averaged
+    optimizer: torch.optim.Optimizer
+    num_steps: int  # of the whole run
+    step: int = 0  # steps done
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Go back to what a checkpoint holds."""
+        try:
+            self._modules().load_state_dict(checkpoint.model)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{self.config.run.dir}: does not fit ({reason})") from error
+        load_optimizer_tensors(self.optimizer, checkpoint.optimizer)
+        self.step = checkpoint.state["step"]
+
+    def snapshot(self, corpus_digest: str) -> Checkpoint:
+        """What a resumed run needs."""
+        return Checkpoint(
+            model=self._modules().state_dict(),
+            optimizer=optimizer_tensors(self.optimizer),
+            state={
+                "step": self.step,
+                "config": self.config.model_dump(mode="json"),
+                "statistics": asdict(self.statistics),
+                "corpus_digest": corpus_digest,
+                "num_ranks": num_ranks(),
+                "precision": str(self.precision).removeprefix("torch."),
+                "versions": {
+                    name: importlib.metadata.version(name) for name in ("byola_rq", "torch")
+                },
+            },
+        )
+
+    def learning_rate(self, step: int) -> float:
+        """Of one step."""
+        options = self.config.optimizer
+        return learning_rate(
+            step,
+            peak=options.lr,
+            schedule=options.schedule,
+            warmup_steps=options.warmup_steps,
+            num_steps=self.num_steps,
+        )
+
+    def ema_decay(self, step: int) -> float:
+        """Of the target's update after one step."""
+        options = self.config.byol
+        return ema_decay(
+            step,
+            base=options.ema_decay,
+            schedule=options.ema_schedule,
+            num_steps=self.num_steps,
+        )
+
+    def _modules(self) -> nn.ModuleDict:
+        return nn.ModuleDict({"byol": self.byol, "views": self.views})
+
+
+def build_training(
+    config: Config,
+    statistics: Statistics,
+    frontend: LogMelSpectrogram,
+    device: torch.device,
+    precision: torch.dtype,
+    num_steps: int,
+) -> Training:
+    """Networks with seeded weights, views and optimizer, on the device."""
+    torch.manual_seed(config.run.seed)
+    encoder = build_encoder(
+        config.encoder.name, dim=config.encoder.dim, n_mels=config.frontend.n_mels
+    )
+    byol = BYOL(
+        encoder,
+        projection_dim=config.byol.projection_dim,
+        hidden_dim=config.byol.hidden_dim,
+    )
+    over_all_ranks(byol, sync_batch_norm=config.train.sync_batch_norm)
+    # Half the time of row-major convolutions on a CPU; mypy's stub lacks the argument.
+    byol.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizers = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    optimizer = optimizers[config.optimizer.name](
+        [parameter for parameter in byol.parameters() if parameter.requires_grad],
+        lr=config.optimizer.lr,
+        weight_decay=config.optimizer.weight_decay,
+        fused=True,
+    )
+    return Training(
+        config=config,
+        device=device,
+        precision=precision,
+        frontend=frontend,
+        statistics=statistics,
+        views=Views(config.views.chain(), post_norm=config.views.post_norm).to(device),
+        byol=byol,
+        network=_network(byol, is_compiled=config.train.compile is True and can_compile(device)),
+        optimizer=optimizer,
+        num_steps=num_steps,
+    )
+
+
+def _network(byol: BYOL, *, is_compiled: bool) -> nn.Module:
+    """`byol` as it is called in a step.
+
+    `auto` compiles nothing: on a CPU that is no faster (measured), and what it would fuse of the
+    largest tensors on a GPU has kernels of its own.
+    """
+    network = cast(nn.Module, torch.compile(byol)) if is_compiled else byol
+    if num_ranks() == 1:
+        return network
+    with warnings.catch_warnings():
+        # The argument's new name is not there in every version of torch that will do.
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        # Batch-norm statistics are either the same everywhere or each rank's own.
+        return DistributedDataParallel(
+            network, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
+
+
+class StepOutcome(NamedTuple):
+    """What a step gave for this rank's part of the batch; all of it still on the device."""
+
+    loss: Tensor  # detached, ()
+    embedding: Tensor  # detached, (B, D)
+    is_skipped: Tensor  # bool, (): something was not finite in a rank; no weight has changed
+    is_finite: Tensor  # bool, (B,): whether a clip's log-mel is
+    views: tuple[Tensor, Tensor]  # (F, T) each, of the first clip
+
+
+def train_step(training: Training, batch: SegmentBatch) -> StepOutcome:
+    """One step; skipped, without waiting for the device, where loss or gradient is not finite.
+
+    A skipped step leaves weights, optimizer, target and all batch-norm statistics as they were.
+    The views remember its batch (mixup), with zeros for the clips that are not finite.
+    """
+    config, byol = training.config, training.byol
+    # Dropout's stream is a function of the step, so that resuming has no generator to restore.
+    torch.manual_seed((config.run.seed << 32) + training.step)
+    with stage("input"):
+        waveform, key, _ = batch.to(training.device)  # (B, S)
+    with torch.no_grad():
+        with stage("frontend"):
+            log_mel = training.statistics.standardize(training.frontend(waveform))[:, None]
+            is_finite = log_mel.flatten(1).isfinite().all(dim=1)  # (B,)
+            log_mel = log_mel.where(is_finite[:, None, None, None], 0.0)
+        with stage("views"):
+            view_1, view_2 = training.views(log_mel, key)  # (B, 1, F, T) each
+        # Buffers are batch-norm statistics: some 40,000 numbers.
+        buffers = [(buffer, buffer.clone()) for buffer in byol.buffers()]
+    for group in training.optimizer.param_groups:
+        group["lr"] = training.learning_rate(training.step)
+    training.optimizer.zero_grad(set_to_none=True)
+    loss, embedding = _accumulate_gradient(training, view_1, view_2)
+    with stage("optimizer"):
+        norm = _clip_gradient(byol, config.optimizer.clip_norm)
+    with torch.no_grad():
+        is_skipped = max_over_ranks(
+            (~(loss.isfinite() & norm.isfinite() & is_finite.all())).to(torch.uint8)
+        ).bool()
+        with stage("optimizer"):
+            # Fused optimizers read this on the device and then write nothing, as with GradScaler.
+            training.optimizer.found_inf = is_skipped.float()  # type: ignore[attr-defined]
+            training.optimizer.step()
+        with stage("EMA"):
+            # After the optimizer's step, so that the target follows the new weights.
+            byol.update_target(training.ema_decay(training.step), is_skipped)
+        for buffer, before in buffers:
+            torch.where(is_skipped, before, buffer, out=buffer)
+    training.step += 1
+    return StepOutcome(loss, embedding, is_skipped, is_finite, (view_1[0, 0], view_2[0, 0]))
+
+
+def _accumulate_gradient(
+    training: Training, view_1: Tensor, view_2: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Loss and embeddings of a batch, one part after the other, and their gradient.
+
+    The gradient is the mean of the parts' own: that of the whole batch, but for batch norm, which
+    sees one part at a time.
+    """
+    parts = training.config.train.accumulate
+    total = torch.zeros((), device=training.device)
+    embeddings = []
+    for number, (part_1, part_2) in enumerate(
+        zip(view_1.chunk(parts), view_2.chunk(parts), strict=True), start=1
+    ):
+        is_last = number == parts
+        # Ranks exchange gradients once a step.
+        with contextlib.nullcontext() if is_last else _gradients_kept(training.network):
+            is_bfloat16 = training.precision is torch.bfloat16
+            with (
+                stage("online forward"),
+                torch.autocast(training.device.type, torch.bfloat16, enabled=is_bfloat16),
+            ):
+                loss, embedding = training.network(part_1, part_2)
+            with stage("backward"):
+                (loss / parts).backward()
+        total += loss.detach() / parts
+        embeddings.append(embedding)
+    return total, torch.cat(embeddings)
+
+
+def _gradients_kept(network: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Keep gradients within this rank, where there are others."""
+    if isinstance(network, DistributedDataParallel):
+        return cast(contextlib.AbstractContextManager[None], network.no_sync())
+    return contextlib.nullcontext()
+
+
+def _clip_gradient(byol: BYOL, clip_norm: float | None) -> Tensor:
+    """Norm of the gradient: not finite where an element is not, or its square; without waiting."""
+    if clip_norm is not None:
+        return nn.utils.clip_grad_norm_(byol.parameters(), clip_norm)
+    return nn.utils.get_total_norm(
+        [each.grad for each in byol.parameters() if each.grad is not None]
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """The device named; `auto` is a GPU where there is one, under torchrun each process' own.
+
+    Raises:
+        ConfigError: If it is not there, or a single GPU is named for several processes.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if is_launched() and device.type == "cuda":
+        if device.index is not None:
+            raise ConfigError(
+                f"run.device must be auto, cpu or cuda for several processes; got {name}. "
+                "CUDA_VISIBLE_DEVICES chooses among GPUs"
+            )
+        device = torch.device("cuda", local_rank())
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"run.device: {device} is not here; torch {torch.__version__} sees "
+            f"{torch.cuda.device_count()} CUDA devices (`byola-rq doctor` says more)"
+        )
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """The type of the networks' matrix products; `auto` is bfloat16 where the device has it."""
+    is_bfloat16 = name == "bfloat16" or (name == "auto" and _multiplies_bfloat16(device))
+    return torch.bfloat16 if is_bfloat16 else torch.float32
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the device itself does; emulated, it would be slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):  # of an older torch
+        return False
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in BFLOAT16_CPUS)
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether torch.compile works here, tried on a small function; if not, a line says why."""
+    try:
+        torch.compile(lambda x: x.relu() + 1)(torch.ones(8, device=device))
+    # Whatever a compiler raises: the networks run without it.
+    except Exception as error:
+        print(
+            f"warning: train.compile: torch.compile does not work here ({first_line(error)}); "
+            "the networks run as they are",
+            file=sys.stderr,
+            flush=True,
+        )
+        return False
+    return True

@@ -1,0 +1,142 @@
+"""Metrics and pictures of views as event files, for those who watch with TensorBoard."""
+
+import io
+import math
+import os
+import re
+import socket
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from byola_rq.audio.frontend import LogMelSpectrogram
+from byola_rq.errors import CheckpointError, MissingPackageError
+from byola_rq.plots.spectrograms import draw_log_mel
+from byola_rq.plots.style import make_figure
+from byola_rq.runs.metrics import Metrics
+
+_DOTS_PER_INCH = 100
+
+
+class TensorBoardWriter:
+    """Write what training tells into an event file of its own, `tensorboard --logdir` reads it.
+
+    What is written is in the file when a call returns: a crash loses none of it, and no thread is
+    started, which the processes that load data would be forked beside.
+
+    Args:
+        folder: Of the event files; a resumed run adds one.
+        last_step: Of the checkpoint resumed from. What earlier files have after it, which this
+            run repeats, TensorBoard then passes over.
+        frontend: Of the views, for the axes of their pictures.
+
+    Raises:
+        MissingPackageError: If tensorboard or matplotlib is not installed.
+        CheckpointError: If the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, last_step: int, frontend: LogMelSpectrogram) -> None:
+        self._event_class, session_log_class, self._record_writer_class = _import_events()
+        make_figure(1, 1)  # says now that it is missing, not after a thousand steps
+        self._frontend = frontend
+        self._size = 0  # of what is whole in the file, in bytes
+        self._unwritten = b""  # curves that found no room
+        start = session_log_class(status=session_log_class.START)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.path = folder / _next_name(folder)
+            version = self._record(file_version="brain.Event:2")
+            self._append(version + self._record(step=last_step + 1, session_log=start))
+        except OSError as error:
+            raise CheckpointError(f"{folder}: event files cannot be written ({error})") from error
+
+    def write(self, metrics: Metrics) -> None:
+        """Write a row of metrics, a point of a curve for each of its columns.
+
+        Raises:
+            OSError: If the disk refuses; the next call that finds room writes the row too.
+        """
+        values = asdict(metrics)
+        step = values.pop("step")
+        if math.isnan(metrics.validation):
+            del values["validation"]  # none was due: no point of the curve
+        scalars = [{"tag": tag, "simple_value": value} for tag, value in values.items()]
+        self._unwritten += self._record(step=step, summary={"value": scalars})
+        self._flush()
+
+    def write_views(self, view_1: Tensor, view_2: Tensor, step: int) -> None:
+        """Write a picture of two views of a segment, `(F, T)` each, on one scale of colours.
+
+        Raises:
+            OSError: If the disk refuses; the picture is lost, curves are written later.
+        """
+        self._flush()
+        png, width, height = _paint_views(view_1, view_2, self._frontend)
+        image = {"width": width, "height": height, "colorspace": 4, "encoded_image_string": png}
+        self._append(self._record(step=step, summary={"value": [{"tag": "views", "image": image}]}))
+
+    def _flush(self) -> None:
+        if self._unwritten:
+            self._append(self._unwritten)
+            self._unwritten = b""
+
+    def _record(self, **fields: Any) -> bytes:
+        """An event with its length and checksums."""
+        record = io.BytesIO()
+        event = self._event_class(wall_time=time.time(), **fields)
+        self._record_writer_class(record).write(event.SerializeToString())
+        return record.getvalue()
+
+    def _append(self, content: bytes) -> None:
+        with self.path.open("ab") as file:
+            if file.tell() > self._size:  # half a record, left of a try that failed
+                file.truncate(self._size)
+            file.write(content)
+        self._size += len(content)
+
+
+def _next_name(folder: Path) -> str:
+    """A name after all that are there: TensorBoard reads files in the order of their names.
+
+    The clocks of the machines on which a run was resumed need not agree.
+    """
+    names = [re.match(r"events\.out\.tfevents\.(\d+)", path.name) for path in folder.iterdir()]
+    newest = max((int(match[1]) for match in names if match), default=0)
+    second = max(int(time.time()), newest + 1)
+    return f"events.out.tfevents.{second:010d}.{socket.gethostname()}.{os.getpid()}"
+
+
+def _paint_views(
+    view_1: Tensor, view_2: Tensor, frontend: LogMelSpectrogram
+) -> tuple[bytes, int, int]:
+    """A PNG of two views side by side, its width and its height."""
+    figure = make_figure(9, 3.8)
+    axes = figure.subplots(1, 2, sharey=True)
+    views = (view_1.detach().float(), view_2.detach().float())
+    low, high = min(view.min().item() for view in views), max(view.max().item() for view in views)
+    for number, view in enumerate(views, start=1):
+        image = draw_log_mel(
+            axes[number - 1], view, frontend, title=f"view {number}", limits=(low, high)
+        )
+    axes[1].set_ylabel("")
+    figure.colorbar(image, ax=axes, label="standardized log-mel")
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=_DOTS_PER_INCH)
+    width, height = (round(inches * _DOTS_PER_INCH) for inches in figure.get_size_inches())
+    return png.getvalue(), width, height
+
+
+def _import_events() -> tuple[Any, Any, Any]:
+    """The classes of events, and of what writes their records."""
+    try:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+    except ImportError as error:
+        raise MissingPackageError(
+            f"tensorboard.enabled needs tensorboard, which does not import ({error}); "
+            "`pip install 'byola_rq[tensorboard]'` adds it"
+        ) from error
+    return Event, SessionLog, RecordWriter

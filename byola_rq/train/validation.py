@@ -1,0 +1,271 @@
+"""A quick probe on labelled clips while an encoder trains; it changes nothing of the training."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from byola_rq.audio.io import fit_length, read_audio
+from byola_rq.audio.truncation import find_truncation
+from byola_rq.config import Config
+from byola_rq.errors import AudioError, ByolaRQError, CheckpointError, ConfigError, CorpusError
+from byola_rq.model.encoder import Encoder, build_encoder
+from byola_rq.runs.best import BestCheckpoint, read_best
+from byola_rq.runtime.distributed import errors_shared, is_main, shared
+from byola_rq.runtime.progress import ProgressBar
+from byola_rq.sources.labelled_csv import LabelledClip, read_labelled_rows
+from byola_rq.train.probe import Features, import_sklearn, score_embeddings
+from byola_rq.train.step import Training
+
+MIN_SECONDS = 0.1  # what is shorter is padded with zeros: no encoder can embed it
+MAX_SECONDS = 60.0  # what is longer is embedded up to here: 96 MiB in the first convolution
+MAX_BYTES_KEPT = 2**30  # of decoded clips: 4.6 h at 16 kHz; above it every validation decodes
+
+# Embedded together: 128 MiB in the first convolution of the encoders, 512 MiB on a GPU, which has
+# the networks' own memory beside it.
+_FRAMES_PER_BATCH = {"cpu": 8192, "cuda": 32768}
+
+
+class Validation:
+    """Scores the online encoder by a probe on the clips that `validation.labelled` lists.
+
+    All clips are decoded here, before hours of training, and kept where that is little. Nothing
+    that training uses is touched afterwards: a copy of the encoder embeds, in eval mode and
+    float32, and no random number is drawn.
+
+    Args:
+        config: Of the run; `validation.labelled` names a csv.
+
+    Attributes:
+        measured_by: Digest of the probe and of the clips with label and part; scores are comparable
+            where it is the same.
+
+    Raises:
+        ConfigError: If `validation.labelled` is null.
+        MissingPackageError: If scikit-learn is not installed.
+        CorpusError: If the csv breaks a rule: `file_name,label,split`, at least two classes, clips
+            to train and to validate on, no class among the latter that is not trained.
+        AudioError: If a clip cannot be decoded or its file was cut short; names its row.
+    """
+
+    def __init__(self, config: Config) -> None:
+        options = config.validation
+        if options.labelled is None:
+            raise ConfigError("validation.labelled must name a csv; got null")
+        import_sklearn()
+        self._probe = options.probe
+        self._sample_rate = config.frontend.sample_rate
+        self._clips = _read_clips(options.labelled)
+        rows = sorted((clip.file_name, clip.label, clip.part) for clip in self._clips)
+        description = json.dumps([options.probe, rows])
+        self.measured_by = hashlib.sha256(description.encode()).hexdigest()
+        self._kept: list[Tensor] = []  # every clip's waveform, or none
+        self._num_samples = self._decode_all(options.labelled)
+
+    def score(
+        self, training: Training, should_stop: Callable[[], bool] = lambda: False
+    ) -> float | None:
+        """Fit the probe on the train clips' embeddings, and test it on the valid clips'.
+
+        Args:
+            training: Whose online encoder it is; left as it is.
+            should_stop: Asked between pieces of work, of a second or so.
+
+        Returns:
+            Accuracy in percent; nan where an embedding is not finite; None where it was stopped.
+
+        Raises:
+            AudioError: If a clip that is not kept cannot be read any more.
+        """
+        embeddings = self._embed(training, should_stop)
+        if embeddings is None:
+            return None
+        labels = np.array([clip.label for clip in self._clips])
+        is_train = np.array([clip.part == "train" for clip in self._clips])
+        return score_embeddings(
+            self._probe, embeddings, labels, is_train=is_train, should_stop=should_stop
+        )
+
+    @torch.no_grad()
+    def _embed(self, training: Training, should_stop: Callable[[], bool]) -> Features | None:
+        """Embeddings `(N, D)` of all clips, each over its whole length; None where stopped."""
+        encoder = _copy_encoder(training)
+        embeddings = np.empty((len(self._clips), encoder.embedding_dim), np.float32)
+        for positions in self._batches(training):
+            if should_stop():
+                return None
+            waveforms = [
+                self._kept[position] if self._kept else self._read(self._clips[position])
+                for position in positions
+            ]
+            waveform = torch.stack(waveforms).to(training.device)  # (B, S)
+            log_mel = training.statistics.standardize(training.frontend(waveform))[:, None]
+            embeddings[positions] = encoder(log_mel).cpu().numpy()
+        return embeddings
+
+    def _batches(self, training: Training) -> Iterator[list[int]]:
+        """Positions of clips of one length: none is padded to another's."""
+        in_order = sorted(range(len(self._clips)), key=self._num_samples.__getitem__)
+        for num_samples, group in groupby(in_order, self._num_samples.__getitem__):
+            positions = list(group)
+            num_frames = 1 + num_samples // training.frontend.hop_length
+            size = max(_FRAMES_PER_BATCH[training.device.type] // num_frames, 1)
+            yield from (positions[start : start + size] for start in range(0, len(positions), size))
+
+    def _decode_all(self, path: Path) -> list[int]:
+        """Each clip's length in samples; keeps the waveforms as long as they are not too many."""
+        lengths: list[int] = []
+        num_bytes = 0
+        with ProgressBar("decoding validation clips", len(self._clips)) as bar:
+            for clip in self._clips:
+                try:
+                    waveform = self._read(clip)
+                except AudioError as error:
+                    raise AudioError(f"{error} (row {clip.row} of {path})") from error
+                lengths.append(len(waveform))
+                num_bytes += waveform.nbytes
+                if num_bytes <= MAX_BYTES_KEPT:
+                    self._kept.append(waveform)
+                else:
+                    self._kept.clear()
+                bar.advance()
+        return lengths
+
+    def _read(self, clip: LabelledClip) -> Tensor:
+        if reason := find_truncation(clip.path):
+            raise AudioError(f"{clip.path}: the file must be whole; {reason}")
+        most, least = (round(each * self._sample_rate) for each in (MAX_SECONDS, MIN_SECONDS))
+        waveform = read_audio(clip.path, self._sample_rate, num_samples=most)
+        return fit_length(waveform, max(len(waveform), least))
+
+
+def _read_clips(path: Path) -> tuple[LabelledClip, ...]:
+    """The clips to train and to validate on; those to test on are left to the evaluation."""
+    rows = read_labelled_rows(path, label_columns=("label",), part_columns=("split",))
+    classes = {
+        part: {clip.label for clip in rows.clips if clip.part == part}
+        for part in ("train", "valid")
+    }
+    for part, labels in classes.items():
+        if not labels:
+            raise CorpusError(f"{path}: split must name {part} clips; got none")
+    if len(classes["train"]) < 2:
+        (only,) = classes["train"]
+        raise CorpusError(
+            f"{path}: label must have at least 2 classes among the train clips; got only {only!r}"
+        )
+    if untrained := classes["valid"] - classes["train"]:
+        label = min(untrained)
+        raise CorpusError(f"{path}: class {label!r} must have train clips; got only valid ones")
+    return tuple(clip for clip in rows.clips if clip.part in classes)
+
+
+def _copy_encoder(training: Training) -> Encoder:
+    """The online encoder on its own, in eval mode; what wraps the original for training is not."""
+    options = training.config.encoder
+    with torch.random.fork_rng(devices=[]):  # weights are drawn only to be overwritten
+        encoder = build_encoder(
+            options.name, dim=options.dim, n_mels=training.config.frontend.n_mels
+        )
+    encoder.load_state_dict(training.byol.encoder.state_dict())
+    encoder.to(training.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return encoder.requires_grad_(False).eval()
+
+
+class RunValidation:
+    """Validates a run where `validation.labelled` names a csv; otherwise nothing is ever due.
+
+    All ranks have one and call it at the same steps; rank 0 alone decodes, scores and writes.
+
+    Args:
+        config: Of the run.
+        num_clips: Of the corpus that is trained on.
+        num_steps: Of the whole run.
+        say: Prints a line.
+
+    Raises:
+        CorpusError, AudioError, MissingPackageError: As `Validation`.
+        CheckpointError: If best.json cannot be read.
+    """
+
+    def __init__(
+        self, config: Config, *, num_clips: int, num_steps: int, say: Callable[[str], None]
+    ) -> None:
+        self._is_on = config.validation.labelled is not None
+        self._run_dir = config.run.dir
+        self._num_steps = num_steps
+        self._say = say
+        # Of the decimal number that was written: 0.1 is a little more than a tenth as a float.
+        every_clips = Fraction(str(config.validation.every_epochs)) * num_clips
+        self._every_steps = every_clips / config.train.batch_size
+        self._kept_step: int | None = None  # of a best checkpoint that nothing is compared with
+        with errors_shared():
+            if is_main() and self._is_on:
+                self._validation = Validation(config)
+                self._best = BestCheckpoint(config.run.dir, self._validation.measured_by)
+            elif is_main():
+                best = read_best(config.run.dir)
+                self._kept_step = best.step if best else None
+
+    @property
+    def best_step(self) -> int | None:
+        """Whose checkpoint must not be pruned; told by rank 0."""
+        return self._best.step if self._is_on else self._kept_step
+
+    def is_due(self, step: int) -> bool:
+        """Whether `step` is the first at or after a multiple of `every_epochs`, or the last."""
+        if not self._is_on or step < 1:
+            return False
+        return step == self._num_steps or (
+            step // self._every_steps > (step - 1) // self._every_steps
+        )
+
+    def is_open(self, step: int) -> bool:
+        """Whether the validation due at the step that a run goes on from has to be done (again).
+
+        A stop may have met it, or a crash come before its checkpoint, the best, was noted.
+        """
+
+        def ask() -> bytes:
+            return json.dumps(self._best.step != step).encode()
+
+        return self.is_due(step) and bool(json.loads(shared(ask)))
+
+    def score(self, training: Training, should_stop: Callable[[], bool]) -> tuple[float, bool]:
+        """Validate the encoder as it is.
+
+        Args:
+            training: Left as it is.
+            should_stop: Asked about every second, in rank 0.
+
+        Returns:
+            Accuracy in percent, nan where there is none: stopped, an embedding not finite, or a
+            clip not there any more, which is said. And whether it is the best so far: then its
+            checkpoint has to be saved and `note_best` called. The same in all ranks.
+        """
+
+        def measure() -> bytes:
+            try:
+                score = self._validation.score(training, should_stop)
+            except ByolaRQError as error:
+                self._say(f"WARNING: {error}. Training goes on without this validation")
+                score = None
+            score = math.nan if score is None else score
+            return json.dumps([score, self._best.is_beaten_by(score)]).encode()
+
+        score, is_best = json.loads(shared(measure))
+        return score, is_best
+
+    def note_best(self, step: int, score: float) -> None:
+        """Write down, in rank 0, that a step whose checkpoint is saved is the best."""
+        try:
+            self._best.note(step, score)
+        except CheckpointError as error:
+            self._say(f"WARNING: {error}. Training goes on; the best is the one before")

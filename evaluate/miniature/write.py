@@ -1,0 +1,119 @@
+"""The six data sets of the paper in small, file by file as their publishers name them."""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from evaluate.miniature.nsynth import plan_nsynth
+from evaluate.miniature.plans import Plan, write_plan
+from evaluate.miniature.speech_commands import plan_commands, plan_commands_test
+from evaluate.miniature.urbansound import plan_urbansound8k
+from evaluate.miniature.voxceleb import plan_voxceleb1
+from evaluate.miniature.voxforge import plan_voxforge
+from evaluate.publishers.base import MINIATURE_MARKER
+from evaluate.tasks.task import PAPER_TASKS, TaskError
+
+_PLANS: dict[str, Callable[[int, float], Plan]] = {
+    "nsynth": plan_nsynth,
+    "us8k": plan_urbansound8k,
+    "vc1": plan_voxceleb1,
+    "voxforge": plan_voxforge,
+    "spcv2_12": plan_commands_test,
+    "spcv2": plan_commands,
+}
+
+
+def write_miniatures(
+    folder: Path,
+    *,
+    seed: int,
+    size: float = 1.0,
+    on_clip: Callable[[int], None] | None = None,
+    tasks: Sequence[str] | None = None,
+) -> dict[str, Path]:
+    """Write the publishers' data sets in small: synthetic sounds, real names and arrangement.
+
+    The same seed and size write the same bytes. Every set is written under another name and gets
+    its own when it is whole; a call that was stopped goes on where it stopped when it is repeated.
+
+    Args:
+        folder: Made if missing; gets one folder for each data set.
+        seed: Of all that is drawn.
+        size: Clips over those of the full miniature, at most 1; every class and part stays.
+        on_clip: Called with the number of clips that are there so far.
+        tasks: Of PAPER_TASKS, all by default; `spcv2_12` brings the data set of `spcv2` along.
+
+    Returns:
+        The data set's folder of each task written, in the order of PAPER_TASKS; for `spcv2_12`
+        that of the separate test set.
+
+    Raises:
+        TaskError: If a task is unknown, `size` out of range, a data set that is not this very
+            miniature is in the way (nothing is written then), or the disk refuses.
+    """
+    plans = _make_plans(seed, size, tasks)
+    for plan in plans.values():
+        _check_free(folder / plan.folder, plan.texts[MINIATURE_MARKER])
+    count = 0
+    for plan in plans.values():
+        final = folder / plan.folder
+        unfinished = final.with_name(f".{plan.folder}.unfinished")
+        try:
+            if _read_mark(unfinished) not in {"", plan.texts[MINIATURE_MARKER]}:
+                shutil.rmtree(unfinished)  # of another seed or size, so that nothing of it serves
+            for num_sounds in write_plan(plan, final if final.exists() else unfinished):
+                for _ in range(num_sounds):
+                    count += 1
+                    if on_clip is not None:
+                        on_clip(count)
+            if not final.exists():
+                unfinished.rename(final)
+        except OSError as error:
+            raise TaskError(
+                f"{error.filename or final}: the miniature cannot be written: {error.strerror}. "
+                "The same call goes on from here"
+            ) from error
+    return {task: folder / plan.folder for task, plan in plans.items()}
+
+
+def num_clips(*, size: float = 1.0, tasks: Sequence[str] | None = None) -> int:
+    """How many clips `write_miniatures` writes, whatever the seed.
+
+    Raises:
+        TaskError: If a task is unknown or `size` out of range.
+    """
+    return sum(len(plan.sounds) for plan in _make_plans(0, size, tasks).values())
+
+
+def _make_plans(seed: int, size: float, tasks: Sequence[str] | None) -> dict[str, Plan]:
+    if not 0 < size <= 1:
+        raise TaskError(f"size must be above 0 and at most 1; got {size}")
+    wanted = set(PAPER_TASKS if tasks is None else tasks)
+    unknown = sorted(wanted - set(PAPER_TASKS))
+    if unknown:
+        raise TaskError(f"tasks must be of {', '.join(PAPER_TASKS)}; got {unknown[0]!r}")
+    if "spcv2_12" in wanted:  # trained on the words and noises of the other
+        wanted.add("spcv2")
+    mark = {"is": "synthetic sounds in place of the publisher's", "seed": seed, "size": size}
+    plans = {task: _PLANS[task](seed, size) for task in PAPER_TASKS if task in wanted}
+    # First, because what a stopped call leaves is told by it.
+    marked = {MINIATURE_MARKER: json.dumps(mark) + "\n"}
+    return {task: replace(plan, texts=marked | plan.texts) for task, plan in plans.items()}
+
+
+def _read_mark(folder: Path) -> str:
+    try:
+        return (folder / MINIATURE_MARKER).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _check_free(folder: Path, mark: str) -> None:
+    if folder.exists() and _read_mark(folder) != mark:
+        found = _read_mark(folder).strip() or "a folder that is none"
+        raise TaskError(
+            f"{folder}: must be this miniature, {mark.strip()}, or not be there; got {found}. "
+            "Nothing was written; name another folder"
+        )

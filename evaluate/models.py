@@ -1,0 +1,150 @@
+"""What is compared: a model file or a baseline, each turning log-mels into one embedding a clip."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
+from byola_rq.embed.embedder import Embedder, load
+from byola_rq.errors import CheckpointError
+from evaluate.log_mels import LogMels
+
+BASELINES = ("logmel", "random")
+
+# Frames embedded together when no batch size is given: on a CPU larger batches are no faster, and
+# the first convolution of the encoders holds 16 KiB a frame, so 128 MiB; on a GPU 2 GiB.
+_FRAMES_PER_BATCH = {"cpu": 8192, "cuda": 131072}
+
+Features = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingModel:
+    """A frozen model as the evaluation sees it.
+
+    Attributes:
+        name: How it is called in the results.
+        encoder_name: Its architecture; empty where there is none.
+        weights_sha256: Of the weights; empty where there are none.
+        embedding_dim: Length `D` of an embedding.
+        frontend: Waveform to log-mel.
+        statistics: Of its pretraining corpus; None for a baseline, which has had none.
+        encoder: Standardized log-mel `(B, 1, F, T)` to embedding `(B, D)`.
+    """
+
+    name: str
+    encoder_name: str
+    weights_sha256: str
+    embedding_dim: int
+    frontend: LogMelSpectrogram
+    statistics: Statistics | None
+    encoder: Callable[[Tensor], Tensor]
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What decides its embeddings, but for clip, unit and statistics: JSON values."""
+        return {
+            "model": self.encoder_name or self.name,
+            "weights_sha256": self.weights_sha256,
+            "dim": self.embedding_dim,
+            "frontend": self.frontend.options,
+        }
+
+
+def load_model(path: Path, device: str) -> EmbeddingModel:
+    """Load a model file; it is named after the file, or its folder if it is `encoder.safetensors`.
+
+    Raises:
+        CheckpointError: If it is missing or no model file.
+    """
+    embedder = load(path, device)
+    has_telling_folder = path.stem == "encoder" and re.search(r"\w", path.parent.name)
+    return _from_embedder(
+        path.parent.name if has_telling_folder else path.stem, embedder, embedder.statistics
+    )
+
+
+def make_baseline(
+    name: str, *, encoder_name: str, dim: int, frontend: LogMelSpectrogram, seed: int, device: str
+) -> EmbeddingModel:
+    """Make `logmel` (mean and std of each band over time) or `random` (an untrained encoder).
+
+    Args:
+        name: One of `BASELINES`.
+        encoder_name: Architecture of `random`.
+        dim: Embedding size of `random`.
+        frontend: Of the model that the baseline is held against.
+        seed: Of the weights of `random`.
+        device: A torch device.
+    """
+    if name == "logmel":
+        frontend = frontend.to(device)
+        return EmbeddingModel(name, "", "", 2 * frontend.n_mels, frontend, None, describe_bands)
+    embedder = Embedder.untrained(encoder_name, dim, seed, frontend).to(device)
+    return _from_embedder(name, embedder, None)
+
+
+def describe_bands(log_mel: Tensor) -> Tensor:
+    """Mean and standard deviation of each mel band over time: `(B, 1, F, T)` -> `(B, 2 F)`."""
+    bands = log_mel.squeeze(1)
+    return torch.cat([bands.mean(dim=-1), bands.std(dim=-1, correction=0)], dim=-1)
+
+
+def default_batch_size(num_frames: int, device: str) -> int:
+    """Clips of `num_frames` to embed together."""
+    return max(1, min(1024, _FRAMES_PER_BATCH[device] // num_frames))
+
+
+@torch.no_grad()
+def embed(
+    model: EmbeddingModel,
+    log_mels: LogMels,
+    statistics: Statistics,
+    positions: Sequence[int],
+    *,
+    batch_size: int,
+) -> Iterator[tuple[list[int], Features]]:
+    """Embed clips of a task, each on its own whatever its batch.
+
+    Args:
+        model: A frozen model.
+        log_mels: Of the task, made with the model's frontend.
+        statistics: What the log-mels are standardized by.
+        positions: Which clips of the task, each once.
+        batch_size: Clips at a time; changes speed and memory alone.
+
+    Yields:
+        Positions of the clips that could be read, and their embeddings `(B, D)`.
+
+    Raises:
+        AudioError, TaskError: As `LogMels.batches`.
+        CheckpointError: If an embedding is not finite.
+    """
+    for readable, log_mel in log_mels.batches(positions, batch_size):
+        embeddings = model.encoder(statistics.standardize(log_mel)).float().cpu().numpy()
+        is_finite = np.isfinite(embeddings).all(axis=1)
+        if not is_finite.all():
+            clip = log_mels.task.clips[readable[int(np.argmin(is_finite))]]
+            raise CheckpointError(
+                f"{model.name}: embeddings must be finite; {clip.file_name} has none"
+            )
+        yield readable, embeddings
+
+
+def _from_embedder(name: str, embedder: Embedder, statistics: Statistics | None) -> EmbeddingModel:
+    return EmbeddingModel(
+        name=name,
+        encoder_name=embedder.encoder_name,
+        weights_sha256=embedder.weights_sha256,
+        embedding_dim=embedder.embedding_dim,
+        frontend=embedder.frontend,
+        statistics=statistics,
+        encoder=embedder.encoder,
+    )

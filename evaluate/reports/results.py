@@ -1,0 +1,296 @@
+"""results.csv and the predictions beside it: appended whole, read back with every check."""
+
+import csv
+import fcntl
+import io
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from byola_rq.errors import ByolaRQError
+from byola_rq.runtime.files import replace_file
+
+
+class ReportError(ByolaRQError, ValueError):
+    """An output folder or results file that cannot be used; the message starts with its path."""
+
+
+class WriteError(ReportError):
+    """Results that could not be written, such as on a full disk; what was there before still is."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """One row of results.csv, its columns in this order: a model on a task, one fold, one seed."""
+
+    run_id: str  # digest of all that decides a run; names its file of predictions
+    date: str  # ISO 8601, UTC
+    model: str
+    weights_sha256: str
+    task: str
+    split: str  # what divided the clips
+    fold: str  # the fold tested on; empty where there is one split
+    seed: int
+    probe: str
+    probe_params: str  # JSON
+    metric: str  # accuracy or mAP
+    score: float  # percent
+    n_train: int
+    n_valid: int
+    n_test: int
+    n_classes: int
+    n_skipped: int
+    embedding_dim: int
+    norm: str  # whose mean and std standardized the log-mels: task or checkpoint
+    unit_seconds: float
+    fit_seconds: float
+    embed_seconds: float
+    byola_rq: str
+    torch: str
+    sklearn: str
+    device: str
+
+    @property
+    def limit(self) -> str:
+        """Clips of each class that the run was limited to; empty where it had them all."""
+        return self.split.partition("; limit ")[2]
+
+
+@dataclass(frozen=True)
+class PredictionRow:
+    """One test clip of a run: its row of predictions/<run_id>.csv.
+
+    Of a multi-label run `label` and `prediction` are classes joined by commas, and `scores` has
+    one value per class, higher where the class is more likely.
+    """
+
+    file_name: str
+    label: str
+    prediction: str
+    fold: str
+    seed: int
+    scores: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """All of predictions/<run_id>.csv."""
+
+    classes: tuple[str, ...]  # what `scores` are of; empty of a single-label run
+    rows: tuple[PredictionRow, ...]
+
+
+_RESULT_COLUMNS = [field.name for field in fields(ResultRow)]
+_PREDICTION_COLUMNS = ["file_name", "label", "prediction", "fold", "seed"]
+_SCORE_COLUMN = "score:"  # then the class
+_PARSERS: dict[Any, Callable[[str], Any]] = {str: str, int: int, float: float}
+
+
+def results_path(out: Path) -> Path:
+    """The results file of an output folder."""
+    return out / "results.csv"
+
+
+def predictions_path(out: Path, run_id: str) -> Path:
+    """The predictions of one run."""
+    return out / "predictions" / f"{run_id}.csv"
+
+
+def open_folder(out: Path) -> None:
+    """Make the output folder and see that it can be written and that its results can be read.
+
+    Called before any work, so that hours of it are not lost.
+
+    Raises:
+        ReportError: Naming the folder or file.
+    """
+    try:
+        for folder in (out, predictions_path(out, "").parent):
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / f".writable-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        if results_path(out).exists():
+            results_path(out).open("ab").close()
+    except OSError as error:
+        raise ReportError(f"{out}: the output folder must be writable: {error.strerror}") from error
+    read_results(out)
+
+
+def finished(out: Path, run_id: str) -> set[tuple[str, int]]:
+    """The (fold, seed) of a run that results.csv has already.
+
+    Raises:
+        ReportError: If results.csv is not ours.
+    """
+    return {(row.fold, row.seed) for row in read_results(out) if row.run_id == run_id}
+
+
+def append_fold(
+    out: Path,
+    rows: Sequence[ResultRow],
+    predictions: Sequence[PredictionRow],
+    classes: Sequence[str] = (),
+) -> None:
+    """Add what one run found on one fold: its predictions, then its rows of results.csv.
+
+    In this order a row never lacks its predictions; those that a killed call left without a row
+    are replaced here. Of a (fold, seed) that another call finished meanwhile the first counts.
+
+    Args:
+        out: The output folder.
+        rows: One per seed.
+        predictions: Of every test clip and seed.
+        classes: What the predictions' scores are of, where the task is multi-label.
+
+    Raises:
+        WriteError: If the disk is full, or the like. Both files are then as they were before.
+        ReportError: If a file there is not ours.
+    """
+    path = results_path(out)
+    run_id = rows[0].run_id
+    try:
+        with path.open("ab", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # the predictions are under this lock as well
+            done = finished(out, run_id)
+            new_rows = [row for row in rows if (row.fold, row.seed) not in done]
+            if new_rows:
+                added = {(row.fold, row.seed) for row in new_rows}
+                new_predictions = [p for p in predictions if (p.fold, p.seed) in added]
+                _add_predictions(predictions_path(out, run_id), new_predictions, classes)
+                _append_rows(file, new_rows)
+    except OSError as error:
+        raise WriteError(
+            f"{path}: cannot be written: {error.strerror or error}. Earlier results are safe; "
+            "make room and call again to go on"
+        ) from error
+
+
+def read_results(out: Path) -> list[ResultRow]:
+    """All rows of results.csv, oldest first; none where there is no file yet.
+
+    Raises:
+        ReportError: If its header or a row is not ours, or its last line is torn.
+    """
+    path = results_path(out)
+    records = _read_records(path) if path.exists() else []
+    if records and records[0] != _RESULT_COLUMNS:
+        raise _header_error(path, records[0], _RESULT_COLUMNS)
+    columns = [(field.name, _PARSERS[field.type]) for field in fields(ResultRow)]
+    return [
+        ResultRow(*_parse(path, number, record, columns))
+        for number, record in enumerate(records[1:], start=2)
+    ]
+
+
+def read_predictions(out: Path, run_id: str) -> Predictions:
+    """The predictions of one run.
+
+    Raises:
+        ReportError: If the file is missing or not ours.
+    """
+    return _read_predictions(predictions_path(out, run_id))
+
+
+def _read_predictions(path: Path) -> Predictions:
+    records = _read_records(path)
+    header, num_columns = (records or [[]])[0], len(_PREDICTION_COLUMNS)
+    scored = header[num_columns:]
+    if header[:num_columns] != _PREDICTION_COLUMNS or not all(
+        column.startswith(_SCORE_COLUMN) for column in scored
+    ):
+        raise _header_error(path, header, _PREDICTION_COLUMNS)
+    parsers: list[Callable[[str], Any]] = [str] * 4 + [int] + [float] * len(scored)
+    columns = list(zip(header, parsers, strict=True))
+    rows = []
+    for number, record in enumerate(records[1:], start=2):
+        name, label, prediction, fold, seed, *scores = _parse(path, number, record, columns)
+        rows.append(PredictionRow(name, label, prediction, fold, seed, tuple(scores)))
+    return Predictions(tuple(name.removeprefix(_SCORE_COLUMN) for name in scored), tuple(rows))
+
+
+def _add_predictions(path: Path, added: Sequence[PredictionRow], classes: Sequence[str]) -> None:
+    old = _read_predictions(path) if path.exists() else Predictions(tuple(classes), ())
+    assert old.classes == tuple(classes), "a run_id stands for one task"
+    replaced = {(row.fold, row.seed) for row in added}
+    kept = [row for row in old.rows if (row.fold, row.seed) not in replaced]
+    header = [*_PREDICTION_COLUMNS, *(_SCORE_COLUMN + name for name in classes)]
+    values = (
+        [row.file_name, row.label, row.prediction, row.fold, row.seed]
+        + [f"{score:.5g}" for score in row.scores]
+        for row in (*kept, *added)
+    )
+    text = _to_csv([header]) + _to_csv(values)
+    # A file name that is not UTF-8 must not cost the scores.
+    replace_file(path, text.encode("utf-8", "backslashreplace").decode())
+
+
+def _append_rows(file: BinaryIO, rows: Sequence[ResultRow]) -> None:
+    # Not written anew and renamed, as other files are: the lock is on this very file. One write,
+    # taken back if it did not end, leaves whole rows; only a power cut can tear the last one, and
+    # reading finds that.
+    size = os.fstat(file.fileno()).st_size
+    header = "" if size else _to_csv([_RESULT_COLUMNS])
+    values = ([_round(value) for value in astuple(row)] for row in rows)
+    data = (header + _to_csv(values)).encode()
+    try:
+        written = file.write(data)
+        if written != len(data):
+            raise OSError(f"only {written} of {len(data)} bytes could be written")
+        os.fsync(file.fileno())
+    except OSError:
+        os.ftruncate(file.fileno(), size)
+        raise
+
+
+def _round(value: object) -> object:
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def _to_csv(records: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(records)
+    return text.getvalue()
+
+
+def _read_records(path: Path) -> list[list[str]]:
+    try:
+        text = path.read_bytes().decode()  # not read_text, which alters line ends within names
+        records = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except OSError as error:
+        raise ReportError(f"{path}: cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ReportError(f"{path}: not a csv of ours: {error}. Move it away") from error
+    if text and not text.endswith("\n"):
+        raise ReportError(
+            f"{path}, row {len(records)}: the last line must be whole; it was cut off after "
+            f"{','.join(records[-1])[-40:]!r}. Delete that line"
+        )
+    return records
+
+
+def _header_error(path: Path, header: Sequence[str], wanted: Sequence[str]) -> ReportError:
+    return ReportError(
+        f"{path}, row 1: the header must be {','.join(wanted)}; got {','.join(header)}. "
+        "Move the file away or name another output folder"
+    )
+
+
+def _parse(
+    path: Path, number: int, record: list[str], columns: Sequence[tuple[str, Callable[[str], Any]]]
+) -> list[Any]:
+    if len(record) != len(columns):
+        raise ReportError(
+            f"{path}, row {number}: a row must have {len(columns)} fields; got {len(record)}"
+        )
+    values = []
+    for (name, parse), text in zip(columns, record, strict=True):
+        try:
+            values.append(parse(text))
+        except ValueError as error:
+            raise ReportError(f"{path}, row {number}: {name}: {error}") from error
+    return values

@@ -1,0 +1,1 @@
+"""Tasks: clips, labels, folds."""

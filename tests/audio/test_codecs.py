@@ -1,0 +1,191 @@
+"""Codecs told from raw bytes: all that libsndfile writes, and what other programs do."""
+
+import contextlib
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from byola_rq import AudioError
+from byola_rq.audio.codecs import Codec, identify_codec
+from byola_rq.audio.io import EncodedAudio
+
+NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, 4000)
+
+
+def encode(rate: int = 16000, **form: str) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, NOISE, rate, **form)
+    return file.getvalue()
+
+
+def identify(data: bytes, name: str = "clip") -> Codec:
+    return identify_codec(EncodedAudio(name, data))
+
+
+def refusal(data: bytes) -> str:
+    with pytest.raises(AudioError) as caught:
+        identify(data)
+    message = str(caught.value)
+    assert message.startswith("clip: ")
+    assert "\n" not in message
+    return message.removeprefix("clip: ")
+
+
+def expected_codec(form: str, subtype: str) -> str | None:
+    """The rule of the design, by libsndfile's names; None: refused."""
+    if form in {"WAV", "WAVEX", "RF64", "AIFF"}:
+        if subtype.startswith("PCM_"):
+            return "PCM"
+        return {"FLOAT": "float", "DOUBLE": "float", "ALAW": "A-law", "ULAW": "mu-law"}.get(subtype)
+    return {
+        "FLAC": "FLAC",
+        "OGG-VORBIS": "Vorbis",
+        "OGG-OPUS": "Opus",
+        "MP3-MPEG_LAYER_III": "MP3",
+    }.get(form if form == "FLAC" else f"{form}-{subtype}")
+
+
+# libsndfile lists these and does not write them.
+NOT_WRITTEN = {
+    ("AIFF", "DWVW_12"),
+    ("MP3", "MPEG_LAYER_I"),
+    ("MP3", "MPEG_LAYER_II"),
+    ("WAV", "MPEG_LAYER_III"),
+}
+WRITABLE = [
+    (form, subtype)
+    for form in soundfile.available_formats()
+    for subtype in soundfile.available_subtypes(form)
+    if soundfile.check_format(form, subtype)
+    and form != "RAW"
+    and (form, subtype) not in NOT_WRITTEN
+]
+
+
+@pytest.mark.parametrize(("form", "subtype"), WRITABLE)
+def test_all_that_libsndfile_writes_is_judged_by_the_rule(
+    tmp_path: Path, form: str, subtype: str
+) -> None:
+    rate = 8000 if "GSM" in subtype or "VOX" in subtype else 16000
+    soundfile.write(tmp_path / "a", NOISE, rate, format=form, subtype=subtype)
+    data = (tmp_path / "a").read_bytes()
+    expected = expected_codec(form, subtype)
+    if expected is None:
+        assert refusal(data)
+    else:
+        assert identify(data) == Codec(expected)
+
+
+def test_both_byte_orders_and_channels() -> None:
+    assert identify(encode(format="WAV", endian="BIG")).name == "PCM"
+    assert identify(encode(format="AIFF", endian="LITTLE")).name == "PCM"  # AIFF-C `sowt`
+
+
+@pytest.mark.parametrize(
+    ("subtype", "name"),
+    [
+        ("IMA_ADPCM", r"IMA ADPCM in WAV \(format tag 0x0011\)"),
+        ("MS_ADPCM", r"Microsoft ADPCM in WAV \(format tag 0x0002\)"),
+        ("G721_32", r"G.721 ADPCM in WAV \(format tag 0x0040\)"),
+    ],
+)
+def test_refused_codecs_are_named(subtype: str, name: str) -> None:
+    with pytest.raises(AudioError, match=f"clip: codec must be PCM, .* or MP3; got {name}$"):
+        identify(encode(format="WAV", subtype=subtype))
+
+
+def extensible(tag: int, tail: str = "000000001000800000aa00389b71") -> bytes:
+    """A WAV header whose format tag stands in a GUID."""
+    guid = struct.pack("<H", tag) + bytes.fromhex(tail)
+    form = struct.pack("<HHIIHHHHI", 0xFFFE, 1, 16000, 32000, 2, 16, 22, 16, 4) + guid
+    chunks = b"fmt " + struct.pack("<I", len(form)) + form + b"data\4\0\0\0\0\0\0\0"
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks
+
+
+def test_the_tag_in_an_extensible_format_is_what_counts() -> None:
+    assert identify(extensible(1)).name == "PCM"
+    assert identify(extensible(3, "00002107d3118644c8c1ca000000")).name == "float"
+    assert "IMA ADPCM" in refusal(extensible(0x11))
+    assert "0xfffe" in refusal(extensible(1, "0123456789abcdef0123456789ab"))
+
+
+def test_the_format_chunk_is_found_behind_others() -> None:
+    wave = encode(format="WAV")
+    odd_chunk = b"LIST" + struct.pack("<I", 5) + b"hello\0"
+    assert identify(wave[:12] + odd_chunk + wave[12:]).name == "PCM"
+    assert "no chunk 'fmt '" in refusal(wave[:12] + odd_chunk)
+
+
+def test_mp3_behind_tags_and_padding() -> None:
+    mp3 = encode(format="MP3")
+    tag = b"ID3\3\0\0\0\0\2\1" + bytes(257)  # 2 * 128 + 1 bytes
+    assert identify(mp3) == Codec("MP3", start=0)
+    assert identify(bytes(300) + mp3) == Codec("MP3", start=300)
+    assert identify(tag + mp3) == Codec("MP3", start=267)
+    assert identify(tag + b"junk" * 20 + mp3) == Codec("MP3", start=347)
+    assert "not an audio file" in refusal(b"junk" * 20 + mp3)
+    assert identify(tag + encode(format="FLAC")).name == "FLAC"
+    assert "not an audio file" in refusal(tag)
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"\xff\xf1\x50\x80" + bytes(100), "AAC"),
+        (b"\xff\xfd\x90\x04" + bytes(100), "MPEG Layer I or II"),
+        (b"\0\0\0\x20ftypM4A " + bytes(100), "MP4 or M4A"),
+        (b"\x1aE\xdf\xa3" + bytes(100), "Matroska or WebM"),
+        (b"OggS\0\2" + bytes(20) + b"\1\x50" + b"Speex   1.2", "Speex in Ogg"),
+        (b"OggS\0\2" + bytes(20) + b"\1\x2a" + b"\x80theora", "Theora video in Ogg"),
+        (b"<!DOCTYPE html><html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer, not the file itself"),
+    ],
+)
+def test_what_other_programs_write_is_named(data: bytes, name: str) -> None:
+    assert refusal(data).endswith(f"got {name}")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "the file is empty (0 bytes)"),
+        (b"hello " * 100, "not an audio file that can be read (it begins with b'hello hello ')"),
+        ("hello ".encode("utf-16") * 9, "not an audio file that can be read"),
+        (b"OggS\0\2", "cut short: it ends within its header"),
+        (b"RIFF\0\0\0\0WAVE", "cut short or broken: it has no chunk 'fmt '"),
+    ],
+)
+def test_what_is_no_audio_is_said_so(data: bytes, reason: str) -> None:
+    assert refusal(data).startswith(reason)
+
+
+def test_a_rate_of_zero_is_said_so() -> None:
+    wave = bytearray(encode(format="WAV"))
+    wave[24:28] = bytes(4)
+    assert refusal(bytes(wave)) == "sample rate must be above 0 Hz; got 0 Hz"
+
+
+def test_files_are_judged_by_their_bytes_not_their_names(tmp_path: Path) -> None:
+    (tmp_path / "flac.mp3").write_bytes(encode(format="FLAC"))
+    (tmp_path / "speech.gsm").write_bytes(b"hello " * 100)  # libsndfile would decode it as sound
+    assert identify_codec(tmp_path / "flac.mp3").name == "FLAC"
+    for name, reason in [
+        ("speech.gsm", "not an audio file"),
+        ("missing.wav", "no such file"),
+        (".", "the file cannot be read: Is a directory"),
+    ]:
+        with pytest.raises(AudioError, match=f"^{tmp_path / name}: {reason}"):
+            identify_codec(tmp_path / name)
+
+
+def test_random_bytes_never_do_more_than_be_refused() -> None:
+    random = np.random.default_rng(1)
+    heads = (b"", b"RIFF\0\0\0\0WAVE", b"FORM\0\0\0\0AIFC", b"OggS\0\2", b"ID3\3\0\0", b"\xff\xfb")
+    for number in range(600):
+        data = heads[number % len(heads)] + random.bytes(int(random.integers(0, 300)))
+        with contextlib.suppress(AudioError):
+            assert identify(data).is_allowed

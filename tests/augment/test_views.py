@@ -1,0 +1,142 @@
+"""Mixup, fader and the pair of views, against their formulas."""
+
+import math
+
+import pytest
+import torch
+
+from byola_rq import Mixup, RandomizedQuantization, RandomLinearFader, RandomResizedCrop
+from byola_rq.augment.mixup import MixupParameters
+from byola_rq.augment.views import Views
+from byola_rq.runtime.rng import fold_in, sample_keys
+
+KEYS = sample_keys(0, 0, torch.arange(16))
+OPTIONS = {"random_resized_crop": {}, "randomized_quantization": {}}
+
+
+def test_mixup_is_the_formula() -> None:
+    mixup = Mixup(memory=10)
+    past, x = torch.randn(2, 4, 1, 8, 9, generator=torch.Generator().manual_seed(0))
+    mixup.remember(past)
+    share = torch.tensor([0.0, 0.1, 0.39, 0.25])
+    index = torch.tensor([3, 0, 2, 2])
+    mixed = mixup.apply(x, MixupParameters(share=share, index=index))
+    for row in range(4):
+        a, z = share[row].double(), past[index[row]].double()
+        expected = torch.log((1 - a) * x[row].double().exp() + a * z.exp())
+        # float32: logaddexp and the two logarithms, a few units in the last place of values < 8.
+        torch.testing.assert_close(mixed[row].double(), expected, atol=4e-6, rtol=0)
+    assert torch.equal(mixed[0], x[0])
+
+
+def test_mixup_draws_shares_and_places_from_what_was_seen() -> None:
+    mixup = Mixup(ratio=0.4, memory=8)
+    keys = sample_keys(1, 0, torch.arange(4000))
+    x = torch.randn(4000, 1, 2, 2)
+    assert (mixup.draw(x, keys).share == 0).all()
+    mixup.remember(x[:3])
+    drawn = mixup.draw(x, keys)
+    assert drawn.index.unique().tolist() == [0, 1, 2]
+    assert drawn.share.max() < 0.4
+    # Mean 0.2, standard deviation 0.4 / sqrt(12) over sqrt(n).
+    assert abs(drawn.share.mean() - 0.2) < 5 * 0.4 / math.sqrt(12 * 4000)
+
+
+def test_mixup_keeps_the_last_inputs() -> None:
+    mixup = Mixup(memory=5)
+    inputs = torch.arange(13.0).reshape(13, 1, 1, 1)
+    for start, stop in ((0, 3), (3, 7), (7, 13)):
+        mixup.remember(inputs[start:stop])
+    assert sorted(mixup.ring.flatten().tolist()) == [8, 9, 10, 11, 12]
+    assert mixup.num_seen == 13
+
+
+def test_mixup_state_survives_saving() -> None:
+    mixup, restored = Mixup(memory=6), Mixup(memory=6)
+    mixup(torch.randn(4, 1, 8, 9))
+    restored.load_state_dict(mixup.state_dict())
+    x = torch.randn(4, 1, 8, 9)
+    assert torch.equal(mixup(x, KEYS[:4]), restored(x, KEYS[:4]))
+
+
+def test_mixup_refuses_another_shape() -> None:
+    mixup = Mixup()
+    mixup(torch.randn(2, 1, 8, 9))
+    with pytest.raises(ValueError, match=r"one shape; got \(1, 8, 10\) after \(1, 8, 9\)"):
+        mixup(torch.randn(2, 1, 8, 10))
+
+
+@pytest.mark.parametrize("options", [{"ratio": 0}, {"ratio": 1.1}, {"memory": 0}])
+def test_mixup_options(options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        Mixup(**options)  # type: ignore[arg-type]
+
+
+def test_fader_adds_a_straight_line() -> None:
+    x = torch.randn(16, 1, 8, 9)
+    fader = RandomLinearFader(gain=2.0)
+    gains = fader.draw(x, KEYS)
+    line = torch.stack(
+        [
+            torch.linspace(first, last, 9)
+            for first, last in zip(gains.first.tolist(), gains.last.tolist(), strict=True)
+        ]
+    )
+    torch.testing.assert_close(fader(x, KEYS), x + line[:, None, None], atol=2e-6, rtol=0)
+
+
+def test_fader_ends_are_uniform() -> None:
+    gains = RandomLinearFader(gain=0.5).draw(
+        torch.empty(4000, 1, 2, 2), sample_keys(0, 0, torch.arange(4000))
+    )
+    for ends in (gains.first, gains.last):
+        assert ends.abs().max() <= 0.5
+        assert abs(ends.mean()) < 5 * 0.5 / math.sqrt(3 * 4000)
+        assert abs(ends.square().mean() - 0.25 / 3) < 5 * 0.25 * math.sqrt(4 / 45 / 4000)
+    with pytest.raises(ValueError, match="gain must be above 0"):
+        RandomLinearFader(gain=0)
+
+
+def test_views_chain_their_augmentations_by_key() -> None:
+    log_mel = torch.randn(16, 1, 64, 96)
+    made = Views(OPTIONS, post_norm=False)(log_mel, KEYS)
+    crop, quantization = RandomResizedCrop(), RandomizedQuantization()
+    for number, view in enumerate(made, start=1):
+        key = fold_in(KEYS, number)
+        cropped = crop(log_mel, fold_in(key, "random_resized_crop"))
+        expected = quantization(cropped, fold_in(key, "randomized_quantization"))
+        assert torch.equal(view, expected)
+    assert not torch.equal(*made)
+
+
+def test_views_do_not_depend_on_the_batch_before_post_norm() -> None:
+    log_mel = torch.randn(16, 1, 64, 96)
+    views = Views({**OPTIONS, "random_linear_fader": {}}, post_norm=False)
+    whole, part = views(log_mel, KEYS), views(log_mel[5:7], KEYS[5:7])
+    assert torch.equal(whole[0][5:7], part[0])
+    assert torch.equal(whole[1][5:7], part[1])
+
+
+def test_post_norm_standardizes_both_views_together() -> None:
+    log_mel = torch.randn(16, 1, 64, 96) * 3 + 5
+    plain = torch.stack(Views(OPTIONS, post_norm=False)(log_mel, KEYS)).double()
+    normed = torch.stack(Views(OPTIONS, post_norm=True)(log_mel, KEYS)).double()
+    expected = (plain - plain.mean()) / plain.std()
+    torch.testing.assert_close(normed, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_mixup_views_mix_with_earlier_batches_only() -> None:
+    views = Views({"mixup": {"ratio": 0.4, "memory": 64}}, post_norm=False)
+    first, second = torch.randn(2, 16, 1, 8, 9)
+    assert torch.equal(views(first, KEYS)[0], first)
+    view_1, view_2 = views(second, KEYS)
+    assert not torch.equal(view_1, second)
+    assert not torch.equal(view_1, view_2)
+    assert views.augmentations["mixup"].num_seen == 32
+
+
+def test_wrong_chains_are_refused() -> None:
+    with pytest.raises(ValueError, match="augmentations must be among mixup, .*; got 'noise'"):
+        Views({"noise": {}}, post_norm=True)
+    with pytest.raises(ValueError, match="mixup must come first"):
+        Views({"random_resized_crop": {}, "mixup": {}}, post_norm=True)

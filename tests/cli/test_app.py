@@ -1,0 +1,247 @@
+"""The command as a user meets it: in a process of its own, with good and bad input."""
+
+import csv
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import byola_rq
+from tests.conftest import SMALL
+
+
+def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "byola_rq", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+        timeout=300,
+    )
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], message: str, status: int = 2) -> None:
+    """One line that says it, a status, no traceback."""
+    assert done.returncode == status, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done.stderr
+    assert message in lines[0]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, sounds: Path) -> Path:
+    """A run directory made by the command itself."""
+    run_dir = tmp_path_factory.mktemp("trained") / "run"
+    done = run("pretrain", *SMALL, f"data.source={sounds}", f"run.dir={run_dir}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(run_dir / "encoder.safetensors")
+    return run_dir
+
+
+def test_the_whole_way(trained: Path, sounds: Path, tmp_path: Path) -> None:
+    model = tmp_path / "encoder.safetensors"
+    assert run("export", trained, model).returncode == 0
+    assert byola_rq.load(model).summary["steps"] == 4
+    done = run("embed", model, sounds, "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert np.load(tmp_path / "out" / "embeddings.npy").shape == (24, 16)
+    assert "embedding: 24/24" in done.stderr
+    exact = np.load(tmp_path / "out" / "embeddings.npy")
+    half = ("embed", model, sounds, "--precision", "bfloat16", "-o")
+    assert_refused(run(*half, tmp_path / "out"), "--overwrite")  # other weights, another job
+    done = run(*half, tmp_path / "half")
+    assert done.returncode == 0, done.stderr
+    rounded = np.load(tmp_path / "half" / "embeddings.npy")
+    # A bfloat16 is off by up to 2^-8 of itself; five layers follow one another.
+    error = np.linalg.norm(rounded - exact, axis=1) / np.linalg.norm(exact, axis=1)
+    assert 0 < error.max() < 5 * 2**-8
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(sounds: Path, tmp_path: Path) -> None:
+    arguments = ["pretrain", *SMALL, f"data.source={sounds}", "train.max_steps=40"]
+    whole = run(*arguments, f"run.dir={tmp_path / 'whole'}")
+    assert whole.returncode == 0, whole.stderr
+    killed_dir = tmp_path / "killed"
+    command = [sys.executable, "-m", "byola_rq", *arguments, f"run.dir={killed_dir}"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while process.poll() is None and not list(killed_dir.glob("step-*")):
+        time.sleep(0.02)
+    process.kill()
+    assert process.wait() != 0, "the run ended before it could be killed"
+    again = run(*arguments, f"run.dir={killed_dir}")
+    assert again.returncode == 0, again.stderr
+    assert "going on after step" in again.stderr
+    for name in ("encoder.safetensors", "step-00000040/optimizer.safetensors"):
+        assert (killed_dir / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_views_are_drawn(sounds: Path, tmp_path: Path) -> None:
+    clip = sorted(sounds.glob("*.wav"))[0]
+    done = run("views", clip, tmp_path / "views.png", "run.seed=3")
+    assert done.returncode == 0, done.stderr
+    from matplotlib.image import imread
+
+    picture = imread(tmp_path / "views.png")
+    assert picture.shape[0] > 300
+    # Three spectrograms: many colours, not a blank sheet.
+    assert len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 200
+
+
+def test_synthesize_writes_clips(tmp_path: Path) -> None:
+    done = run("synthesize", tmp_path / "s", "--clips", 3)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(tmp_path / "s" / "clips")
+    assert len(list((tmp_path / "s" / "clips").glob("*.wav"))) == 3
+    again = run("synthesize", tmp_path / "s", "--clips", 3)
+    assert_refused(again, "must be new or empty; nothing was written")
+
+
+def test_help_teaches_every_command() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    for command in ("pretrain", "embed", "export", "views", "synthesize", "doctor"):
+        assert command in done.stdout
+        text = run(command, "--help").stdout
+        assert "Usage: byola-rq" in text
+        # Examples stand on lines of their own, not run together into a paragraph.
+        assert command == "doctor" or f"\n    byola-rq {command}" in text
+        assert "\\b" not in text
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = (
+        "import sys\nfrom byola_rq.cli.app import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'numpy', 'pandas', 'sklearn', 'matplotlib', 'librosa'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stderr.strip() == "[]"
+
+
+def test_doctor_reports_on_everything() -> None:
+    done = run("doctor")
+    assert done.returncode == 0, done.stdout
+    for name in ("torch", "torchaudio", "libsndfile", "librosa", "nnAudio", "sklearn", "cpu"):
+        assert name in done.stdout
+
+
+def bad_sound(folder: Path, kind: str, sounds: Path) -> None:
+    """A corpus of one good clip and one that is `kind`."""
+    folder.mkdir(parents=True)
+    shutil.copy(sorted(sounds.glob("*.wav"))[0], folder / "good.wav")
+    bad = folder / "odd.wav"
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 96000)
+    if kind == "text":
+        bad.write_text("hello")
+    elif kind == "zero length":
+        soundfile.write(bad, noise[:0], 16000)
+    elif kind == "nan":
+        soundfile.write(bad, np.where(np.arange(96000) == 50000, np.nan, noise), 16000, "FLOAT")
+    elif kind == "0.1 s":
+        soundfile.write(bad, noise[:1600], 16000)
+    elif kind == "8 channels":
+        soundfile.write(bad, noise.reshape(-1, 8), 16000)
+    elif kind == "96 kHz":
+        soundfile.write(bad, noise, 96000)
+    elif kind == "24 bit":
+        soundfile.write(bad, noise, 16000, "PCM_24")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("text", "odd.wav: not an audio file that can be read"),
+        ("zero length", "odd.wav: length must be at least one sample; got 0"),
+    ],
+)
+def test_too_many_bad_clips_stop_before_anything_is_written(
+    tmp_path: Path, sounds: Path, kind: str, message: str
+) -> None:
+    bad_sound(tmp_path / "in", kind, sounds)
+    done = run("pretrain", *SMALL, f"data.source={tmp_path / 'in'}", f"run.dir={tmp_path / 'r'}")
+    assert_refused(done, message)
+    assert not list(tmp_path.glob("r/step-*"))
+    assert not (tmp_path / "r" / "encoder.safetensors").exists()
+
+
+def test_a_bad_clip_among_good_ones_is_replaced_and_listed(tmp_path: Path, sounds: Path) -> None:
+    bad_sound(tmp_path / "in", "nan", sounds)
+    whole = "data.segment_seconds=6"  # all of the clip, so that its bad sample is met
+    done = run(
+        "pretrain", *SMALL, whole, f"data.source={tmp_path / 'in'}", f"run.dir={tmp_path / 'r'}"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "odd.wav: samples must be finite; sample" in done.stderr
+    (row,) = csv.DictReader((tmp_path / "r" / "quarantine.csv").open(newline=""))
+    assert row["clip"] == str(tmp_path / "in" / "odd.wav")
+    assert row["replaced_by"] == str(tmp_path / "in" / "good.wav")
+
+
+def test_unusual_clips_are_fine(tmp_path: Path, sounds: Path, trained: Path) -> None:
+    for kind in ("0.1 s", "8 channels", "96 kHz", "24 bit"):
+        bad_sound(tmp_path / "in" / kind, kind, sounds)
+    done = run("pretrain", *SMALL, f"data.source={tmp_path / 'in'}", f"run.dir={tmp_path / 'r'}")
+    assert done.returncode == 0, done.stderr
+    done = run("embed", trained / "encoder.safetensors", tmp_path / "in", "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert np.isfinite(np.load(tmp_path / "out" / "embeddings.npy")).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["data.source=gone"], "gone: no such file or folder"),
+        (["data.source=empty"], "empty: no audio file in this folder"),
+        ([], "data.source must name a folder"),
+        (["data.source=clips", "optimizer.lr=abc"], "optimizer.lr: must be a valid number"),
+        (["data.source=clips", "optimizer.lrr=1"], "'optimizer.lrr=1' must be section.key=value"),
+        (
+            ["data.source=clips", "views.randomized_quantization.num_bins=0"],
+            "views.randomized_quantization.num_bins: must be greater than or equal to 1; got 0",
+        ),
+        (["none.yaml", "data.source=clips"], "none.yaml: not a configuration that can be read"),
+        (["data.source=clips", "run.device=cuda:99"], "run.device: cuda:99 is not here"),
+    ],
+)
+def test_bad_pretraining_calls(
+    tmp_path: Path, sounds: Path, arguments: list[str], message: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "clips").symlink_to(sounds)
+    done = run("pretrain", *arguments, "run.dir=r", cwd=tmp_path)
+    assert_refused(done, message)
+    assert not (tmp_path / "r").exists()
+
+
+def test_another_encoder_s_run_is_refused(trained: Path, sounds: Path) -> None:
+    arguments = [*SMALL, f"data.source={sounds}", f"run.dir={trained}", "encoder.dim=24"]
+    done = run("pretrain", *arguments)
+    assert_refused(done, "encoder.dim was 16, is 24")
+
+
+def test_bad_embedding_calls(trained: Path, sounds: Path, tmp_path: Path) -> None:
+    model = trained / "encoder.safetensors"
+    assert_refused(run("embed", tmp_path / "m", sounds, "-o", tmp_path / "o"), "no such model file")
+    assert_refused(run("embed", model, tmp_path, "-o", tmp_path / "o"), "no audio file in this")
+    done = run("embed", model, sounds, "-o", sorted(sounds.glob("*.wav"))[0])
+    assert_refused(done, "cannot be written")
+    done = run("embed", model, sounds)
+    assert done.returncode == 2
+    assert "--out" in done.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = run("--debug", "export", tmp_path, tmp_path / "m.safetensors")
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: ")

@@ -1,0 +1,289 @@
+import csv
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evaluate.reports.results import (
+    PredictionRow,
+    Predictions,
+    ReportError,
+    append_fold,
+    finished,
+    open_folder,
+    predictions_path,
+    read_predictions,
+    read_results,
+    results_path,
+)
+from tests.conftest import ROOT
+from tests.evaluate.conftest import ROW
+
+COLUMNS = (
+    "run_id,date,model,weights_sha256,task,split,fold,seed,probe,probe_params,metric,score,"
+    "n_train,n_valid,n_test,n_classes,n_skipped,embedding_dim,norm,unit_seconds,fit_seconds,"
+    "embed_seconds,byola_rq,torch,sklearn,device"
+)
+NOBODY = 65534
+
+QUOTED = dataclasses.replace(
+    ROW, run_id="r1", model='a "b", c', probe_params='{"C": 0.1}', score=66.6667, n_test=3
+)
+PREDICTIONS = [
+    PredictionRow("x/Ü, 1.wav", "owl, small", "owl, small", "", 0),
+    PredictionRow("2\r\n.wav", "梟", "梟", "", 0),
+    PredictionRow("3.wav", "梟", "owl, small", "", 0),
+]
+
+
+def fold_row(run_id, fold, seed=0):
+    return dataclasses.replace(ROW, run_id=run_id, fold=fold, seed=seed, split="folds")
+
+
+def clips(fold, prediction, seed=0, names="ab"):
+    return [PredictionRow(f"{fold}{name}.wav", "x", prediction, fold, seed) for name in names]
+
+
+@pytest.fixture
+def out(tmp_path):
+    open_folder(tmp_path / "out")
+    append_fold(tmp_path / "out", [QUOTED], PREDICTIONS)
+    return tmp_path / "out"
+
+
+def test_columns_are_those_of_the_published_format(out):
+    assert results_path(out).read_text().splitlines()[0] == COLUMNS
+    assert predictions_path(out, "r1").read_text().splitlines()[0] == (
+        "file_name,label,prediction,fold,seed"
+    )
+
+
+def test_what_was_written_is_read(out):
+    second = dataclasses.replace(QUOTED, run_id="r2", fold="3", seed=7)
+    of_second = [PredictionRow("4.wav", "梟", "梟", "3", 7)]
+    append_fold(out, [second], of_second)
+    assert read_results(out) == [QUOTED, second]
+    assert read_predictions(out, "r1") == Predictions((), tuple(PREDICTIONS))
+    assert read_predictions(out, "r2") == Predictions((), tuple(of_second))
+    with results_path(out).open(newline="", encoding="utf-8") as file:
+        assert [row["model"] for row in csv.DictReader(file)] == [QUOTED.model] * 2
+
+
+def test_scores_of_classes_keep_five_digits(out):
+    classes = ("rain, light", "wind")
+    row = dataclasses.replace(ROW, run_id="m", metric="mAP")
+    scores = (0.123456789, -np.inf)
+    append_fold(out, [row], [PredictionRow("1.wav", "wind,rain", "", "", 0, scores)], classes)
+    (read,) = read_predictions(out, "m").rows
+    assert read.scores == (0.12346, -np.inf)
+    assert read_predictions(out, "m").classes == classes
+    header = predictions_path(out, "m").read_text().splitlines()[0]
+    assert header == 'file_name,label,prediction,fold,seed,"score:rain, light",score:wind'
+
+
+def test_folds_of_a_run_add_up(out):
+    assert finished(out, "f") == set()
+    append_fold(out, [fold_row("f", "1"), fold_row("f", "1", 1)], clips("1", "x"))
+    append_fold(out, [fold_row("f", "2")], clips("2", "x"))
+    assert finished(out, "f") == {("1", 0), ("1", 1), ("2", 0)}
+    assert finished(out, "r1") == {("", 0)}
+    assert read_predictions(out, "f").rows == (*clips("1", "x"), *clips("2", "x"))
+
+
+def test_fold_that_is_there_already_counts_as_it_is(out):
+    append_fold(out, [fold_row("f", "1")], clips("1", "x"))
+    again = dataclasses.replace(fold_row("f", "1"), score=1.0)
+    append_fold(out, [again, fold_row("f", "1", 1)], clips("1", "y") + clips("1", "y", seed=1))
+    assert [(row.seed, row.score) for row in read_results(out)[1:]] == [(0, 0.0), (1, 0.0)]
+    assert read_predictions(out, "f").rows == (*clips("1", "x"), *clips("1", "y", seed=1))
+
+
+def test_predictions_that_a_killed_call_left_are_replaced(out, monkeypatch):
+    """Killed between predictions and rows, with other clips than the next call has."""
+    append_fold(out, [fold_row("f", "1")], clips("1", "x"))
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "evaluate.reports.results._append_rows", lambda *_: (_ for _ in ()).throw(SystemExit)
+        )
+        with pytest.raises(SystemExit):
+            append_fold(out, [fold_row("f", "2")], clips("2", "x", names="abc"))
+    assert finished(out, "f") == {("1", 0)}
+    append_fold(out, [fold_row("f", "2")], clips("2", "y"))
+    assert read_predictions(out, "f").rows == (*clips("1", "x"), *clips("2", "y"))
+
+
+@pytest.mark.parametrize(
+    ("split", "limit"), [("given; limit 50", "50"), ("given", ""), ("10 folds; limit 3", "3")]
+)
+def test_limit_is_read_from_the_split(split, limit):
+    assert dataclasses.replace(ROW, split=split).limit == limit
+
+
+def test_name_that_is_no_utf8_does_not_cost_the_scores(out):
+    name = os.fsdecode(b"\xff.wav")
+    append_fold(out, [fold_row("f", "")], [PredictionRow(name, "x", "x", "", 0)])
+    assert read_predictions(out, "f").rows[0].file_name == r"\udcff.wav"
+
+
+def test_folder_without_results_has_none(tmp_path):
+    assert read_results(tmp_path) == []
+    assert finished(tmp_path, "r1") == set()
+
+
+def test_foreign_header(out):
+    text = results_path(out).read_text()
+    results_path(out).write_text(text.replace("weights_sha256,", ""))
+    with pytest.raises(ReportError, match=r"results\.csv, row 1: the header must be run_id,date"):
+        open_folder(out)
+
+
+@pytest.mark.parametrize("num_bytes", [1, 10, 100])
+def test_torn_last_line(out, num_bytes):
+    append_fold(out, [dataclasses.replace(QUOTED, run_id="r2")], PREDICTIONS)
+    os.truncate(results_path(out), results_path(out).stat().st_size - num_bytes)
+    with pytest.raises(ReportError, match=r"results\.csv, row 3: the last line must be whole"):
+        open_folder(out)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("66.6667", "two thirds", "row 2: score: .*two thirds"),
+        (",cpu\n", "\n", "row 2: a row must have 26 fields; got 25"),
+        ('"a ""b"", c"', '"a "b"', "not a csv"),
+    ],
+)
+def test_row_that_is_not_ours(out, old, new, message):
+    text = results_path(out).read_text()
+    assert old in text
+    results_path(out).write_text(text.replace(old, new))
+    with pytest.raises(ReportError, match=message):
+        read_results(out)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seed\n", "seed,extra\n", "row 1: the header must be file_name,label,prediction,fold"),
+        (",0\n", ",first\n", "row 2: seed: .*first"),
+        (",0\n", "\n", "row 2: a row must have 5 fields; got 4"),
+    ],
+)
+def test_predictions_that_are_not_ours(out, old, new, message):
+    path = predictions_path(out, "r1")
+    text = path.read_bytes().decode()
+    assert old in text
+    path.write_bytes(text.replace(old, new, 1).encode())
+    with pytest.raises(ReportError, match=rf"r1\.csv, {message}"):
+        read_predictions(out, "r1")
+
+
+def test_missing_predictions(out):
+    with pytest.raises(ReportError, match=r"r9\.csv: cannot be read"):
+        read_predictions(out, "r9")
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_folder_that_is_in_the_way(tmp_path, place):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ReportError, match=f"{place}: the output folder must be writable"):
+        open_folder(tmp_path / place)
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+@pytest.fixture
+def foreign_folder():
+    """A folder of results, and this process made somebody whom file modes bind."""
+    folder = Path(tempfile.mkdtemp())
+    open_folder(folder)
+    append_fold(folder, [QUOTED], PREDICTIONS)
+    folder.chmod(0o755)
+    is_root = os.geteuid() == 0
+    if is_root:
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, NOBODY, NOBODY)
+        os.seteuid(NOBODY)
+    yield folder
+    if is_root:
+        os.seteuid(0)
+    for path in (folder, folder / "predictions"):
+        path.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("place", "mode"), [("", 0o555), ("predictions", 0o555), ("results.csv", 0o444)]
+)
+def test_read_only_place_is_found_before_any_work(foreign_folder, place, mode):
+    open_folder(foreign_folder)
+    (foreign_folder / place).chmod(mode)
+    with pytest.raises(ReportError, match="the output folder must be writable: Permission denied"):
+        open_folder(foreign_folder)
+    assert len(read_results(foreign_folder)) == 1
+
+
+def run_python(code: str, *arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+APPEND = """
+import dataclasses, resource, sys
+from pathlib import Path
+from evaluate.reports.results import PredictionRow, append_fold, open_folder, read_results
+template, out, name, limit = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+num_clips = int(sys.argv[5])
+row = read_results(template)[0]
+open_folder(out)
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+for number in range(20):
+    append_fold(out, [dataclasses.replace(row, run_id=name, fold=f"{name}{number}")],
+                [PredictionRow(f"{clip}.wav", "x", "x", f"{name}{number}", 0)
+                 for clip in range(num_clips)])
+"""
+
+
+@pytest.mark.parametrize(
+    ("num_clips", "bytes_left", "full"),
+    [(1, 1000, "results"), (400, 60_000, "predictions")],
+)
+def test_full_disk_leaves_both_files_as_they_were(out, num_clips, bytes_left, full):
+    """A limit on the size of a file fails as a full disk does, in the middle of a write."""
+    limit = results_path(out).stat().st_size + bytes_left
+    process = run_python(APPEND, out, out, "f", limit, num_clips)
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    assert "WriteError" in errors
+    assert "results.csv: cannot be written: " in errors.splitlines()[-1]
+    folds = [row.fold for row in read_results(out)[1:]]
+    assert folds == [f"f{number}" for number in range(len(folds))]
+    assert 0 < len(folds) < 20
+    tested = {row.fold for row in read_predictions(out, "f").rows}
+    # Predictions come first: those of the row that found no room may be there, none may lack.
+    assert tested - {f"f{len(folds)}"} == set(folds)
+    assert (len(tested) == len(folds)) == (full == "predictions")
+    names = {path.name for path in (out / "predictions").iterdir()}
+    assert names == {"r1.csv", "f.csv"}
+
+
+def test_calls_that_share_a_folder_lose_nothing(out, tmp_path):
+    """Two of the three even share a run."""
+    shared = tmp_path / "shared"
+    processes = [run_python(APPEND, out, shared, name, 0, 3) for name in "aab"]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    keys = [(row.run_id, row.fold) for row in read_results(shared)]  # one header, or this fails
+    assert sorted(keys) == sorted((name, f"{name}{n}") for name in "ab" for n in range(20))
+    for name in "ab":
+        clips = [(row.fold, row.file_name) for row in read_predictions(shared, name).rows]
+        assert len(clips) == len(set(clips)) == 60

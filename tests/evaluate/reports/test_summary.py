@@ -1,0 +1,195 @@
+import csv
+
+import numpy as np
+import pytest
+
+from evaluate.reports.intervals import percentile_interval
+from evaluate.reports.results import open_folder, predictions_path, read_results
+from evaluate.reports.scores import read_tested_clips, resample
+from evaluate.reports.summary import PAPER_CLIPS, PUBLISHED, Summary, summarize, write_summary
+from evaluate.tasks.task import PAPER_TASKS
+from tests.evaluate.conftest import add_run
+
+
+@pytest.fixture
+def out(tmp_path):
+    open_folder(tmp_path)
+    return tmp_path
+
+
+def hits(num_right, num_clips=10):
+    return np.arange(num_clips) < num_right
+
+
+def read_summary(out):
+    write_summary(out, summarize(out))
+    with (out / "summary.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_columns_are_in_the_papers_order(out):
+    add_run(out, "r1", {("", 0): hits(7)})
+    add_run(out, "r2", {("", 0): hits(7)}, task="us8k")
+    with_ends = (*PAPER_TASKS, "birds", "mean")
+    bounds = [f"{column}_{end}" for column in with_ends for end in ("low", "high")]
+    expected = ["model", "probe", "source", *PAPER_TASKS, "mean", "birds", *bounds]
+    assert list(read_summary(out)[0]) == expected
+    assert expected[3:9] == ["nsynth", "us8k", "vc1", "voxforge", "spcv2_12", "spcv2"]
+
+
+def test_published_rows_stand_below_the_measured(out):
+    add_run(out, "r1", {("", 0): hits(7)})
+    rows = read_summary(out)
+    assert [row["source"] for row in rows] == ["measured"] + ["published"] * 6
+    last = rows[-1]
+    assert last["model"] == "randomized quantization"
+    assert [last[task] for task in (*PAPER_TASKS, "mean")] == [
+        "74.2", "78.0", "45.7", "92.6", "95.1", "92.1", "79.6",
+    ]  # fmt: skip
+    assert rows[1]["us8k"] == ""
+
+
+@pytest.mark.parametrize("model", [name for name, values in PUBLISHED if values[-1] is not None])
+def test_published_means_are_those_of_their_scores(model):
+    *scores, mean = dict(PUBLISHED)[model]
+    assert np.mean(scores) == pytest.approx(mean, abs=0.06)
+
+
+def test_score_is_the_mean_over_folds_and_seeds(out):
+    run = {("1", 0): hits(4), ("2", 0): hits(6), ("1", 1): hits(8), ("2", 1): hits(10)}
+    add_run(out, "r1", run, probe="adam")
+    (row,) = summarize(out).measured
+    score = row.scores["birds"]
+    assert score.value == pytest.approx(70)
+    (samples,) = resample("birds", [read_tested_clips(out, read_results(out))])
+    assert (score.low, score.high) == percentile_interval(samples)
+    assert score.low < 70 < score.high
+
+
+def test_every_fold_counts_alike_whatever_its_size(out):
+    add_run(out, "r1", {("1", 0): hits(10), ("2", 0): hits(9, 90)})
+    score = summarize(out).measured[0].scores["birds"]
+    assert score.value == pytest.approx(55)
+    assert score.low < 55 < score.high
+    assert score.low > 19  # the share of all clips
+
+
+def test_newest_run_of_a_seed_counts(out):
+    add_run(out, "r1", {("", 0): hits(2), ("", 1): hits(4)})
+    add_run(out, "r2", {("", 0): hits(8)})
+    (row,) = summarize(out).measured
+    assert row.scores["birds"].value == pytest.approx((80 + 40) / 2)
+
+
+def test_limited_run_has_its_own_row(out):
+    add_run(out, "r1", {("", 0): hits(2)})
+    add_run(out, "r2", {("", 0): hits(8)}, split="given; limit 50")
+    rows = summarize(out).measured
+    assert [(row.model, round(row.scores["birds"].value)) for row in rows] == [
+        ("owl", 20),
+        ("owl (limit 50)", 80),
+    ]
+    assert summarize(out).notes == ()
+
+
+def test_killed_run_is_left_out_and_said(out):
+    add_run(out, "r1", {("1", 0): hits(4), ("2", 0): hits(6)}, n_train=18)
+    summary = summarize(out)
+    assert summary.measured == ()
+    assert summary.notes == (
+        "not counted: birds: owl, logistic, seed 0: only 20 of 30 clips tested so far; the same "
+        "call again goes on",
+    )
+    add_run(out, "r1", {("3", 0): hits(5)}, n_train=18)
+    assert summarize(out).measured[0].scores["birds"].value == pytest.approx(50)
+    assert summarize(out).notes == ()
+
+
+def test_models_on_other_states_of_a_set_are_said(out):
+    add_run(out, "r1", {("", 0): hits(2)})
+    add_run(out, "r2", {("", 0): hits(8)}, model="lark", unit_seconds=2.0)
+    (note,) = summarize(out).notes
+    assert "birds: not all models were tested on the same clips" in note
+
+
+def test_mean_needs_all_six_and_has_an_interval(out):
+    generator = np.random.default_rng(0)
+    of_tasks = generator.random((6, 400)) < np.linspace(0.4, 0.9, 6)[:, None]
+    for number, task in enumerate(PAPER_TASKS[:5]):
+        add_run(out, f"r{number}", {("", 0): of_tasks[number]}, task=task)
+    assert read_summary(out)[0]["mean"] == ""
+    add_run(out, "r5", {("", 0): of_tasks[5]}, task=PAPER_TASKS[5])
+    mean = summarize(out).measured[0].scores["mean"]
+    assert mean.value == pytest.approx(100 * of_tasks.mean())
+    # Independent tasks: the variances add up.
+    shares = of_tasks.mean(axis=1)
+    deviation = 100 * np.sqrt(np.sum(shares * (1 - shares)) / 400) / 6
+    # As for one task, the ends are sure to 0.18 standard deviations.
+    assert mean.low == pytest.approx(mean.value - 1.96 * deviation, abs=0.18 * deviation)
+    assert mean.high == pytest.approx(mean.value + 1.96 * deviation, abs=0.18 * deviation)
+    assert read_summary(out)[0]["mean_low"] == str(round(mean.low, 2))
+
+
+def test_score_without_its_predictions_has_no_interval_and_says_so(out):
+    add_run(out, "r1", {("", 0): hits(7)})
+    predictions_path(out, "r1").unlink()
+    summary = summarize(out)
+    assert summary.rows[0].scores["birds"].value == pytest.approx(70)
+    assert summary.rows[0].scores["birds"].low is None
+    assert any("r1.csv" in note for note in summary.notes)
+    assert read_summary(out)[0]["birds_low"] == ""
+
+
+@pytest.mark.parametrize(
+    ("num_others", "is_comparable"),
+    [(8_722, True), (8_000, True), (7_000, False), (9_900, False), (50, False)],
+)
+def test_set_of_another_size_is_not_held_against_published_scores(out, num_others, is_comparable):
+    add_run(out, "r1", {("", 0): hits(7)}, task="us8k", n_train=num_others - 2)
+    summary = summarize(out)
+    assert summary.measured[0].scores["us8k"].is_comparable == is_comparable
+    note = f"us8k ({num_others + 10:,} of 8,732 clips)"
+    assert [note in each for each in summary.notes] == [True] * (not is_comparable)
+
+
+def test_clips_of_the_papers_sets_are_those_of_the_publishers():
+    """Sums of the parts that the publishers give."""
+    assert PAPER_CLIPS == {
+        "nsynth": 289_205 + 12_678 + 4_096,
+        "us8k": 8_732,
+        "vc1": 138_361 + 6_904 + 8_251,
+        "voxforge": 176_438,
+        "spcv2_12": 85_511 + 10_102 + 4_890,
+        "spcv2": 84_843 + 9_981 + 11_005,
+    }
+
+
+def test_what_it_was_made_with_is_said(out):
+    add_run(out, "r1", {("1", 0): hits(4), ("2", 0): hits(6)}, n_skipped=3)
+    add_run(out, "r2", {("", 0): hits(4)}, task="frogs", device="cuda (H100)")
+    assert summarize(out).origins == (
+        "birds: 20 clips (2 folds), 2 classes, 1 s, split: given, 3 skipped",
+        "frogs: 20 clips (8 train, 2 valid, 10 test), 2 classes, 1 s, split: given",
+        "byola_rq 0.1.0, torch 2.13.0, scikit-learn 1.9.1, cpu",
+        "byola_rq 0.1.0, torch 2.13.0, scikit-learn 1.9.1, cuda (H100)",
+    )
+
+
+def test_multilabel_task_has_its_metric_in_the_title(out):
+    add_run(out, "r1", {("", 0): hits(7)}, metric="mAP")
+    summary = summarize(out)
+    assert [summary.title(column) for column in summary.columns] == ["birds (mAP)"]
+
+
+def test_summary_of_the_same_results_is_the_same_file(out):
+    add_run(out, "r1", {("", 0): hits(7)})
+    write_summary(out, summarize(out))
+    first = (out / "summary.csv").read_bytes()
+    write_summary(out, summarize(out))
+    assert (out / "summary.csv").read_bytes() == first
+
+
+def test_empty_folder_has_an_empty_summary(out):
+    summary = summarize(out)
+    assert isinstance(summary, Summary)
+    assert summary.measured == summary.published == summary.columns == ()

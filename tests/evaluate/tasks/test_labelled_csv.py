@@ -1,0 +1,193 @@
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+
+from byola_rq.errors import AudioError
+from evaluate.tasks.labelled_csv import read_labelled_csv
+from evaluate.tasks.task import Task, TaskError, check_names
+
+HEADER = ("file_name", "label", "split")
+
+
+@pytest.fixture
+def rewrite(tmp_path, write_set, split_rows):
+    """A good set on disk whose csv a test replaces by its own lines."""
+    path = write_set(tmp_path / "birds.csv", split_rows)
+
+    def write(change):
+        rows = [list(HEADER), *map(list, split_rows)]
+        change(rows)
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(rows)
+        return path
+
+    return write
+
+
+def test_reads_every_row(tmp_path, write_set, split_rows):
+    path = write_set(tmp_path / "birds.csv", split_rows)
+    task = read_labelled_csv(path)
+    assert (task.name, task.has_folds) == ("birds", False)
+    assert {(c.file_name, c.label, c.part) for c in task.clips} == set(split_rows)
+    assert all(clip.path == tmp_path / clip.file_name for clip in task.clips)
+    assert task.classes == ("high", "low", "middle")
+
+
+def test_order_of_the_rows_changes_nothing(rewrite):
+    task = read_labelled_csv(rewrite(lambda rows: None))
+    turned = read_labelled_csv(rewrite(lambda rows: rows.__setitem__(slice(1, None), rows[:0:-1])))
+    assert turned == task
+
+
+def test_metadata_is_named_after_its_folder(tmp_path, write_set, split_rows):
+    assert read_labelled_csv(write_set(tmp_path / "owls/metadata.csv", split_rows)).name == "owls"
+
+
+@pytest.mark.parametrize(
+    ("written", "part"),
+    [("val", "valid"), ("validation", "valid"), ("dev", "valid"), ("Train", "train")],
+)
+def test_other_names_of_the_parts(rewrite, written, part):
+    task = read_labelled_csv(rewrite(lambda rows: rows[1].__setitem__(2, written)))
+    assert next(c for c in task.clips if c.file_name == "audio/low_0.wav").part == part
+
+
+def test_labels_may_hold_commas_spaces_and_any_script(rewrite):
+    names = {"low": "Käuzchen, klein", "middle": "фи лин", "high": '梟 "A"'}
+
+    def rename(rows):
+        for row in rows[1:]:
+            row[1] = names[row[1]]
+
+    assert set(read_labelled_csv(rewrite(rename)).classes) == set(names.values())
+
+
+def test_byte_order_mark_and_empty_lines_are_allowed(rewrite):
+    path = rewrite(lambda rows: None)
+    task = read_labelled_csv(path)
+    path.write_text("\ufeff" + path.read_text().replace("\n", "\n\n"), encoding="utf-8")
+    assert read_labelled_csv(path) == task
+
+
+def test_unit_is_the_longest_clip(tmp_path, write_set, split_rows):
+    path = write_set(tmp_path / "a.csv", split_rows, seconds=0.25)
+    longer = write_set(tmp_path / "b/b.csv", split_rows[:1], seconds=0.5).parent / split_rows[0][0]
+    shutil.copy(longer, tmp_path / split_rows[0][0])
+    task = read_labelled_csv(path)
+    assert task.unit_seconds == 0.5
+    assert "unit 0.5 s, the longest clip" in task.notes
+    shorter = read_labelled_csv(path, unit_seconds=0.2)
+    assert (shorter.unit_seconds, shorter.notes) == (0.2, ("unit 0.2 s, as given",))
+
+
+def test_default_unit_has_a_limit(tmp_path, write_set, split_rows):
+    path = write_set(tmp_path / "a.csv", split_rows)
+    write_set(tmp_path / "long.csv", split_rows[:1], seconds=10.5)
+    task = read_labelled_csv(path)
+    assert task.unit_seconds == 10.0
+    assert any("10.5 s" in note for note in task.notes)
+
+
+def test_fold_wins_over_split_and_says_so(rewrite):
+    def add_fold(rows):
+        rows[0].append("fold")
+        for number, row in enumerate(rows[1:]):
+            row.append(f"f{number % 2}")
+
+    task = read_labelled_csv(rewrite(add_fold))
+    assert task.has_folds
+    assert {clip.part for clip in task.clips} == {"f0", "f1"}
+    assert any("both fold and split" in note for note in task.notes)
+
+
+BAD_ROWS = {
+    "empty label": (lambda rows: rows[2].__setitem__(1, " "), "row 3: label must not be empty"),
+    "missing file": (lambda rows: rows[3].__setitem__(0, "no.wav"), "row 4: file_name .*'no.wav'"),
+    "file name too long": (lambda rows: rows[3].__setitem__(0, "x" * 5000), "row 4: file_name"),
+    "no file name": (lambda rows: rows[3].__setitem__(0, ""), "row 4: file_name .*''"),
+    "unknown split": (lambda rows: rows[1].__setitem__(2, "trian"), "row 2: split .*'trian'"),
+    "short row": (lambda rows: rows[5].pop(), "row 6: a row must have as many fields"),
+    "two parts": (
+        lambda rows: rows.append(["audio/../audio/low_0.wav", "low", "test"]),
+        r"row 32: a file must be listed once; .*split test.* row 2 .*split train",
+    ),
+    "no rows": (lambda rows: rows.__delitem__(slice(1, None)), "must have clips"),
+    "no header": (lambda rows: rows.clear(), "the file is empty"),
+    "no label column": (lambda rows: rows[0].__setitem__(1, "class"), "missing: label"),
+    "no split column": (lambda rows: rows[0].__setitem__(2, "part"), "missing: split or fold"),
+    "both label columns": (lambda rows: rows[0].append("labels"), "label or labels, not both"),
+    "column twice": (lambda rows: rows[0].append("label"), "'label' must be there once"),
+    "one class": (lambda rows: rows.__delitem__(slice(11, None)), "at least 2 classes; .*'low'"),
+    "one clip": (lambda rows: rows.__delitem__(slice(22, None)), "at least 2 clips.*'high' has 1"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_ROWS.values(), ids=BAD_ROWS.keys())
+def test_bad_csv_names_file_row_and_rule(rewrite, change, message):
+    path = rewrite(change)
+    with pytest.raises(TaskError, match=message) as caught:
+        read_labelled_csv(path)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_labels_column_makes_a_task_multilabel(rewrite):
+    def several(rows):
+        rows[0][1] = "labels"
+        rows[1][1] = "low, middle"
+
+    task = read_labelled_csv(rewrite(several))
+    assert task.is_multilabel
+    assert task.classes == ("high", "low", "middle")
+    assert {clip.label for clip in task.clips} == {"low,middle", "low", "middle", "high"}
+    assert any("mean average precision" in note for note in task.notes)
+
+
+def test_label_with_a_comma_is_one_class(rewrite):
+    def rename(rows):
+        for row in rows[1:11]:
+            row[1] = "low, very"
+
+    task = read_labelled_csv(rewrite(rename))
+    assert task.classes == ("high", "low, very", "middle")
+    assert any("a label with a comma is one class" in note for note in task.notes)
+
+
+def test_file_that_is_no_csv(tmp_path):
+    path = tmp_path / "a.csv"
+    with pytest.raises(TaskError, match="cannot be read: No such file"):
+        read_labelled_csv(path)
+    path.write_bytes(b"file_name,label,split\n\xff\xfe,a,train\n")
+    with pytest.raises(TaskError, match="must be UTF-8"):
+        read_labelled_csv(path)
+    path.write_text('file_name,label,split\n"a.wav,a,train\n')
+    with pytest.raises(TaskError, match="not a csv"):
+        read_labelled_csv(path)
+
+
+def test_file_that_is_no_audio(rewrite, tmp_path):
+    path = rewrite(lambda rows: None)
+    (tmp_path / "audio/low_1.wav").write_text("no audio")
+    with pytest.raises(AudioError, match=r"low_1\.wav"):
+        read_labelled_csv(path)
+
+
+@pytest.mark.parametrize("unit_seconds", [0.0, -1.0, 0.09, float("nan"), float("inf")])
+def test_unit_out_of_range(rewrite, unit_seconds):
+    with pytest.raises(TaskError, match="unit_seconds must be"):
+        read_labelled_csv(rewrite(lambda rows: None), unit_seconds)
+
+
+@pytest.mark.parametrize("name", ["mean", "model", "probe", "source", "birds_low", "birds_high"])
+def test_name_must_not_hide_a_column_of_the_summary(tmp_path, write_set, split_rows, name):
+    path = write_set(tmp_path / f"{name}.csv", split_rows)
+    with pytest.raises(TaskError, match=f"must not be a column.*'{name}'"):
+        read_labelled_csv(path)
+
+
+def test_two_tasks_of_one_name():
+    first, second = (Task("birds", Path(f"{x}/birds.csv"), (), False, 1.0) for x in "ab")
+    check_names([first])
+    with pytest.raises(TaskError, match=r"b/birds.csv: task names must differ.*a/birds.csv"):
+        check_names([first, second])

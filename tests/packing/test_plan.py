@@ -1,0 +1,92 @@
+"""The plan of a corpus: fixed once, equal for all, differences said."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from byola_rq.errors import CorpusError
+from byola_rq.packing.plan import (
+    Plan,
+    compare_plans,
+    digest_shards,
+    fix_plan,
+    read_plan,
+    refuse_other_plan,
+)
+
+ROWS = [f"clip {number}" for number in range(10)]
+
+
+def plan_of(rows: list[str], **values: object) -> Plan:
+    plan = Plan(
+        options={"limit": None, "max_seconds": 60.0},
+        num_clips=len(rows),
+        clips_per_shard=4,
+        mean_seconds=10.0,
+        digests=digest_shards(rows, 4),
+        rejected=[("a", "b")],
+        num_duplicates=1,
+    )
+    return replace(plan, **values)  # type: ignore[arg-type]
+
+
+def test_shards_are_runs_of_the_list() -> None:
+    plan = plan_of(ROWS)
+    assert plan.num_shards == 3
+    assert [list(plan.clips_of(shard)) for shard in range(3)] == [
+        [0, 1, 2, 3], [4, 5, 6, 7], [8, 9]
+    ]  # fmt: skip
+    assert plan.bytes_per_clip == 320_000
+
+
+@pytest.mark.parametrize("of", [1, 2, 3, 5])
+def test_shares_are_a_partition_of_the_shards(of: int) -> None:
+    plan = plan_of([str(number) for number in range(45)])
+    shares = [list(plan.shards_of((number, of))) for number in range(1, of + 1)]
+    assert sorted(shard for share in shares for shard in share) == list(range(12))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    assert list(plan.shards_of((13, 20))) == []
+
+
+def test_a_plan_is_fixed_once(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "corpus"
+    assert read_plan(folder) is None
+    refuse_other_plan(folder, plan_of(ROWS))
+    fix_plan(folder, plan_of(ROWS))
+    assert read_plan(folder) == plan_of(ROWS)
+    fix_plan(folder, plan_of(ROWS))
+    with pytest.raises(CorpusError, match="corpus: was begun with other .*10 clips were listed, 9"):
+        fix_plan(folder, plan_of(ROWS[:9]))
+    assert read_plan(folder) == plan_of(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({}, []),
+        (
+            {"options": {"limit": 5, "max_seconds": 9.0}},
+            ["limit was None, is 5", "max_seconds was 60.0, is 9.0"],
+        ),
+        ({"rejected": []}, ["the listing leaves out other files than it did"]),
+        (
+            {"digests": digest_shards([*ROWS[:5], "other", *ROWS[6:]], 4)},
+            ["other clips are listed: the first among clips 4 to 7"],
+        ),
+        (
+            {"digests": digest_shards([*ROWS[:9], "other"], 4)},
+            ["other clips are listed: the first among clips 8 to 9"],
+        ),
+    ],
+)
+def test_differences_are_said(changes: dict[str, object], difference: list[str]) -> None:
+    assert compare_plans(plan_of(ROWS), plan_of(ROWS, **changes)) == difference
+
+
+def test_a_plan_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    fix_plan(tmp_path, plan_of(ROWS))
+    for text in ("{", "{}", "[1]"):
+        (tmp_path / ".parts" / "plan.json").write_text(text)
+        with pytest.raises(CorpusError, match="plan.json: cannot be read .* Remove"):
+            read_plan(tmp_path)

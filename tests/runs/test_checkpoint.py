@@ -1,0 +1,145 @@
+"""Checkpoints and tables on a disk that refuses: nothing whole is lost, and the run goes on."""
+
+import errno
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from byola_rq.config import Config
+from byola_rq.errors import CheckpointError
+from byola_rq.runs.checkpoint import (
+    Checkpoint,
+    find_damage,
+    load_newest_checkpoint,
+    save_checkpoint,
+)
+from byola_rq.runs.metrics import StepTable, read_metrics
+from byola_rq.train.loop import pretrain
+from tests.run_process import Run, model_bytes, moved
+
+resource = pytest.importorskip("resource")
+NO_LIMIT = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+
+
+def limited(num_bytes: int) -> tuple[int, int]:
+    return (num_bytes, resource.RLIM_INFINITY)
+
+
+def checkpoint(step: int) -> Checkpoint:
+    tensor = torch.full((3000,), float(step))
+    return Checkpoint({"weight": tensor}, {"0.step": tensor}, {"step": step})
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux changes others' limits")
+def test_a_run_outlives_a_full_disk(small_config: Config, tmp_path: Path) -> None:
+    overrides = ("train.max_steps=30", "checkpoint.keep=1")
+    whole = moved(small_config, tmp_path / "whole", *overrides)
+    pretrain(whole)
+    run = Run(moved(small_config, tmp_path / "full", *overrides), tmp_path)
+    pid, run_dir = run.process.pid, run.config.run.dir
+    try:
+        run.wait_for((run_dir / "step-00000002").exists)
+        # No file may grow beyond 100 bytes: neither weights nor metrics.csv find room.
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, limited(100))
+        assert run.process.stderr is not None
+        said: list[str] = []
+        wanted = ("the checkpoint cannot be written", "metrics.csv: cannot be written")
+        while not all(any(each in line for line in said) for each in wanted):
+            said.append(run.process.stderr.readline())
+            assert said[-1], said
+        failed = next(line for line in said if wanted[0] in line)
+        assert failed.startswith("WARNING: ")
+        kept = sorted(run_dir.glob("step-*"))
+        assert len(kept) == 1
+        assert find_damage(kept[0]) is None
+        assert f"that of step {int(kept[0].name[5:])} stays" in failed
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, NO_LIMIT)
+        status, stderr = run.end()
+    finally:
+        run.process.kill()
+    assert status == 0, stderr
+    assert "Traceback" not in "".join(said) + stderr
+    assert model_bytes(run.config) == model_bytes(whole)
+    assert [row["loss"] for row in read_metrics(run_dir / "metrics.csv")] == [
+        row["loss"] for row in read_metrics(whole.run.dir / "metrics.csv")
+    ]
+    assert not list(run_dir.glob(".*.partial"))
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux changes others' limits")
+def test_a_stop_on_a_full_disk_says_what_is_saved(small_config: Config, tmp_path: Path) -> None:
+    run = Run(moved(small_config, tmp_path / "full", "train.max_steps=100"), tmp_path)
+    try:
+        run.wait_for((run.config.run.dir / "step-00000002").exists)
+        resource.prlimit(run.process.pid, resource.RLIMIT_FSIZE, limited(100))
+        run.send(signal.SIGTERM)
+        status, stderr = run.end()
+    finally:
+        run.process.kill()
+    assert status == 143, stderr
+    step = run.saved_step()
+    last = stderr.splitlines()[-1]
+    is_saved = f"after step {step}, which is saved; " in last
+    assert is_saved or f", saved up to step {step}; the same command goes on" in last
+
+
+def test_a_failed_save_leaves_the_checkpoints_alone(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, checkpoint(1), keep=1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    try:
+        with pytest.raises(CheckpointError, match=r"step-00000002: the checkpoint cannot be"):
+            save_checkpoint(tmp_path, checkpoint(2), keep=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+    newest, damages = load_newest_checkpoint(tmp_path)
+    assert newest is not None
+    assert newest.state["step"] == 1
+    assert not damages
+    save_checkpoint(tmp_path, checkpoint(3), keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]
+
+
+def test_what_a_killed_save_left_is_removed(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, checkpoint(1), keep=3)
+    shutil.copytree(tmp_path / "step-00000001", tmp_path / ".step-00000002.partial")
+    save_checkpoint(tmp_path, checkpoint(3), keep=3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001", "step-00000003"]
+
+
+def test_rows_that_found_no_room_are_written_later(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    table = StepTable(path, ("step", "text"), last_step=0)
+    table.append([{"step": 1, "text": "a" * 50}])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        for step in (2, 3):
+            with pytest.raises(OSError, match="File too large") as caught:
+                table.append([{"step": step, "text": "b" * 50}])
+            assert caught.value.errno == errno.EFBIG
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    table.append([{"step": 4, "text": "c"}])
+    lines = path.read_text().splitlines()
+    assert lines == ["step,text", f"1,{'a' * 50}", f"2,{'b' * 50}", f"3,{'b' * 50}", "4,c"]
+
+
+def test_a_table_from_before_a_column_goes_on(small_config: Config) -> None:
+    pretrain(small_config)
+    path = small_config.run.dir / "metrics.csv"
+    rows = read_metrics(path)
+    older = [name for name in rows[0] if name not in ("effective_rank", "skipped_steps")]
+    lines = [",".join(older), *(",".join(row[name] for name in older) for row in rows)]
+    path.write_text("\n".join(lines) + "\n")
+    assert [row["effective_rank"] for row in read_metrics(path)] == ["nan"] * 4
+    shutil.rmtree(small_config.run.dir / "step-00000004")
+    pretrain(small_config)
+    after = read_metrics(path)
+    assert [row["step"] for row in after] == ["1", "2", "3", "4"]
+    assert [row["effective_rank"] for row in after[:2]] == ["nan", "nan"]
+    assert float(after[3]["effective_rank"]) == pytest.approx(float(rows[3]["effective_rank"]))

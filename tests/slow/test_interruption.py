@@ -1,0 +1,209 @@
+"""Signals, sent to real processes: status, what is saved, and the bits of the resumed run."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from byola_rq.config import Config, default_config_path, load_config
+from byola_rq.runs.metrics import read_metrics
+from byola_rq.runtime.signals import RUN_SIGNALS, StoppedError, signals_blocked, stop_on_signals
+from byola_rq.train.loop import pretrain
+from tests.conftest import SMALL
+from tests.hand_packed import pack
+from tests.run_process import SECONDS_AT_MOST, Run, is_running, model_bytes, moved
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, sounds: Path) -> Config:
+    """A run of 30 steps with two loaders and no checkpoint but the last, and its end."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    config = load_config(
+        default_config_path(),
+        [
+            *SMALL,
+            f"data.source={sounds}",
+            f"run.dir={folder / 'run'}",
+            "data.workers=2",
+            "train.max_steps=30",
+            "checkpoint.every_steps=1000",
+        ],
+    )
+    pretrain(config)
+    return config
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
+    runs: list[Run] = []
+
+    def start_run(config: Config, *overrides: str) -> Run:
+        runs.append(Run(moved(config, tmp_path / f"run{len(runs)}", *overrides), tmp_path))
+        return runs[-1]
+
+    yield start_run
+    for run in runs:
+        if run.process.poll() is None:
+            run.send(signal.SIGKILL)
+            run.process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 0), (signal.SIGINT, 130)]
+)
+def test_a_signal_finishes_the_step_and_saves(
+    undisturbed: Config, start: Callable[..., Run], number: signal.Signals, status: int
+) -> None:
+    run = start(undisturbed)
+    run.wait_for_steps(3)
+    assert len(run.children()) >= 2
+    run.send(number)
+    returned, stderr = run.end()
+    assert returned == status, stderr
+    assert "Traceback" not in stderr
+    step = run.saved_step()
+    assert step is not None
+    assert 3 <= step < 30
+    assert int(read_metrics(run.config.run.dir / "metrics.csv")[-1]["step"]) == step
+    line = f"{run.config.run.dir}: stopped by {number.name} after step {step}, which is saved; "
+    assert stderr.splitlines()[-1].endswith(line + "the same command goes on")
+    assert not (run.config.run.dir / "encoder.safetensors").exists()
+    pretrain(run.config)
+    assert model_bytes(run.config) == model_bytes(undisturbed)
+    rows = read_metrics(run.config.run.dir / "metrics.csv")
+    expected = read_metrics(undisturbed.run.dir / "metrics.csv")
+    assert [(row["step"], row["loss"]) for row in rows] == [
+        (row["step"], row["loss"]) for row in expected
+    ]
+
+
+def test_loaders_end_with_a_run_that_is_killed(
+    undisturbed: Config, start: Callable[..., Run]
+) -> None:
+    run = start(undisturbed)
+    run.wait_for_steps(2)
+    assert len(run.children()) >= 2
+    children = run.children()
+    run.process.send_signal(signal.SIGKILL)
+    # The kernel ends them when it has ended their parent, which may be seen to be gone before.
+    run.process.communicate()
+    end = time.monotonic() + SECONDS_AT_MOST
+    while any(is_running(child) for child in children) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not any(is_running(child) for child in children)
+
+
+def test_a_second_interrupt_ends_at_once(undisturbed: Config, start: Callable[..., Run]) -> None:
+    # Steps of seconds, so that the second one meets the step that the first one waits for.
+    run = start(undisturbed, "train.batch_size=96", "data.workers=0", "checkpoint.every_steps=1")
+    run.wait_for_steps(1)
+    saved = run.saved_step()
+    run.send(signal.SIGINT)
+    run.wait_for(lambda: not catches(run.process.pid, signal.SIGINT))
+    run.send(signal.SIGINT)
+    returned, stderr = run.end()
+    assert returned == -signal.SIGINT
+    assert "Traceback" not in stderr
+    assert "the same command goes on" not in stderr
+    assert run.saved_step() in (saved, 1)
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    caught = next(line for line in lines if line.startswith("SigCgt"))
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_signal_ends_the_measuring_of_statistics(
+    undisturbed: Config, start: Callable[..., Run], tmp_path: Path, workers: int
+) -> None:
+    generator = np.random.default_rng(0)
+    clips = [generator.integers(-9999, 9999, 400).astype(np.int16) for _ in range(12000)]
+    source = pack(tmp_path / "packed", clips, clips_per_shard=12000)
+    run = start(undisturbed, f"data.source={source}", f"data.workers={workers}")
+    # Written when measuring begins, which takes 10,000 clips.
+    run.wait_for((run.config.run.dir / "config.yaml").exists)
+    if workers:
+        run.wait_for(lambda: len(run.children()) >= workers)
+    run.send(signal.SIGTERM)
+    returned, stderr = run.end()
+    assert returned == 143, stderr
+    assert "Traceback" not in stderr
+    assert stderr.splitlines()[-1].endswith("stopped by SIGTERM; the same command goes on")
+    assert run.saved_step() is None
+    assert "starting" not in stderr
+
+
+def test_held_work_is_finished_before_it_stops() -> None:
+    done: list[str] = []
+
+    def work() -> None:
+        with stop_on_signals(RUN_SIGNALS) as stop:
+            with stop.held():
+                signal.raise_signal(signal.SIGUSR1)
+                done.append("held")
+            done.append("after")
+
+    with pytest.raises(StoppedError, match="stopped by SIGUSR1") as caught:
+        work()
+    assert done == ["held"]
+    assert caught.value.exit_code == 0
+
+
+def test_no_handler_of_errors_takes_a_stop_for_its_own() -> None:
+    def work() -> None:
+        with stop_on_signals():
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            except Exception as error:  # as decoders' errors are caught
+                raise KeyError("x") from error
+
+    with pytest.raises(StoppedError, match="stopped by SIGTERM"):
+        work()
+
+
+def test_an_error_in_held_work_is_that_error() -> None:
+    def work() -> None:
+        with stop_on_signals() as stop, stop.held():
+            signal.raise_signal(signal.SIGTERM)
+            raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        work()
+
+
+def test_handlers_are_put_back() -> None:
+    before = [signal.getsignal(number) for number in RUN_SIGNALS]
+    with pytest.raises(StoppedError), stop_on_signals(RUN_SIGNALS, second_interrupt_kills=True):
+        signal.raise_signal(signal.SIGTERM)
+    assert [signal.getsignal(number) for number in RUN_SIGNALS] == before
+
+
+def test_a_signal_that_another_thread_takes_in_waits_for_the_end_of_the_block() -> None:
+    """The mask of the main thread does not keep a signal from the process."""
+    ends = threading.Event()
+    other = threading.Thread(target=ends.wait)
+    other.start()  # before the mask, which it would inherit
+    is_whole = False
+
+    def work() -> None:
+        nonlocal is_whole
+        with stop_on_signals(RUN_SIGNALS), signals_blocked():
+            os.kill(os.getpid(), signal.SIGUSR1)
+            for _ in range(1000):
+                time.sleep(0)  # where a handler would run
+            is_whole = True
+
+    try:
+        with pytest.raises(StoppedError):
+            work()
+    finally:
+        ends.set()
+        other.join()
+    assert is_whole

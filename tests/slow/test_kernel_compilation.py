@@ -1,0 +1,68 @@
+"""Every kernel compiles for GPUs that are not here, to machine code that spills no register."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+# In a process without Triton's interpreter, which compiles nothing.
+COMPILE = """
+import subprocess
+import sys
+from pathlib import Path
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from byola_rq.model import block_kernel
+from byola_rq.augment import views_kernel
+from byola_rq.augment.crop import RandomResizedCrop
+from byola_rq.augment.fused_views import FusedViews
+from byola_rq.augment.quantize import RandomizedQuantization
+
+POINTERS = {"log_mel": "*fp32", "keys": "*i64", "views": "*fp32"}
+POINTERS |= dict.fromkeys(("patches", "kernels", "offsets", "sums", "totals"), "*fp32")
+
+def compile_for(kernel, constants, types, options):
+    types = {**POINTERS, **types, **dict.fromkeys(constants, "constexpr")}
+    signature = {name: types.get(name, "i32") for name in kernel.arg_names}
+    target = GPUTarget("cuda", int(sys.argv[1]), 32)
+    source = ASTSource(kernel, signature, constants)
+    code = triton.compile(source, target=target, options=options).asm["cubin"]
+    file = Path(sys.argv[2])
+    file.write_bytes(code)
+    command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", file]
+    usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "STACK:0 " in usage, usage  # no register had to be put there
+
+for options in ({}, {"per": "instance"}, {"bins": "uniform", "values": "midpoint", "p": 0.5}):
+    views = FusedViews(RandomResizedCrop(), RandomizedQuantization(5, **options))
+    constants = views.constants(64, 96)
+    compile_for(views_kernel.crop_and_quantize, constants, {}, views.options(64, 96))
+for precision, dtype in (("tf32", "*bf16"), ("ieee", "*fp32")):
+    of_output = {"y": dtype, "gradient": dtype}
+    for kernel, rows in (
+        (block_kernel._pooled, block_kernel._FORWARD_ROWS),
+        (block_kernel._products, block_kernel._BACKWARD_ROWS),
+    ):
+        constants = {"channels": 64, "rows": rows, "precision": precision}
+        compile_for(kernel, constants, of_output, block_kernel.OPTIONS)
+print("compiled")
+"""
+
+
+@pytest.mark.parametrize(("gpu", "capability"), [("A100", 80), ("H100", 90)])
+def test_kernels_compile(gpu: str, capability: int, tmp_path: Path) -> None:
+    pytest.importorskip("triton")
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment |= {"PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": str(tmp_path / gpu)}
+    ended = subprocess.run(
+        [sys.executable, "-c", COMPILE, str(capability), tmp_path / "cubin"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "compiled\n"
+    assert ended.stderr == ""

@@ -1,0 +1,192 @@
+"""One training step: what it changes, and that a step that is not finite changes nothing."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
+from byola_rq.config import Config, default_config_path, load_config
+from byola_rq.corpus.segments import SegmentBatch
+from byola_rq.train import step as training_module
+from byola_rq.train.step import Training, build_training, can_compile, choose_precision, train_step
+from tests.conftest import SMALL
+
+
+def small_training(*overrides: str, device: str = "cpu") -> Training:
+    config: Config = load_config(default_config_path(), [*SMALL, "run.dir=unused", *overrides])
+    place = torch.device(device)
+    statistics, frontend = Statistics(mean=-6.0, std=4.0), LogMelSpectrogram().to(place)
+    return build_training(config, statistics, frontend, place, torch.float32, num_steps=8)
+
+
+def batch(number: int) -> SegmentBatch:
+    generator = torch.Generator().manual_seed(number)
+    waveform = torch.randn(8, 15200, generator=generator) * 0.1
+    return SegmentBatch(waveform, torch.arange(8) + 100 * number)
+
+
+def copy_of(training: Training) -> dict[str, Tensor]:
+    """Everything that a checkpoint holds, the inputs that mixup remembers left out."""
+    checkpoint = training.snapshot(corpus_digest="")
+    everything = {**checkpoint.model, **{f"adam.{k}": v for k, v in checkpoint.optimizer.items()}}
+    return {name: value.clone() for name, value in everything.items() if "views" not in name}
+
+
+def changed_names(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+    return {name for name in after if name in before and not torch.equal(before[name], after[name])}
+
+
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda",
+        marks=[
+            pytest.mark.gpu,
+            pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("cause", [float("nan"), float("inf"), 1e30, "loss", "gradient"])
+@pytest.mark.parametrize("clip_norm", ["null", "1.0"])
+def test_a_step_that_is_not_finite_changes_nothing(
+    cause: float | str, clip_norm: str, device: str
+) -> None:
+    training = small_training(f"optimizer.clip_norm={clip_norm}", device=device)
+    for number in range(2):
+        assert not train_step(training, batch(number)).is_skipped
+    before = copy_of(training)
+    spoilt = batch(2)
+    undo = None
+    if cause == "gradient":
+        weight = training.byol.predictor[0].weight
+        undo = weight.register_hook(lambda gradient: gradient / 0.0)
+    elif cause == "loss":
+        undo = training.byol.register_forward_hook(lambda m, i, out: (out[0] * torch.inf, out[1]))
+    else:
+        spoilt.waveform[3, 700] = cause
+    outcome = train_step(training, spoilt)
+    assert outcome.is_skipped
+    is_input = undo is None
+    assert outcome.is_finite.tolist() == [not (is_input and row == 3) for row in range(8)]
+    assert changed_names(before, copy_of(training)) == set()
+    assert training.step == 3
+    if undo is not None:
+        undo.remove()
+    # The next step learns again, everything included.
+    assert not train_step(training, batch(3)).is_skipped
+    after = copy_of(training)
+    assert all(torch.isfinite(value).all() for value in after.values())
+    assert len(changed_names(before, after)) > 0.9 * len(after)
+
+
+def test_a_first_step_that_is_skipped_leaves_the_optimizer_fresh() -> None:
+    skipping, plain = small_training(), small_training()
+    spoilt = batch(0)
+    spoilt.waveform[0, 0] = float("nan")
+    assert train_step(skipping, spoilt).is_skipped
+    # The step's number alone differs, which seeds dropout.
+    skipping.step = plain.step
+    for number in range(1, 3):
+        train_step(skipping, batch(number))
+        train_step(plain, batch(number))
+    assert changed_names(copy_of(plain), copy_of(skipping)) == set()
+
+
+def test_mixup_remembers_nothing_that_is_not_finite() -> None:
+    training = small_training(
+        "views.augmentations=[mixup, random_resized_crop]", "views.mixup.memory=16"
+    )
+    spoilt = batch(0)
+    spoilt.waveform[5, :] = float("inf")
+    assert train_step(training, spoilt).is_skipped
+    for number in range(1, 4):
+        outcome = train_step(training, batch(number))
+        assert not outcome.is_skipped
+        assert torch.isfinite(outcome.loss)
+
+
+def test_resuming_a_skipped_step_repeats_it(tmp_path: Path) -> None:
+    def run(training: Training, first: int) -> dict[str, Tensor]:
+        for number in range(first, 5):
+            each = batch(number)
+            if number == 3:
+                each.waveform[1, 9] = float("nan")
+            assert train_step(training, each).is_skipped == (number == 3)
+        return copy_of(training)
+
+    whole = run(small_training(), 0)
+    half = small_training()
+    for number in range(2):
+        train_step(half, batch(number))
+    resumed = small_training()
+    resumed.load(half.snapshot(corpus_digest=""))
+    assert changed_names(whole, run(resumed, 2)) == set()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_step_does_not_wait_for_the_device() -> None:
+    training = small_training(device="cuda")
+    for number in range(2):
+        train_step(training, batch(number))
+    pinned = batch(2).pinned()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        train_step(training, pinned)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_precision_is_what_the_processor_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    flags = Path("/proc/cpuinfo").read_text().split()
+    # Not torch's word for it, but the kernel's.
+    has_bfloat16 = not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)
+    expected = torch.bfloat16 if has_bfloat16 else torch.float32
+    assert choose_precision("auto", cpu) is expected
+    assert choose_precision("float32", cpu) is torch.float32
+    assert choose_precision("bfloat16", cpu) is torch.bfloat16
+    monkeypatch.delattr("torch.cpu.get_capabilities", raising=False)  # of an older torch
+    assert choose_precision("auto", cpu) is torch.float32
+
+
+def test_a_compiled_network_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = small_training()
+    # Traced and taken apart as for any compiler, whose own code would take a minute to make.
+    monkeypatch.setattr(training_module, "can_compile", lambda device: True)
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda module: compile_(module, backend="aot_eager"))
+    compiled = small_training("train.compile=true")
+    assert compiled.network is not compiled.byol
+    outcomes = [train_step(each, batch(0)) for each in (plain, compiled)]
+    torch.testing.assert_close(outcomes[0].loss, outcomes[1].loss, rtol=1e-5, atol=1e-6)
+    before, after = copy_of(plain), copy_of(compiled)
+    for name, each in before.items():
+        # Adam's first moments are a tenth of the gradient.
+        if "running" in name or "exp_avg." in name:
+            torch.testing.assert_close(after[name], each, rtol=1e-3, atol=1e-5, msg=name)
+    # Adam's first step goes by the sign alone, also of gradients that are all rounding.
+    outcomes = [train_step(each, batch(1)) for each in (plain, compiled)]
+    torch.testing.assert_close(outcomes[0].loss, outcomes[1].loss, rtol=0.02, atol=0)
+
+
+def test_a_machine_without_a_compiler_is_told_of_once(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("CXX", "/no/such/compiler")
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("/no/such/compiler",))
+    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
+    torch._dynamo.reset()
+    assert not can_compile(torch.device("cpu"))
+    told = capfd.readouterr().err
+    assert "train.compile: torch.compile does not work here" in told
+    assert told.count("\n") == 1
+    network = small_training("train.compile=true")
+    assert network.network is network.byol
+    assert torch.isfinite(train_step(network, batch(0)).loss)
