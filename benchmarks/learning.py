@@ -18,12 +18,11 @@ from byola_rq.audio.frontend import LogMelSpectrogram, measure_statistics
 from byola_rq.config import Config, default_config_path, load_config
 from byola_rq.corpus.clips import Clips
 from byola_rq.corpus.order import ClipOrder, StepSampler
-from byola_rq.corpus.segments import SegmentBatch, SegmentCorpus
+from byola_rq.corpus.segments import SegmentBatch, SegmentCorpus, open_clips
 from byola_rq.embed.embedder import Embedder
 from byola_rq.model.encoder import build_encoder
 from byola_rq.runtime.memory import keep_freed_memory
 from byola_rq.runtime.progress import ProgressBar
-from byola_rq.train.setup import open_clips
 from byola_rq.train.step import build_training, choose_device, train_step
 
 app = new_app()
@@ -73,7 +72,7 @@ def main(
                 f"encoder.dim={dim}",
             ],
         )
-        clips, _ = open_clips(config)
+        clips, _ = open_clips(config.data.sources, config.frontend.sample_rate, print)
         for name, curve in curves.items():
             dtype = torch.bfloat16 if name.endswith("bfloat16") else torch.float32
             curve.append([])

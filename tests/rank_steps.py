@@ -10,9 +10,8 @@ from torch import Tensor
 from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
 from byola_rq.config import Config, load_config
 from byola_rq.corpus.order import ClipOrder, StepSampler
-from byola_rq.corpus.segments import SegmentCorpus
+from byola_rq.corpus.segments import SegmentCorpus, open_clips
 from byola_rq.runtime.distributed import is_main, joined_ranks, num_ranks, rank
-from byola_rq.train.setup import open_clips
 from byola_rq.train.step import build_training, train_step
 
 
@@ -32,7 +31,7 @@ def main(config_path: Path, num_steps: int, result: Path) -> None:
 
 
 def take_steps(config: Config, device: torch.device, num_steps: int, result: Path) -> None:
-    clips, _ = open_clips(config)
+    clips, _ = open_clips(config.data.sources, config.frontend.sample_rate, print)
     frontend = DoubleLogMel(**config.frontend.model_dump())
     torch.set_default_dtype(torch.float64)  # of the networks
     training = build_training(

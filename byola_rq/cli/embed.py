@@ -15,6 +15,7 @@ def embed(
         list[Path], typer.Argument(help="Folders, manifests (csv, tsv) or audio files.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")],
+    *,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[
         Precision, typer.Option(help="Of the encoder; auto: bfloat16 on a GPU that has it.")
@@ -109,6 +110,7 @@ def export(
 def import_weights(
     weights: Annotated[Path, typer.Argument(help="Your copy of published weights (.pth).")],
     model: Annotated[Path, typer.Argument(help="Model file to write, encoder.safetensors.")],
+    *,
     encoder: Annotated[
         str, typer.Option(help="audio_ntt_2020 (BYOL-A) or audio_ntt_2022 (BYOL-A v2).")
     ] = "audio_ntt_2020",
@@ -136,13 +138,13 @@ def import_weights(
     if has_both == bool(corpus) or (mean is None) != (std is None):
         raise ConfigError("import-weights takes --mean and --std, or --corpus to measure them")
     from byola_rq.audio.frontend import Statistics
-    from byola_rq.corpus.statistics import measure_corpus
+    from byola_rq.corpus.statistics import measure_sources
     from byola_rq.export.published_weights import import_weights
 
     given = Statistics(mean or 0.0, std if std is not None else 1.0)
     embedder = import_weights(weights, encoder_name=encoder, dim=dim, statistics=given)
     if corpus:  # after the weights, which a wrong option refuses at once
-        embedder = embedder.with_statistics(measure_corpus(corpus))
+        embedder = embedder.with_statistics(measure_sources(corpus))
     embedder.save(model)
     print(f"{model}: mean {embedder.statistics.mean:.4f}, std {embedder.statistics.std:.4f}")
 

@@ -14,6 +14,7 @@ def prepare(
         list[str],
         typer.Argument(metavar="SOURCE... DEST", help="What to pack, and the folder to pack into."),
     ],
+    *,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Decoding processes; one for each core by default.")
     ] = None,

@@ -1,7 +1,7 @@
 """Unlabelled clips (packed corpora, or sources decoded on demand) as fixed-length random crops."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from byola_rq.corpus.clips import Clips
-from byola_rq.corpus.decoded_clips import UnreadableClipError
+from byola_rq.corpus.decoded_clips import UnreadableClipError, measure_readable_clips
 from byola_rq.corpus.order import IntArray
 from byola_rq.corpus.packed_clips import PackedClips
 from byola_rq.corpus.packed_format import is_packed
 from byola_rq.errors import AudioError, CorpusError
+from byola_rq.runtime.progress import ProgressBar
 from byola_rq.runtime.rng import fold_in, integers, sample_keys
 from byola_rq.sources.clip_source import ClipSource
 from byola_rq.sources.listing import list_sources
@@ -127,6 +128,32 @@ class SegmentCorpus:
                 return int(neighbour[0])
         others = f" (and {num_neighbours} clips after it like it)" if num_neighbours else ""
         raise AudioError(f"{error}{others}") from error
+
+
+def open_clips(
+    sources: Sequence[Path], sample_rate: int, say: Callable[[str], object]
+) -> tuple[Clips, list[tuple[ClipSource, str]]]:
+    """Open packed corpora, or list and measure the clips of other sources.
+
+    Args:
+        sources: Packed corpora, or what `list_sources` takes.
+        sample_rate: At which segments are read, in Hz.
+        say: Prints a line about the clips.
+
+    Returns:
+        The clips, and (source, reason) of those that cannot be read.
+
+    Raises:
+        CorpusError, AudioError: If a source cannot be used, or more than 1 % of the clips.
+    """
+    packed = open_packed_clips(sources, sample_rate)
+    if packed is not None:
+        return packed, []
+    found, notes = find_clips(sources)
+    for note in notes:
+        say(note)
+    with ProgressBar("reading headers", len(found)) as bar:
+        return measure_readable_clips(found, sample_rate, bar.advance)
 
 
 def open_packed_clips(sources: Sequence[Path], sample_rate: int) -> PackedClips | None:

@@ -9,7 +9,6 @@ from byola_rq.errors import CheckpointError
 from byola_rq.model.encoder import build_encoder
 from byola_rq.runs.best import load_best_checkpoint
 from byola_rq.runs.checkpoint import Checkpoint, load_newest_checkpoint
-from byola_rq.runs.directory import with_newer_keys
 
 
 def export_run(run_dir: Path, path: Path, *, best: bool = False) -> Path:
@@ -29,7 +28,7 @@ def export_run(run_dir: Path, path: Path, *, best: bool = False) -> Path:
         checkpoint, _ = load_newest_checkpoint(run_dir)
     if checkpoint is None:
         raise CheckpointError(f"{run_dir}: no checkpoint in it (is it the run.dir of a run?)")
-    config = Config.model_validate(with_newer_keys(checkpoint.state["config"]))
+    config = Config.model_validate(checkpoint.state["config"])
     encoder = build_encoder(
         config.encoder.name, dim=config.encoder.dim, n_mels=config.frontend.n_mels
     )

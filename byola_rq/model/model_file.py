@@ -129,10 +129,8 @@ def read_description(path: Path) -> tuple[dict[str, Any], Shapes]:
             f"{path}: format version must be at most {FORMAT_VERSION}; got {version}. "
             "Update byola_rq."
         )
-    # The first files of this version had neither licence nor this digest.
-    is_first = description.keys().isdisjoint(("licence", "content_sha256"))
     digest = description.pop("content_sha256", None)
-    if not is_first and digest != _digest_description(description):
+    if digest != _digest_description(description):
         raise CheckpointError(
             f"{path}: its description is not what was written (SHA-256). Copy the file again"
         )

@@ -35,20 +35,6 @@ FREE_KEYS = frozenset(
     )
 )
 
-# What a run did before these keys were there.
-NEWER_KEYS: dict[str, Any] = {
-    "data.shuffle": "full",
-    "data.window_shards": 4,
-    "run.stall_minutes": None,
-    "train.accumulate": 1,
-    "train.sync_batch_norm": True,
-    "validation.labelled": None,
-    "validation.every_epochs": 1.0,
-    "validation.probe": "knn",
-    "tensorboard.enabled": False,
-    "tensorboard.views_every": 1000,
-}
-
 # What a run's length may be changed to as long as no schedule depends on it.
 LENGTH_KEYS = frozenset(("train.epochs", "train.max_steps"))
 
@@ -170,14 +156,14 @@ def _refuse_other_config(config: Config, checkpoint: Checkpoint) -> None:
     free = FREE_KEYS | LENGTH_KEYS if is_length_free else FREE_KEYS
     if config.data.shuffle == "full":
         free |= {"data.window_shards"}
-    before = _flatten(with_newer_keys(checkpoint.state["config"]))
+    before = _flatten(checkpoint.state["config"])
     now = _flatten(config.model_dump(mode="json"))
     differences = [
         f"{key} was {before.get(key)}, is {now.get(key)}"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key) and key not in free
     ]
-    ranks_before = checkpoint.state.get("num_ranks", 1)
+    ranks_before = checkpoint.state["num_ranks"]
     if not config.train.sync_batch_norm and ranks_before != num_ranks():
         differences.append(
             f"without train.sync_batch_norm, the number of processes was {ranks_before}, "
@@ -188,15 +174,6 @@ def _refuse_other_config(config: Config, checkpoint: Checkpoint) -> None:
             f"{config.run.dir}: holds a run with another configuration "
             f"({'; '.join(differences)}); choose another run.dir, or the values it had"
         )
-
-
-def with_newer_keys(values: dict[str, Any]) -> dict[str, Any]:
-    """An earlier version's configuration, completed by what that version did."""
-    completed = {name: dict(section) for name, section in values.items()}
-    for dotted, value in NEWER_KEYS.items():
-        section, key = dotted.split(".")
-        completed.setdefault(section, {}).setdefault(key, value)
-    return completed
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -12,7 +12,6 @@ import yaml
 from byola_rq.errors import CheckpointError
 from byola_rq.runs.best import Best, read_best
 from byola_rq.runs.checkpoint import checkpoint_path
-from byola_rq.runs.directory import NEWER_KEYS
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -95,7 +94,7 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
 
 
 def read_columns(path: Path) -> tuple[dict[str, FloatArray], list[str]]:
-    """Read the columns of a metrics.csv of this or an earlier version.
+    """Read the columns of a metrics.csv of a run, of whatever columns.
 
     Returns:
         Column -> one number per row, NaN where the file has none; no columns where there is no
@@ -166,7 +165,7 @@ def _read_run(folder: Path) -> Run:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: not a configuration that can be read ({reason})") from error
-    config = NEWER_KEYS | (_flatten(values) if isinstance(values, dict) else {})
+    config = _flatten(values) if isinstance(values, dict) else {}
     for key, types in _NEEDED_KEYS.items():
         if not isinstance(config.get(key), types) or key not in config:
             raise CheckpointError(

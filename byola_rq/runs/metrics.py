@@ -92,8 +92,6 @@ class StepTable:
 def read_metrics(path: Path) -> list[dict[str, str]]:
     """Rows of a metrics.csv; none where there is no file yet. A torn last row is left out.
 
-    A column that the run's first version of byola_rq did not write yet is `nan`.
-
     Raises:
         CheckpointError: If the file is not a metrics.csv of this format.
     """
@@ -108,13 +106,9 @@ def _read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     whole = text[: text.rfind("\n") + 1]
     reader = csv.DictReader(io.StringIO(whole, newline=""))
     found = reader.fieldnames or []
-    if whole and not {"step"} <= set(found) <= set(columns):
+    if whole and set(found) != set(columns):
         raise CheckpointError(f"{path}: columns must be {', '.join(columns)}")
-    return [
-        {name: row.get(name, "nan") for name in columns}
-        for row in reader
-        if None not in row.values()
-    ]
+    return [row for row in reader if None not in row.values()]
 
 
 def _short(value: Any) -> Any:

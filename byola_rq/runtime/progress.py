@@ -21,6 +21,12 @@ from byola_rq.runtime.distributed import is_main
 SECONDS_BETWEEN_LINES = 30.0
 
 
+def log(line: str) -> None:
+    """Print a line on stderr; of several processes of a job, the first alone does."""
+    if is_main():
+        print(line, file=sys.stderr, flush=True)
+
+
 class ProgressBar:
     """Count towards `total`, on stderr; of several processes of a job, the first alone speaks.
 
@@ -80,8 +86,8 @@ class ProgressBar:
         """Print a line without tearing the bar."""
         if self._bar:
             self._bar.console.print(line, markup=False, highlight=False)
-        elif is_main():
-            print(line, file=sys.stderr, flush=True)
+        else:
+            log(line)
 
     def _print_line(self) -> None:
         self._last_line = time.monotonic()

@@ -1,31 +1,21 @@
-"""The training loop, in reading order."""
+"""Pretraining, in reading order: next batch, one step, record, stop if asked."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
 from byola_rq.config import Config
-from byola_rq.corpus.clips import Clips
-from byola_rq.corpus.loading import load_batches, on_device
-from byola_rq.corpus.order import ClipOrder, IntArray, StepSampler, WindowOrder
-from byola_rq.corpus.packed_clips import PackedClips
-from byola_rq.corpus.read_ahead import read_windows_ahead
-from byola_rq.corpus.segments import SegmentBatch, SegmentCorpus
+from byola_rq.corpus.segments import SegmentBatch
 from byola_rq.export.run import export_run
-from byola_rq.runs.directory import held_run, reset_run
 from byola_rq.runtime.distributed import (
     StopVote,
-    errors_shared,
     is_main,
     joined_ranks,
     num_ranks,
     raised_in_all,
-    rank,
     shared,
 )
-from byola_rq.runtime.progress import ProgressBar
+from byola_rq.runtime.progress import ProgressBar, log
 from byola_rq.runtime.signals import (
     RUN_SIGNALS,
     Interruption,
@@ -35,13 +25,11 @@ from byola_rq.runtime.signals import (
 )
 from byola_rq.runtime.stages import stage
 from byola_rq.runtime.watchdog import Watchdog
-from byola_rq.sources.clip_source import ClipSource
-from byola_rq.train.meter import DataWait, packing_advice
+from byola_rq.train.meter import DataWait
 from byola_rq.train.profiling import StepProfiler
-from byola_rq.train.recorder import RunRecord
-from byola_rq.train.setup import count_steps, open_clips, prepare_training, refuse_uneven_batch, say
-from byola_rq.train.step import Training, choose_device, train_step
-from byola_rq.train.validation import RunValidation
+from byola_rq.train.recorder import Recorder
+from byola_rq.train.setup import Run, start_run
+from byola_rq.train.step import choose_device, train_step
 
 
 def pretrain(config: Config, *, reset: bool = False, profile: int | None = None) -> Path:
@@ -58,9 +46,9 @@ def pretrain(config: Config, *, reset: bool = False, profile: int | None = None)
     they are.
 
     Args:
-        config: Of the run.
+        config: Configuration of the run.
         reset: Move a run that is in `run.dir` aside first, to `run.dir` with a number behind it.
-        profile: Say, after so many steps, where their time went; see `StepProfiler`.
+        profile: Report, after so many steps, where their time went; see `StepProfiler`.
 
     Returns:
         Path of the model file.
@@ -77,170 +65,104 @@ def pretrain(config: Config, *, reset: bool = False, profile: int | None = None)
     try:
         with stop_on_signals(RUN_SIGNALS, second_interrupt_kills=True) as stop:
             device = choose_device(config.run.device)
-            with joined_ranks(device), contextlib.ExitStack() as held:
-                # All that exchanges gradients ends with that call, before the ranks part.
-                return _pretrain(config, device, stop, held, reset=reset, profile=profile)
+            with joined_ranks(device), contextlib.ExitStack() as lock:
+                # All that exchanges gradients ends with this call, before the ranks part.
+                _fit(start_run(config, device, lock, reset=reset), stop, profile)
+                path = config.run.dir / "encoder.safetensors"
+                shared(lambda: bytes(export_run(config.run.dir, path)))
+                return path
     except StoppedError as error:
         message = f"{config.run.dir}: {error}; the same command goes on"
         raise StoppedError(message, error.number) from None
 
 
-def _pretrain(
-    config: Config,
-    device: torch.device,
-    stop: Stop,
-    held: contextlib.ExitStack,
-    *,
-    reset: bool,
-    profile: int | None,
-) -> Path:
-    """The run of one rank; `held` keeps the lock on `run.dir`."""
-    with errors_shared():
-        refuse_uneven_batch(config)
-        clips, left_out = open_clips(config)
-    with errors_shared():
-        if is_main():
-            if reset and (aside := reset_run(config.run.dir)):
-                say(f"{config.run.dir}: the run that was in it is now {aside}")
-            held.enter_context(held_run(config.run.dir))
-    validation = RunValidation(
-        config,
-        num_clips=len(clips),
-        num_steps=count_steps(config, len(clips)),
-        say=say,
-    )
-    training, num_workers = prepare_training(config, clips, device)
-    _say_what_happens(training, clips)
-    order = _order(config, clips)
-    corpus = SegmentCorpus(clips, segment_samples=config.segment_samples, seed=config.run.seed)
-    batches = load_batches(
-        corpus,
-        _sample(training, order, clips),
-        batch_size=config.train.batch_size // num_ranks(),
-        num_workers=num_workers,
-        pin_memory=device.type == "cuda",
-    )
-    data_wait = DataWait(device, num_workers)
-    watchdog = Watchdog(config.run.stall_minutes, config.run.dir)
-    profiler = StepProfiler(profile, device, config.run.dir, say) if profile and is_main() else None
-    with contextlib.closing(batches), watchdog:
-        train(
-            training,
-            on_device(batches, device),
-            clips,
-            order,
-            data_wait,
-            validation,
-            watchdog,
-            profiler,
-            stop,
-            left_out,
-        )
-    path = config.run.dir / "encoder.safetensors"
-    shared(lambda: bytes(export_run(config.run.dir, path)))
-    return path
+def _fit(run: Run, stop: Stop, profile: int | None) -> None:
+    run_dir, device = run.config.run.dir, run.state.device
+    profiler = StepProfiler(profile, device, run_dir, log) if profile and is_main() else None
+    watchdog = Watchdog(run.config.run.stall_minutes, run_dir)
+    Trainer(run, stop=stop, watchdog=watchdog, profiler=profiler).fit()
 
 
-def train(
-    training: Training,
-    batches: Iterator[SegmentBatch],
-    clips: Clips,
-    order: ClipOrder,
-    data_wait: DataWait,
-    validation: RunValidation,
-    watchdog: Watchdog,
-    profiler: StepProfiler | None,
-    stop: Stop,
-    left_out: Sequence[tuple[ClipSource, str]],
-) -> None:
-    """Run the steps that are left, with metrics and checkpoints.
+class Trainer:
+    """Trains a run to its end, with metrics and checkpoints.
 
-    Raises:
-        CheckpointError: If the last checkpoint cannot be written.
-        TrainingError: If too many steps in a row had to be skipped.
-        StoppedError: If a signal stopped it; what can be saved is saved by then.
+    Args:
+        run: What to train, from where.
+        stop: Whether a signal has asked to stop.
+        watchdog: Ends the process where it hangs.
+        profiler: Measures where the time goes.
     """
-    has_advised = isinstance(clips, PackedClips)
-    with ProgressBar("pretraining", training.num_steps, done=training.step) as bar:
-        record = RunRecord(
-            training,
-            clips,
-            order,
-            data_wait,
-            validation,
-            watchdog,
-            lambda: stop.number is not None,
-            bar.say,
-            left_out,
-        )
-        with stop.held():
-            record.catch_up()
-        vote = StopVote()
-        try:
-            # Several ranks stop after the same step, on which they agree.
-            with (
-                stop.held() if num_ranks() > 1 else contextlib.nullcontext(),
-                profiler or contextlib.nullcontext(),
-            ):
-                while training.step < training.num_steps:
-                    # Alone, nothing is lost by a stop while this waits, however long a disk hangs.
-                    watchdog.beat(f"step {training.step + 1}, waiting for its data")
-                    with stage("input"):
-                        batch = data_wait.next_batch(batches)
-                    watchdog.beat(f"step {training.step + 1}, computing and saving")
-                    if data_wait.share is not None and not has_advised:
-                        has_advised = True
-                        if advice := packing_advice(data_wait.share):
-                            bar.say(advice)
-                    with stop.held():
-                        record.add(train_step(training, batch), batch.replacements)
-                        bar.advance(note=record.note)
-                    if profiler:
-                        profiler.end_step()
-                    if number := vote.cast(stop.number):
-                        raise Interruption(number)
-                if number := vote.close(stop.number):
-                    raise Interruption(number)
-        except Interruption as interruption:
-            stopped = StoppedError(f"{interruption} {record.save_rest()}", interruption.number)
-            raise raised_in_all(stopped) from None
 
+    def __init__(
+        self, run: Run, *, stop: Stop, watchdog: Watchdog, profiler: StepProfiler | None = None
+    ) -> None:
+        self.run = run
+        self.state = run.state
+        self.stop = stop
+        self.watchdog = watchdog
+        self.profiler = profiler
+        self.data_wait = DataWait(run.state.device, run.num_workers)
+        self._vote = StopVote()
 
-def _order(config: Config, clips: Clips) -> ClipOrder:
-    """The order that `data.shuffle` names."""
-    if config.data.shuffle == "windows" and isinstance(clips, PackedClips):
-        window_shards = config.data.window_shards
-        return WindowOrder(clips.shard, window_shards=window_shards, seed=config.run.seed)
-    return ClipOrder(len(clips), seed=config.run.seed)
+    def fit(self) -> None:
+        """Do the steps that are left.
 
+        Raises:
+            CheckpointError: If the last checkpoint cannot be written.
+            TrainingError: If too many steps in a row had to be skipped.
+            StoppedError: If a signal stopped it; what can be saved is saved by then.
+        """
+        state = self.state
+        with (
+            contextlib.closing(self.run.load_batches()) as batches,
+            self.watchdog,
+            ProgressBar("pretraining", state.num_steps, done=state.step) as bar,
+        ):
+            recorder = Recorder(
+                self.run,
+                data_wait=self.data_wait,
+                watchdog=self.watchdog,
+                should_stop=lambda: self.stop.number is not None,
+                say=bar.say,
+            )
+            with self.stop.held():
+                recorder.catch_up()
+            try:
+                with self._stopped_together(), self.profiler or contextlib.nullcontext():
+                    while state.step < state.num_steps:
+                        batch = self._next_batch(batches)
+                        with self.stop.held():
+                            recorder.add(train_step(state, batch), batch.replacements)
+                            bar.advance(note=recorder.note)
+                        self._end_step()
+            except Interruption as interruption:
+                stopped = StoppedError(
+                    f"{interruption} {recorder.save_rest()}", interruption.number
+                )
+                raise raised_in_all(stopped) from None
 
-def _sample(training: Training, order: ClipOrder, clips: Clips) -> Iterable[IntArray]:
-    """(epoch, clip index) of the samples of each step that is left."""
-    sampler = StepSampler(
-        order,
-        training.config.train.batch_size,
-        first_step=training.step,
-        num_steps=training.num_steps,
-        part=(rank(), num_ranks()),
-    )
-    if isinstance(order, WindowOrder) and isinstance(clips, PackedClips):
-        return read_windows_ahead(sampler, order, clips.paths)
-    return sampler
+    def _stopped_together(self) -> contextlib.AbstractContextManager[None]:
+        """Signals wait for the vote where there are several ranks: all stop after the same step."""
+        return self.stop.held() if num_ranks() > 1 else contextlib.nullcontext()
 
+    def _next_batch(self, batches: Iterator[SegmentBatch]) -> SegmentBatch:
+        # Alone, nothing is lost by a stop while this waits, however long a disk hangs.
+        self.watchdog.beat(f"step {self.state.step + 1}, waiting for its data")
+        with stage("input"):
+            batch = self.data_wait.next_batch(batches)
+        self.watchdog.beat(f"step {self.state.step + 1}, computing and saving")
+        return batch
 
-def _say_what_happens(training: Training, clips: Clips) -> None:
-    config = training.config
-    num_parameters = sum(parameter.numel() for parameter in training.byol.encoder.parameters())
-    say(
-        f"{len(clips)} clips, {clips.hours:.2f} h; log-mel mean {training.statistics.mean:.3f}, "
-        f"std {training.statistics.std:.3f}"
-    )
-    processes = f" in {num_ranks()} processes" if num_ranks() > 1 else ""
-    say(
-        f"{config.encoder.name}, D = {config.encoder.dim}, {num_parameters / 1e6:.1f} M weights; "
-        f"{training.device.type}{processes}, {str(training.precision).removeprefix('torch.')}"
-    )
-    if config.data.shuffle == "windows":
-        say(f"windows of {config.data.window_shards} shards, each read whole before it is used")
-    going_on = f"going on after step {training.step} of" if training.step else "starting"
-    say(f"{config.run.dir}: {going_on} {training.num_steps} steps")
+    def _end_step(self) -> None:
+        """Stop if a signal has met any rank.
+
+        Raises:
+            Interruption: If so, in all ranks.
+        """
+        if self.profiler:
+            self.profiler.end_step()
+        number = self._vote.cast(self.stop.number)
+        if self.state.step == self.state.num_steps:
+            number = number or self._vote.close(self.stop.number)
+        if number:
+            raise Interruption(number)

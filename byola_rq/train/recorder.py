@@ -6,38 +6,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from byola_rq.corpus.clips import Clips
-from byola_rq.corpus.order import ClipOrder
+from byola_rq.corpus.packed_clips import PackedClips
 from byola_rq.corpus.segments import Replacement
 from byola_rq.errors import CheckpointError
 from byola_rq.runs.checkpoint import save_checkpoint
 from byola_rq.runs.metrics import COLUMNS, Metrics, StepTable, read_metrics
 from byola_rq.runtime.distributed import errors_shared, gather_json, is_main
 from byola_rq.runtime.watchdog import Watchdog
-from byola_rq.sources.clip_source import ClipSource
-from byola_rq.train.meter import DataWait, Meter
+from byola_rq.train.meter import DataWait, Meter, packing_advice
 from byola_rq.train.quarantine import Quarantine
+from byola_rq.train.setup import Run
 from byola_rq.train.skipped_steps import SkippedSteps, SkipsInARow, refuse_divergence
-from byola_rq.train.step import StepOutcome, Training
+from byola_rq.train.step import StepOutcome
 from byola_rq.train.tensorboard import TensorBoardWriter
-from byola_rq.train.validation import RunValidation
 
 
-class RunRecord:
-    """Writes what a run leaves in `run.dir`, and says what its user should know.
+class Recorder:
+    """Writes what a run leaves in `run.dir`, and tells its user what matters.
 
-    All ranks have one, for the sums over them; rank 0 alone writes and speaks.
+    All ranks have one, for the sums over them; rank 0 alone writes and prints.
 
     Args:
-        training: Whose steps they are.
-        clips: What it learns from.
-        order: In which it does.
+        run: What is trained.
         data_wait: Through which the batches are taken.
-        validation: What scores the encoder now and then.
-        watchdog: Of the run, which a validation may keep waiting as long as it likes.
-        should_stop: Whether somebody waits for the run's end: a validation is left then.
+        watchdog: Watchdog of the run, which a validation may keep waiting as long as it likes.
+        should_stop: Whether a signal waits for the run's end: a validation is left then.
         say: Prints a line.
-        left_out: Clips that could not be used from the start, and why.
 
     Raises:
         CheckpointError: If `run.dir` holds a table of another format, or cannot be written.
@@ -45,31 +39,30 @@ class RunRecord:
 
     def __init__(
         self,
-        training: Training,
-        clips: Clips,
-        order: ClipOrder,
+        run: Run,
+        *,
         data_wait: DataWait,
-        validation: RunValidation,
         watchdog: Watchdog,
         should_stop: Callable[[], bool],
         say: Callable[[str], None],
-        left_out: Sequence[tuple[ClipSource, str]],
     ) -> None:
-        self.saved_step = training.step  # of the newest checkpoint; 0 where there is none
-        self._training = training
-        self._digest = clips.digest
+        self.saved_step = run.state.step  # of the newest checkpoint; 0 where there is none
+        self._training = run.state
+        self._digest = run.clips.digest
         self._say = say
-        self._validation = validation
+        self._validation = run.validation
         self._watchdog = watchdog
         self._should_stop = should_stop
         self._tensorboard: TensorBoardWriter | None = None
-        self._meter = Meter(training, data_wait, len(clips))
+        self._data_wait = data_wait
+        self._has_advised = isinstance(run.clips, PackedClips)
+        self._meter = Meter(run.state, data_wait, len(run.clips))
         self._has_collapsed = False
         self._replacements: list[Replacement] = []  # of this rank, since the last row
         self._skips_in_a_row = SkipsInARow()
         with errors_shared():
             if is_main():
-                self._open_tables(clips, order, left_out)
+                self._open_tables(run)
 
     @property
     def note(self) -> str:
@@ -86,6 +79,7 @@ class RunRecord:
         """
         training = self._training
         config, step = training.config, training.step
+        self._advise_packing()
         self._meter.add(outcome)
         self._replacements += replacements
         is_last = step == training.num_steps
@@ -133,23 +127,28 @@ class RunRecord:
             return f"after step {step}, which is saved" if step else "before the first step"
         return f"after step {step}, saved up to step {self.saved_step}"
 
-    def _open_tables(
-        self, clips: Clips, order: ClipOrder, left_out: Sequence[tuple[ClipSource, str]]
-    ) -> None:
-        config, step = self._training.config, self._training.step
+    def _advise_packing(self) -> None:
+        """Say once, as soon as it is measured, what a packed corpus would gain."""
+        if self._data_wait.share is not None and not self._has_advised:
+            self._has_advised = True
+            if advice := packing_advice(self._data_wait.share):
+                self._say(advice)
+
+    def _open_tables(self, run: Run) -> None:
+        config, step = run.config, run.state.step
         self._metrics = StepTable(config.run.dir / "metrics.csv", COLUMNS, step)
         self._skipped_steps = SkippedSteps(
             config.run.dir / "skipped_steps.csv",
-            clips,
-            order,
+            run.clips,
+            run.order,
             batch_size=config.train.batch_size,
             last_step=step,
         )
-        self._quarantine = Quarantine(config.run.dir / "quarantine.csv", clips, self._say)
-        self._quarantine.add_unreadable(left_out)
+        self._quarantine = Quarantine(config.run.dir / "quarantine.csv", run.clips, self._say)
+        self._quarantine.add_unreadable(run.left_out)
         if config.tensorboard.enabled:
             folder = config.run.dir / "tensorboard"
-            self._tensorboard = TensorBoardWriter(folder, step, self._training.frontend)
+            self._tensorboard = TensorBoardWriter(folder, step, run.state.frontend)
 
     def _write_row(self, score: float = math.nan) -> None:
         meter, run_dir = self._meter, self._training.config.run.dir

@@ -1,7 +1,9 @@
 """What a run starts from, the same in all ranks: its clips, its checkpoint or new networks."""
 
+import contextlib
 import json
-import sys
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import asdict, dataclass
 
 import torch
 from safetensors.torch import load as tensors_from
@@ -10,19 +12,129 @@ from safetensors.torch import save as bytes_of
 from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
 from byola_rq.config import Config
 from byola_rq.corpus.clips import Clips
-from byola_rq.corpus.decoded_clips import measure_readable_clips
-from byola_rq.corpus.loading import default_num_workers
+from byola_rq.corpus.loading import default_num_workers, load_batches, on_device
+from byola_rq.corpus.order import ClipOrder, IntArray, StepSampler, WindowOrder
 from byola_rq.corpus.packed_clips import PackedClips
-from byola_rq.corpus.segments import find_clips, open_packed_clips
-from byola_rq.corpus.statistics import measure_run_statistics
+from byola_rq.corpus.packed_format import is_packed
+from byola_rq.corpus.read_ahead import read_windows_ahead
+from byola_rq.corpus.segments import SegmentBatch, SegmentCorpus, open_clips
+from byola_rq.corpus.statistics import measure_corpus
 from byola_rq.errors import CheckpointError, ConfigError, CorpusError
 from byola_rq.runs.checkpoint import Checkpoint
-from byola_rq.runs.directory import open_run
-from byola_rq.runtime.distributed import gather_json, is_main, num_ranks, raised_in_all, shared
+from byola_rq.runs.directory import held_run, open_run, reset_run
+from byola_rq.runtime.distributed import (
+    errors_shared,
+    gather_json,
+    is_main,
+    num_ranks,
+    raised_in_all,
+    rank,
+    shared,
+)
 from byola_rq.runtime.memory import keep_freed_memory
-from byola_rq.runtime.progress import ProgressBar
+from byola_rq.runtime.progress import log
 from byola_rq.sources.clip_source import ClipSource
 from byola_rq.train.step import Training, build_training, choose_precision
+from byola_rq.train.validation import RunValidation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a run starts from, the same in all ranks.
+
+    Args:
+        state: Networks, views and optimizer, as the newest checkpoint left them.
+        clips: What is learned from.
+        order: In which the clips are seen.
+        validation: Scores the encoder now and then.
+        num_workers: Loader processes of each rank.
+        left_out: (source, reason) of the clips that cannot be read.
+    """
+
+    state: Training
+    clips: Clips
+    order: ClipOrder
+    validation: RunValidation
+    num_workers: int
+    left_out: Sequence[tuple[ClipSource, str]] = ()
+
+    @property
+    def config(self) -> Config:
+        """Configuration of the run."""
+        return self.state.config
+
+    def load_batches(self) -> Generator[SegmentBatch, None, None]:
+        """Read this rank's part of the batches of the steps that are left, on its device.
+
+        Raises:
+            AudioError: If a clip cannot be decoded, nor can its neighbors.
+        """
+        config, device = self.config, self.state.device
+        batches = load_batches(
+            _segments(config, self.clips),
+            self._sample(),
+            batch_size=config.train.batch_size // num_ranks(),
+            num_workers=self.num_workers,
+            pin_memory=device.type == "cuda",
+        )
+        with contextlib.closing(batches):
+            yield from on_device(batches, device)
+
+    def _sample(self) -> Iterable[IntArray]:
+        """(epoch, clip index) of the samples of each step that is left."""
+        sampler = StepSampler(
+            self.order,
+            self.config.train.batch_size,
+            first_step=self.state.step,
+            num_steps=self.state.num_steps,
+            part=(rank(), num_ranks()),
+        )
+        if isinstance(self.order, WindowOrder) and isinstance(self.clips, PackedClips):
+            return read_windows_ahead(sampler, self.order, self.clips.paths)
+        return sampler
+
+
+def start_run(
+    config: Config, device: torch.device, lock: contextlib.ExitStack, *, reset: bool = False
+) -> Run:
+    """Open the clips, and make the networks or load their newest checkpoint.
+
+    Args:
+        config: Configuration of the run.
+        device: Trains this rank.
+        lock: Gets the lock on `run.dir`, which rank 0 keeps until it is closed.
+        reset: Move a run that is in `run.dir` aside first.
+
+    Raises:
+        CorpusError, AudioError: If a source or clip cannot be used.
+        ConfigError: If the processes cannot share the batch.
+        CheckpointError: If `run.dir` holds something else, or a run with another configuration or
+            other clips, or cannot be written.
+    """
+    with errors_shared():
+        refuse_uneven_batch(config)
+        clips, left_out = _open_clips(config)
+    with errors_shared():
+        if is_main():
+            if reset and (aside := reset_run(config.run.dir)):
+                log(f"{config.run.dir}: the run that was in it is now {aside}")
+            lock.enter_context(held_run(config.run.dir))
+    num_workers = config.data.workers
+    if num_workers == "auto":
+        num_workers = default_num_workers(device, is_decoding=not isinstance(clips, PackedClips))
+    validation = RunValidation(
+        config, num_clips=len(clips), num_steps=count_steps(config, len(clips)), say=log
+    )
+    run = Run(
+        state=_prepare_training(config, clips, device, num_workers),
+        clips=clips,
+        order=_order(config, clips),
+        validation=validation,
+        num_workers=num_workers,
+        left_out=left_out,
+    )
+    _describe(run)
+    return run
 
 
 def count_steps(config: Config, num_clips: int) -> int:
@@ -45,26 +157,19 @@ def refuse_uneven_batch(config: Config) -> None:
         )
 
 
-def open_clips(config: Config) -> tuple[Clips, list[tuple[ClipSource, str]]]:
+def _open_clips(config: Config) -> tuple[Clips, list[tuple[ClipSource, str]]]:
     """The clips of `data.source`, and (source, reason) of those that cannot be read.
 
     Raises:
         CorpusError, AudioError: If a source or clip cannot be used.
     """
-    sources, sample_rate = config.data.sources, config.frontend.sample_rate
-    left_out: list[tuple[ClipSource, str]] = []
-    clips: Clips | None = open_packed_clips(sources, sample_rate)
-    if clips is None:
-        found, notes = find_clips(sources)
-        if config.data.shuffle == "windows":
-            raise CorpusError(
-                f"{sources[0]}: data.shuffle must be full for a source that is no packed corpus; "
-                "got windows. Pack it first (`byola-rq prepare`)"
-            )
-        for note in notes:
-            say(note)
-        with ProgressBar("reading headers", len(found)) as bar:
-            clips, left_out = measure_readable_clips(found, sample_rate, bar.advance)
+    sources = config.data.sources
+    if config.data.shuffle == "windows" and not any(map(is_packed, sources)):
+        raise CorpusError(
+            f"{sources[0]}: data.shuffle must be full for a source that is no packed corpus; "
+            "got windows. Pack it first (`byola-rq prepare`)"
+        )
+    clips, left_out = open_clips(sources, config.frontend.sample_rate, log)
     if len(clips) < 2:
         reason = f" ({left_out[0][0]}: {left_out[0][1]})" if left_out else ""
         raise CorpusError(
@@ -73,8 +178,18 @@ def open_clips(config: Config) -> tuple[Clips, list[tuple[ClipSource, str]]]:
     return clips, left_out
 
 
-def prepare_training(config: Config, clips: Clips, device: torch.device) -> tuple[Training, int]:
-    """What is trained, as the run's newest checkpoint left it, and each rank's number of loaders.
+def _order(config: Config, clips: Clips) -> ClipOrder:
+    """The order that `data.shuffle` names."""
+    if config.data.shuffle == "windows" and isinstance(clips, PackedClips):
+        window_shards = config.data.window_shards
+        return WindowOrder(clips.shard, window_shards=window_shards, seed=config.run.seed)
+    return ClipOrder(len(clips), seed=config.run.seed)
+
+
+def _prepare_training(
+    config: Config, clips: Clips, device: torch.device, num_workers: int
+) -> Training:
+    """What is trained, as the run's newest checkpoint left it.
 
     Raises:
         CheckpointError: If `run.dir` cannot be used, or its run had other clips.
@@ -82,6 +197,29 @@ def prepare_training(config: Config, clips: Clips, device: torch.device) -> tupl
     """
     if device.type == "cpu":
         keep_freed_memory()
+    _refuse_different_clips(config, clips)
+    checkpoint = _shared_checkpoint(config)
+    precision = _shared_precision(config, checkpoint, device)
+    frontend = LogMelSpectrogram(**config.frontend.model_dump()).to(device)
+    if checkpoint is None:
+        corpus = _segments(config, clips)
+        statistics = _shared_statistics(config, corpus, frontend, device, num_workers=num_workers)
+    else:
+        _refuse_other_clips(config, clips, checkpoint)
+        statistics = Statistics(**checkpoint.state["statistics"])
+    num_steps = count_steps(config, len(clips))
+    training = build_training(config, statistics, frontend, device, precision, num_steps)
+    if checkpoint is not None:
+        training.load(checkpoint)
+    return training
+
+
+def _segments(config: Config, clips: Clips) -> SegmentCorpus:
+    return SegmentCorpus(clips, segment_samples=config.segment_samples, seed=config.run.seed)
+
+
+def _refuse_different_clips(config: Config, clips: Clips) -> None:
+    """Compare the clips of all ranks."""
     digests = gather_json(clips.digest)
     if len(set(digests)) > 1:
         different = next(number for number, each in enumerate(digests) if each != digests[0])
@@ -89,32 +227,41 @@ def prepare_training(config: Config, clips: Clips, device: torch.device) -> tupl
         raise raised_in_all(
             CorpusError(f"{sources}: rank {different} finds other clips there than rank 0")
         )
-    checkpoint = _shared_checkpoint(config)
-    precision = _shared_precision(config, checkpoint, device)
-    num_workers = config.data.workers
-    if num_workers == "auto":
-        num_workers = default_num_workers(device, is_decoding=not isinstance(clips, PackedClips))
-    frontend = LogMelSpectrogram(**config.frontend.model_dump()).to(device)
-    if checkpoint is None:
-        # By rank 0: split among them, their last bits would depend on the number of ranks.
-        statistics_text = shared(
-            lambda: measure_run_statistics(config, clips, frontend, device, num_workers)
-        )
-    else:
-        if checkpoint.state["corpus_digest"] != clips.digest:
-            raise raised_in_all(
-                CheckpointError(
-                    f"{config.run.dir}: its run had other clips than data.source has now "
-                    "(names, lengths or the packed samples differ); choose another run.dir"
-                )
+
+
+def _refuse_other_clips(config: Config, clips: Clips, checkpoint: Checkpoint) -> None:
+    """Compare the clips with those that the run had before."""
+    if checkpoint.state["corpus_digest"] != clips.digest:
+        raise raised_in_all(
+            CheckpointError(
+                f"{config.run.dir}: its run had other clips than data.source has now "
+                "(names, lengths or the packed samples differ); choose another run.dir"
             )
-        statistics_text = json.dumps(checkpoint.state["statistics"]).encode()
-    statistics = Statistics(**json.loads(statistics_text))
-    num_steps = count_steps(config, len(clips))
-    training = build_training(config, statistics, frontend, device, precision, num_steps)
-    if checkpoint is not None:
-        training.load(checkpoint)
-    return training, num_workers
+        )
+
+
+def _shared_statistics(
+    config: Config,
+    corpus: SegmentCorpus,
+    frontend: LogMelSpectrogram,
+    device: torch.device,
+    *,
+    num_workers: int,
+) -> Statistics:
+    """Those that rank 0 measures: split among ranks, their last bits would differ."""
+
+    def measure() -> bytes:
+        measured = measure_corpus(
+            corpus,
+            frontend,
+            sources=config.data.sources,
+            device=device,
+            batch_size=config.train.batch_size,
+            num_workers=num_workers,
+        )
+        return json.dumps(asdict(measured)).encode()
+
+    return Statistics(**json.loads(shared(measure)))
 
 
 def _shared_checkpoint(config: Config) -> Checkpoint | None:
@@ -124,7 +271,7 @@ def _shared_checkpoint(config: Config) -> Checkpoint | None:
     def state() -> bytes:
         checkpoint, damages = open_run(config)
         for damage in damages:
-            say(f"warning: {damage}; the checkpoint before it is used")
+            log(f"warning: {damage}; the checkpoint before it is used")
         opened.append(checkpoint)
         return json.dumps(checkpoint.state if checkpoint else None).encode()
 
@@ -149,12 +296,25 @@ def _shared_precision(
     """That of rank 0; what `auto` once was, it stays, whatever processor goes on."""
     name = config.run.precision
     if name == "auto" and checkpoint is not None:
-        name = checkpoint.state.get("precision", name)
+        name = checkpoint.state["precision"]
     chosen = shared(lambda: str(choose_precision(name, device)).encode()).decode()
     return torch.bfloat16 if chosen == str(torch.bfloat16) else torch.float32
 
 
-def say(line: str) -> None:
-    """Print a line for the user, from rank 0."""
-    if is_main():
-        print(line, file=sys.stderr, flush=True)
+def _describe(run: Run) -> None:
+    """Print what is about to happen."""
+    config, state, clips = run.config, run.state, run.clips
+    num_parameters = sum(parameter.numel() for parameter in state.byol.encoder.parameters())
+    log(
+        f"{len(clips)} clips, {clips.hours:.2f} h; log-mel mean {state.statistics.mean:.3f}, "
+        f"std {state.statistics.std:.3f}"
+    )
+    processes = f" in {num_ranks()} processes" if num_ranks() > 1 else ""
+    log(
+        f"{config.encoder.name}, D = {config.encoder.dim}, {num_parameters / 1e6:.1f} M weights; "
+        f"{state.device.type}{processes}, {str(state.precision).removeprefix('torch.')}"
+    )
+    if config.data.shuffle == "windows":
+        log(f"windows of {config.data.window_shards} shards, each read whole before it is used")
+    going_on = f"going on after step {state.step} of" if state.step else "starting"
+    log(f"{config.run.dir}: {going_on} {state.num_steps} steps")

@@ -13,7 +13,7 @@ from byola_rq import AudioError, CheckpointError, ConfigError, Embedder
 from byola_rq.audio.frontend import LogMelSpectrogram, Statistics, measure_statistics
 from byola_rq.audio.io import read_audio
 from byola_rq.cli.app import main
-from byola_rq.corpus.statistics import measure_corpus
+from byola_rq.corpus.statistics import measure_sources
 from byola_rq.errors import CorpusError
 from byola_rq.export.published_weights import import_weights
 from byola_rq.synthesis.generate import write_corpus
@@ -191,7 +191,7 @@ def test_statistics_are_those_of_the_sound(tmp_path: Path) -> None:
     frontend = LogMelSpectrogram()
     clips = sorted((tmp_path / "clips").rglob("*.wav"))
     expected = measure_statistics(frontend(read_audio(clip, 16000)) for clip in clips)
-    found = measure_corpus([tmp_path / "clips"])
+    found = measure_sources([tmp_path / "clips"])
     assert found.mean == pytest.approx(expected.mean, rel=1e-6)
     assert found.std == pytest.approx(expected.std, rel=1e-6)
 
@@ -200,13 +200,13 @@ def test_statistics_of_silence_or_nothing_are_refused(tmp_path: Path) -> None:
     import soundfile
 
     with pytest.raises(CorpusError):
-        measure_corpus([tmp_path])
+        measure_sources([tmp_path])
     soundfile.write(tmp_path / "silence.wav", torch.zeros(16000).numpy(), 16000)
-    with pytest.raises(CorpusError, match="statistics cannot be measured: .* constant"):
-        measure_corpus([tmp_path])
+    with pytest.raises(CorpusError, match="cannot be learned from: .* constant"):
+        measure_sources([tmp_path])
     (tmp_path / "silence.wav").write_bytes(b"no sound")
     with pytest.raises((CorpusError, AudioError)):
-        measure_corpus([tmp_path])
+        measure_sources([tmp_path])
 
 
 def test_the_command(tmp_path: Path, sounds: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,7 +223,7 @@ def test_the_command(tmp_path: Path, sounds: Path, capsys: pytest.CaptureFixture
     model.unlink()
     status, _, _ = run("--dim", 512, "--corpus", sounds)
     assert status == 0
-    assert byola_rq.load(model).statistics == measure_corpus([sounds])
+    assert byola_rq.load(model).statistics == measure_sources([sounds])
     capsys.readouterr()
     model.unlink()
     for options, message in (

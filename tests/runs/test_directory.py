@@ -25,7 +25,6 @@ from byola_rq.runs.checkpoint import load_newest_checkpoint, save_checkpoint
 from byola_rq.runs.directory import (
     FREE_KEYS,
     LENGTH_KEYS,
-    NEWER_KEYS,
     held_run,
     open_run,
     reset_run,
@@ -550,7 +549,6 @@ def test_every_key_is_free_or_science(small_config: Config) -> None:
     assert sorted([*FREE, *SCIENCE, *CONDITIONAL]) == keys
     assert FREE.keys() == FREE_KEYS
     assert CONDITIONAL.keys() == LENGTH_KEYS | {"data.window_shards"}
-    assert set(keys) >= NEWER_KEYS.keys()
 
 
 @pytest.fixture(scope="module")
