@@ -1,13 +1,10 @@
 """What a run starts from, the same in all ranks: its clips, its checkpoint or new networks."""
 
 import contextlib
-import json
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
-from safetensors.torch import load as tensors_from
-from safetensors.torch import save as bytes_of
 
 from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
 from byola_rq.config import Config
@@ -18,23 +15,25 @@ from byola_rq.corpus.packed_clips import PackedClips
 from byola_rq.corpus.packed_format import is_packed
 from byola_rq.corpus.read_ahead import read_windows_ahead
 from byola_rq.corpus.segments import SegmentBatch, SegmentCorpus, open_clips
-from byola_rq.corpus.statistics import measure_corpus
-from byola_rq.errors import CheckpointError, ConfigError, CorpusError
-from byola_rq.runs.checkpoint import Checkpoint
-from byola_rq.runs.directory import held_run, open_run, reset_run
+from byola_rq.errors import ConfigError, CorpusError
+from byola_rq.runs.directory import held_run, reset_run
 from byola_rq.runtime.distributed import (
     errors_shared,
-    gather_json,
     is_main,
     num_ranks,
-    raised_in_all,
     rank,
-    shared,
 )
 from byola_rq.runtime.memory import keep_freed_memory
 from byola_rq.runtime.progress import log
 from byola_rq.sources.clip_source import ClipSource
-from byola_rq.train.step import Training, build_training, choose_precision
+from byola_rq.train.agreement import (
+    check_resumed_clips,
+    check_same_clips,
+    share_checkpoint,
+    share_precision,
+    share_statistics,
+)
+from byola_rq.train.step import Training, build_training
 from byola_rq.train.validation import RunValidation
 
 
@@ -197,15 +196,15 @@ def _prepare_training(
     """
     if device.type == "cpu":
         keep_freed_memory()
-    _refuse_different_clips(config, clips)
-    checkpoint = _shared_checkpoint(config)
-    precision = _shared_precision(config, checkpoint, device)
+    check_same_clips(config, clips)
+    checkpoint = share_checkpoint(config)
+    precision = share_precision(config, checkpoint, device)
     frontend = LogMelSpectrogram(**config.frontend.model_dump()).to(device)
     if checkpoint is None:
         corpus = _segments(config, clips)
-        statistics = _shared_statistics(config, corpus, frontend, device, num_workers=num_workers)
+        statistics = share_statistics(config, corpus, frontend, device, num_workers=num_workers)
     else:
-        _refuse_other_clips(config, clips, checkpoint)
+        check_resumed_clips(config, clips, checkpoint)
         statistics = Statistics(**checkpoint.state["statistics"])
     num_steps = count_steps(config, len(clips))
     training = build_training(config, statistics, frontend, device, precision, num_steps)
@@ -216,89 +215,6 @@ def _prepare_training(
 
 def _segments(config: Config, clips: Clips) -> SegmentCorpus:
     return SegmentCorpus(clips, segment_samples=config.segment_samples, seed=config.run.seed)
-
-
-def _refuse_different_clips(config: Config, clips: Clips) -> None:
-    """Compare the clips of all ranks."""
-    digests = gather_json(clips.digest)
-    if len(set(digests)) > 1:
-        different = next(number for number, each in enumerate(digests) if each != digests[0])
-        sources = ", ".join(map(str, config.data.sources))
-        raise raised_in_all(
-            CorpusError(f"{sources}: rank {different} finds other clips there than rank 0")
-        )
-
-
-def _refuse_other_clips(config: Config, clips: Clips, checkpoint: Checkpoint) -> None:
-    """Compare the clips with those that the run had before."""
-    if checkpoint.state["corpus_digest"] != clips.digest:
-        raise raised_in_all(
-            CheckpointError(
-                f"{config.run.dir}: its run had other clips than data.source has now "
-                "(names, lengths or the packed samples differ); choose another run.dir"
-            )
-        )
-
-
-def _shared_statistics(
-    config: Config,
-    corpus: SegmentCorpus,
-    frontend: LogMelSpectrogram,
-    device: torch.device,
-    *,
-    num_workers: int,
-) -> Statistics:
-    """Those that rank 0 measures: split among ranks, their last bits would differ."""
-
-    def measure() -> bytes:
-        measured = measure_corpus(
-            corpus,
-            frontend,
-            sources=config.data.sources,
-            device=device,
-            batch_size=config.train.batch_size,
-            num_workers=num_workers,
-        )
-        return json.dumps(asdict(measured)).encode()
-
-    return Statistics(**json.loads(shared(measure)))
-
-
-def _shared_checkpoint(config: Config) -> Checkpoint | None:
-    """The newest one of `run.dir`, which rank 0 alone has to see; None where there is none."""
-    opened: list[Checkpoint | None] = []
-
-    def state() -> bytes:
-        checkpoint, damages = open_run(config)
-        for damage in damages:
-            log(f"warning: {damage}; the checkpoint before it is used")
-        opened.append(checkpoint)
-        return json.dumps(checkpoint.state if checkpoint else None).encode()
-
-    def tensors(name: str) -> bytes:
-        assert opened[0] is not None
-        named = {key: each.contiguous() for key, each in getattr(opened[0], name).items()}
-        return bytes_of(named)
-
-    state_text = shared(state)
-    if num_ranks() == 1 or json.loads(state_text) is None:
-        return opened[0] if opened else None
-    return Checkpoint(
-        model=tensors_from(shared(lambda: tensors("model"))),
-        optimizer=tensors_from(shared(lambda: tensors("optimizer"))),
-        state=json.loads(state_text),
-    )
-
-
-def _shared_precision(
-    config: Config, checkpoint: Checkpoint | None, device: torch.device
-) -> torch.dtype:
-    """That of rank 0; what `auto` once was, it stays, whatever processor goes on."""
-    name = config.run.precision
-    if name == "auto" and checkpoint is not None:
-        name = checkpoint.state["precision"]
-    chosen = shared(lambda: str(choose_precision(name, device)).encode()).decode()
-    return torch.bfloat16 if chosen == str(torch.bfloat16) else torch.float32
 
 
 def _describe(run: Run) -> None:

@@ -18,7 +18,7 @@ from byola_rq.audio.io import read_audio
 from byola_rq.config import Config, load_config
 from byola_rq.errors import CorpusError, TrainingError
 from byola_rq.export.run import export_run
-from byola_rq.runs.checkpoint import find_damage, load_newest_checkpoint, save_checkpoint
+from byola_rq.runs.checkpoint import find_damage, load_newest_checkpoint
 from byola_rq.runs.metrics import COLUMNS, read_metrics
 from byola_rq.train.loop import pretrain
 from byola_rq.train.setup import count_steps
@@ -292,29 +292,6 @@ def test_another_packed_corpus_is_refused(
     other = pack(tmp_path / "other", clips, clips_per_shard=4)
     with pytest.raises(CheckpointError, match="its run had other clips than data.source"):
         pretrain(changed(packed_config, tmp_path, f"data.source={other}"))
-
-
-def test_a_run_from_before_a_key_goes_on(small_config: Config, tmp_path: Path) -> None:
-    pretrain(small_config)
-    checkpoint, _ = load_newest_checkpoint(small_config.run.dir)
-    assert checkpoint is not None
-    for key in ("shuffle", "window_shards"):
-        del checkpoint.state["config"]["data"][key]
-    save_checkpoint(small_config.run.dir, checkpoint, keep=1)
-    longer = changed(small_config, tmp_path, "train.max_steps=6")
-    model = pretrain(longer)
-    assert byola_rq.load(model).summary["steps"] == 6
-    save_checkpoint(small_config.run.dir, checkpoint, keep=1)
-    export_run(small_config.run.dir, tmp_path / "m.safetensors")
-    with pytest.raises(CheckpointError, match="data.shuffle was full, is windows"):
-        pretrain(
-            changed(
-                small_config,
-                tmp_path,
-                f"data.source={pack(tmp_path / 'p', [np.zeros(9, np.int16)] * 2, 2)}",
-                "data.shuffle=windows",
-            )
-        )
 
 
 def test_packing_is_advised_once(

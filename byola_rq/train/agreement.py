@@ -1,0 +1,122 @@
+"""Agreement of all ranks: checkpoint, precision and statistics from rank 0; the same clips."""
+
+import json
+from dataclasses import asdict
+
+import torch
+from safetensors.torch import load as tensors_from
+from safetensors.torch import save as bytes_of
+
+from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
+from byola_rq.config import Config
+from byola_rq.corpus.clips import Clips
+from byola_rq.corpus.segments import SegmentCorpus
+from byola_rq.corpus.statistics import measure_corpus
+from byola_rq.errors import CheckpointError, CorpusError
+from byola_rq.runs.checkpoint import Checkpoint
+from byola_rq.runs.directory import open_run
+from byola_rq.runtime.distributed import gather_json, num_ranks, raised_in_all, shared
+from byola_rq.runtime.progress import log
+from byola_rq.train.step import choose_precision
+
+
+def check_same_clips(config: Config, clips: Clips) -> None:
+    """Compare the clips of all ranks.
+
+    Raises:
+        CorpusError: If a rank has others than rank 0.
+    """
+    digests = gather_json(clips.digest)
+    if len(set(digests)) > 1:
+        different = next(number for number, each in enumerate(digests) if each != digests[0])
+        sources = ", ".join(map(str, config.data.sources))
+        raise raised_in_all(
+            CorpusError(f"{sources}: rank {different} finds other clips there than rank 0")
+        )
+
+
+def check_resumed_clips(config: Config, clips: Clips, checkpoint: Checkpoint) -> None:
+    """Compare the clips with those that the run had before.
+
+    Raises:
+        CheckpointError: If they are others.
+    """
+    if checkpoint.state["corpus_digest"] != clips.digest:
+        raise raised_in_all(
+            CheckpointError(
+                f"{config.run.dir}: its run had other clips than data.source has now "
+                "(names, lengths or the packed samples differ); choose another run.dir"
+            )
+        )
+
+
+def share_checkpoint(config: Config) -> Checkpoint | None:
+    """Send the newest checkpoint of `run.dir`, which rank 0 alone has to see, to all ranks.
+
+    Returns:
+        The checkpoint; None where there is none.
+
+    Raises:
+        CheckpointError: As `open_run`.
+    """
+    opened: list[Checkpoint | None] = []
+
+    def state() -> bytes:
+        checkpoint, damages = open_run(config)
+        for damage in damages:
+            log(f"warning: {damage}; the checkpoint before it is used")
+        opened.append(checkpoint)
+        return json.dumps(checkpoint.state if checkpoint else None).encode()
+
+    def tensors(name: str) -> bytes:
+        assert opened[0] is not None
+        named = {key: each.contiguous() for key, each in getattr(opened[0], name).items()}
+        return bytes_of(named)
+
+    state_text = shared(state)
+    if num_ranks() == 1 or json.loads(state_text) is None:
+        return opened[0] if opened else None
+    return Checkpoint(
+        model=tensors_from(shared(lambda: tensors("model"))),
+        optimizer=tensors_from(shared(lambda: tensors("optimizer"))),
+        state=json.loads(state_text),
+    )
+
+
+def share_precision(
+    config: Config, checkpoint: Checkpoint | None, device: torch.device
+) -> torch.dtype:
+    """Choose the precision in rank 0; what `auto` once was, it stays, whatever processor goes on."""
+    name = config.run.precision
+    if name == "auto" and checkpoint is not None:
+        name = checkpoint.state["precision"]
+    chosen = shared(lambda: str(choose_precision(name, device)).encode()).decode()
+    return torch.bfloat16 if chosen == str(torch.bfloat16) else torch.float32
+
+
+def share_statistics(
+    config: Config,
+    corpus: SegmentCorpus,
+    frontend: LogMelSpectrogram,
+    device: torch.device,
+    *,
+    num_workers: int,
+) -> Statistics:
+    """Measure mean and std in rank 0 alone: split among ranks, their last bits would differ.
+
+    Raises:
+        CorpusError, AudioError: As `measure_corpus`.
+    """
+
+    def measure() -> bytes:
+        measured = measure_corpus(
+            corpus,
+            frontend,
+            sources=config.data.sources,
+            device=device,
+            batch_size=config.train.batch_size,
+            num_workers=num_workers,
+        )
+        return json.dumps(asdict(measured)).encode()
+
+    return Statistics(**json.loads(shared(measure)))
