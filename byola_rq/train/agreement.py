@@ -86,7 +86,7 @@ def share_checkpoint(config: Config) -> Checkpoint | None:
 def share_precision(
     config: Config, checkpoint: Checkpoint | None, device: torch.device
 ) -> torch.dtype:
-    """Choose the precision in rank 0; what `auto` once was, it stays, whatever processor goes on."""
+    """Choose the precision in rank 0; what `auto` once was, it stays on every processor."""
     name = config.run.precision
     if name == "auto" and checkpoint is not None:
         name = checkpoint.state["precision"]
