@@ -49,7 +49,12 @@ def list_tar(path: str, stem: str, listing: Listing) -> Iterator[ClipSource]:
                         odd_names.append(name)
                     num_clips += 1
                     yield ClipSource(
-                        f"{stem}/{clean}", path, offset, size, name=name, labels=labels
+                        f"{stem}/{clean}",
+                        file=path,
+                        offset=offset,
+                        size=size,
+                        name=name,
+                        labels=labels,
                     )
         if not num_clips:
             raise TarDamage("no audio member to read in this tar")
