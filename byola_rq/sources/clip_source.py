@@ -91,6 +91,7 @@ class Listing:
         duplicates: (kept, dropped) of what came twice.
         missing: What a list or manifest names and is not there.
         damaged: (source, reason) of what is there and cannot be used.
+        found: (source, clips found in it), the same clip again included.
         links: Files that are symbolic links, with their real paths.
     """
 
@@ -99,6 +100,7 @@ class Listing:
     duplicates: list[tuple[str, str]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     damaged: list[tuple[str, str]] = field(default_factory=list)
+    found: list[tuple[str, int]] = field(default_factory=list)
     links: dict[str, str] = field(default_factory=dict, repr=False)
 
 

@@ -83,6 +83,7 @@ def list_sources(
         if len(listing.clips) == first and len(listing.damaged) == num_damaged:
             known = ", ".join(sorted({*AUDIO_SUFFIXES, TAR_SUFFIX, PARQUET_SUFFIX}))
             raise CorpusError(f"{source}: no audio file in this folder (looked for {known})")
+        listing.found.append((printable(source), len(listing.clips) - first))
         spans.append(SourceSpan(len(listing.clips), is_segment_list=pair is not None))
     if not listing.clips:
         where, reason = listing.damaged[0]

@@ -22,7 +22,7 @@ from byola_rq.packing.decode import (
     decode_clip,
     decode_clips,
     jobs_of,
-    measure_clips,
+    measure_lengths,
 )
 from byola_rq.runtime.sandbox import Failure, Limits
 from byola_rq.sources.clip_source import ClipSource
@@ -336,7 +336,7 @@ def test_clips_come_in_order_from_files_and_tables(tmp_path: Path) -> None:
     lengths = [len(each.samples) if isinstance(each, DecodedClip) else 0 for each in results]
     assert lengths == [8000, 0, 4000, 0, 12000, 8000, 0]
     assert results[1] == Failure("the file is empty (0 bytes)")
-    seconds = measure_clips(jobs_of(clips), ClipRules(), num_workers=1, limits=Limits())
+    seconds = measure_lengths(jobs_of(clips), ClipRules(), num_workers=1, limits=Limits())
     assert seconds == [0.5, 0.0, 0.25, 0.0, 0.75, 0.5, 0.0]
 
 
