@@ -13,7 +13,7 @@ import torch
 import typer
 
 from benchmarks.harness import Out, Report, Rounds, compare, describe_machine, new_app, timed
-from byola_rq.sources.tar_headers import HeaderReader, walk_members
+from byola_rq.sources.tar_headers import walk_members
 
 app = new_app()
 
@@ -30,10 +30,10 @@ def main(
         int, typer.Option(min=1, help="Size of each; on the disk it is a hole.")
     ] = 1,
 ) -> None:
-    """List name, place and size of every member: our reader, and `tarfile` in three ways.
+    """List name, place and size of every member: `tarfile` within our limits, and by itself.
 
     `r:` steps over what lies between headers, `r|` reads it. `tarfile` keeps an object for each
-    member; `forgetting` empties its list after each one. The first is what ratios are to.
+    member; `forgetting` empties its list after each one, as we do. The first is what ratios are to.
 
     \b
     Examples:
@@ -45,12 +45,12 @@ def main(
         path = Path(place) / "a.tar"
         write_tar(path, members, 1000 * kilobytes)
 
-        def by_headers() -> float:
-            with HeaderReader(str(path)) as tar:
-                return sum(1 for _ in walk_members(tar))
+        def within_limits() -> float:
+            with path.open("rb") as file:
+                return sum(1 for _ in walk_members(file, path.stat().st_size))
 
         contenders = {
-            "byola_rq": timed(by_headers),
+            "byola_rq": timed(within_limits),
             "tarfile r:": timed(lambda: count(path, "r:", is_forgetting=False)),
             "tarfile r:, forgetting": timed(lambda: count(path, "r:", is_forgetting=True)),
             "tarfile r|, forgetting": timed(lambda: count(path, "r|", is_forgetting=True)),

@@ -289,7 +289,7 @@ def test_a_broken_archive_stops_nothing_beside_others(
     good = make_tar(tmp_path / "good.tar", encoded)
     names = {
         "text.tar": (b"no tar at all" * 100, "not a tar"),
-        "empty.tar": (b"", "the file is empty"),
+        "empty.tar": (b"", "not a tar (0 bytes"),
         "zipped.tar": (b"\x1f\x8b" + bytes(600), "the tar is compressed; unpack the compression"),
         "text.parquet": (b"no table", "not a Parquet file"),
     }
