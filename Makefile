@@ -50,6 +50,7 @@ bench: .venv/installed
 	$(BIN)/python -m benchmarks.probe --out $(BENCH)/probe.json
 	$(BIN)/python -m benchmarks.embed --out $(BENCH)/embed.json
 	$(BIN)/python -m benchmarks.prepare --clips 160 --out $(BENCH)/prepare.json
+	$(BIN)/python -m benchmarks.tar --members 50000 --out $(BENCH)/tar.json
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

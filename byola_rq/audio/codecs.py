@@ -1,12 +1,20 @@
 """Which codec a file's own bytes say it is, and whether it is one that may be decoded."""
 
-import io
+import contextlib
 import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from byola_rq.audio.containers import (
+    MAX_MP3_JUNK,
+    chunk_order,
+    find_mp3_frame,
+    open_encoded,
+    skip_id3,
+    walk_chunks,
+)
 from byola_rq.audio.io import EncodedAudio
 from byola_rq.errors import AudioError
 
@@ -64,15 +72,7 @@ _REFUSED_FILES = (
     (0, b"<!doctype", "a web page"),
     (0, b"<html", "a web page"),
 )
-_MAX_CHUNKS = 10_000
 _MIN_CHUNK = 16  # bytes of one that says a codec
-_MAX_JUNK = 65_536  # bytes before the first MP3 frame
-# The header of a Layer III frame: sync, version and layer, then a bit rate and a sample rate
-# that exist.
-_MP3_FRAME = re.compile(
-    rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb][%b]"
-    % re.escape(bytes(byte for byte in range(256) if byte & 0xF0 != 0xF0 and byte & 0x0C != 0x0C))
-)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def identify_codec(source: Path | EncodedAudio) -> Codec:
             one; the message names it.
     """
     try:
-        with _open(source) as file:
+        with open_encoded(source) as file:
             codec = _identify(file)
     except FileNotFoundError as error:
         raise AudioError(f"{source}: no such file") from error
@@ -108,10 +108,6 @@ def identify_codec(source: Path | EncodedAudio) -> Codec:
     return codec
 
 
-def _open(source: Path | EncodedAudio) -> BinaryIO:
-    return io.BytesIO(source.data) if isinstance(source, EncodedAudio) else source.open("rb")
-
-
 def _identify(file: BinaryIO) -> Codec:
     """ValueError where there is no codec at all."""
     start = skip_id3(file)
@@ -119,14 +115,13 @@ def _identify(file: BinaryIO) -> Codec:
     head = file.read(64)
     if not head and not start:
         raise ValueError("the file is empty (0 bytes)")
-    kind, form = head[:4], head[8:12]
-    if kind in {b"RIFF", b"RIFX", b"RF64", b"BW64"} and form == b"WAVE":
-        return _identify_wave(file, start, ">" if kind == b"RIFX" else "<")
-    if kind == b"FORM" and form in {b"AIFF", b"AIFC"}:
-        return _identify_aiff(file, start, form)
-    if kind == b"fLaC":
+    if order := chunk_order(head):
+        form = head[8:12]
+        is_wave = form == b"WAVE"
+        return _identify_wave(file, start, order) if is_wave else _identify_aiff(file, start, form)
+    if head.startswith(b"fLaC"):
         return Codec("FLAC")
-    if kind == b"OggS":
+    if head.startswith(b"OggS"):
         return _identify_ogg(file, start)
     known = (name for place, magic, name in _REFUSED_FILES if head[place:].startswith(magic))
     if name := next(known, None):
@@ -157,17 +152,13 @@ def _identify_aiff(file: BinaryIO, start: int, form: bytes) -> Codec:
 
 
 def _find_chunk(file: BinaryIO, start: int, name: bytes, order: str) -> bytes:
-    """The first bytes of a RIFF or AIFF chunk."""
-    position = start + 12
-    for _ in range(_MAX_CHUNKS):
-        file.seek(position)
-        head = file.read(8)
-        if len(head) < 8:
-            break
-        chunk, size = struct.unpack(f"{order}4sI", head)
-        if chunk == name and len(content := file.read(min(size, 64))) >= _MIN_CHUNK:
-            return content
-        position += 8 + size + size % 2  # chunks begin at even positions
+    """The first bytes of a WAV's or AIFF's chunk."""
+    with contextlib.suppress(EOFError):
+        for chunk, num_bytes, place in walk_chunks(file, start, order):
+            if chunk == name:
+                file.seek(place)
+                if len(content := file.read(min(num_bytes, 64))) >= _MIN_CHUNK:
+                    return content
     raise ValueError(
         f"cut short or broken: it has no chunk {name.decode()!r}, which says the codec"
     )
@@ -196,28 +187,8 @@ def _identify_mpeg(file: BinaryIO, start: int, head: bytes) -> Codec:
     if re.match(rb"\xff[\xe4-\xe7\xf4-\xf7\xfc\xfd\xff]", head):
         return Codec("MPEG Layer I or II", False)
     file.seek(start)
-    data = file.read(_MAX_JUNK)
-    frame = _MP3_FRAME.search(data) if start else _MP3_FRAME.match(data.lstrip(b"\0"))
-    if frame is None:
+    data = file.read(MAX_MP3_JUNK)
+    frame = find_mp3_frame(data)
+    if frame < 0 or (not start and data[:frame].strip(b"\0")):
         raise ValueError(f"not an audio file that can be read (it begins with {head[:12]!r})")
-    padding = 0 if start else len(data) - len(data.lstrip(b"\0"))
-    return Codec("MP3", True, start + padding + frame.start())
-
-
-_MAX_TAGS = 10_000  # real files have one or two; a hostile one may be all tags
-
-
-def skip_id3(file: BinaryIO) -> int:
-    """Where the sound begins behind ID3v2 tags: 0 where there is none."""
-    position = 0
-    for _ in range(_MAX_TAGS):
-        file.seek(position)
-        tag = file.read(10)
-        if len(tag) < 10 or tag[:3] != b"ID3":
-            break
-        # Four times seven bits, so that no byte looks like the first of a frame.
-        length = 0
-        for byte in tag[6:]:
-            length = length << 7 | byte & 0x7F
-        position += 10 + length + (10 if tag[5] & 0x10 else 0)
-    return position
+    return Codec("MP3", True, start + frame)

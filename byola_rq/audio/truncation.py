@@ -5,20 +5,26 @@ import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import soundfile
 
-from byola_rq.audio.codecs import skip_id3
+from byola_rq.audio.containers import (
+    MAX_MP3_JUNK,
+    chunk_order,
+    mp3_frame_length,
+    open_encoded,
+    skip_id3,
+    unpack_at,
+    walk_chunks,
+)
 from byola_rq.audio.io import MAX_SAMPLES, EncodedAudio
 from byola_rq.errors import AudioError
 
 # Writers that count their own header in the data size overstate it by less than this; so many
 # bytes are at most 4 ms of speech, and no reason to leave out a collection.
 _TOLERATED_BYTES = 64
-_MAX_CHUNKS = 10_000  # real files have a few dozen; a file of zeros would have millions
 _MAX_OGG_PAGE = 27 + 255 + 255 * 255
-_MAX_MP3_JUNK = 65_536  # bytes to search for an MP3 frame
 
 
 def find_truncation(source: Path | EncodedAudio) -> str | None:
@@ -39,16 +45,12 @@ def find_truncation(source: Path | EncodedAudio) -> str | None:
         AudioError: If the file cannot be read.
     """
     try:
-        with _open(source) as file:
+        with open_encoded(source) as file:
             return _check(file, file.seek(0, io.SEEK_END))
     except EOFError:
         return "cut short: it ends within its header"
     except OSError as error:
         raise AudioError(f"{source}: the file cannot be read: {error.strerror}") from error
-
-
-def _open(source: Path | EncodedAudio) -> BinaryIO:
-    return io.BytesIO(source.data) if isinstance(source, EncodedAudio) else source.open("rb")
 
 
 def _check(file: BinaryIO, size: int) -> str | None:
@@ -67,23 +69,12 @@ def _check(file: BinaryIO, size: int) -> str | None:
 
 
 def _check_pcm(file: BinaryIO, magic: bytes, size: int) -> str | None:
-    kind, form = magic[:4], magic[8:]
-    if kind in {b"RIFF", b"RIFX", b"RF64", b"BW64"} and form == b"WAVE":
-        return _check_chunks(file, size, b"data", ">" if kind == b"RIFX" else "<")
-    if kind == b"FORM" and form in {b"AIFF", b"AIFC"}:
-        return _check_chunks(file, size, b"SSND", ">")
-    if kind in {b".snd", b"dns."}:
-        data_start, num_bytes = _unpack(file, 4, ">2I" if kind == b".snd" else "<2I")
+    if order := chunk_order(magic):
+        return _check_chunks(file, size, b"data" if magic[8:] == b"WAVE" else b"SSND", order)
+    if magic[:4] in {b".snd", b"dns."}:
+        data_start, num_bytes = unpack_at(file, 4, ">2I" if magic[:1] == b"." else "<2I")
         return _compare(num_bytes, size - data_start)
     return None
-
-
-def _unpack(file: BinaryIO, position: int, form: str) -> tuple[Any, ...]:
-    file.seek(position)
-    data = file.read(struct.calcsize(form))
-    if len(data) < struct.calcsize(form):
-        raise EOFError
-    return struct.unpack(form, data)
 
 
 def _compare(num_bytes: int, num_there: int) -> str | None:
@@ -96,16 +87,14 @@ def _compare(num_bytes: int, num_there: int) -> str | None:
 
 
 def _check_chunks(file: BinaryIO, size: int, name: bytes, order: str) -> str | None:
-    """RIFF and AIFF: walk the chunks to the sound data."""
-    position, size_64 = 12, 0
-    for _ in range(_MAX_CHUNKS):
-        chunk, num_bytes = _unpack(file, position, f"{order}4sI")
+    """Find the sound data of a WAV or AIFF file."""
+    size_64 = 0
+    for chunk, num_bytes, place in walk_chunks(file, 0, order):
         if chunk == b"ds64":  # RF64: the sizes that are too large for their own fields
-            _, size_64 = _unpack(file, position + 8, "<2Q")
+            _, size_64 = unpack_at(file, place, "<2Q")
         if chunk == name:
             is_64 = size_64 > 0 and num_bytes == 0xFFFFFFFF
-            return _compare(size_64 if is_64 else num_bytes, size - position - 8)
-        position += 8 + num_bytes + num_bytes % 2  # chunks begin at even positions
+            return _compare(size_64 if is_64 else num_bytes, size - place)
     return None
 
 
@@ -116,8 +105,8 @@ def _check_ogg(file: BinaryIO, size: int) -> str | None:
     page = tail.rfind(b"OggS\0")  # the zero is the format's version
     if page < 0:
         return "cut short: no Ogg page at its end"
-    _, flags, num_segments = _unpack(file, start + page, "<5sB20xB")
-    segments = _unpack(file, start + page + 27, f"{num_segments}B")
+    _, flags, num_segments = unpack_at(file, start + page, "<5sB20xB")
+    segments = unpack_at(file, start + page + 27, f"{num_segments}B")
     if start + page + 27 + num_segments + sum(segments) > size:
         return "cut short: its last Ogg page is not complete"
     if not flags & 4:
@@ -146,12 +135,12 @@ def _check_flac(file: BinaryIO) -> str | None:
 
 def _check_mp3(file: BinaryIO, start: int, size: int) -> str | None:
     file.seek(start)
-    head = file.read(_MAX_MP3_JUNK)
+    head = file.read(MAX_MP3_JUNK)
     for tag in re.finditer(rb"(?:Xing|Info)\0\0\0.", head, re.DOTALL):
         # The tag stands behind the frame's header (4 bytes, or 6 with a checksum) and the space
         # of its side information: 9, 17 or 32 bytes by version and channels.
         for first in (tag.start() - space - 4 - extra for space in (9, 17, 32) for extra in (0, 2)):
-            if first >= 0 and _mp3_frame_length(head[first : first + 4]):
+            if first >= 0 and mp3_frame_length(head[first : first + 3]):
                 counts = head[tag.end() : tag.end() + 8].ljust(8, b"\0")
                 return _check_xing(file, start + first, size, tag[0][-1], counts)
     return None
@@ -179,8 +168,8 @@ def _check_xing(file: BinaryIO, first: int, size: int, flags: int, counts: bytes
 def _mp3_frames(data: bytes) -> Iterator[int]:
     """Positions of the complete frames; junk between frames is stepped over, up to a limit."""
     position, junk = 0, 0
-    while 0 <= position < len(data) and junk < _MAX_MP3_JUNK:
-        length = _mp3_frame_length(data[position : position + 4])
+    while 0 <= position < len(data) and junk < MAX_MP3_JUNK:
+        length = mp3_frame_length(data[position : position + 3])
         if length and position + length <= len(data):
             yield position
             position += length
@@ -188,19 +177,3 @@ def _mp3_frames(data: bytes) -> Iterator[int]:
             following = data.find(data[:2], position + 1)  # the same in every frame
             junk += following - position
             position = following  # -1: none follows
-
-
-def _mp3_frame_length(header: bytes) -> int:
-    """Bytes of a Layer III frame; 0 where the header is none, or leaves the bit rate open."""
-    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE6 != 0xE2:
-        return 0
-    version, bits, rate_index = header[1] >> 3 & 3, header[2] >> 4, header[2] >> 2 & 3
-    if version == 1 or bits in {0, 15} or rate_index == 3:
-        return 0
-    sample_rate = (44_100, 48_000, 32_000)[rate_index] >> {3: 0, 2: 1, 0: 2}[version]
-    kilobits = (_KILOBITS_V1 if version == 3 else _KILOBITS_V2)[bits]
-    return (144 if version == 3 else 72) * kilobits * 1000 // sample_rate + (header[2] >> 1 & 1)
-
-
-_KILOBITS_V1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
-_KILOBITS_V2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)

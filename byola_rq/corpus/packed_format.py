@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class PackedCorpus:
     """An opened corpus; clip i is `shards[shard[i]][offset[i] : offset[i] + num_samples[i]]`."""
 
     folder: Path
+    _: KW_ONLY
     info: dict[str, Any]  # corpus.json
     shard: npt.NDArray[np.int32]  # (clips,)
     offset: npt.NDArray[np.int64]  # (clips,)
@@ -127,8 +128,16 @@ def open_packed(folder: Path) -> PackedCorpus:
     index = read_index(folder, names)
     shard, offset, num_samples = (index[name].to_numpy() for name in names)
     shards = [_map_shard(folder / shard_name(number)) for number in range(info["shards"])]
-    _check_fit(folder, info, shards, shard, offset, num_samples)
-    return PackedCorpus(folder, info, shard, offset, num_samples, shards)
+    corpus = PackedCorpus(
+        folder,
+        info=info,
+        shard=shard,
+        offset=offset,
+        num_samples=num_samples,
+        shards=shards,
+    )
+    _check_fit(corpus)
+    return corpus
 
 
 def find_damage(folder: Path, on_bytes: Callable[[int], object] = lambda _: None) -> Iterator[str]:
@@ -180,24 +189,19 @@ def _map_shard(path: Path) -> npt.NDArray[np.int16]:
     return samples
 
 
-def _check_fit(
-    folder: Path,
-    info: dict[str, Any],
-    shards: list[npt.NDArray[np.int16]],
-    shard: npt.NDArray[np.int32],
-    offset: npt.NDArray[np.int64],
-    num_samples: npt.NDArray[np.int64],
-) -> None:
+def _check_fit(corpus: PackedCorpus) -> None:
     """Every row must lie within its shard, and there must be as many as corpus.json says."""
-    if len(shard) != info["clips"]:
+    folder, shard, offset = corpus.folder, corpus.shard, corpus.offset
+    if len(corpus) != corpus.info["clips"]:
         raise CorpusError(
-            f"{folder}: index.parquet must have {info['clips']} rows, as corpus.json says; "
-            f"got {len(shard)}"
+            f"{folder}: index.parquet must have {corpus.info['clips']} rows, as corpus.json says; "
+            f"got {len(corpus)}"
         )
-    lengths = np.array([len(samples) for samples in shards], np.int64)
-    is_known = (shard >= 0) & (shard < len(shards))
-    room = np.where(is_known, lengths[np.where(is_known, shard, 0)], -1) if shards else -1
+    lengths = np.array([len(samples) for samples in corpus.shards], np.int64)
+    is_known = (shard >= 0) & (shard < len(lengths))
+    room = np.where(is_known, lengths[np.where(is_known, shard, 0)], -1) if len(lengths) else -1
     # Not their sum, which may be larger than an int64 holds.
+    num_samples = corpus.num_samples
     is_inside = is_known & (offset >= 0) & (num_samples > 0) & (num_samples <= room - offset)
     if not is_inside.all():
         row = int(np.flatnonzero(~is_inside)[0])

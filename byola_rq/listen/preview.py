@@ -24,7 +24,7 @@ def draw_views(config: Config, clip: Path, picture: Path) -> None:
         ConfigError: If the picture cannot be written.
         MissingPackageError: If matplotlib is not installed.
     """
-    clips = measure_clips([ClipSource(clip.name, clip)], config.frontend.sample_rate)
+    clips = measure_clips([ClipSource(clip.name, file=str(clip))], config.frontend.sample_rate)
     corpus = SegmentCorpus(clips, segment_samples=config.segment_samples, seed=config.run.seed)
     batch = corpus.load([(0, 0)])
     frontend = LogMelSpectrogram(**config.frontend.model_dump())

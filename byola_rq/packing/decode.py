@@ -75,11 +75,11 @@ def decode_clips(
     return map_in_processes(function, jobs, num_workers=num_workers, limits=limits)
 
 
-def measure_clips(
+def measure_lengths(
     jobs: Iterable[ClipJob], rules: ClipRules, *, num_workers: int, limits: Limits
 ) -> list[float]:
     """Lengths in seconds by the clips' headers, 0 for what cannot be packed."""
-    function = functools.partial(measure_clip, rules=rules)
+    function = functools.partial(_measure_length, rules=rules)
     lengths = map_in_processes(function, jobs, num_workers=num_workers, limits=limits)
     return [0.0 if isinstance(length, Failure) else length for length in lengths]
 
@@ -102,7 +102,7 @@ def decode_clip(job: ClipJob, rules: ClipRules) -> DecodedClip:
         return DecodedClip(samples, file.samplerate)
 
 
-def measure_clip(job: ClipJob, rules: ClipRules) -> float:
+def _measure_length(job: ClipJob, rules: ClipRules) -> float:
     """A clip's length in seconds, by its header.
 
     Raises:

@@ -19,7 +19,7 @@ from byola_rq.corpus.packed_format import (
     shard_name,
 )
 from byola_rq.errors import CorpusError
-from byola_rq.packing.plan import Plan
+from byola_rq.packing.plan import PackingPlan
 from byola_rq.packing.shards import (
     PARTS,
     put_in_place,
@@ -32,7 +32,7 @@ from byola_rq.packing.shards import (
 _ROWS_PER_GROUP = 2**17
 
 
-def merge_shards(folder: Path, plan: Plan) -> dict[str, Any]:
+def merge_shards(folder: Path, plan: PackingPlan) -> dict[str, Any]:
     """Write index.parquet, rejected.csv and corpus.json, then remove the pieces.
 
     Returns:

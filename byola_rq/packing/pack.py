@@ -14,8 +14,8 @@ from typing import Any
 from byola_rq.corpus.packed_format import SAMPLE_RATE
 from byola_rq.errors import CorpusError
 from byola_rq.packing.decode import ClipRules, DecodedClip, decode_clips, jobs_of
-from byola_rq.packing.plan import Plan, fix_plan
-from byola_rq.packing.shards import PARTS, PackingError, ShardWriter, Summary, read_summary
+from byola_rq.packing.plan import PackingPlan, fix_plan
+from byola_rq.packing.shards import PARTS, PackingError, ShardSummary, ShardWriter, read_summary
 from byola_rq.runtime.progress import ProgressBar
 from byola_rq.runtime.sandbox import Failure, Limits
 from byola_rq.sources.clip_source import ClipSource
@@ -28,7 +28,7 @@ _SECONDS_BETWEEN_NOTES = 0.2
 def pack_shards(
     clips: Sequence[ClipSource],
     folder: Path,
-    plan: Plan,
+    plan: PackingPlan,
     *,
     rules: ClipRules,
     limits: Limits,
@@ -145,7 +145,7 @@ class _Finisher:
 class _Counts:
     """What is told while clips are packed."""
 
-    def __init__(self, num_clips: int, whole: list[Summary]) -> None:
+    def __init__(self, num_clips: int, whole: list[ShardSummary]) -> None:
         self.rejected = sum(summary.rejected for summary in whole)
         self.num_samples = sum(summary.num_samples for summary in whole)
         self._new = self._untold = 0
@@ -180,9 +180,10 @@ class _Counts:
         self._untold = 0
 
 
-def _check_space(folder: Path, plan: Plan, todo: Sequence[int]) -> None:
+def _check_space(folder: Path, plan: PackingPlan, todo: Sequence[int]) -> None:
     num_clips = sum(len(plan.clips_of(shard)) for shard in todo)
-    needed = num_clips * (plan.bytes_per_clip * 1.05 + _INDEX_BYTES) + _SPARE_BYTES
+    bytes_per_clip = 2 * SAMPLE_RATE * plan.mean_seconds * 1.05 + _INDEX_BYTES
+    needed = num_clips * bytes_per_clip + _SPARE_BYTES
     place = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     free = shutil.disk_usage(place).free
     if free < needed:

@@ -3,8 +3,6 @@
 import hashlib
 import itertools
 import json
-import sys
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -15,153 +13,16 @@ import soundfile
 
 from byola_rq.corpus.packed_format import SAMPLE_RATE, read_info
 from byola_rq.errors import CorpusError
-from byola_rq.packing.decode import ClipRules, jobs_of, measure_clips
+from byola_rq.packing.decode import ClipRules, jobs_of, measure_lengths
 from byola_rq.packing.shards import PARTS, write_whole
 from byola_rq.runtime.sandbox import Limits
 from byola_rq.sources.clip_source import ClipSource, Listing
-from byola_rq.sources.listing import list_sources
+
+_MEASURED_CLIPS = 64  # whose headers tell how many clips fill a shard
+_USUAL_SECONDS = 10.0  # of a clip, where no header does
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What the whole corpus will be; the same on every machine at work on it.
-
-    Args:
-        options: All that decides the result, as JSON values.
-        num_clips: Listed clips.
-        clips_per_shard: Shard k is made of the clips k * this to (k + 1) * this - 1.
-        mean_seconds: Length of a clip, as some headers say.
-        digests: SHA-256 of each shard's part of the list.
-        rejected: (source, reason) of what the listing itself left out.
-        num_duplicates: How many of these are clips that came twice.
-    """
-
-    options: dict[str, Any]
-    num_clips: int
-    clips_per_shard: int
-    mean_seconds: float
-    digests: list[str]
-    rejected: list[tuple[str, str]] = field(default_factory=list)
-    num_duplicates: int = 0
-
-    @property
-    def num_shards(self) -> int:
-        """Shards of the whole corpus."""
-        return len(self.digests)
-
-    @property
-    def bytes_per_clip(self) -> float:
-        """Mean size of a clip's samples."""
-        return self.mean_seconds * SAMPLE_RATE * 2
-
-    def shards_of(self, share: tuple[int, int]) -> range:
-        """The shards of a share (i, n) of the work: every n-th, beginning with shard i - 1."""
-        return range(self.num_shards)[share[0] - 1 :: share[1]]
-
-    def clips_of(self, shard: int) -> range:
-        """Places in the list of a shard's clips."""
-        first = shard * self.clips_per_shard
-        return range(first, min(first + self.clips_per_shard, self.num_clips))
-
-    @property
-    def recorded_options(self) -> dict[str, Any]:
-        """What corpus.json keeps of the plan."""
-        list_sha256 = hashlib.sha256("\n".join(self.digests).encode()).hexdigest()
-        return {
-            **self.options,
-            "clips_per_shard": self.clips_per_shard,
-            "listed_clips": self.num_clips,
-            "list_sha256": list_sha256,
-        }
-
-
-def digest_shards(rows: Iterable[str], clips_per_shard: int) -> list[str]:
-    """SHA-256 of each shard's part of a list of one line a clip."""
-    digests: list[str] = []
-    rows = iter(rows)
-    while shard := list(itertools.islice(rows, clips_per_shard)):
-        digests.append(hashlib.sha256("\n".join(shard).encode()).hexdigest())
-    return digests
-
-
-def read_plan(folder: Path) -> Plan | None:
-    """The plan of a corpus that is not whole yet; None where there is none.
-
-    Raises:
-        CorpusError: If it cannot be read.
-    """
-    path = folder / PARTS / "plan.json"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        values["rejected"] = [(source, reason) for source, reason in values["rejected"]]
-        return Plan(**values)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CorpusError(
-            f"{path}: cannot be read ({error}). Remove {folder} to begin anew"
-        ) from error
-
-
-def fix_plan(folder: Path, plan: Plan) -> None:
-    """Make the folder and write the plan, or find that the one in it is the same.
-
-    Raises:
-        CorpusError: If it is another; says what differs.
-        OSError: If something cannot be written.
-    """
-    (folder / PARTS).mkdir(parents=True, exist_ok=True)
-    # Of machines that begin at the same moment, one writes it.
-    path = folder / PARTS / "plan.json"
-    write_whole(folder, path, json.dumps(asdict(plan)), may_replace=False)
-    refuse_other_plan(folder, plan)
-
-
-def refuse_other_plan(folder: Path, plan: Plan) -> None:
-    """Compare a plan with the one in the folder, where there is one.
-
-    Raises:
-        CorpusError: If they differ; says in what.
-    """
-    begun = read_plan(folder)
-    if begun is not None and (differences := compare_plans(begun, plan)):
-        raise CorpusError(
-            f"{folder}: was begun with other options or sources ({'; '.join(differences)}). "
-            "Give those again, choose another folder, or remove this one"
-        )
-
-
-def compare_plans(begun: Plan, now: Plan) -> list[str]:
-    """What differs between two plans, a few words each; of the list, where it first does."""
-    differences = compare_options(begun.options, now.options)
-    if begun.num_clips != now.num_clips:
-        differences.append(f"{begun.num_clips} clips were listed, {now.num_clips} are now")
-    if differences or begun == now:
-        return differences
-    pairs = zip(begun.digests, now.digests, strict=False)
-    shard = next((number for number, (was, is_) in enumerate(pairs) if was != is_), None)
-    if shard is None:
-        return ["the listing leaves out other files than it did"]
-    places = begun.clips_of(shard)
-    return [f"other clips are listed: the first among clips {places[0]} to {places[-1]}"]
-
-
-def compare_options(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Which options differ, `name was x, is y`."""
-    return [
-        f"{name} was {before.get(name)}, is {now.get(name)}"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
-    ]
-
-
-MEASURED_CLIPS = 64  # whose headers tell how long the clips are
-USUAL_SECONDS = 10.0  # of a clip, where no header does
-
-_SECONDS_BETWEEN_LINES = 30.0
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PackingOptions:
     """What decides the result, beside the sources.
 
@@ -195,45 +56,65 @@ class PackingOptions:
         }
 
 
-def list_clips(sources: Sequence[str], options: PackingOptions) -> Listing:
-    """List the sources' clips, as many as wanted; says on stderr what the listing notes.
+@dataclass(frozen=True, kw_only=True)
+class PackingPlan:
+    """What the whole corpus will be; the same on every machine at work on it.
 
-    Raises:
-        CorpusError: As `list_sources`.
+    Args:
+        options: All that decides the result, as JSON values.
+        num_clips: Listed clips.
+        clips_per_shard: Shard k is made of the clips k * this to (k + 1) * this - 1.
+        mean_seconds: Length of a clip, as some headers say.
+        digests: SHA-256 of each shard's part of the list.
+        rejected: (source, reason) of what the listing itself left out.
+        num_duplicates: How many of these are clips that came twice.
     """
-    found = 0
-    last_line = time.monotonic()
 
-    def on_clip() -> None:
-        nonlocal found, last_line
-        found += 1
-        if time.monotonic() - last_line > _SECONDS_BETWEEN_LINES:
-            last_line = time.monotonic()
-            _say(f"listing clips: {found} so far")
+    options: dict[str, Any]
+    num_clips: int
+    clips_per_shard: int
+    mean_seconds: float
+    digests: list[str]
+    rejected: list[tuple[str, str]] = field(default_factory=list)
+    num_duplicates: int = 0
 
-    listing = list_sources(sources, on_clip=on_clip)
-    for note in listing.notes:
-        _say(note)
-    if options.limit is not None:
-        del listing.clips[options.limit :]
-    return listing
+    @property
+    def num_shards(self) -> int:
+        """Shards of the whole corpus."""
+        return len(self.digests)
+
+    def shards_of(self, share: tuple[int, int]) -> range:
+        """The shards of a share (i, n) of the work: every n-th, beginning with shard i - 1."""
+        return range(self.num_shards)[share[0] - 1 :: share[1]]
+
+    def clips_of(self, shard: int) -> range:
+        """Places in the list of a shard's clips."""
+        first = shard * self.clips_per_shard
+        return range(first, min(first + self.clips_per_shard, self.num_clips))
+
+    @property
+    def recorded_options(self) -> dict[str, Any]:
+        """What corpus.json keeps of the plan."""
+        return {
+            **self.options,
+            "clips_per_shard": self.clips_per_shard,
+            "listed_clips": self.num_clips,
+            "list_sha256": _digest(self.digests),
+        }
 
 
 def make_plan(
     listing: Listing,
     sources: Sequence[str],
     options: PackingOptions,
+    *,
     num_workers: int,
     folder: Path | None = None,
-) -> Plan:
-    """The plan that follows from a listing.
+) -> PackingPlan:
+    """The plan that follows from a listing of sources.
 
-    Args:
-        listing: What `list_clips` gave.
-        sources: As the user named them.
-        options: Of the corpus.
-        num_workers: Processes that measure clips.
-        folder: Of the corpus; one that was begun says how many clips a shard has. None: measure.
+    A corpus that was begun in `folder` says how many clips a shard has; for a new one the headers
+    of some clips do, read in `num_workers` processes.
 
     Raises:
         CorpusError: If what the folder holds cannot be read.
@@ -242,25 +123,107 @@ def make_plan(
     mean_seconds, clips_per_shard = _sizes_before(folder) if folder else (0.0, 0)
     if not clips_per_shard:
         mean_seconds = _measure_mean(listing.clips, options, num_workers)
-        bytes_per_clip = mean_seconds * SAMPLE_RATE * 2
-        clips_per_shard = max(round(options.shard_megabytes * 1e6 / bytes_per_clip), 1)
-    left_out = [
-        *((source, "no such file, but a list or manifest names it") for source in listing.missing),
-        *listing.damaged,
-        *((dropped, f"same clip as {kept}") for kept, dropped in listing.duplicates),
-    ]
-    return Plan(
+        clips_per_megabyte = 1e6 / (mean_seconds * SAMPLE_RATE * 2)
+        clips_per_shard = max(round(options.shard_megabytes * clips_per_megabyte), 1)
+    missing = "no such file, but a list or manifest names it"
+    same = [(dropped, f"same clip as {kept}") for kept, dropped in listing.duplicates]
+    return PackingPlan(
         options=options.record(sources),
         num_clips=len(listing.clips),
         clips_per_shard=clips_per_shard,
         mean_seconds=mean_seconds,
         digests=digest_shards(map(_row, listing.clips), clips_per_shard),
-        rejected=left_out,
-        num_duplicates=len(listing.duplicates),
+        rejected=[*((each, missing) for each in listing.missing), *listing.damaged, *same],
+        num_duplicates=len(same),
     )
 
 
+def digest_shards(rows: Iterable[str], clips_per_shard: int) -> list[str]:
+    """SHA-256 of each shard's part of a list of one line a clip."""
+    digests: list[str] = []
+    rows = iter(rows)
+    while shard := list(itertools.islice(rows, clips_per_shard)):
+        digests.append(_digest(shard))
+    return digests
+
+
+def _digest(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def read_plan(folder: Path) -> PackingPlan | None:
+    """The plan of a corpus that is not whole yet; None where there is none.
+
+    Raises:
+        CorpusError: If it cannot be read.
+    """
+    path = folder / PARTS / "plan.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        values["rejected"] = [(source, reason) for source, reason in values["rejected"]]
+        return PackingPlan(**values)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorpusError(
+            f"{path}: cannot be read ({error}). Remove {folder} to begin anew"
+        ) from error
+
+
+def fix_plan(folder: Path, plan: PackingPlan) -> None:
+    """Make the folder and write the plan, or find that the one in it is the same.
+
+    Raises:
+        CorpusError: If it is another; says what differs.
+        OSError: If something cannot be written.
+    """
+    (folder / PARTS).mkdir(parents=True, exist_ok=True)
+    # Of machines that begin at the same moment, one writes it.
+    path = folder / PARTS / "plan.json"
+    write_whole(folder, path, json.dumps(asdict(plan)), may_replace=False)
+    refuse_other_plan(folder, plan)
+
+
+def refuse_other_plan(folder: Path, plan: PackingPlan) -> None:
+    """Compare a plan with the one in the folder, where there is one.
+
+    Raises:
+        CorpusError: If they differ; says in what.
+    """
+    begun = read_plan(folder)
+    if begun is not None and (differences := compare_plans(begun, plan)):
+        raise CorpusError(
+            f"{folder}: was begun with other options or sources ({'; '.join(differences)}). "
+            "Give those again, choose another folder, or remove this one"
+        )
+
+
+def compare_plans(begun: PackingPlan, now: PackingPlan) -> list[str]:
+    """What differs between two plans, a few words each; of the list, where it first does."""
+    differences = compare_options(begun.options, now.options)
+    if begun.num_clips != now.num_clips:
+        differences.append(f"{begun.num_clips} clips were listed, {now.num_clips} are now")
+    if differences or begun == now:
+        return differences
+    pairs = zip(begun.digests, now.digests, strict=False)
+    shard = next((number for number, (was, is_) in enumerate(pairs) if was != is_), None)
+    if shard is None:
+        return ["the listing leaves out other files than it did"]
+    places = begun.clips_of(shard)
+    return [f"other clips are listed: the first among clips {places[0]} to {places[-1]}"]
+
+
+def compare_options(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Which options differ, `name was x, is y`."""
+    return [
+        f"{name} was {before.get(name)}, is {now.get(name)}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+
+
 def _sizes_before(folder: Path) -> tuple[float, int]:
+    """Mean length and clips a shard of a corpus that is there or was begun; zeros for a new one."""
     if (folder / "corpus.json").exists():
         return 0.0, int(read_info(folder)["options"]["clips_per_shard"])
     begun = read_plan(folder)
@@ -269,22 +232,18 @@ def _sizes_before(folder: Path) -> tuple[float, int]:
 
 def _measure_mean(clips: Sequence[ClipSource], options: PackingOptions, num_workers: int) -> float:
     """Mean length of clips spread evenly over the list, those that cannot be packed as 0 s."""
-    num_measured = min(MEASURED_CLIPS, len(clips))
+    num_measured = min(_MEASURED_CLIPS, len(clips))
     places = [i * len(clips) // num_measured for i in range(num_measured)]
-    lengths = measure_clips(
+    lengths = measure_lengths(
         jobs_of([clips[place] for place in places]),
         options.rules,
         num_workers=min(num_workers, num_measured),
         limits=options.limits,
     )
-    return sum(lengths) / num_measured or USUAL_SECONDS
+    return sum(lengths) / num_measured or _USUAL_SECONDS
 
 
 def _row(clip: ClipSource) -> str:
     """A clip as a line that tells it from every other."""
     place = (clip.offset, clip.size, clip.row, clip.start_seconds, clip.num_seconds)
     return f"{clip.clip_id}\t{clip}\t{place}\t{clip.may_be_cut}\t{clip.labels}"
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,11 +15,9 @@ from byola_rq.errors import CorpusError
 from byola_rq.packing.merge import merge_shards
 from byola_rq.packing.pack import pack_shards
 from byola_rq.packing.plan import (
-    MEASURED_CLIPS,
     PackingOptions,
-    Plan,
+    PackingPlan,
     compare_options,
-    list_clips,
     make_plan,
     read_plan,
     refuse_other_plan,
@@ -26,11 +25,14 @@ from byola_rq.packing.plan import (
 from byola_rq.packing.shards import PARTS, PackingError, read_summary, remove_parts
 from byola_rq.runtime.progress import ProgressBar
 from byola_rq.runtime.signals import StoppedError, stop_on_signals
-from byola_rq.sources.clip_source import ClipSource
+from byola_rq.sources.clip_source import ClipSource, Listing
+from byola_rq.sources.listing import list_sources
+
+_SECONDS_BETWEEN_LINES = 30.0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PackingOutcome:
     """How much is packed; of a share of the work, only that."""
 
     clips: int
@@ -46,7 +48,7 @@ def prepare_corpus(
     *,
     num_workers: int,
     share: tuple[int, int] | None = None,
-) -> Outcome:
+) -> PackingOutcome:
     """Pack every clip of the sources; run again after an interruption, it goes on.
 
     The list of clips is cut into shards of a fixed number of clips. Each shard appears whole and
@@ -69,8 +71,8 @@ def prepare_corpus(
     _check_folder(folder, sources)
     try:
         with stop_on_signals():
-            listing = list_clips(sources, options)
-            plan = make_plan(listing, sources, options, num_workers, folder)
+            listing = _list_clips(sources, options)
+            plan = make_plan(listing, sources, options, num_workers=num_workers, folder=folder)
             if (folder / "corpus.json").exists():
                 return _compare_with_whole(folder, plan)
             refuse_other_plan(folder, plan)
@@ -91,7 +93,7 @@ def prepare_corpus(
         raise StoppedError(f"{folder}: {error}; {_what_is_kept(folder)}", error.number) from None
 
 
-def merge_corpus(folder: Path) -> Outcome:
+def merge_corpus(folder: Path) -> PackingOutcome:
     """Join the shards that shares of the work have packed.
 
     Raises:
@@ -134,37 +136,51 @@ def verify_corpus(folder: Path) -> tuple[int, list[str]]:
 def describe_work(
     sources: Sequence[str], folder: Path, options: PackingOptions, *, num_workers: int
 ) -> list[str]:
-    """What packing would find, do and take, in lines; nothing is written.
+    """What packing would find and do, in lines; nothing is written.
 
     Raises:
         CorpusError: As `prepare_corpus`.
     """
     _check_folder(folder, sources)
     with stop_on_signals():
-        listing = list_clips(sources, options)
-        plan = make_plan(listing, sources, options, num_workers)
+        listing = _list_clips(sources, options)
+        plan = make_plan(listing, sources, options, num_workers=num_workers)
     forms = Counter(_form(clip) for clip in listing.clips)
-    hours = plan.num_clips * plan.mean_seconds / 3600
-    gigabytes = plan.num_clips * plan.bytes_per_clip / 1e9
     return [
+        *(f"{source}: {found} clips found" for source, found in listing.found),
         f"clips: {plan.num_clips} ({', '.join(f'{n} {form}' for form, n in forms.items())})",
         f"left out already: {len(listing.missing)} missing, {len(listing.damaged)} damaged, "
         f"{len(listing.duplicates)} that come twice",
-        f"estimated: {hours:.2f} hours, {gigabytes:.3f} GB in {plan.num_shards} shards of "
-        f"{plan.clips_per_shard} clips (from {min(MEASURED_CLIPS, plan.num_clips)} headers: "
-        f"{plan.mean_seconds:.2f} s a clip)",
+        f"shards: {plan.num_shards} of {plan.clips_per_shard} clips",
     ]
+
+
+def _list_clips(sources: Sequence[str], options: PackingOptions) -> Listing:
+    """List the sources' clips, as many as wanted; says on stderr what the listing notes."""
+    found = 0
+    last_line = time.monotonic()
+
+    def on_clip() -> None:
+        nonlocal found, last_line
+        found += 1
+        if time.monotonic() - last_line > _SECONDS_BETWEEN_LINES:
+            last_line = time.monotonic()
+            print(f"listing clips: {found} so far", file=sys.stderr, flush=True)
+
+    listing = list_sources(sources, on_clip=on_clip)
+    for note in listing.notes:
+        print(note, file=sys.stderr, flush=True)
+    if options.limit is not None:
+        del listing.clips[options.limit :]
+    return listing
 
 
 def _check_folder(folder: Path, sources: Sequence[str]) -> None:
     if folder.exists() and not folder.is_dir():
         raise CorpusError(f"{folder}: must be a folder; this is a file")
     for source in sources:
-        # `LIST=FOLDER` is one of the forms of a source.
-        for place in (
-            source,
-            *(source[i + 1 :] for i, letter in enumerate(source) if letter == "="),
-        ):
+        parts = source.split("=")  # `LIST=FOLDER` is one of the forms of a source
+        for place in ("=".join(parts[first:]) for first in range(len(parts))):
             if os.path.isdir(place) and folder.resolve().is_relative_to(Path(place).resolve()):
                 raise CorpusError(
                     f"{folder}: must lie outside of the source {place}; packed, it would be part "
@@ -185,7 +201,7 @@ def _form(clip: ClipSource) -> str:
     return "members of tars" if clip.offset >= 0 else "files"
 
 
-def _compare_with_whole(folder: Path, plan: Plan) -> Outcome:
+def _compare_with_whole(folder: Path, plan: PackingPlan) -> PackingOutcome:
     """A corpus that is whole is done, if it is this one."""
     info = read_info(folder)
     recorded = {name: info["options"].get(name) for name in plan.recorded_options}
@@ -201,14 +217,14 @@ def _compare_with_whole(folder: Path, plan: Plan) -> Outcome:
     return _outcome(info)
 
 
-def _outcome(info: dict[str, Any]) -> Outcome:
-    return Outcome(info["clips"], info["hours"], info["rejected"], info["duplicates"])
+def _outcome(info: dict[str, Any]) -> PackingOutcome:
+    return PackingOutcome(info["clips"], info["hours"], info["rejected"], info["duplicates"])
 
 
-def _outcome_of_share(folder: Path, plan: Plan, share: tuple[int, int]) -> Outcome:
+def _outcome_of_share(folder: Path, plan: PackingPlan, share: tuple[int, int]) -> PackingOutcome:
     summaries = [read_summary(folder, shard) for shard in plan.shards_of(share)]
     whole = [summary for summary in summaries if summary is not None]
-    return Outcome(
+    return PackingOutcome(
         clips=sum(summary.clips for summary in whole),
         hours=sum(summary.num_samples for summary in whole) / SAMPLE_RATE / 3600,
         rejected=sum(summary.rejected for summary in whole),

@@ -26,7 +26,7 @@ class PackingError(CorpusError):
 
 
 @dataclass(frozen=True)
-class Summary:
+class ShardSummary:
     """What a whole shard holds."""
 
     bytes: int
@@ -92,7 +92,7 @@ class ShardWriter:
         self._file.close()
         # The header, which comes first, was known last: so what was written is read again for
         # its digest, from memory as long as it is fresh.
-        summary = Summary(
+        summary = ShardSummary(
             **put_in_place(self._partial, self.folder / shard_name(self.shard)),
             clips=len(self._columns["clip_id"]),
             rejected=len(self._rejected),
@@ -110,11 +110,11 @@ class ShardWriter:
         self._partial.unlink(missing_ok=True)
 
 
-def read_summary(folder: Path, shard: int) -> Summary | None:
+def read_summary(folder: Path, shard: int) -> ShardSummary | None:
     """What a whole shard holds; None where its piece, or the samples it vouches for, are not."""
     try:
         with _piece_path(folder, shard).open(encoding="utf-8") as file:
-            summary = Summary(**json.loads(file.readline()))
+            summary = ShardSummary(**json.loads(file.readline()))
         is_there = (folder / shard_name(shard)).stat().st_size == summary.bytes
     except (OSError, ValueError, TypeError):
         return None

@@ -11,6 +11,7 @@ import re
 import sys
 from array import array
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import IO
 
 from byola_rq.audio.io import AUDIO_SUFFIXES
@@ -209,7 +210,14 @@ def join_segments(
                 joined[place], fit_of[row] = segment, fit
             else:
                 listing.duplicates.append((str(joined[place]), str(segment)))
-    _report(segments, joined, place_of, where, (num_surplus, surplus), listing)
+    some = f", like {', '.join(surplus)}" if surplus else ""
+    _report(segments, place_of, listing, where=where, surplus=(num_surplus, some))
+    if num_by_id := sum(clip.num_seconds >= 0 for clip in joined):
+        listing.notes.append(
+            f"{printable(segments.path)}: {num_by_id} files are named by their YTID alone; each "
+            f"counts as the cut segment unless it is longer than the segment by more than "
+            f"{CUT_TOLERANCE_SECONDS:g} s: then the segment is cut out of it"
+        )
     return joined
 
 
@@ -217,10 +225,15 @@ def _as_segment(
     segments: SegmentList, clip: ClipSource, ytid: str, row: int, fit: int, *, may_be_cut: bool
 ) -> ClipSource:
     start, end = segments.starts[row], segments.ends[row]
-    clip_id, labels = segment_id(ytid, start), segments.labels[row]
-    if fit == _BY_START:
-        return clip.as_segment(clip_id, labels, 0.0, -1.0, False)
-    return clip.as_segment(clip_id, labels, start, end - start, may_be_cut)
+    is_cut = fit == _BY_START
+    return replace(
+        clip,
+        clip_id=segment_id(ytid, start),
+        labels=segments.labels[row],
+        start_seconds=0.0 if is_cut else start,
+        num_seconds=-1.0 if is_cut else end - start,
+        may_be_cut=may_be_cut and not is_cut,
+    )
 
 
 def _stem(clip: ClipSource) -> str:
@@ -231,17 +244,16 @@ def _stem(clip: ClipSource) -> str:
 
 def _report(
     segments: SegmentList,
-    joined: list[ClipSource],
     place_of: Sequence[int],
-    where: str,
-    surplus: tuple[int, list[str]],
     listing: Listing,
+    *,
+    where: str,
+    surplus: tuple[int, str],
 ) -> None:
     """What is there of the list, missing from it, and there beside it."""
     path = printable(segments.path)
     num_there = len(segments) - place_of.count(-1)
-    num_surplus, examples = surplus
-    some = f", like {', '.join(examples)}" if examples else ""
+    num_surplus, some = surplus
     if not num_there:
         raise CorpusError(
             f"{path}: none of its {len(segments)} segments has a file in {where}; names must be "
@@ -255,10 +267,3 @@ def _report(
         f"{len(segments) - num_there} missing; {num_surplus} files in {where} belong to none "
         f"and are not used{some}"
     )
-    num_by_id = sum(clip.num_seconds >= 0 for clip in joined)
-    if num_by_id:
-        listing.notes.append(
-            f"{path}: {num_by_id} files are named by their YTID alone; each counts as the cut "
-            f"segment unless it is longer than the segment by more than "
-            f"{CUT_TOLERANCE_SECONDS:g} s: then the segment is cut out of it"
-        )

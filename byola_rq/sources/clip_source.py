@@ -1,7 +1,7 @@
 """Where one clip's encoded audio is, and what a search for clips found."""
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 
 from byola_rq.errors import AudioError
@@ -10,13 +10,13 @@ MAX_ENCODED_BYTES = 1 << 30  # of a clip in a tar or table; it is held in memory
 CUT_TOLERANCE_SECONDS = 1.0  # a file longer than its segment by more is not the cut segment
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, slots=True)
 class ClipSource:
     """One clip: an audio file, a member of a plain tar, or a row of a Parquet table.
 
     Args:
         clip_id: Unique in a listing; see `byola_rq.sources.listing`.
-        path: The audio file, the tar, or the Parquet file.
+        file: The audio file, the tar, or the Parquet file.
         offset: Byte of the tar at which the encoded audio begins; -1: not a tar's member.
         size: Its bytes in the tar.
         row: Row of the Parquet file; -1: not a table's row.
@@ -27,42 +27,17 @@ class ClipSource:
         may_be_cut: The audio may hold nothing but the clip; its length tells (see `part_of`).
     """
 
-    # Text, not a Path, which takes three times the memory: there may be millions.
-    file: str
     clip_id: str
-    offset: int
-    size: int
-    row: int
-    name: str
-    labels: str
-    start_seconds: float
-    num_seconds: float
-    may_be_cut: bool
-
-    def __init__(
-        self,
-        clip_id: str,
-        path: Path | str,
-        offset: int = -1,
-        size: int = -1,
-        row: int = -1,
-        name: str = "",
-        labels: str = "",
-        start_seconds: float = 0.0,
-        num_seconds: float = -1.0,
-        may_be_cut: bool = False,
-    ) -> None:
-        set_field = object.__setattr__  # the class is frozen
-        set_field(self, "file", path if isinstance(path, str) else str(path))
-        set_field(self, "clip_id", clip_id)
-        set_field(self, "offset", offset)
-        set_field(self, "size", size)
-        set_field(self, "row", row)
-        set_field(self, "name", name)
-        set_field(self, "labels", labels)
-        set_field(self, "start_seconds", start_seconds)
-        set_field(self, "num_seconds", num_seconds)
-        set_field(self, "may_be_cut", may_be_cut)
+    _: KW_ONLY
+    file: str  # text, not a Path, which takes three times the memory: there may be millions
+    offset: int = -1
+    size: int = -1
+    row: int = -1
+    name: str = ""
+    labels: str = ""
+    start_seconds: float = 0.0
+    num_seconds: float = -1.0
+    may_be_cut: bool = False
 
     @property
     def path(self) -> Path:
@@ -105,29 +80,6 @@ class ClipSource:
             return start, file_seconds
         return start, min(start + self.num_seconds, file_seconds)
 
-    def with_id(self, clip_id: str) -> "ClipSource":
-        """The same clip under another id."""
-        return self.as_segment(
-            clip_id, self.labels, self.start_seconds, self.num_seconds, self.may_be_cut
-        )
-
-    def as_segment(
-        self, clip_id: str, labels: str, start_seconds: float, num_seconds: float, may_be_cut: bool
-    ) -> "ClipSource":
-        """The same audio as a segment of a list."""
-        return ClipSource(
-            clip_id,
-            self.file,
-            self.offset,
-            self.size,
-            self.row,
-            self.name,
-            labels,
-            start_seconds,
-            num_seconds,
-            may_be_cut,
-        )
-
 
 @dataclass
 class Listing:
@@ -139,6 +91,7 @@ class Listing:
         duplicates: (kept, dropped) of what came twice.
         missing: What a list or manifest names and is not there.
         damaged: (source, reason) of what is there and cannot be used.
+        found: (source, clips found in it), the same clip again included.
         links: Files that are symbolic links, with their real paths.
     """
 
@@ -147,6 +100,7 @@ class Listing:
     duplicates: list[tuple[str, str]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     damaged: list[tuple[str, str]] = field(default_factory=list)
+    found: list[tuple[str, int]] = field(default_factory=list)
     links: dict[str, str] = field(default_factory=dict, repr=False)
 
 

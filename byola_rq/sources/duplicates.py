@@ -1,12 +1,11 @@
-"""The same clip twice is kept once; different clips get different ids."""
+"""The same clip twice is kept once; different clips have different ids."""
 
 import hashlib
-import itertools
 import os
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,16 +21,14 @@ _SAMPLE_BYTES = 4096
 
 @dataclass(frozen=True)
 class SourceSpan:
-    """One source's place in a listing: its name, and its clips `first` to `stop` - 1."""
+    """One source's place in a listing: its last clip is `stop` - 1."""
 
-    name: str
-    first: int
     stop: int
     is_segment_list: bool
 
 
 def settle_duplicates(listing: Listing, spans: Sequence[SourceSpan]) -> None:
-    """Drop clips that came before, and give those that only share an id another one.
+    """Drop clips that came before, and tell different clips of one id apart.
 
     The first clip in the order of the sources is kept. A later one is the same clip and dropped
 
@@ -40,11 +37,12 @@ def settle_duplicates(listing: Listing, spans: Sequence[SourceSpan]) -> None:
     - if both have one id and come from segment lists, whose ids are a recording and a time;
     - if both have one id and their encoded bytes are equal.
 
-    A later one that has the id of another clip and is not the same is kept, with the name of its
-    source before its id (`fold2/0001.wav`; `fold2~2/0001.wav`, if that is another clip's as well).
+    A later one that has the id of another clip and is not the same gets the number of its source,
+    from 1, before its id (`2/0001.wav`). If there is such a clip too, it is left out and named
+    with what is damaged.
 
     Args:
-        listing: Its clips, links and duplicates are changed.
+        listing: Its clips, links, duplicates, damaged and notes are changed.
         spans: The sources, in the order of the clips.
     """
     clips = listing.clips
@@ -57,17 +55,41 @@ def settle_duplicates(listing: Listing, spans: Sequence[SourceSpan]) -> None:
         for group in _equal_groups(len(clips), lambda index: clips[index].clip_id)
         if len(kept := [index for index in group if index not in same_as]) > 1
     ]
-    span_of = _span_finder(spans)
+    stops = [span.stop for span in spans]
     for group in namesakes:
-        from_lists = [index for index in group if span_of(index).is_segment_list]
+        from_lists = [i for i in group if spans[bisect_right(stops, i)].is_segment_list]
         same_as.update((index, from_lists[0]) for index in from_lists[1:])
     same_as.update(_equal_contents(clips, namesakes, same_as))
-    _rename(clips, namesakes, same_as, span_of)
     listing.duplicates.extend(
         (str(clips[kept]), str(clips[index])) for index, kept in sorted(same_as.items())
     )
-    if same_as:
-        clips[:] = [clip for index, clip in enumerate(clips) if index not in same_as]
+    others = [i for group in namesakes for i in [j for j in group if j not in same_as][1:]]
+    nameless = _number_ids(listing, sorted(others), stops)
+    if same_as or nameless:
+        clips[:] = [clip for i, clip in enumerate(clips) if i not in same_as and i not in nameless]
+
+
+def _number_ids(listing: Listing, indices: Sequence[int], stops: Sequence[int]) -> set[int]:
+    """Put the numbers of their sources before the ids of clips; gives those that stay without."""
+    clips = listing.clips
+    nameless: set[int] = set()
+    taken = {clip.clip_id for clip in clips} if indices else set()
+    for index in indices:
+        clip = clips[index]
+        new_id = f"{bisect_right(stops, index) + 1}/{clip.clip_id}"
+        if new_id in taken:
+            nameless.add(index)
+            reason = f"ids must be unique; other clips are {clip.clip_id} and {new_id}"
+            listing.damaged.append((str(clip), reason))
+        else:
+            taken.add(new_id)
+            clips[index] = replace(clip, clip_id=new_id)
+    if numbered := [index for index in indices if index not in nameless]:
+        listing.notes.append(
+            f"{len(numbered)} clips have the id of another; the number of their source stands "
+            f"before it, as in {clips[numbered[0]].clip_id}"
+        )
+    return nameless
 
 
 def _identities(links: dict[str, str]) -> Callable[[ClipSource], Hashable]:
@@ -158,25 +180,3 @@ def _digest(encoded: Path | EncodedAudio | AudioError) -> bytes | None:
             return hashlib.file_digest(file, "sha256").digest()
     except OSError:
         return None
-
-
-def _span_finder(spans: Sequence[SourceSpan]) -> Callable[[int], SourceSpan]:
-    stops = [span.stop for span in spans]
-    return lambda index: spans[bisect_right(stops, index)]
-
-
-def _rename(
-    clips: list[ClipSource],
-    namesakes: Sequence[Sequence[int]],
-    same_as: Mapping[int, int],
-    span_of: Callable[[int], SourceSpan],
-) -> None:
-    """The first of each group keeps the id; the others get their source's name before it."""
-    others = [i for group in namesakes for i in [j for j in group if j not in same_as][1:]]
-    taken = {clip.clip_id for clip in clips} if others else set()
-    for index in sorted(others):
-        name, clip_id = span_of(index).name, clips[index].clip_id
-        prefixes = itertools.chain([name], (f"{name}~{number}" for number in itertools.count(2)))
-        new_id = next(each for prefix in prefixes if (each := f"{prefix}/{clip_id}") not in taken)
-        taken.add(new_id)
-        clips[index] = clips[index].with_id(new_id)

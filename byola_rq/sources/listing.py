@@ -19,7 +19,8 @@ A clip's id does not depend on where its source lies:
   relative to the folder before it
 - `YTID_milliseconds` in AudioSet's lists, whatever the file is called
 
-`byola_rq.sources.duplicates` has the rule for clips that come twice.
+Of different clips with one id, the first keeps it; a later one gets the number of its source before
+it (`2/dog/1.wav`). `byola_rq.sources.duplicates` has the rules, also for clips that come twice.
 """
 
 import os
@@ -82,15 +83,8 @@ def list_sources(
         if len(listing.clips) == first and len(listing.damaged) == num_damaged:
             known = ", ".join(sorted({*AUDIO_SUFFIXES, TAR_SUFFIX, PARQUET_SUFFIX}))
             raise CorpusError(f"{source}: no audio file in this folder (looked for {known})")
-        name = Path(pair[1] if pair else source).resolve()
-        spans.append(
-            SourceSpan(
-                name=printable(name.name if name.is_dir() else name.stem),
-                first=first,
-                stop=len(listing.clips),
-                is_segment_list=pair is not None,
-            )
-        )
+        listing.found.append((printable(source), len(listing.clips) - first))
+        spans.append(SourceSpan(len(listing.clips), is_segment_list=pair is not None))
     if not listing.clips:
         where, reason = listing.damaged[0]
         others = f" (and {len(listing.damaged) - 1} more like it)" * (len(listing.damaged) > 1)
@@ -133,7 +127,7 @@ def _find_in(source: str, listing: Listing) -> Iterator[ClipSource]:
     if source.lower().endswith(COMPRESSED_SUFFIXES):
         raise CorpusError(f"{source}: {compression_advice(source)}")
     if suffix in AUDIO_SUFFIXES:
-        yield ClipSource(printable(os.path.basename(source)), source)
+        yield ClipSource(printable(os.path.basename(source)), file=source)
     elif suffix in {TAR_SUFFIX, PARQUET_SUFFIX} and _is_archive(source):
         yield from _find_in_archive(source, printable(Path(source).stem), listing)
     elif suffix == ".csv" and is_segment_list(source):
@@ -155,7 +149,7 @@ def _find_in_folder(folder: str, listing: Listing) -> Iterator[ClipSource]:
     for path, relative in walk_folder(folder, listing):
         stem, suffix = os.path.splitext(relative)
         if suffix.lower() not in {TAR_SUFFIX, PARQUET_SUFFIX}:
-            yield ClipSource(printable(relative), path)
+            yield ClipSource(printable(relative), file=path)
         elif _is_archive(path):
             yield from _find_in_archive(path, printable(stem), listing)
         else:

@@ -74,7 +74,7 @@ def list_manifest(manifest: str, listing: Listing) -> Iterator[ClipSource]:
             if start > 0 or num_seconds >= 0:
                 clip_id += part_suffix(start, num_seconds)
         yield ClipSource(
-            clip_id, path, labels=row.labels, start_seconds=start, num_seconds=num_seconds
+            clip_id, file=path, labels=row.labels, start_seconds=start, num_seconds=num_seconds
         )
     if not num_rows:
         raise CorpusError(f"{manifest}: no clip listed")

@@ -72,7 +72,7 @@ def list_table(path: str, stem: str, listing: Listing) -> Iterator[ClipSource]:
             if clean and clean in seen:
                 clip_id += f"#{row}"
             seen.add(clean)
-            yield ClipSource(clip_id, path, row=row, name=name, labels=labels)
+            yield ClipSource(clip_id, file=path, row=row, name=name, labels=labels)
             row += 1
     except CorpusError as error:
         listing.damaged.append((printable(path), str(error)))

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import BinaryIO
 
 from byola_rq.audio.io import AUDIO_SUFFIXES, EncodedAudio
 from byola_rq.errors import AudioError
@@ -15,9 +16,10 @@ from byola_rq.sources.clip_source import (
     joined_labels,
     printable,
 )
-from byola_rq.sources.tar_headers import HeaderReader, Member, TarDamage, walk_members
+from byola_rq.sources.tar_headers import Member, TarDamage, walk_members
 
 _MAX_SIDECAR_BYTES = 1 << 16
+_COMPRESSIONS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18")
 _SIDECAR_SUFFIXES = (".cls", ".json", ".txt")  # the first of a sample gives its labels
 
 
@@ -38,7 +40,7 @@ def list_tar(path: str, stem: str, listing: Listing) -> Iterator[ClipSource]:
     num_clips = 0
     odd_names: list[str] = []
     try:
-        with HeaderReader(path) as tar:
+        with open(path, "rb") as tar:
             for sample in _samples(_usable_members(tar, path, listing)):
                 labels = _labels(tar, sample)
                 for name, offset, size, _ in sample:
@@ -49,7 +51,12 @@ def list_tar(path: str, stem: str, listing: Listing) -> Iterator[ClipSource]:
                         odd_names.append(name)
                     num_clips += 1
                     yield ClipSource(
-                        f"{stem}/{clean}", path, offset, size, name=name, labels=labels
+                        f"{stem}/{clean}",
+                        file=path,
+                        offset=offset,
+                        size=size,
+                        name=name,
+                        labels=labels,
                     )
         if not num_clips:
             raise TarDamage("no audio member to read in this tar")
@@ -64,18 +71,15 @@ def list_tar(path: str, stem: str, listing: Listing) -> Iterator[ClipSource]:
         )
 
 
-def _usable_members(tar: HeaderReader, path: str, listing: Listing) -> Iterator[Member]:
-    """Whole files, hidden ones skipped; audio that is a link or sparse is reported.
+def _usable_members(tar: BinaryIO, path: str, listing: Listing) -> Iterator[Member]:
+    """Files, hidden ones skipped; audio that is a link or sparse is reported.
 
     Raises:
-        TarDamage: As `walk_members`, and at a member that is not there to its end.
+        TarDamage: As `walk_members`, at a compressed tar, and at a second tar behind the first.
     """
-    for member in walk_members(tar):
-        if member.offset + member.size > tar.num_bytes:
-            there = max(tar.num_bytes - member.offset, 0)
-            raise TarDamage(
-                f"the tar is cut: {there} of the {member.size} bytes of {member.name} are there"
-            )
+    if os.pread(tar.fileno(), 8, 0).startswith(_COMPRESSIONS):
+        raise TarDamage("the tar is compressed; unpack the compression, not the tar")
+    for member in walk_members(tar, os.fstat(tar.fileno()).st_size):
         if member.name.rpartition("/")[2].startswith("."):
             continue
         if member.kind == "file":
@@ -85,6 +89,12 @@ def _usable_members(tar: HeaderReader, path: str, listing: Listing) -> Iterator[
             if member.kind == "sparse":
                 reason = "a sparse member; make the tar without --sparse"
             listing.damaged.append((f"{printable(path)}::{member.name}", reason))
+    end = tar.tell()
+    if tar.read(1 << 16).strip(b"\0"):  # a tar ends in zeros, up to a whole record
+        raise TarDamage(
+            f"what stands behind the end mark at byte {end} is not read; if tars were joined, give "
+            "them one by one"
+        )
 
 
 def _samples(members: Iterator[Member]) -> Iterator[list[Member]]:
@@ -108,7 +118,7 @@ def _samples(members: Iterator[Member]) -> Iterator[list[Member]]:
         yield sample
 
 
-def _labels(tar: HeaderReader, sample: list[Member]) -> str:
+def _labels(tar: BinaryIO, sample: list[Member]) -> str:
     """Labels that a small sidecar gives; none, if it is not what we know."""
     if len(sample) == 1:
         return ""
@@ -117,7 +127,7 @@ def _labels(tar: HeaderReader, sample: list[Member]) -> str:
         if suffix not in sidecars:
             continue
         member = sidecars[suffix]
-        text = tar.read(member.offset, member.size).decode("utf-8", "replace")
+        text = os.pread(tar.fileno(), member.size, member.offset).decode("utf-8", "replace")
         if suffix != ".json":
             return joined_labels(" ".join(text.split()))
         # Labels are an extra: a sidecar that is something else does not cost the clip.

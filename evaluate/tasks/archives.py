@@ -2,7 +2,6 @@
 
 import gzip
 import posixpath
-import tarfile
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import IO, cast
 
 from byola_rq.audio.io import AUDIO_SUFFIXES, EncodedAudio
 from byola_rq.errors import AudioError
+from byola_rq.sources.tar_headers import TarDamage, walk_members
 from evaluate.tasks.task import TaskError
 
 ARCHIVE_SUFFIXES = (".tgz", ".tar.gz", ".tar")
@@ -133,74 +133,26 @@ def _walk(path: Path, *, with_data: bool) -> Iterator[tuple[str, bytes]]:
             if is_packed:
                 limit = max(MAX_UNPACKED_BYTES, MAX_UNPACKED_RATIO * size)
                 with gzip.GzipFile(fileobj=file) as unpacked:
-                    source = _Source(path, cast(IO[bytes], unpacked), limit)
-                    yield from _walk_tar(path, source, with_data=with_data)
+                    yield from _walk_tar(cast(IO[bytes], unpacked), limit, with_data=with_data)
             else:
-                yield from _walk_tar(path, _Source(path, file, size), with_data=with_data)
-    except TaskError:
-        raise
-    except _DAMAGED as error:
-        raise _unreadable(path, getattr(error, "strerror", None) or str(error)) from error
+                yield from _walk_tar(file, size, with_data=with_data)
+    except (TarDamage, EOFError, OSError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise TaskError(
+            f"{path}: the archive must be a complete tar or tar.gz; {reason}. Download it again"
+        ) from error
 
 
-# Besides what gzip and tarfile raise on purpose: what a header of nonsense makes them stumble on.
-_DAMAGED = (EOFError, OSError, zlib.error, tarfile.TarError, ValueError, RecursionError)
-
-
-def _walk_tar(path: Path, source: "_Source", *, with_data: bool) -> Iterator[tuple[str, bytes]]:
-    with tarfile.open(fileobj=cast(IO[bytes], source), mode="r:") as tar:
-        for member in tar:
-            name = posixpath.basename(member.name)
-            if not member.isreg() or member.issparse() or name.startswith("."):
-                continue
-            if posixpath.splitext(name)[1].lower() not in AUDIO_SUFFIXES:
-                continue
-            if member.size > MAX_MEMBER_BYTES:
-                raise _unreadable(path, f"{member.name!r} claims {member.size:,} bytes")
-            file = tar.extractfile(member) if with_data else None
-            yield member.name, file.read() if file else b""
-    # tarfile ends without a word at a block that is no header: only zeros say that it is the end.
-    if source.last_read != bytes(tarfile.BLOCKSIZE):
-        raise _unreadable(path, "it ends, or is damaged, before its end is marked")
-    source.read_to_end()  # where gzip compares its checksum
-
-
-class _Source:
-    """What tarfile needs of a file: to be read from front to end, here as far as a limit.
-
-    Attributes:
-        last_read: What the last `read` gave.
-    """
-
-    def __init__(self, path: Path, file: IO[bytes], limit: int) -> None:
-        self.last_read = b""
-        self._path = path
-        self._file = file
-        self._limit = limit
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def seek(self, position: int) -> int:
-        self._check(position)
-        return self._file.seek(position)
-
-    def read(self, num_bytes: int) -> bytes:
-        # One byte more than is allowed tells that there is more, whatever a header asks for.
-        self.last_read = self._file.read(min(num_bytes, self._limit - self.tell() + 1))
-        self._check(self.tell())
-        return self.last_read
-
-    def read_to_end(self) -> None:
-        while self.read(2**20):
-            pass
-
-    def _check(self, position: int) -> None:
-        if position > self._limit:
-            raise _unreadable(self._path, f"it claims more than {self._limit:,} bytes")
-
-
-def _unreadable(path: Path, reason: str) -> TaskError:
-    return TaskError(
-        f"{path}: the archive must be a complete tar or tar.gz; {reason}. Download it again"
-    )
+def _walk_tar(file: IO[bytes], limit: int, *, with_data: bool) -> Iterator[tuple[str, bytes]]:
+    for member in walk_members(file, limit):
+        name = posixpath.basename(member.name)
+        if member.kind != "file" or name.startswith("."):
+            continue
+        if posixpath.splitext(name)[1].lower() not in AUDIO_SUFFIXES:
+            continue
+        if member.size > MAX_MEMBER_BYTES:
+            raise TarDamage(f"{member.name!r} claims {member.size:,} bytes")
+        yield member.name, file.read(member.size) if with_data else b""
+    while file.read(2**20):  # to the end, where gzip compares its checksum
+        if file.tell() > limit:
+            raise TarDamage(f"it unpacks to more than {limit:,} bytes")

@@ -13,13 +13,13 @@ import pytest
 from byola_rq.corpus.packed_format import find_damage, is_packed, open_packed, read_info
 from byola_rq.errors import CorpusError
 from byola_rq.packing.merge import merge_shards
-from byola_rq.packing.plan import Plan, fix_plan
+from byola_rq.packing.plan import PackingPlan, fix_plan
 from byola_rq.packing.shards import ShardWriter
 
 
 def pack(folder: Path, shards: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
     """Write a corpus of these clips; returns them in one list."""
-    plan = Plan(
+    plan = PackingPlan(
         options={"sources": ["made"]},
         num_clips=sum(map(len, shards)),
         clips_per_shard=max(map(len, shards)),

@@ -256,7 +256,7 @@ def test_digests_tell_packed_corpora_apart(tmp_path: Path, waveforms: list[np.nd
 
 def test_digests_tell_decoded_clips_apart() -> None:
     def digest(names: list[str], firsts: list[int], lengths: list[int], rate: int = 16000) -> str:
-        sources = [ClipSource(name, name) for name in names]
+        sources = [ClipSource(name, file=name) for name in names]
         return DecodedClips(sources, np.array(firsts), np.array(lengths), rate).digest
 
     first = digest(["/x/a.wav", "/x/b.wav"], [0, 0], [5, 6])
@@ -568,7 +568,7 @@ def test_a_few_unreadable_clips_are_left_out(tmp_path: Path, sounds: Path) -> No
 def test_more_than_a_hundredth_unreadable_is_an_error(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "good.wav", np.zeros(100), 16000)
     (tmp_path / "bad.wav").write_bytes(b"no sound")
-    good, bad = (ClipSource(name, tmp_path / name) for name in ("good.wav", "bad.wav"))
+    good, bad = (ClipSource(name, file=str(tmp_path / name)) for name in ("good.wav", "bad.wav"))
 
     def measure(num_good: int, num_bad: int) -> tuple[int, int]:
         done = []

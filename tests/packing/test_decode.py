@@ -22,7 +22,7 @@ from byola_rq.packing.decode import (
     decode_clip,
     decode_clips,
     jobs_of,
-    measure_clips,
+    measure_lengths,
 )
 from byola_rq.runtime.sandbox import Failure, Limits
 from byola_rq.sources.clip_source import ClipSource
@@ -37,7 +37,7 @@ def sound(seconds: float, rate: int, channels: int = 1) -> np.ndarray:
 
 
 def decode(source: Path | ClipSource, rules: ClipRules | None = None) -> DecodedClip:
-    clip = source if isinstance(source, ClipSource) else ClipSource("clip", source)
+    clip = source if isinstance(source, ClipSource) else ClipSource("clip", file=str(source))
     return decode_clip(ClipJob(clip), rules or ClipRules())
 
 
@@ -135,12 +135,14 @@ def test_real_recordings(recordings: Path) -> None:
 def test_a_part_of_a_longer_file(tmp_path: Path, rate: int, name: str) -> None:
     path = tmp_path / name
     soundfile.write(path, sound(12, rate), rate)
-    part = decode(ClipSource("x", path, start_seconds=3.5, num_seconds=5.25)).samples
+    part = decode(ClipSource("x", file=str(path), start_seconds=3.5, num_seconds=5.25)).samples
     assert len(part) == 84000
     np.testing.assert_array_equal(part, reference(path, round(3.5 * rate), round(8.75 * rate)))
-    to_the_end = decode(ClipSource("x", path, start_seconds=10.0)).samples
+    to_the_end = decode(ClipSource("x", file=str(path), start_seconds=10.0)).samples
     np.testing.assert_array_equal(to_the_end, reference(path, 10 * rate))
-    over_the_end = decode(ClipSource("x", path, start_seconds=10.0, num_seconds=10.0)).samples
+    over_the_end = decode(
+        ClipSource("x", file=str(path), start_seconds=10.0, num_seconds=10.0)
+    ).samples
     np.testing.assert_array_equal(over_the_end, to_the_end)
 
 
@@ -149,12 +151,13 @@ def test_limits_are_of_the_part_not_of_its_file(tmp_path: Path) -> None:
     soundfile.write(path, sound(12, 8000), 8000)
     rules = ClipRules(min_seconds=1, max_seconds=5)
     assert (
-        len(decode(ClipSource("x", path, start_seconds=7, num_seconds=5), rules).samples) == 80000
+        len(decode(ClipSource("x", file=str(path), start_seconds=7, num_seconds=5), rules).samples)
+        == 80000
     )
     assert refusal(path, rules) == "length must be at most 5 s; got 12.00 s"
-    short = ClipSource("x", path, start_seconds=11.5, num_seconds=5)
+    short = ClipSource("x", file=str(path), start_seconds=11.5, num_seconds=5)
     assert refusal(short, rules) == "length must be at least 1 s; got 0.500 s"
-    behind = ClipSource("x", path, start_seconds=12.5, num_seconds=5)
+    behind = ClipSource("x", file=str(path), start_seconds=12.5, num_seconds=5)
     assert "must begin before the end of its audio (12.000 s)" in refusal(behind, rules)
 
 
@@ -167,9 +170,11 @@ def test_members_of_a_tar(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "s.tar") as tar:
         places = [(member.offset_data, member.size) for member in tar.getmembers()]
     for name, (offset, size) in zip(("a.flac", "b.mp3"), places, strict=True):
-        clip = ClipSource(name, tmp_path / "s.tar", offset, size, name=name)
+        clip = ClipSource(name, file=str(tmp_path / "s.tar"), offset=offset, size=size, name=name)
         np.testing.assert_array_equal(decode(clip).samples, reference(tmp_path / name))
-    gone = ClipSource("c", tmp_path / "s.tar", offset, size + 10**6, name="c.flac")
+    gone = ClipSource(
+        "c", file=str(tmp_path / "s.tar"), offset=offset, size=size + 10**6, name="c.flac"
+    )
     assert refusal(gone).startswith("the tar has become shorter")
 
 
@@ -252,14 +257,14 @@ def test_bad_files_are_left_out_with_the_reason_alone(tmp_path: Path, kind: str)
     from_file = refusal(path)
     assert from_file.startswith(reason), from_file
     assert str(tmp_path) not in from_file
-    clip = ClipSource("x", "x.parquet", row=7, name="bad")
+    clip = ClipSource("x", file="x.parquet", row=7, name="bad")
     with pytest.raises(AudioError) as caught:
         decode_clip(ClipJob(clip, EncodedAudio(str(clip), data)), ClipRules())
     assert str(caught.value) == from_file
 
 
 def test_errors_of_the_reader_are_passed_on() -> None:
-    clip = ClipSource("x", "x.parquet", row=7)
+    clip = ClipSource("x", file="x.parquet", row=7)
     job = ClipJob(clip, AudioError(f"{clip}: bytes must not be null"))
     with pytest.raises(AudioError, match="^bytes must not be null$"):
         decode_clip(job, ClipRules())
@@ -287,7 +292,7 @@ def test_good_files_that_look_odd(tmp_path: Path) -> None:
     (tmp_path / "plain.flac").write_bytes(flac)
     expected = reference(tmp_path / "plain.flac")
     np.testing.assert_array_equal(decode(tmp_path / "piped.flac").samples, expected)
-    part = ClipSource("x", tmp_path / "piped.flac", start_seconds=1, num_seconds=5)
+    part = ClipSource("x", file=str(tmp_path / "piped.flac"), start_seconds=1, num_seconds=5)
     np.testing.assert_array_equal(decode(part).samples, expected[16000:])
     assert "at most 2 s; got 3.00 s" in refusal(tmp_path / "piped.flac", ClipRules(max_seconds=2))
 
@@ -321,14 +326,17 @@ def test_clips_come_in_order_from_files_and_tables(tmp_path: Path) -> None:
     (tmp_path / "b.wav").write_bytes(b"")
     audio = [{"bytes": encode("OGG", 0.25)}, {"bytes": None}, {"bytes": encode("FLAC", 0.75)}]
     pq.write_table(pa.table({"audio": audio}), tmp_path / "t.parquet")
-    clips = [ClipSource("a", tmp_path / "a.wav"), ClipSource("b", tmp_path / "b.wav")]
-    clips += [ClipSource(f"t/{row}", tmp_path / "t.parquet", row=row) for row in range(3)]
+    clips = [
+        ClipSource("a", file=str(tmp_path / "a.wav")),
+        ClipSource("b", file=str(tmp_path / "b.wav")),
+    ]
+    clips += [ClipSource(f"t/{row}", file=str(tmp_path / "t.parquet"), row=row) for row in range(3)]
     clips += clips[:2]
     results = list(decode_clips(jobs_of(clips), ClipRules(), num_workers=2, limits=Limits()))
     lengths = [len(each.samples) if isinstance(each, DecodedClip) else 0 for each in results]
     assert lengths == [8000, 0, 4000, 0, 12000, 8000, 0]
     assert results[1] == Failure("the file is empty (0 bytes)")
-    seconds = measure_clips(jobs_of(clips), ClipRules(), num_workers=1, limits=Limits())
+    seconds = measure_lengths(jobs_of(clips), ClipRules(), num_workers=1, limits=Limits())
     assert seconds == [0.5, 0.0, 0.25, 0.0, 0.75, 0.5, 0.0]
 
 

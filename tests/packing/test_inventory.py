@@ -9,7 +9,7 @@ import pytest
 from byola_rq.errors import ConfigError, CorpusError, MissingPackageError
 from byola_rq.packing.inventory import count_reasons, describe_corpus, draw_lengths
 from byola_rq.packing.merge import merge_shards
-from byola_rq.packing.plan import Plan, fix_plan
+from byola_rq.packing.plan import PackingPlan, fix_plan
 from byola_rq.packing.shards import ShardWriter
 
 REASONS = [
@@ -26,7 +26,13 @@ REASONS = [
 
 
 def pack(folder: Path, seconds: list[float], reasons: list[str] | None = None) -> Path:
-    plan = Plan({}, len(seconds), len(seconds) + 1, 1.0, ["0"])
+    plan = PackingPlan(
+        options={},
+        num_clips=len(seconds),
+        clips_per_shard=len(seconds) + 1,
+        mean_seconds=1.0,
+        digests=["0"],
+    )
     fix_plan(folder, plan)
     writer = ShardWriter(folder, 0)
     for number, each in enumerate(seconds):

@@ -10,12 +10,12 @@ import pytest
 from byola_rq.corpus.packed_format import open_packed
 from byola_rq.errors import CorpusError
 from byola_rq.packing.merge import merge_shards
-from byola_rq.packing.plan import Plan, fix_plan
+from byola_rq.packing.plan import PackingPlan, fix_plan
 from byola_rq.packing.shards import ShardWriter
 
 
-def plan_of(num_shards: int) -> Plan:
-    return Plan(
+def plan_of(num_shards: int) -> PackingPlan:
+    return PackingPlan(
         options={"limit": None},
         num_clips=2 * num_shards,
         clips_per_shard=2,

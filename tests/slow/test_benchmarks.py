@@ -30,6 +30,7 @@ SMALLEST = {
     "probe": ["--clips", "100", "--dim", "16", "--classes", "4", "--rounds", "1"],
     "embed": ["--clips", "4", "--dim", "16", "--seconds", "0.5", "--seconds", "1", "--rounds", "1"],
     "prepare": ["--clips", "16"],
+    "tar": ["--members", "10"],
 }
 
 

@@ -26,7 +26,7 @@ def write_list(path: Path, rows: str) -> Path:
 
 def join(path: Path, names: list[str]) -> Listing:
     listing = Listing()
-    clips = [ClipSource(name, f"/data/{name}") for name in names]
+    clips = [ClipSource(name, file=f"/data/{name}") for name in names]
     listing.clips = join_segments(SegmentList(str(path), listing), clips, "/data", listing)
     return listing
 
@@ -198,8 +198,8 @@ def test_members_and_rows_count_by_their_own_names(tmp_path: Path) -> None:
     )
     listing = Listing()
     clips = [
-        ClipSource("s/0", "/data/s.tar", offset=512, size=9, name="x/abcdefghijk_1.5.wav"),
-        ClipSource("t/0", "/data/t.parquet", row=4, name="lmnopqrstuv"),
+        ClipSource("s/0", file="/data/s.tar", offset=512, size=9, name="x/abcdefghijk_1.5.wav"),
+        ClipSource("t/0", file="/data/t.parquet", row=4, name="lmnopqrstuv"),
     ]
     member, row = join_segments(SegmentList(str(path), listing), clips, "/data", listing)
     assert (member.clip_id, member.offset, member.size) == ("abcdefghijk_1500", 512, 9)
@@ -221,7 +221,7 @@ def test_members_and_rows_count_by_their_own_names(tmp_path: Path) -> None:
 def test_the_length_tells_a_cut_segment_from_a_recording(
     file_seconds: float, part: tuple[float, float] | None
 ) -> None:
-    clip = ClipSource("a", "a.wav", start_seconds=30.0, num_seconds=10.0, may_be_cut=True)
+    clip = ClipSource("a", file="a.wav", start_seconds=30.0, num_seconds=10.0, may_be_cut=True)
     if part is None:
         with pytest.raises(ValueError, match=r"a\.wav@30-40: .*end of its audio \(11.100 s\); it"):
             clip.part_of(file_seconds)

@@ -136,5 +136,23 @@ def test_a_tar_cut_anywhere_gives_what_is_whole(tmp_path: Path, wav: bytes) -> N
             assert "cut" in reason or "shorter than a header" in reason
     path.write_bytes(data[: ends[1] - 5])
     _, listing = list_one(path)
-    reason = f"the tar is cut: {len(wav) - 5} of the {len(wav)} bytes of 1.wav are there"
-    assert listing.damaged == [(str(path), reason)]
+    ((where, reason),) = listing.damaged
+    assert where == str(path)
+    assert "1.wav" in reason
+    assert f"{ends[1]:,}" in reason
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda data: b"\x1f\x8b" + data, "compressed"),
+        (lambda data: data + data, "behind the end mark at byte"),
+    ],
+)
+def test_compressed_and_joined_tars_are_told(
+    tmp_path: Path, wav: bytes, change, reason: str
+) -> None:
+    path = make_tar(tmp_path / "a.tar", [("1.wav", wav)])
+    path.write_bytes(change(path.read_bytes()))
+    _, listing = list_one(path)
+    assert [where for where, why in listing.damaged if reason in why] == [str(path)]

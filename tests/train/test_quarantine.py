@@ -21,7 +21,7 @@ from byola_rq.train.quarantine import QUARANTINE_COLUMNS, Quarantine
 
 def clips_named(names: list[str]) -> DecodedClips:
     """Clips of which nothing is read."""
-    sources = [ClipSource(name, name) for name in names]
+    sources = [ClipSource(name, file=name) for name in names]
     return DecodedClips(sources, np.zeros(len(names), int), np.full(len(names), 9), 16000)
 
 
@@ -167,11 +167,11 @@ def test_a_full_disk_loses_no_row(tmp_path: Path) -> None:
 
 
 def test_clips_left_out_at_the_start_are_listed_and_counted(tmp_path: Path, sounds: Path) -> None:
-    sources = [ClipSource("x", path) for path in sorted(sounds.glob("*.wav"))] * 9
+    sources = [ClipSource("x", file=str(path)) for path in sorted(sounds.glob("*.wav"))] * 9
     for number in range(2):
         bad = tmp_path / f"bad {number}.wav"
         bad.write_bytes(b"RIFX" + sources[0].path.read_bytes()[4:400])
-        sources.insert(3, ClipSource("x", bad))
+        sources.insert(3, ClipSource("x", file=str(bad)))
     clips, unreadable = measure_readable_clips(sources, 16000)
     said: list[str] = []
     path = tmp_path / "quarantine.csv"

@@ -253,16 +253,21 @@ def test_an_archive_without_clips(tmp_path):
     assert list_archive(pack(tmp_path / "b.tgz", [("LICENSE", b"GPL")])) == ()
 
 
-@pytest.mark.parametrize("mode", ["w:gz", "w:"])
-def test_bombs_are_refused(tmp_path, monkeypatch, mode):
+def test_bombs_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "MAX_UNPACKED_BYTES", 100_000)
     monkeypatch.setattr(archives, "MAX_MEMBER_BYTES", 10_000_000)
     path = pack(tmp_path / "a.tgz", [("LICENSE", bytes(2_000_000)), ("1.wav", b"1")], "w:gz")
     assert path.stat().st_size * archives.MAX_UNPACKED_RATIO < 2_000_000
-    with pytest.raises(TaskError, match=r"it claims more than [\d,]+ bytes"):
+    limit = max(100_000, archives.MAX_UNPACKED_RATIO * path.stat().st_size)
+    with pytest.raises(TaskError, match=f"at most {limit:,}"):
         list_archive(path)
-    with pytest.raises(AudioError, match=r"it claims more than [\d,]+ bytes"):
+    with pytest.raises(AudioError, match=f"at most {limit:,}"):
         read_member(path, "1.wav")
+    tar = pack(tmp_path / "a.tar", [("1.wav", b"1")], "w:").read_bytes()
+    path.write_bytes(gzip.compress(tar + bytes(2_000_000)))
+    limit = max(100_000, archives.MAX_UNPACKED_RATIO * path.stat().st_size)
+    with pytest.raises(TaskError, match=f"more than {limit:,}"):
+        list_archive(path)
 
 
 @pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])

@@ -1,0 +1,107 @@
+"""What sound files are made of: ID3 tags, the chunks of WAV and AIFF, the frames of MP3."""
+
+import io
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from byola_rq.audio.io import EncodedAudio
+
+MAX_MP3_JUNK = 65_536  # bytes to search for an MP3 frame
+
+_MAX_TAGS = 10_000  # real files have one or two; a hostile one may be all tags
+_MAX_CHUNKS = 10_000  # real files have a few dozen; a file of zeros would have millions
+_WAVE = frozenset({b"RIFF", b"RIFX", b"RF64", b"BW64"})
+_KILOBITS_V1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+_KILOBITS_V2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+
+
+def open_encoded(source: Path | EncodedAudio) -> BinaryIO:
+    """Open a file, or its bytes.
+
+    Raises:
+        OSError: As `open`.
+    """
+    return io.BytesIO(source.data) if isinstance(source, EncodedAudio) else source.open("rb")
+
+
+def unpack_at(file: BinaryIO, position: int, form: str) -> tuple[Any, ...]:
+    """Read numbers as `struct.unpack`.
+
+    Raises:
+        EOFError: If the file ends before.
+    """
+    file.seek(position)
+    data = file.read(struct.calcsize(form))
+    if len(data) < struct.calcsize(form):
+        raise EOFError
+    return struct.unpack(form, data)
+
+
+def skip_id3(file: BinaryIO) -> int:
+    """Where the sound begins behind ID3v2 tags: 0 where there is none."""
+    position = 0
+    for _ in range(_MAX_TAGS):
+        file.seek(position)
+        tag = file.read(10)
+        if len(tag) < 10 or tag[:3] != b"ID3":
+            break
+        # Four times seven bits, so that no byte looks like the first of a frame.
+        length = 0
+        for byte in tag[6:]:
+            length = length << 7 | byte & 0x7F
+        position += 10 + length + (10 if tag[5] & 0x10 else 0)
+    return position
+
+
+def chunk_order(head: bytes) -> str:
+    """Byte order, `<` or `>`, of a WAV or AIFF file by its first 12 bytes; empty for another."""
+    kind, form = head[:4], head[8:12]
+    if kind in _WAVE and form == b"WAVE":
+        return ">" if kind == b"RIFX" else "<"
+    return ">" if kind == b"FORM" and form in {b"AIFF", b"AIFC"} else ""
+
+
+def walk_chunks(file: BinaryIO, start: int, order: str) -> Iterator[tuple[bytes, int, int]]:
+    """Name, size and place of the content of each chunk of a WAV or AIFF file.
+
+    Args:
+        file: May be read elsewhere between two chunks.
+        start: Where the container begins.
+        order: Of bytes, as `chunk_order` gives it.
+
+    Raises:
+        EOFError: At the end of the file.
+    """
+    position = start + 12
+    for _ in range(_MAX_CHUNKS):
+        name, num_bytes = unpack_at(file, position, f"{order}4sI")
+        yield name, num_bytes, position + 8
+        position += 8 + num_bytes + num_bytes % 2  # chunks begin at even positions
+
+
+def find_mp3_frame(data: bytes) -> int:
+    """Place of the first header of a Layer III frame; -1 where there is none."""
+    place = data.find(b"\xff")
+    while place >= 0 and mp3_frame_length(data[place : place + 3]) is None:
+        place = data.find(b"\xff", place + 1)
+    return place
+
+
+def mp3_frame_length(header: bytes) -> int | None:
+    """Bytes of a Layer III frame by the first three; 0 where it leaves its bit rate open.
+
+    None where these bytes are no header of one: its sync, version and layer, then a bit rate and
+    a sample rate that exist.
+    """
+    if len(header) < 3 or header[0] != 0xFF or header[1] & 0xE6 != 0xE2:
+        return None
+    version, bits, rate_index = header[1] >> 3 & 3, header[2] >> 4, header[2] >> 2 & 3
+    if version == 1 or bits == 15 or rate_index == 3:
+        return None
+    if bits == 0:
+        return 0
+    sample_rate = (44_100, 48_000, 32_000)[rate_index] >> {3: 0, 2: 1, 0: 2}[version]
+    kilobits = (_KILOBITS_V1 if version == 3 else _KILOBITS_V2)[bits]
+    return (144 if version == 3 else 72) * kilobits * 1000 // sample_rate + (header[2] >> 1 & 1)
