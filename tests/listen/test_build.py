@@ -284,7 +284,10 @@ def test_an_end_that_is_shorter_than_a_segment(config: Config, clip: Path) -> No
         (["--start", "2.5"], "before the end of the clip, at 2.500 s; got 2.5 s"),
         (["--start", "nan"], "before the end of the clip"),
         (["--bins", "0"], "bins: must be within 1 to 4096; got 0"),
-        (["--bins", "5", "1000000000"], "bins: must be within 1 to 4096; got 1000000000"),
+        (["--bins", "5,1000000000"], "bins: must be within 1 to 4096; got 1000000000"),
+        (["--bins", "2,x"], "--bins must be whole numbers joined by commas"),
+        (["--bins", "2,,5"], "got '2,,5'"),
+        (["--bins", ""], "got ''"),
         (["--model", "nowhere.safetensors"], "nowhere.safetensors: no such model file"),
         (["--seed", "99999999999"], "run.seed"),
     ],
@@ -335,19 +338,19 @@ def test_the_page_says_how_to_make_it_again(clip: Path, tmp_path: Path) -> None:
     from html import unescape
 
     first, second = tmp_path / "first.html", tmp_path / "second.html"
-    status, out, err = run("listen", clip, "-o", first, "--bins", 2, 9, "--seed", 5)
+    status, out, err = run("listen", clip, "-o", first, "--bins", "2,9", "--seed", 5)
     assert (status, err) == (0, "")
     assert re.fullmatch(rf"{re.escape(str(first))} \(0\.\d\d MB, [\d.]+ s\)\n", out)
     text = first.read_text()
     (command,) = re.findall(r"byola-rq listen [^<]*", text)
     words = shlex.split(unescape(command))
     assert words[:2] == ["byola-rq", "listen"]
-    assert words[-3:] == ["--bins", "2", "9"]
+    assert words[-2:] == ["--bins", "2,9"]
     words[words.index(str(first))] = str(second)
     assert run(*words[1:])[0] == 0
     assert second.read_text() == text.replace(str(first), str(second))
     # Another seed: the same segment, other views.
-    run("listen", clip, "-o", second, "--bins", 2, 9, "--seed", 6)
+    run("listen", clip, "-o", second, "--bins", "2,9", "--seed", 6)
     (other,) = re.findall(r"byola-rq listen [^<]*", second.read_text())
     assert re.findall("--start [^ ]+", other) == re.findall("--start [^ ]+", command)
     assert set(re.findall(r"key (-?\d+)", text)).isdisjoint(
