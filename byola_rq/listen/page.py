@@ -26,11 +26,11 @@ from byola_rq.listen.captions import (
 from byola_rq.listen.clip_demo import Listening
 from byola_rq.listen.svg import (
     bins_svg,
-    colour_scale_svg,
+    color_scale_svg,
     similarity_svg,
     spectrogram_svg,
 )
-from byola_rq.plots.spectrograms import colour_limits
+from byola_rq.plots.spectrograms import color_limits
 from byola_rq.runtime.files import replace_file
 
 _SIMILARITY = """<section>
@@ -81,7 +81,7 @@ class _Page:
 
     def __init__(self, listening: Listening) -> None:
         self.listening = listening
-        self.limits = colour_limits([listening.original.log_mel])
+        self.limits = color_limits([listening.original.log_mel])
         centres = mel_centres(
             listening.frontend.n_mels, listening.frontend.f_min, listening.frontend.f_max
         )
@@ -94,7 +94,7 @@ class _Page:
             title=escape(listening.segment.name),
             facts=_list_facts(listening),
             notes="".join(f"<li>{escape(note)}</li>" for note in list_notes(listening)),
-            scale=colour_scale_svg(self.limits),
+            scale=color_scale_svg(self.limits),
             segment=self.figure(listening.original) + self.figure(listening.inversion),
             crop=self.canvas(listening.crop) + self.figure(listening.crop),
             band=f"{self.band_hertz:,.0f}",

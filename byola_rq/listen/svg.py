@@ -1,4 +1,4 @@
-"""The listening page's pictures: inline SVG that follows the page's colours and its width."""
+"""The listening page's pictures: inline SVG that follows the page's colors and its width."""
 
 import base64
 import io
@@ -12,14 +12,14 @@ from byola_rq.audio.frontend import LogMelSpectrogram
 from byola_rq.listen.augmented import BandDrawn, CropDrawn
 from byola_rq.listen.similarity import Similarity
 from byola_rq.plots.spectrograms import hertz_ticks
-from byola_rq.plots.style import COLOUR_MAP, matplotlib_needed
+from byola_rq.plots.style import COLOR_MAP, matplotlib_needed
 
 _WIDTH = 360
 _LEFT, _RIGHT, _TOP = 34, 350, 6  # of a plot within a picture
 _MANY_EDGES = 64  # beyond which they would only be a grey bar
 
 
-def colour_png(pixels: Tensor, limits: tuple[float, float]) -> str:
+def color_png(pixels: Tensor, limits: tuple[float, float]) -> str:
     """An array `(rows, columns)`, the first row at the bottom, as a picture in a data URI.
 
     Raises:
@@ -31,7 +31,7 @@ def colour_png(pixels: Tensor, limits: tuple[float, float]) -> str:
     low, high = limits
     data = io.BytesIO()
     values = (pixels.cpu().numpy() - low) / (high - low)
-    imsave(data, colormaps[COLOUR_MAP](values, bytes=True), format="png", origin="lower")
+    imsave(data, colormaps[COLOR_MAP](values, bytes=True), format="png", origin="lower")
     return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
 
 
@@ -48,7 +48,7 @@ def spectrogram_svg(
     Args:
         log_mel: `(F, T)` in nat.
         frontend: Gives the axes their units.
-        limits: Ends of the colour scale.
+        limits: Ends of the color scale.
         label: What it shows, for those who do not see it.
         crop: Shows its canvas and box instead, its time counted from where the segment begins.
     """
@@ -69,7 +69,7 @@ def spectrogram_svg(
 
     parts = [
         f'<image x="{_LEFT}" y="{_TOP}" width="{_RIGHT - _LEFT}" height="{height - _TOP}" '
-        f'preserveAspectRatio="none" href="{colour_png(pixels, limits)}"/>'
+        f'preserveAspectRatio="none" href="{color_png(pixels, limits)}"/>'
     ]
     for band, text in hertz_ticks(frontend):
         parts.append(_tick_left(y_of(band + 0.5), text))
@@ -155,20 +155,20 @@ def similarity_svg(similarity: Similarity, beside: Sequence[str], low: float, *,
     return _svg(parts, 48, label)
 
 
-def colour_scale_svg(limits: tuple[float, float]) -> str:
-    """The colour scale, with its ends in nat."""
+def color_scale_svg(limits: tuple[float, float]) -> str:
+    """The color scale, with its ends in nat."""
     import torch
 
     low, high = limits
     ramp = torch.linspace(low, high, 128)[None]
     parts = [
         f'<image x="8" y="4" width="{_WIDTH - 16}" height="12" preserveAspectRatio="none" '
-        f'href="{colour_png(ramp, limits)}"/>'
+        f'href="{color_png(ramp, limits)}"/>'
     ]
     for value in _round_steps(low, high, 6):
         x = 8 + (value - low) / (high - low) * (_WIDTH - 16)
         parts.append(_tick_below(x, 16, f"{value:g}"))
-    return _svg(parts, 34, f"colour scale from {low:.1f} to {high:.1f} nat")
+    return _svg(parts, 34, f"color scale from {low:.1f} to {high:.1f} nat")
 
 
 def _svg(parts: Iterable[str], height: float, label: str) -> str:

@@ -447,7 +447,7 @@ def test_in_a_browser(
     assert browser.run(DURATIONS) == pytest.approx([0.95] * num_sounds)
     assert browser.run(PLAYED) == pytest.approx([0.95] * num_sounds, abs=0.01)
     pictures = browser.run(PICTURES)
-    # A spectrogram for each sound, a canvas for the crop and each view, and the colour scale.
+    # A spectrogram for each sound, a canvas for the crop and each view, and the color scale.
     assert pictures.count([96, 64, True, True]) == num_sounds
     assert pictures.count([144, 64, True, True]) == 3
     assert len(pictures) == num_sounds + 3 + 1
