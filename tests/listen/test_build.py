@@ -492,7 +492,7 @@ def test_keys_play(browser: Browser, listening: Listening, tmp_path: Path) -> No
 def test_a_name_cannot_become_markup(listening: Listening) -> None:
     text = render_page(listening, command="x <script>alert(1)</script>")
     assert text.count("<script>") == 1
-    assert "a &lt;b&gt; &amp; &#x27;c&#x27;.wav" in text
+    assert "a &lt;b&gt; &amp; &#39;c&#39;.wav" in text
     assert "<b>" not in text
 
 
