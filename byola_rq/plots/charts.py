@@ -1,4 +1,4 @@
-"""Numbers as pictures: distortion, scores, maps of embeddings, confusions; in display's style."""
+"""Numbers as pictures: distortion, scores, maps of embeddings, confusions; in one style."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -160,10 +160,10 @@ def test_cosines_with_a_model(config: Config, clip: Path, model: Path) -> None:
     from byola_rq import load
 
     embedder = load(model)
-    listening = listen_to_clip(config, clip, bins=(5,), model=embedder, model_name="mine")
+    listening = listen_to_clip(config, clip, bins=(5,), model=embedder, model_name="<mine>")
     assert listening.statistics == embedder.statistics
     own, untrained = listening.similarities
-    assert (own.encoder, untrained.encoder) == ("mine", "untrained")
+    assert (own.encoder, untrained.encoder) == ("<mine>", "untrained")
     assert own.views != untrained.views
     embeddings = embedder.encoder(
         embedder.statistics.standardize(
@@ -178,6 +178,8 @@ def test_cosines_with_a_model(config: Config, clip: Path, model: Path) -> None:
     text = render_page(listening, command="")
     assert "What the encoder makes of it" in text
     assert f"{own.views:.3f}" in text
+    assert "<h3>&lt;mine&gt;</h3>" in text
+    assert "<mine>" not in text
 
 
 # Where it is cut
