@@ -50,7 +50,7 @@ def main(
     """Fit every classifier on the same embeddings, and count fits a second.
 
     Our probes do what the protocol asks: logistic tries 7 penalties, adam starts from 3 seeds, knn
-    tries 7 numbers of neighbours, all choose on validation clips, a fifth of the training clips.
+    tries 7 numbers of neighbors, all choose on validation clips, a fifth of the training clips.
     scikit-learn's classifiers are fitted once, with one penalty. Features are clusters in 256
     directions of falling variance, so that there is something to learn and not all is learned.
     Speech Commands' size would be --clips 20000 --dim 2048: minutes a round.

@@ -109,7 +109,7 @@ def hear_views(
     return listening
 
 
-def hear_neighbours(embeddings: FloatArray, clips: Sequence[Path], row: int, num: int = 5) -> None:
+def hear_neighbors(embeddings: FloatArray, clips: Sequence[Path], row: int, num: int = 5) -> None:
     """Play the clip of a row, then those nearest to it, with their cosines."""
     titles = {f"the clip itself: {clips[row].name}": clips[row]}
     for other, cosine in find_nearest(embeddings, row, num):

@@ -54,8 +54,6 @@ class RunByDefault(TyperGroup):
         """Name the command where none is named."""
         if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
             args = ["run", *args]
-        if args[:1] == ["run"]:
-            args = _spread_tasks(args)
         parsed: list[str] = super().parse_args(ctx, args)
         return parsed
 
@@ -83,7 +81,7 @@ validation clips are given, a tenth of the training clips is drawn.
 \b
 Examples:
   python -m evaluate encoder.safetensors --baseline random --baseline logmel --data-root /data
-  python -m evaluate a.safetensors b.safetensors --data-root /data --tasks us8k spcv2 --probe adam
+  python -m evaluate a.safetensors b.safetensors --data-root /data --tasks us8k,spcv2 --probe adam
   python -m evaluate --baseline logmel --baseline random --task birds.csv --out results/
 
 \b
@@ -128,11 +126,13 @@ def run(
             help="Model files, from `byola-rq export` or the end of training.",
         ),
     ] = None,
+    *,
     data_root: DataRoot = None,
     tasks: Annotated[
-        list[str] | None,
+        str | None,
         typer.Option(
-            help="Of the sets under --data-root only these.  [default: all that are there]"
+            metavar="NAME,NAME,...",
+            help="Of the sets under --data-root only these.  [default: all that are there]",
         ),
     ] = None,
     task: Tasks = None,
@@ -200,7 +200,12 @@ def run(
         if norm == Norm.checkpoint and not models:
             raise _usage_error("--norm checkpoint needs a model file; a baseline has no statistics")
         to_do, errors = gather_tasks(
-            data_root, tasks, task or [], unit_seconds=unit_seconds, limit=limit, seed=seed
+            data_root,
+            tasks and tasks.split(","),
+            task or [],
+            unit_seconds=unit_seconds,
+            limit=limit,
+            seed=seed,
         )
         for error in errors:
             _print_error(error, debug)
@@ -214,6 +219,7 @@ def run(
 
 @app.command()
 def inspect(
+    *,
     data_root: DataRoot = None,
     task: Tasks = None,
     out: Annotated[
@@ -250,6 +256,7 @@ def inspect(
 def compare(
     first: Annotated[str, typer.Argument(metavar="A", help="Model, as summary.csv names it.")],
     second: Annotated[str, typer.Argument(metavar="B", help="The one it is held against.")],
+    *,
     out: Out = Path("results"),
     debug: Debug = False,
 ) -> None:
@@ -264,6 +271,7 @@ def compare(
 @app.command()
 def miniature(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the sets are written.")],
+    *,
     seed: Seed = 0,
     debug: Debug = False,
 ) -> None:
@@ -326,22 +334,6 @@ def _check_usage(has_model: bool, has_root: bool, has_csv: bool, has_names: bool
 
 def _num_workers(workers: int | None) -> int:
     return workers or min(8, os.cpu_count() or 1)
-
-
-def _spread_tasks(args: list[str]) -> list[str]:
-    """`--tasks a b` and `--tasks a,b` as `--tasks a --tasks b`; a model file has a dot or slash."""
-    spread: list[str] = []
-    is_naming = False
-    for argument in args:
-        is_name = is_naming and not argument.startswith("-") and not set("./") & set(argument)
-        if is_name:
-            for name in filter(None, argument.split(",")):
-                spread += ["--tasks", name]
-            continue
-        is_naming = argument == "--tasks"
-        if not is_naming:
-            spread.append(argument)
-    return spread
 
 
 def _choose_device(device: Device) -> str:

@@ -98,6 +98,7 @@ def run_fold(
     model: EmbeddingModel,
     job: Job,
     fold: Fold,
+    *,
     probes: Sequence[str],
     settings: Settings,
     clock: Clock,
@@ -115,7 +116,7 @@ def run_fold(
     task, log_mels = job.task, _log_mels(model, job, settings)
     start, decoding = time.perf_counter(), log_mels.decode_seconds
     statistics = _choose_statistics(model, job, fold, settings)
-    rows = _embed_missing(model, job, fold, statistics, settings, clock)
+    rows = _embed_missing(model, job, fold, statistics, settings=settings, clock=clock)
     seconds = time.perf_counter() - start
     clock.decode += log_mels.decode_seconds - decoding
     clock.model += seconds - (log_mels.decode_seconds - decoding)
@@ -193,6 +194,7 @@ def _embed_missing(
     job: Job,
     fold: Fold,
     statistics: Statistics,
+    *,
     settings: Settings,
     clock: Clock,
 ) -> CachedRows:

@@ -134,7 +134,7 @@ def evaluate_model(model: EmbeddingModel, job: Job, settings: Settings, out: Pat
         probes = [probe for probe in settings.probes if fold.name not in done[probe]]
         if not probes:
             continue
-        for outcomes in run_fold(model, job, fold, probes, settings, clock):
+        for outcomes in run_fold(model, job, fold, probes=probes, settings=settings, clock=clock):
             probe = outcomes[0].probe
             rows = make_rows(run_ids[probe], model, task, outcomes, settings)
             predictions = make_predictions(task, outcomes)

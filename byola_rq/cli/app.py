@@ -26,11 +26,11 @@ for command in (
     embed.export,
     train.runs,
     listen.views,
+    listen.listen,
     prepare.synthesize,
     doctor.doctor,
 ):
     app.command()(command)
-app.command(cls=listen.SpreadBins)(listen.listen)
 app.command("import-weights")(embed.import_weights)
 
 

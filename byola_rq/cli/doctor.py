@@ -29,6 +29,7 @@ class Finding:
 
 
 REQUIRED = (
+    "jinja2",
     "numpy",
     "pyarrow",
     "pydantic",

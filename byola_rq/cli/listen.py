@@ -1,12 +1,12 @@
 """`byola-rq views` and `listen`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperCommand
 
 from byola_rq.cli.options import Overrides, load_config
+from byola_rq.errors import ConfigError
 
 
 def views(
@@ -28,27 +28,9 @@ def views(
     print(picture)
 
 
-class SpreadBins(TyperCommand):
-    """`--bins 2 5 8` is `--bins 2 --bins 5 --bins 8`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Spread what follows `--bins`, then parse."""
-        spread: list[str] = []
-        is_bins = False
-        for argument in args:
-            is_bins = argument == "--bins" or (is_bins and argument.isdecimal())
-            spread += ["--bins", argument] if is_bins and argument != "--bins" else [argument]
-        kept = [
-            each
-            for each, after in zip(spread, [*spread[1:], ""], strict=True)
-            if not each == after == "--bins"
-        ]
-        parsed: list[str] = super().parse_args(ctx, kept)
-        return parsed
-
-
 def listen(
     clip: Annotated[Path, typer.Argument(help="Audio file.")],
+    *,
     page: Annotated[Path, typer.Option("--out", "-o", help="The page to write, .html.")],
     start: Annotated[
         float | None,
@@ -56,8 +38,8 @@ def listen(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn.")] = 42,
     bins: Annotated[
-        list[int], typer.Option(metavar="K...", help="Numbers of bins to quantize with.")
-    ] = [2, 5, 8, 15, 30],  # noqa: B006
+        str, typer.Option(metavar="K,K,...", help="Numbers of bins to quantize with.")
+    ] = "2,5,8,15,30",
     model: Annotated[
         Path | None, typer.Option(help="Model file: how alike are the views to it?")
     ] = None,
@@ -74,12 +56,22 @@ def listen(
     \b
     Examples:
       byola-rq listen dog.wav -o dog.html
-      byola-rq listen dog.wav -o dog.html --start 1.5 --seed 7 --bins 2 5 100
+      byola-rq listen dog.wav -o dog.html --start 1.5 --seed 7 --bins 2,5,100
       byola-rq listen dog.wav -o dog.html --model runs/a/encoder.safetensors --wav sounds/
     """
+    numbers = _parse_bins(bins)
     from byola_rq.listen.build import make_page
 
     for line in make_page(
-        clip, page, start=start, seed=seed, bins=bins, model_file=model, sounds=wav
+        clip, page, start=start, seed=seed, bins=numbers, model_file=model, sounds=wav
     ):
         print(line)
+
+
+def _parse_bins(text: str) -> list[int]:
+    try:
+        return [int(each) for each in text.split(",")]
+    except ValueError:
+        raise ConfigError(
+            f"--bins must be whole numbers joined by commas, such as 2,5,100; got {text!r}"
+        ) from None

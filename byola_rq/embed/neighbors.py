@@ -1,4 +1,4 @@
-"""What lies near what: nearest neighbours and a map of embeddings."""
+"""What lies near what: nearest neighbors and a map of embeddings."""
 
 import csv
 import re
@@ -44,20 +44,26 @@ def find_nearest(embeddings: FloatArray, row: int, num: int) -> list[tuple[int, 
 
     Every dimension is first shifted and scaled to mean 0 and std 1 over all rows: the dimensions
     of an encoder that ends in a ReLU share a large mean, which makes all cosines near 1.
+
+    Raises:
+        MissingPackageError: If scikit-learn is not installed.
     """
-    directions = _directions(embeddings)
-    cosines = directions @ directions[row]
-    order = [int(other) for other in np.argsort(-cosines, kind="stable") if other != row]
-    return [(other, float(cosines[other])) for other in order[:num]]
+    scaled = _scale(embeddings)
+    others = np.delete(np.arange(len(scaled)), row)
+    search = _import_sklearn().neighbors.NearestNeighbors(metric="cosine").fit(scaled[others])
+    (distances,), (places,) = search.kneighbors(scaled[[row]], min(num, len(others)))
+    return list(zip(others[places].tolist(), (1 - distances).tolist(), strict=True))
 
 
-def share_of_like_neighbours(embeddings: FloatArray, labels: Sequence[str]) -> float:
-    """The share of rows whose nearest neighbour has their own label, 0 to 1."""
-    directions = _directions(embeddings)
-    cosines = directions @ directions.T
-    np.fill_diagonal(cosines, -np.inf)
-    nearest = cosines.argmax(axis=1)
-    return float(np.mean([labels[row] == labels[other] for row, other in enumerate(nearest)]))
+def share_of_like_neighbors(embeddings: FloatArray, labels: Sequence[str]) -> float:
+    """The share of rows whose nearest neighbor has their own label, 0 to 1.
+
+    Raises:
+        MissingPackageError: If scikit-learn is not installed.
+    """
+    search = _import_sklearn().neighbors.NearestNeighbors(n_neighbors=1, metric="cosine")
+    nearest = search.fit(_scale(embeddings)).kneighbors(return_distance=False)[:, 0]  # not oneself
+    return float(np.mean(np.asarray(labels)[nearest] == np.asarray(labels)))
 
 
 def place_on_map(
@@ -69,31 +75,33 @@ def place_on_map(
     who is near whom, and distances between groups say nothing.
 
     Raises:
-        MissingPackageError: If `tsne` is asked for and scikit-learn is not installed.
+        MissingPackageError: If scikit-learn is not installed.
         ValueError: If `method` is unknown.
     """
-    scaled = _scaled(embeddings)
-    if method == "pca":
-        left, spread, _ = np.linalg.svd(scaled, full_matrices=False)
-        return np.asarray(left[:, :2] * spread[:2])
-    if method != "tsne":
+    if method not in ("pca", "tsne"):
         raise ValueError(f"method must be one of pca, tsne; got {method!r}")
+    sklearn, scaled = _import_sklearn(), _scale(embeddings)
+    if method == "pca":
+        return np.asarray(sklearn.decomposition.PCA(2, random_state=seed).fit_transform(scaled))
+    perplexity = min(30, (len(scaled) - 1) / 3)
+    tsne = sklearn.manifold.TSNE(perplexity=perplexity, random_state=seed)
+    return np.asarray(tsne.fit_transform(scaled))
+
+
+def _scale(embeddings: FloatArray) -> FloatArray:
+    return np.asarray(_import_sklearn().preprocessing.StandardScaler().fit_transform(embeddings))
+
+
+def _import_sklearn() -> Any:
     try:
-        from sklearn.manifold import TSNE
+        import sklearn
+        import sklearn.decomposition
+        import sklearn.manifold
+        import sklearn.neighbors
+        import sklearn.preprocessing
     except ImportError as error:
         raise MissingPackageError(
-            "t-SNE needs scikit-learn, which is not installed; `pip install 'byola_rq[evaluate]'`"
+            f"neighbors and maps need scikit-learn, which does not import ({error}); "
+            "`pip install 'byola_rq[evaluate]'` adds it"
         ) from error
-    perplexity = min(30, (len(scaled) - 1) / 3)
-    return np.asarray(TSNE(perplexity=perplexity, random_state=seed).fit_transform(scaled))
-
-
-def _scaled(embeddings: FloatArray) -> FloatArray:
-    spread = embeddings.std(axis=0)
-    return np.asarray((embeddings - embeddings.mean(axis=0)) / np.where(spread > 0, spread, 1))
-
-
-def _directions(embeddings: FloatArray) -> FloatArray:
-    scaled = _scaled(embeddings)
-    lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
-    return np.asarray(scaled / np.where(lengths > 0, lengths, 1))
+    return sklearn

@@ -102,7 +102,7 @@ def augment(
         parameters = augmentation.draw(x, step_key)
         before, x = x, augmentation.apply(x, parameters)
         step = Step(name, int(step_key))
-        steps.append(_with_drawn(step, parameters, before, x, statistics, band))
+        steps.append(_with_drawn(step, parameters, before, x, statistics=statistics, band=band))
     return _in_nat(x[0, 0], statistics), tuple(steps)
 
 
@@ -131,7 +131,13 @@ def widest_band(log_mel: Tensor) -> int:
 
 
 def _with_drawn(
-    step: Step, parameters: Any, before: Tensor, after: Tensor, statistics: Statistics, band: int
+    step: Step,
+    parameters: Any,
+    before: Tensor,
+    after: Tensor,
+    *,
+    statistics: Statistics,
+    band: int,
 ) -> Step:
     if isinstance(parameters, CropBoxes):
         return replace(step, crop=_crop_drawn(parameters, before[0, 0], statistics))

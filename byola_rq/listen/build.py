@@ -117,7 +117,9 @@ def make_page(
     )
     words = ["byola-rq", "listen", str(clip), "-o", str(page)]
     words += ["--start", f"{listening.segment.start_seconds:.10g}", "--seed", str(seed)]
-    words += ["--bins", *map(str, bins)] + (["--model", str(model_file)] if model_file else [])
+    words += ["--bins", ",".join(map(str, bins))] + (
+        ["--model", str(model_file)] if model_file else []
+    )
     size = write_page(listening, page, command=shlex.join(words))
     yield f"{page} ({size / 1e6:.2f} MB, {time.monotonic() - began:.1f} s)"
     if sounds:

@@ -2,7 +2,7 @@
 
 from math import log10
 
-from byola_rq.listen.augmented import CropDrawn, Sound, Step
+from byola_rq.listen.augmented import Sound, Step
 from byola_rq.listen.clip_demo import Listening
 
 NAMES = {
@@ -64,7 +64,11 @@ def describe_step(step: Step) -> str:
     if not step.is_applied:
         return f"{name}: drawn not to be applied"
     if step.crop is not None:
-        return describe_box(step.crop)
+        crop, (bands, frames) = step.crop, step.crop.canvas.shape
+        return (
+            f"box of {crop.height} bands x {crop.width} frames, from band {crop.top} and frame "
+            f"{crop.left} of a canvas of {bands} x {frames}"
+        )
     if step.share is not None:
         return f"share of the other sound: {step.share:.3f}"
     if step.ends is not None:
@@ -72,18 +76,16 @@ def describe_step(step: Step) -> str:
     return name if step.band is None else f"{name}, K = {len(step.band.values)}"
 
 
-def describe_box(crop: CropDrawn) -> str:
-    """A crop's box, in bands and frames of its canvas."""
-    bands, frames = crop.canvas.shape
-    return (
-        f"box of {crop.height} bands x {crop.width} frames, from band {crop.top} and frame "
-        f"{crop.left} of a canvas of {bands} x {frames}"
-    )
-
-
-def describe_distance(nat: float) -> str:
-    """In nat and in dB."""
-    return f"{nat:.2f} nat ({nat * _DECIBELS:.1f} dB)"
+def describe_distance(listening: Listening, sound: Sound) -> str:
+    """How far a sound is from the original: to the ear, in nat and dB, and to the model."""
+    parts = []
+    if sound.distance is not None:
+        decibels = sound.distance * _DECIBELS
+        parts.append(f"moved by {sound.distance:.2f} nat ({decibels:.1f} dB)")
+    for similarity in listening.similarities[:1]:
+        if sound.name in similarity.to_original and sound.name != "original":
+            parts.append(f"cosine {similarity.to_original[sound.name]:.3f}")
+    return ", ".join(parts)
 
 
 def count_bins(sound: Sound) -> int:

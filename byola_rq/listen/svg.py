@@ -1,25 +1,25 @@
-"""The listening page's pictures: inline SVG that follows the page's colours and its width."""
+"""The listening page's pictures: inline SVG that follows the page's colors and its width."""
 
 import base64
 import io
 from collections.abc import Callable, Iterable, Sequence
-from html import escape
 
 import numpy as np
+from markupsafe import Markup
 from torch import Tensor
 
 from byola_rq.audio.frontend import LogMelSpectrogram
 from byola_rq.listen.augmented import BandDrawn, CropDrawn
 from byola_rq.listen.similarity import Similarity
 from byola_rq.plots.spectrograms import hertz_ticks
-from byola_rq.plots.style import COLOUR_MAP, matplotlib_needed
+from byola_rq.plots.style import COLOR_MAP, matplotlib_needed
 
 _WIDTH = 360
 _LEFT, _RIGHT, _TOP = 34, 350, 6  # of a plot within a picture
 _MANY_EDGES = 64  # beyond which they would only be a grey bar
 
 
-def colour_png(pixels: Tensor, limits: tuple[float, float]) -> str:
+def color_png(pixels: Tensor, limits: tuple[float, float]) -> str:
     """An array `(rows, columns)`, the first row at the bottom, as a picture in a data URI.
 
     Raises:
@@ -31,7 +31,7 @@ def colour_png(pixels: Tensor, limits: tuple[float, float]) -> str:
     low, high = limits
     data = io.BytesIO()
     values = (pixels.cpu().numpy() - low) / (high - low)
-    imsave(data, colormaps[COLOUR_MAP](values, bytes=True), format="png", origin="lower")
+    imsave(data, colormaps[COLOR_MAP](values, bytes=True), format="png", origin="lower")
     return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
 
 
@@ -42,13 +42,13 @@ def spectrogram_svg(
     *,
     label: str,
     crop: CropDrawn | None = None,
-) -> str:
+) -> Markup:
     """A spectrogram with axes in Hz and seconds.
 
     Args:
         log_mel: `(F, T)` in nat.
         frontend: Gives the axes their units.
-        limits: Ends of the colour scale.
+        limits: Ends of the color scale.
         label: What it shows, for those who do not see it.
         crop: Shows its canvas and box instead, its time counted from where the segment begins.
     """
@@ -67,10 +67,7 @@ def spectrogram_svg(
     def y_of(band: float) -> float:
         return height - (band + first_band) * down
 
-    parts = [
-        f'<image x="{_LEFT}" y="{_TOP}" width="{_RIGHT - _LEFT}" height="{height - _TOP}" '
-        f'preserveAspectRatio="none" href="{colour_png(pixels, limits)}"/>'
-    ]
+    parts = [_image(pixels, limits, _LEFT, _TOP, width=_RIGHT - _LEFT, height=height - _TOP)]
     for band, text in hertz_ticks(frontend):
         parts.append(_tick_left(y_of(band + 0.5), text))
     begin, end = -first_frame * seconds, (num_frames - first_frame) * seconds
@@ -78,23 +75,20 @@ def spectrogram_svg(
         parts.append(_tick_below(x_of(time / seconds), height, f"{time:g}"))
     if crop is not None:
         left, right = x_of(0), x_of(log_mel.shape[1])
-        parts += [f'<path class="segment" d="M{x:.1f} {_TOP}V{height}"/>' for x in (left, right)]
+        parts += [_path("segment", f"M{x:.1f} {_TOP}V{height}") for x in (left, right)]
         x, y = _LEFT + crop.left * across, height - (crop.top + crop.height) * down
-        size = f'width="{crop.width * across:.1f}" height="{crop.height * down:.1f}"'
-        parts += [
-            f'<rect class="{name}" x="{x:.1f}" y="{y:.1f}" {size}/>' for name in ("halo", "box")
-        ]
+        box = Markup('<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>')
+        size = crop.width * across, crop.height * down
+        parts += [box.format(name, x, y, *size) for name in ("halo", "box")]
     else:
-        parts.append(
-            f'<path class="playhead" d="M{_LEFT} {_TOP}V{height}" '
-            f'data-across="{_RIGHT - _LEFT}" visibility="hidden"/>'
-        )
+        playhead = Markup('<path class="playhead" d="{}" data-across="{}" visibility="hidden"/>')
+        parts.append(playhead.format(f"M{_LEFT} {_TOP}V{height}", _RIGHT - _LEFT))
     parts.append(_text(_RIGHT, height + 26, "seconds", "end"))
     parts.append(_text(2, height + 26, "Hz", "start"))
     return _svg(parts, height + 30, label)
 
 
-def bins_svg(drawn: BandDrawn, *, label: str) -> str:
+def bins_svg(drawn: BandDrawn, *, label: str) -> Markup:
     """One band's quantizer: the step curve of its values, and the band over time through it."""
     low, high = float(drawn.before.min()), float(drawn.before.max())
     span = max(high - low, 1e-6)
@@ -117,14 +111,13 @@ def bins_svg(drawn: BandDrawn, *, label: str) -> str:
     time_left = middle + 22
     across = (_RIGHT - time_left) / len(drawn.before)
     parts = [
-        f'<path class="frame" d="M{_LEFT} {_TOP}V{bottom}H{middle}M{time_left} {_TOP}V{bottom}'
-        f'H{_RIGHT}"/>',
-        f'<path class="edges" d="{"".join(f"M{x_of(edge):.1f} {_TOP}V{bottom}" for edge in edges)}'
-        f'{"".join(f"M{time_left} {y_of(edge):.1f}H{_RIGHT}" for edge in edges)}"/>',
-        f'<path class="identity" d="M{_LEFT} {bottom}L{middle} {_TOP}"/>',
-        f'<path class="after" d="{"".join(steps)}"/>',
-        f'<path class="before" d="{_curve(drawn.before, time_left, across, y_of)}"/>',
-        f'<path class="after" d="{_curve(drawn.after, time_left, across, y_of, is_step=True)}"/>',
+        _path("frame", f"M{_LEFT} {_TOP}V{bottom}H{middle}M{time_left} {_TOP}V{bottom}H{_RIGHT}"),
+        _path("edges", "".join(f"M{x_of(edge):.1f} {_TOP}V{bottom}" for edge in edges)),
+        _path("edges", "".join(f"M{time_left} {y_of(edge):.1f}H{_RIGHT}" for edge in edges)),
+        _path("identity", f"M{_LEFT} {bottom}L{middle} {_TOP}"),
+        _path("after", "".join(steps)),
+        _path("before", _curve(drawn.before, time_left, across, y_of)),
+        _path("after", _curve(drawn.after, time_left, across, y_of, is_step=True)),
         *(_tick_left(y_of(value), f"{value:.0f}") for value in _round_steps(low, high, 3)),
         _text((_LEFT + middle) / 2, height - 1, "value in, value out (nat)", "middle"),
         _text((time_left + _RIGHT) / 2, height - 1, "over time", "middle"),
@@ -132,50 +125,59 @@ def bins_svg(drawn: BandDrawn, *, label: str) -> str:
     return _svg(parts, height + 2, label)
 
 
-def similarity_svg(similarity: Similarity, beside: Sequence[str], low: float, *, label: str) -> str:
+def similarity_svg(
+    similarity: Similarity, beside: Sequence[str], low: float, *, label: str
+) -> Markup:
     """Cosines on one line: the two views, and the first view with other sounds."""
 
     def x_of(cosine: float) -> float:
         return 12 + (cosine - low) / (1 - low) * (_WIDTH - 24)
 
-    parts = [f'<path class="frame" d="M12 30H{_WIDTH - 12}"/>']
+    parts = [_path("frame", f"M12 30H{_WIDTH - 12}")]
     for value in _round_steps(low, 1.0, 4):
         parts.append(_tick_below(x_of(value), 30, f"{value:g}"))
     for name, cosine in similarity.to_others.items():
         kind = "beside" if name in beside else "synthesized"
-        parts.append(
-            f'<circle class="{kind}" cx="{x_of(cosine):.1f}" cy="18" r="4.5">'
-            f"<title>{escape(name)}: {cosine:.3f}</title></circle>"
-        )
-    x = x_of(similarity.views)
-    parts.append(
-        f'<path class="views" d="M{x:.1f} 9l7 9l-7 9l-7 -9z"><title>the two views: '
-        f"{similarity.views:.3f}</title></path>"
-    )
+        dot = Markup('<circle class="{}" cx="{:.1f}" cy="18" r="4.5">{}</circle>')
+        parts.append(dot.format(kind, x_of(cosine), _title(f"{name}: {cosine:.3f}")))
+    diamond = Markup('<path class="views" d="M{:.1f} 9l7 9l-7 9l-7 -9z">{}</path>')
+    title = _title(f"the two views: {similarity.views:.3f}")
+    parts.append(diamond.format(x_of(similarity.views), title))
     return _svg(parts, 48, label)
 
 
-def colour_scale_svg(limits: tuple[float, float]) -> str:
-    """The colour scale, with its ends in nat."""
+def color_scale_svg(limits: tuple[float, float]) -> Markup:
+    """The color scale, with its ends in nat."""
     import torch
 
     low, high = limits
     ramp = torch.linspace(low, high, 128)[None]
-    parts = [
-        f'<image x="8" y="4" width="{_WIDTH - 16}" height="12" preserveAspectRatio="none" '
-        f'href="{colour_png(ramp, limits)}"/>'
-    ]
+    parts = [_image(ramp, limits, 8, 4, width=_WIDTH - 16, height=12)]
     for value in _round_steps(low, high, 6):
         x = 8 + (value - low) / (high - low) * (_WIDTH - 16)
         parts.append(_tick_below(x, 16, f"{value:g}"))
-    return _svg(parts, 34, f"colour scale from {low:.1f} to {high:.1f} nat")
+    return _svg(parts, 34, f"color scale from {low:.1f} to {high:.1f} nat")
 
 
-def _svg(parts: Iterable[str], height: float, label: str) -> str:
-    return (
-        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(label)}">'
-        f"{''.join(parts)}</svg>"
-    )
+def _svg(parts: Iterable[Markup], height: float, label: str) -> Markup:
+    svg = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>')
+    return svg.format(_WIDTH, height, label, Markup("").join(parts))
+
+
+def _image(
+    pixels: Tensor, limits: tuple[float, float], x: float, y: float, *, width: int, height: int
+) -> Markup:
+    return Markup(
+        '<image x="{}" y="{}" width="{}" height="{}" preserveAspectRatio="none" href="{}"/>'
+    ).format(x, y, width, height, color_png(pixels, limits))
+
+
+def _path(kind: str, data: str) -> Markup:
+    return Markup('<path class="{}" d="{}"/>').format(kind, data)
+
+
+def _title(text: str) -> Markup:
+    return Markup("<title>{}</title>").format(text)
 
 
 def _curve(
@@ -206,15 +208,14 @@ def _round_steps(low: float, high: float, most: int = 6) -> list[float]:
     return []
 
 
-def _tick_left(y: float, text: str) -> str:
-    return f'<path class="frame" d="M{_LEFT - 4} {y:.1f}H{_LEFT}"/>' + _text(
-        _LEFT - 6, y + 3.5, text, "end"
-    )
+def _tick_left(y: float, text: str) -> Markup:
+    return _path("frame", f"M{_LEFT - 4} {y:.1f}H{_LEFT}") + _text(_LEFT - 6, y + 3.5, text, "end")
 
 
-def _tick_below(x: float, y: float, text: str) -> str:
-    return f'<path class="frame" d="M{x:.1f} {y}V{y + 4}"/>' + _text(x, y + 14, text, "middle")
+def _tick_below(x: float, y: float, text: str) -> Markup:
+    return _path("frame", f"M{x:.1f} {y}V{y + 4}") + _text(x, y + 14, text, "middle")
 
 
-def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+def _text(x: float, y: float, text: str, anchor: str) -> Markup:
+    element = Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>')
+    return element.format(x, y, anchor, text)

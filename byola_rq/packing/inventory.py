@@ -71,7 +71,7 @@ def draw_lengths(folder: Path, picture: Path) -> None:
         MissingPackageError: If matplotlib is not installed.
     """
     # Here, because it brings torch along, which the lines do without.
-    from byola_rq.plots.style import make_figure, save_figure
+    from byola_rq.plots.style import COLORS, make_figure, save_figure
 
     figure = make_figure(8, 4)
     from matplotlib.ticker import LogLocator, StrMethodFormatter
@@ -83,7 +83,7 @@ def draw_lengths(folder: Path, picture: Path) -> None:
     is_wide = seconds.max() > _WIDE * seconds.min()
     axes = figure.subplots()
     counts, edges = np.histogram(seconds, _bins(seconds, is_wide=is_wide))
-    axes.stairs(counts, edges, fill=True, color="#3b6ea5")
+    axes.stairs(counts, edges, fill=True, color=COLORS[0])
     if is_wide:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -1,4 +1,4 @@
-"""Numbers as pictures: distortion, scores, maps of embeddings, confusions; in display's style."""
+"""Numbers as pictures: distortion, scores, maps of embeddings, confusions; in one style."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from byola_rq.plots.style import COLOURS, QUIET, TEXT, make_figure, tidy
+from byola_rq.plots.style import COLORS, QUIET, TEXT, make_figure, tidy
 
 
 def draw_distortion(
@@ -17,11 +17,11 @@ def draw_distortion(
     """A figure of mean absolute error against the number of bins: measured, expected below it."""
     figure = make_figure(7, 4)
     axes = figure.subplots()
-    for name, colour in zip(measured, COLOURS, strict=False):
+    for name, color in zip(measured, COLORS, strict=False):
         if name in expected:
             # Wide and pale: the two are often nearly equal, and both are to be seen.
-            axes.plot(num_bins, expected[name], color=colour, linewidth=6, alpha=0.25)
-        axes.plot(num_bins, measured[name], "o-", color=colour, linewidth=1.2, label=name)
+            axes.plot(num_bins, expected[name], color=color, linewidth=6, alpha=0.25)
+        axes.plot(num_bins, measured[name], "o-", color=color, linewidth=1.2, label=name)
     if expected:
         axes.plot([], [], color=QUIET, linewidth=6, alpha=0.25, label="expected of even values")
     axes.set_xscale("log")
@@ -50,7 +50,7 @@ def draw_scores(
     figure = make_figure(7, 0.9 + 0.42 * len(scores))
     axes = figure.subplots()
     for place, (name, score) in enumerate(scores.items()):
-        axes.barh(place, score, height=0.66, color=COLOURS[place % len(COLOURS)])
+        axes.barh(place, score, height=0.66, color=COLORS[place % len(COLORS)])
         low, high = (intervals or {}).get(name, (np.nan, np.nan))
         if np.isfinite(low):
             axes.plot([low, high], [place, place], color="white", linewidth=3)
@@ -66,7 +66,7 @@ def draw_scores(
 
 
 def draw_map(places: npt.NDArray[np.floating[Any]], labels: Sequence[str], *, title: str) -> Any:
-    """A figure of points `(N, 2)`, coloured by label."""
+    """A figure of points `(N, 2)`, colored by label."""
     figure = make_figure(7.5, 4.4)
     axes = figure.subplots()
     names = sorted(set(labels))
@@ -75,8 +75,8 @@ def draw_map(places: npt.NDArray[np.floating[Any]], labels: Sequence[str], *, ti
         chosen = [place for place, label in enumerate(labels) if label == name]
         axes.plot(
             *places[chosen].T,
-            markers[number // len(COLOURS) % len(markers)],
-            color=COLOURS[number % len(COLOURS)],
+            markers[number // len(COLORS) % len(markers)],
+            color=COLORS[number % len(COLORS)],
             label=name,
             markersize=5,
             alpha=0.8,
@@ -97,9 +97,9 @@ def draw_confusions(counts: npt.ArrayLike, classes: Sequence[str], *, title: str
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in zip(*np.nonzero(table), strict=True):
-        colour = "white" if shares[row, column] > 0.55 else TEXT
+        color = "white" if shares[row, column] > 0.55 else TEXT
         axes.text(
-            column, row, f"{table[row, column]:g}", color=colour, ha="center", va="center",
+            column, row, f"{table[row, column]:g}", color=color, ha="center", va="center",
             fontsize=8,
         )  # fmt: skip
     axes.set_xticks(range(len(classes)), list(classes), rotation=90, fontsize=8)

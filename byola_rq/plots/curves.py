@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from byola_rq.errors import ConfigError
-from byola_rq.plots.style import make_figure, save_figure
+from byola_rq.plots.style import COLORS, make_figure, save_figure, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,9 +25,7 @@ _PANELS = {
     "effective_rank": "effective rank",
     "segments_per_second": "segments/s",
 }
-# Okabe and Ito (2008) without their yellow: told apart with every kind of colour vision.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#333333")
-_STYLES = ("-", "--", ":")  # one after the other, once the colours are used up
+_STYLES = ("-", "--", ":")  # one after the other, once the colors are used up
 _LARGE = ("loss", "validation")  # panels of the upper row
 _RAW = ("learning_rate", "validation")  # columns that are not smoothed
 _FEW_ROWS = 30  # up to which each row has a dot
@@ -88,8 +86,8 @@ def _arrange(panels: list[str]) -> list[list[str]]:
 def _style(number: int) -> dict[str, Any]:
     """Of the run of this number, in every panel and the legend."""
     return {
-        "color": _COLOURS[number % len(_COLOURS)],
-        "linestyle": _STYLES[number // len(_COLOURS) % len(_STYLES)],
+        "color": COLORS[number % len(COLORS)],
+        "linestyle": _STYLES[number // len(COLORS) % len(_STYLES)],
         "linewidth": 1.4,
     }
 
@@ -146,9 +144,7 @@ def _label(axes: "Axes", column: str) -> None:
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 5))
     if column not in _LARGE:  # how near these are to 0 is what is looked for
         axes.set_ylim(bottom=0)
-    axes.grid(color="#e5e5e5", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy(axes)
 
 
 def _name_runs(figure: Any, names: list[str], *, is_smoothed: bool) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from byola_rq.audio.frontend import LogMelSpectrogram
 from byola_rq.audio.mel import mel_centres
-from byola_rq.plots.style import COLOUR_MAP, COLOURS, QUIET, make_figure, save_figure, tidy
+from byola_rq.plots.style import COLOR_MAP, COLORS, QUIET, make_figure, save_figure, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,8 +19,8 @@ LARGEST_RANGE = 16.0  # nat, 69 dB: below that lies what nobody hears beside the
 _HERTZ = (63, 125, 250, 500, 1000, 2000, 4000, 8000, 16000)
 
 
-def colour_limits(log_mels: Sequence[Tensor]) -> tuple[float, float]:
-    """One colour scale for spectrograms in nat: down from their loudest, at most 69 dB."""
+def color_limits(log_mels: Sequence[Tensor]) -> tuple[float, float]:
+    """One color scale for spectrograms in nat: down from their loudest, at most 69 dB."""
     high = max(float(log_mel.max()) for log_mel in log_mels)
     low = min(float(log_mel.min()) for log_mel in log_mels)
     return min(max(low, high - LARGEST_RANGE), high - 1), high
@@ -57,7 +57,7 @@ def draw_log_mel(
         aspect="auto",
         interpolation="nearest",
         extent=(0, seconds, -0.5, num_bands - 0.5),
-        cmap=COLOUR_MAP,
+        cmap=COLOR_MAP,
         vmin=low,
         vmax=high,
     )
@@ -77,12 +77,12 @@ def draw_views(
     label: str = "log-mel (nat)",
     columns: int = 3,
 ) -> Any:
-    """A figure of spectrograms `(F, T)` by title, all in one colour scale.
+    """A figure of spectrograms `(F, T)` by title, all in one color scale.
 
     Raises:
         MissingPackageError: If matplotlib is not installed.
     """
-    limits = limits or colour_limits(list(log_mels.values()))
+    limits = limits or color_limits(list(log_mels.values()))
     columns = min(columns, len(log_mels))
     rows = -(-len(log_mels) // columns)
     figure = make_figure(4 * columns, 2.9 * rows)
@@ -113,10 +113,10 @@ def draw_bins(
     """
     low, high = float(before.min()), float(before.max())
     axes.stairs(
-        values.numpy(), [low, *edges.tolist(), high], baseline=None, color=COLOURS[0], linewidth=1.8
+        values.numpy(), [low, *edges.tolist(), high], baseline=None, color=COLORS[0], linewidth=1.8
     )
     axes.plot([low, high], [low, high], color=QUIET, linewidth=0.8, linestyle=":")
-    axes.plot(before, np.full(len(before), low), "|", color=COLOURS[1], markersize=7)
+    axes.plot(before, np.full(len(before), low), "|", color=COLORS[1], markersize=7)
     axes.set_xlabel("value (nat)")
     axes.set_ylabel("becomes (nat)")
     axes.set_title(title, fontsize=10)
@@ -133,7 +133,7 @@ def save_views_picture(
 ) -> None:
     """Draw a standardized segment and its two views, `(F, T)` each, side by side.
 
-    The views share one colour scale; the segment, standardized otherwise, has its own.
+    The views share one color scale; the segment, standardized otherwise, has its own.
 
     Raises:
         ConfigError: If the picture cannot be written there.

@@ -10,14 +10,10 @@ from byola_rq.errors import ConfigError, MissingPackageError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOUR_MAP = "magma"  # perceptually uniform, dark for silence
-
-
-# Okabe and Ito (2008) without their yellow: told apart with every kind of colour vision.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#333333")
-
-
-TEXT, QUIET, GRID = "#1a1a1a", "#5a5a5a", "#e5e5e5"
+COLOR_MAP = "magma"  # perceptually uniform, dark for silence
+# Okabe and Ito (2008) without their yellow: told apart with every kind of color vision.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#333333")
+TEXT, QUIET, GRID = "#1a1a1a", "#5a5a5a", "#dddddd"
 
 
 def make_figure(width: float, height: float) -> Any:
@@ -28,7 +24,7 @@ def make_figure(width: float, height: float) -> Any:
     """
     with matplotlib_needed():
         from matplotlib.figure import Figure
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
 @contextlib.contextmanager

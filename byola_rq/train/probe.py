@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 from byola_rq.errors import MissingPackageError
 
-NUM_NEIGHBOURS = 10  # of a clip vote, the nearer the more
+NUM_NEIGHBORS = 10  # of a clip vote, the nearer the more
 LOGISTIC_C = 0.01  # the middle of the range that an evaluation would choose from
 LOGISTIC_ROUNDS, LOGISTIC_ITERATIONS = 20, 10  # between two rounds a stop is looked for
 
-_ROWS_PER_CHUNK = 256  # whose neighbours are searched together
+_ROWS_PER_CHUNK = 256  # whose neighbors are searched together
 
 Features = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.str_]
@@ -78,9 +78,9 @@ def import_sklearn() -> Any:
 def _predict_knn(
     train: Features, labels: Labels, valid: Features, should_stop: Callable[[], bool]
 ) -> Labels | None:
-    """Labels of `valid (N, D)` by their nearest neighbours in `train`; None where stopped."""
+    """Labels of `valid (N, D)` by their nearest neighbors in `train`; None where stopped."""
     classifier = import_sklearn().neighbors.KNeighborsClassifier(
-        min(NUM_NEIGHBOURS, len(train)), metric="cosine", weights="distance"
+        min(NUM_NEIGHBORS, len(train)), metric="cosine", weights="distance"
     )
     classifier.fit(train, labels)
     predicted = []

@@ -45,7 +45,10 @@ def plan_urbansound8k(seed: int, size: float) -> Plan:
             name = f"{fs_id}-{class_id}-0-{cut}.wav"
             row = (name, fs_id, start, round(start + seconds, 6), salience, fold, class_id)
             rows.append((*row, _CLASSES[class_id]))
-            make = partial(_make_slice, seed, _CLASSES[class_id], fs_id, cut, seconds, salience)
+            make = partial(
+                _make_slice, seed, fs_id, cut, name=_CLASSES[class_id], seconds=seconds,
+                salience=salience,
+            )  # fmt: skip
             sounds.append(Sound(f"audio/fold{fold}/{name}", make, *formats[number]))
             start = round(start + seconds / 2, 6)
     table = io.StringIO()
@@ -55,7 +58,7 @@ def plan_urbansound8k(seed: int, size: float) -> Plan:
 
 
 def _make_slice(
-    seed: int, name: str, fs_id: int, cut: int, seconds: float, salience: int
+    seed: int, fs_id: int, cut: int, *, name: str, seconds: float, salience: int
 ) -> Waveform:
     """The slices of a recording share its source and its scene."""
     source = make_seed("miniature", "urbansound8k", seed, fs_id)

@@ -186,7 +186,7 @@ def fit_knn(train: Part, valid: Part, *, seed: int, device: str) -> tuple[Fitted
     """
     start = time.perf_counter()
     data = _prepare(train, valid, device)
-    classifier = KNNProbe(num_neighbours=KNN_K, device=device)
+    classifier = KNNProbe(num_neighbors=KNN_K, device=device)
     with few_threads(data.train.numel() * len(data.valid)):
         classifier.fit(*data.pairs)
     return (data.finish(classifier, {"k": classifier.k_}, seed, start),)

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from evaluate.probes.metrics import METRICS, Labels, class_positions, metric_for
 
-_CHUNK_ELEMENTS = 2**25  # similarities, or neighbours' targets, held at a time: 128 MiB of float32
+_CHUNK_ELEMENTS = 2**25  # similarities, or neighbors' targets, held at a time: 128 MiB of float32
 
 
 class KNNProbe:
     """Weighted vote of the k nearest training clips; nothing but k is chosen.
 
-    A neighbour's vote weighs 1 + its cosine similarity. That needs no temperature, hardly differs
+    A neighbor's vote weighs 1 + its cosine similarity. That needs no temperature, hardly differs
     from one clip, one vote, and gives a tie to the class that is nearer, where equal votes give it
     to the class that happens to come first. Of training clips equally near the first count. A row
     of zeros has similarity 0 to every other.
@@ -24,12 +24,12 @@ class KNNProbe:
     copied); beyond them a search holds some 128 MiB of similarities at a time.
 
     Args:
-        num_neighbours: The k to choose from; those above the number of training clips are left out.
+        num_neighbors: The k to choose from; those above the number of training clips are left out.
         device: A torch device.
     """
 
-    def __init__(self, *, num_neighbours: tuple[int, ...], device: str = "cpu") -> None:
-        self.num_neighbours = num_neighbours
+    def __init__(self, *, num_neighbors: tuple[int, ...], device: str = "cpu") -> None:
+        self.num_neighbors = num_neighbors
         self.device = device
 
     def fit(
@@ -53,11 +53,11 @@ class KNNProbe:
             self.classes_, targets = np.unique(y, return_inverse=True)
             y_valid = class_positions(y_valid, self.classes_)
         self.targets_ = torch.from_numpy(targets)
-        choices = sorted(k for k in self.num_neighbours if k <= len(y))
-        weights, neighbours = self._search(self._to_device(X_valid), choices[-1])
+        choices = sorted(k for k in self.num_neighbors if k <= len(y))
+        weights, neighbors = self._search(self._to_device(X_valid), choices[-1])
         measure, best_score = METRICS[metric_for(y_valid)], -1.0
         for k in choices:
-            score = measure(y_valid, self._vote(weights[:, :k], neighbours[:, :k]))
+            score = measure(y_valid, self._vote(weights[:, :k], neighbors[:, :k]))
             if score > best_score:
                 best_score, self.k_ = score, k
         return self
@@ -74,20 +74,20 @@ class KNNProbe:
             similarity = (part * _invert_norms(part)[:, None]) @ self.features_.T
             similarity *= self.inverse_norms_
             found.append(_largest(similarity, k))
-        similarities, neighbours = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
-        return (1 + similarities).clamp_min_(0), neighbours
+        similarities, neighbors = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
+        return (1 + similarities).clamp_min_(0), neighbors
 
-    def _vote(self, weights: Tensor, neighbours: Tensor) -> npt.NDArray[np.float32]:
+    def _vote(self, weights: Tensor, neighbors: Tensor) -> npt.NDArray[np.float32]:
         """Scores from `(N, k)`; on the CPU, where sums of one row have one order."""
         num_classes, k = len(self.classes_), weights.shape[1]
-        # All weights are 0 only where all neighbours lie opposite; then no class gets a vote.
+        # All weights are 0 only where all neighbors lie opposite; then no class gets a vote.
         weights = weights / weights.sum(dim=1, keepdim=True).clamp_min(1e-12)
         if self.targets_.ndim == 1:
             shares = torch.zeros(len(weights), num_classes)
-            shares.scatter_add_(1, self.targets_[neighbours], weights)
+            shares.scatter_add_(1, self.targets_[neighbors], weights)
         else:
             size = max(1, _CHUNK_ELEMENTS // (k * num_classes))
-            chunks = zip(torch.split(weights, size), torch.split(neighbours, size), strict=True)
+            chunks = zip(torch.split(weights, size), torch.split(neighbors, size), strict=True)
             # (N, 1, k) @ (N, k, C)
             shares = torch.cat([w[:, None] @ self.targets_[n].float() for w, n in chunks])[:, 0]
         scores: npt.NDArray[np.float32] = shares.clamp_(max=1).numpy()  # rounding may exceed it

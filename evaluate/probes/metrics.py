@@ -2,6 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.metrics import average_precision_score
 
 Labels = npt.NDArray[np.generic]  # (N,) class indices, or bool (N, C) where a clip has several
 Scores = npt.NDArray[np.floating]  # (N, C), higher is more likely
@@ -24,6 +25,9 @@ def accuracy(labels: Labels, scores: Scores) -> float:
 def mean_average_precision(targets: Labels, scores: Scores) -> float:
     """The mean of the average precisions of all classes that a clip here has.
 
+    Clips of one score are taken together, all or none, so their order does not count: a classifier
+    that gives all clips one score gets the share of the clips that have the class.
+
     Args:
         targets: Whether a clip has a class, bool `(N, C)`.
         scores: `(N, C)`; only their order within a class counts.
@@ -32,10 +36,12 @@ def mean_average_precision(targets: Labels, scores: Scores) -> float:
         ValueError: As `accuracy`, and if no clip has a class.
     """
     _check(targets, scores)
-    present = np.flatnonzero(targets.any(axis=0))
-    if not present.size:
+    present = targets.any(axis=0)
+    if not present.any():
         raise ValueError("targets must have a clip with a class; got none. No precision is defined")
-    return float(np.mean([average_precision(targets[:, c], scores[:, c]) for c in present]))
+    # scikit-learn refuses infinity, such as the -inf of a class without training clips.
+    finite = np.nan_to_num(scores[:, present])
+    return float(average_precision_score(targets[:, present], finite))
 
 
 # By their names in results.csv: (labels, scores) -> a fraction.
@@ -45,24 +51,6 @@ METRICS = {"accuracy": accuracy, "mAP": mean_average_precision}
 def metric_for(labels: Labels) -> str:
     """The name of the metric of such labels: accuracy of `(N,)`, mAP of `(N, C)`."""
     return "mAP" if labels.ndim == 2 else "accuracy"
-
-
-def average_precision(target: Labels, scores: Scores) -> float:
-    """The mean, over the clips that have a class, of the precision down to each.
-
-    Clips of one score are taken together, all or none, so their order does not count: a classifier
-    that gives all clips one score gets the share of the clips that have the class.
-
-    Args:
-        target: Whether a clip has the class, bool `(N,)`, one at least.
-        scores: Of that class, `(N,)`.
-    """
-    order = np.argsort(-scores, kind="stable")
-    ranked = scores[order]
-    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # of runs of one score
-    hits = np.cumsum(target[order].astype(np.int64))[ends]
-    gained = np.diff(hits, prepend=0)
-    return float(np.sum(gained * (hits / (ends + 1))) / hits[-1])
 
 
 def class_positions(labels: Labels, classes: Labels) -> npt.NDArray[np.int64]:

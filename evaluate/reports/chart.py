@@ -7,23 +7,16 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from byola_rq.errors import MissingPackageError
+from byola_rq.plots.style import COLORS, GRID, QUIET, TEXT, make_figure
 from evaluate.reports.results import WriteError
 from evaluate.reports.summary import Score, Summary, SummaryRow
 from evaluate.tasks.task import PAPER_TASKS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-# Told apart with every kind of colour vision; each bar has its name beside it as well. Source:
-# Paul Tol, "muted" (https://sronpersonalpages.nl/~pault/).
-_COLOURS = (
-    "#332288", "#CC6677", "#117733", "#88CCEE", "#882255", "#DDCC77", "#44AA99", "#AA4499",
-)  # fmt: skip
-_TEXT, _QUIET, _GRID = "#1a1a1a", "#5a5a5a", "#dddddd"
 _MAX_COLUMNS = 4
 _NAME_LENGTH, _TITLE_LENGTH = 26, 22  # characters of a line; there are two
 _NAME_INCHES, _PANEL_INCHES, _LINE_INCHES, _TITLE_INCHES = 2.0, 2.1, 0.28, 0.65
@@ -36,7 +29,7 @@ class _Band:
 
     columns: Sequence[str]
     measured: Sequence[SummaryRow]
-    colours: Sequence[str]  # of the measured
+    colors: Sequence[str]  # of the measured
     published: Sequence[SummaryRow]
 
     @property
@@ -77,29 +70,20 @@ def write_chart(summary: Summary, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def draw_chart(summary: Summary) -> "Figure":
+def draw_chart(summary: Summary) -> Any:
     """The chart as a figure of matplotlib, whose global state stays as it is.
 
     Raises:
         MissingPackageError: If matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-    except ImportError as error:
-        raise MissingPackageError(
-            "charts need matplotlib, which is not installed; `pip install 'byola_rq[plots]'`"
-        ) from error
     bands = _divide(summary)
     num_columns = max(len(band.columns) for band in bands)
     width = _NAME_INCHES + _PANEL_INCHES * num_columns
     heights = [_LINE_INCHES * band.num_lines + _TITLE_INCHES for band in bands]
     caption = textwrap.fill(_caption(summary, bands), round(_CAPTION_LENGTH * width))
     height = sum(heights) + 0.3 + 0.16 * caption.count("\n")
-    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08, wspace=0.04, hspace=0.03)
-    figure = Figure(figsize=(width, height), layout=layout, facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = make_figure(width, height)
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08, wspace=0.04, hspace=0.03)
     grid = figure.add_gridspec(len(bands), num_columns, height_ratios=heights)
     for number, band in enumerate(bands):
         for position, column in enumerate(band.columns):
@@ -107,7 +91,7 @@ def draw_chart(summary: Summary) -> "Figure":
             _draw_panel(axes, summary.title(column), column, band)
             if position == 0:
                 _draw_names(axes, band, has_probes=len({row.probe for row in summary.measured}) > 1)
-    figure.supxlabel(caption, x=0.01, ha="left", fontsize=7.5, color=_QUIET)
+    figure.supxlabel(caption, x=0.01, ha="left", fontsize=7.5, color=QUIET)
     return figure
 
 
@@ -124,18 +108,18 @@ def _divide(summary: Summary) -> list[_Band]:
         num_columns = math.ceil(len(columns) / max(1, num_bands))
         for number in range(num_bands):
             of_band = columns[number * num_columns : (number + 1) * num_columns]
-            coloured = [
-                (row, _COLOURS[number % len(_COLOURS)])
+            colored = [
+                (row, COLORS[number % len(COLORS)])
                 for number, row in enumerate(summary.measured)
                 if set(of_band) & row.scores.keys()
             ]
-            measured, colours = zip(*coloured, strict=True)
+            measured, colors = zip(*colored, strict=True)
             published = [
                 row
                 for row in summary.published
                 if any(column in row.scores and _is_whole(column, measured) for column in of_band)
             ]
-            bands.append(_Band(of_band, measured, colours, published))
+            bands.append(_Band(of_band, measured, colors, published))
     return bands
 
 
@@ -146,14 +130,14 @@ def _is_whole(column: str, measured: Sequence[SummaryRow]) -> bool:
 
 def _draw_panel(axes: "Axes", title: str, column: str, band: _Band) -> None:
     title = _fold(title, _TITLE_LENGTH)
-    axes.set_title(title, loc="left", fontsize=9, color=_TEXT, fontweight="bold", parse_math=False)
+    axes.set_title(title, loc="left", fontsize=9, color=TEXT, fontweight="bold", parse_math=False)
     positions = band.positions
     num_measured = len(band.measured)
     for number, row in enumerate(band.measured):
         if column in row.scores:
-            _draw_bar(axes, positions[number], row.scores[column], band.colours[number])
+            _draw_bar(axes, positions[number], row.scores[column], band.colors[number])
         else:
-            axes.text(2, positions[number], "not tested", fontsize=7, color=_QUIET, va="center")
+            axes.text(2, positions[number], "not tested", fontsize=7, color=QUIET, va="center")
     if _is_whole(column, band.measured):
         published = [
             (position, row.scores[column].value)
@@ -161,37 +145,37 @@ def _draw_panel(axes: "Axes", title: str, column: str, band: _Band) -> None:
             if column in row.scores
         ]
         for position, value in published:
-            axes.plot(value, position, "D", color="white", markeredgecolor=_TEXT, markersize=4.5)
-            _write_value(axes, position, value, _QUIET)
+            axes.plot(value, position, "D", color="white", markeredgecolor=TEXT, markersize=4.5)
+            _write_value(axes, position, value, QUIET)
         if published:
             best = max(value for _, value in published)
             ends = [-0.5, num_measured - 0.3]
             axes.plot([best, best], ends, color="white", linewidth=2.2, zorder=2)
-            axes.plot([best, best], ends, color=_TEXT, linewidth=0.9, linestyle="--", zorder=2)
+            axes.plot([best, best], ends, color=TEXT, linewidth=0.9, linestyle="--", zorder=2)
     axes.set_xlim(0, 100)
     axes.set_ylim(band.num_lines - 0.5, -0.5)
-    axes.set_xticks([0, 25, 50, 75, 100], ["0", "", "50", "", "100"], fontsize=7.5, color=_TEXT)
+    axes.set_xticks([0, 25, 50, 75, 100], ["0", "", "50", "", "100"], fontsize=7.5, color=TEXT)
     axes.set_yticks([])
     axes.tick_params(length=0)
-    axes.grid(axis="x", color=_GRID, linewidth=0.6)
+    axes.grid(axis="x", color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.set_facecolor("white")
     for side, spine in axes.spines.items():
         spine.set_visible(side == "left")
-        spine.set_color(_QUIET)
+        spine.set_color(QUIET)
 
 
-def _draw_bar(axes: "Axes", position: float, score: Score, colour: str) -> None:
-    axes.barh(position, score.value, height=0.66, color=colour)
+def _draw_bar(axes: "Axes", position: float, score: Score, color: str) -> None:
+    axes.barh(position, score.value, height=0.66, color=color)
     if score.low is not None and score.high is not None:
         ends, height = [score.low, score.high], [position, position]
         axes.plot(ends, height, color="white", linewidth=2.6, zorder=3)  # seen on dark bars too
-        axes.plot(ends, height, color=_TEXT, linewidth=1.1, zorder=3)
-    _write_value(axes, position, score.value, _TEXT)
+        axes.plot(ends, height, color=TEXT, linewidth=1.1, zorder=3)
+    _write_value(axes, position, score.value, TEXT)
 
 
-def _write_value(axes: "Axes", position: float, value: float, colour: str) -> None:
-    axes.text(102.5, position, f"{value:.1f}", fontsize=7.5, color=colour, va="center")
+def _write_value(axes: "Axes", position: float, value: float, color: str) -> None:
+    axes.text(102.5, position, f"{value:.1f}", fontsize=7.5, color=color, va="center")
 
 
 def _draw_names(axes: "Axes", band: _Band, *, has_probes: bool) -> None:
@@ -201,7 +185,7 @@ def _draw_names(axes: "Axes", band: _Band, *, has_probes: bool) -> None:
     for number, tick in enumerate(axes.set_yticks(band.positions, folded)):
         tick.label1.set_parse_math(False)
         tick.label1.set_fontsize(6.5 if "\n" in folded[number] else 7.5)
-        tick.label1.set_color(_TEXT if number < len(band.measured) else _QUIET)
+        tick.label1.set_color(TEXT if number < len(band.measured) else QUIET)
 
 
 def _fold(name: str, length: int) -> str:

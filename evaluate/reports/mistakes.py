@@ -1,33 +1,23 @@
 """Reads what `python -m evaluate` wrote: scores, confusions, and the clips that were mistaken."""
 
-import csv
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
+from sklearn.metrics import confusion_matrix
 
-from byola_rq.errors import CorpusError
 from byola_rq.notebook import play_files
-
-Record = Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Run:
-    """One model, probe and task of results.csv; its newest run."""
-
-    run_id: str
-    model: str
-    probe: str
-    task: str
-
-    @property
-    def name(self) -> str:
-        """Model and probe."""
-        return f"{self.model}, {self.probe}"
+from evaluate.reports.results import (
+    ReportError,
+    ResultRow,
+    read_predictions,
+    read_results,
+    results_path,
+)
 
 
 @dataclass(frozen=True)
@@ -44,82 +34,71 @@ class Mistake:
     num_said: int
 
 
-def read_runs(folder: Path) -> list[Run]:
+def read_runs(folder: Path) -> list[ResultRow]:
     """The newest run of every model, probe and task with one label a clip, oldest first.
 
     Raises:
-        CorpusError: If the folder holds no results that can be read.
+        ReportError: If the folder holds no such results that can be read.
     """
     newest = {
-        (row["model"], row["probe"], row["task"]): Run(
-            row["run_id"], row["model"], row["probe"], row["task"]
-        )
-        for row in _read(folder / "results.csv", "run_id", "model", "probe", "task", "metric")
-        if row["metric"] == "accuracy"
+        (row.model, row.probe, row.task): row
+        for row in read_results(folder)
+        if row.metric == "accuracy"
     }
+    if not newest:
+        path = results_path(folder)
+        raise ReportError(f"{path}: must have a row with accuracy; `python -m evaluate` writes it")
     return list(newest.values())
 
 
-def read_table(folder: Path) -> list[dict[str, str | float]]:
-    """The paper's table: a row per model and probe, measured and published, a column per task.
+def read_table(folder: Path) -> pd.DataFrame:
+    """The paper's table: a row per model, probe and source, a column per task that has a score.
 
-    Of summary.csv, which evaluation derives from results.csv; columns without a score are absent.
+    Of summary.csv, which evaluation derives from results.csv.
 
     Raises:
-        CorpusError: If there is no summary that can be read.
+        ReportError: If there is no summary that can be read.
     """
-    words = ("model", "probe", "source")
-    return [
-        {
-            name: cell if name in words else float(cell)
-            for name, cell in row.items()
-            if name in words or (cell and not name.endswith(("_low", "_high")))
-        }
-        for row in _read(folder / "summary.csv", *words)
-    ]
+    table = _read_summary(folder)
+    bounds = [name for name in table if name.endswith(("_low", "_high"))]
+    return table.drop(columns=bounds).dropna(axis=1, how="all")
 
 
 def read_scores(folder: Path, task: str) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     """Measured scores of one task and their 95 % intervals, by model and probe.
 
     Raises:
-        CorpusError: If there is no summary that can be read.
+        ReportError: If there is no summary that can be read.
     """
-    scores, intervals = {}, {}
-    for row in _read(folder / "summary.csv", "model", "probe", "source"):
-        if row["source"] == "measured" and row.get(task):
-            name = f"{row['model']}, {row['probe']}"
-            scores[name] = float(row[task])
-            if row.get(f"{task}_low"):
-                intervals[name] = (float(row[f"{task}_low"]), float(row[f"{task}_high"]))
-    return scores, intervals
+    measured = _read_summary(folder).query("source == 'measured'")
+    measured = measured.set_axis(measured.index.map("{0[0]}, {0[1]}".format))
+    measured = measured.reindex(columns=[task, f"{task}_low", f"{task}_high"])
+    intervals = measured.iloc[:, 1:].dropna().itertuples(name=None)
+    return measured[task].dropna().to_dict(), {name: ends for name, *ends in intervals}
 
 
-def count_confusions(folder: Path, run: Run) -> tuple[npt.NDArray[np.int64], list[str]]:
+def count_confusions(folder: Path, run: ResultRow) -> tuple[npt.NDArray[np.int64], list[str]]:
     """How often each class (row) was taken for each (column), over folds and seeds; the classes.
 
     Raises:
-        CorpusError: If the run's predictions cannot be read.
+        ReportError: If the run's predictions cannot be read.
     """
-    rows = _read_predictions(folder, run)
-    classes = sorted({row["label"] for row in rows} | {row["prediction"] for row in rows})
-    place = {name: number for number, name in enumerate(classes)}
-    counts = np.zeros((len(classes), len(classes)), np.int64)
-    for row in rows:
-        counts[place[row["label"]], place[row["prediction"]]] += 1
-    return counts, classes
+    rows = read_predictions(folder, run.run_id).rows
+    labels, predictions = [row.label for row in rows], [row.prediction for row in rows]
+    classes = sorted({*labels, *predictions})
+    return confusion_matrix(labels, predictions, labels=classes), classes
 
 
-def find_mistakes(folder: Path, runs: Sequence[Run], num: int) -> list[Mistake]:
+def find_mistakes(folder: Path, runs: Sequence[ResultRow], num: int) -> list[Mistake]:
     """The test clips that most predictions of these runs, of one task, got wrong; worst first.
 
     Raises:
-        CorpusError: If a run's predictions cannot be read.
+        ReportError: If a run's predictions cannot be read.
     """
     said: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for run in runs:
-        for row in _read_predictions(folder, run):
-            said[row["file_name"], row["label"]][row["prediction"]] += 1
+        for row in read_predictions(folder, run.run_id).rows:
+            said[row.file_name, row.label][row.prediction] += 1
     mistakes = []
     for (file_name, label), counts in said.items():
         wrong = Counter({name: count for name, count in counts.items() if name != label})
@@ -139,25 +118,6 @@ def find_clip(root: Path, file_name: str) -> Path | None:
     return None
 
 
-def _read_predictions(folder: Path, run: Run) -> list[Record]:
-    path = folder / "predictions" / f"{run.run_id}.csv"
-    return _read(path, "file_name", "label", "prediction")
-
-
-def _read(path: Path, *columns: str) -> list[Record]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            rows: list[Record] = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CorpusError(
-            f"{path}: cannot be read ({error}); `python -m evaluate` writes it"
-        ) from error
-    if missing := [name for name in columns if name not in (reader.fieldnames or [])]:
-        raise CorpusError(f"{path}: not a file of `python -m evaluate`; no column {missing[0]}")
-    return rows
-
-
 def play_mistakes(mistakes: Sequence[Mistake], sets: Path) -> None:
     """Play the clips of mistakes that are found under the folder of the data sets."""
     titles = {
@@ -167,3 +127,15 @@ def play_mistakes(mistakes: Sequence[Mistake], sets: Path) -> None:
     play_files({title: path for title, path in titles.items() if path is not None})
     for title in (title for title, path in titles.items() if path is None):
         print(f"not under {sets}: {title}")
+
+
+def _read_summary(folder: Path) -> pd.DataFrame:
+    """summary.csv, its rows named by model, probe and source."""
+    path, names = folder / "summary.csv", ["model", "probe", "source"]
+    try:
+        texts = pd.read_csv(path, dtype=str, keep_default_na=False).set_index(names)
+        return texts.apply(pd.to_numeric)
+    except (OSError, ValueError, KeyError) as error:
+        raise ReportError(
+            f"{path}: must be a summary of `python -m evaluate`; it cannot be read ({error})"
+        ) from error

@@ -1,13 +1,12 @@
 """The summary: results and predictions -> one row per model and probe, beside what is published."""
 
-import csv
-import io
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from pandas import DataFrame
 
 from byola_rq.runtime.files import replace_file
 from evaluate.reports.intervals import Values, percentile_interval
@@ -142,18 +141,16 @@ def write_summary(out: Path, summary: Summary) -> None:
     """Replace summary.csv; its columns: whose score, the paper's tasks, mean, other tasks, ends."""
     columns = _columns(summary.tasks)
     ends = [*summary.tasks, "mean"]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     bounds = [f"{column}_{end}" for column in ends for end in ("low", "high")]
-    writer.writerow(["model", "probe", "source", *columns, *bounds])
+    rows: list[list[str | float | None]] = []
     for row in summary.rows:
-        values = [row.scores[task].value if task in row.scores else None for task in columns]
+        rows.append([row.model, row.probe, row.source])
+        rows[-1] += [row.scores[task].value if task in row.scores else None for task in columns]
         for column in ends:
             score = row.scores.get(column)
-            values += [score.low, score.high] if score else [None, None]
-        cells = ["" if value is None else round(value, 2) for value in values]
-        writer.writerow([row.model, row.probe, row.source, *cells])
-    replace_file(out / "summary.csv", text.getvalue())
+            rows[-1] += [score.low, score.high] if score else [None, None]
+    table = DataFrame(rows, columns=["model", "probe", "source", *columns, *bounds]).round(2)
+    replace_file(out / "summary.csv", table.to_csv(index=False, lineterminator="\n"))
 
 
 def _columns(tasks: Sequence[str]) -> list[str]:

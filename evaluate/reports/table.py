@@ -1,9 +1,8 @@
-"""The summary as a table: on the terminal, in Markdown and in LaTeX, all of one matrix of cells."""
+"""The summary as a table: on the terminal, in Markdown and in LaTeX, all of one DataFrame."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console, JustifyMethod
 from rich.markup import escape
@@ -13,8 +12,11 @@ from rich.table import Table
 from byola_rq.runtime.files import replace_file
 from evaluate.reports.summary import Score, Summary, SummaryRow
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 _PIPE_WIDTH = 200  # characters, where stdout is no terminal and rich would fold the table at 80
-_NUM_NAMES = 3  # columns before the scores: model, probe, source
+_NAMES = ("model", "probe", "source")  # the columns before the scores
 _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -26,22 +28,13 @@ _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
 }
 
 
-@dataclass(frozen=True)
-class Matrix:
-    """A table as plain text: a header, and rows of as many cells in blocks to be set apart."""
-
-    header: tuple[str, ...]
-    blocks: tuple[tuple[tuple[str, ...], ...], ...]
-    num_names: int = _NUM_NAMES  # the first columns, which are text
-
-
 def print_table(summary: Summary) -> None:
     """Print the scores on stdout; the published rows only beside a task of the paper."""
     console = make_console()
-    matrix = make_matrix(summary)
-    table = _to_rich(matrix, separator=" ")
+    frame = make_table(summary)
+    table = _to_rich(frame, separator=" ")
     if Measurement.get(console, console.options, table).maximum > console.width:
-        table = _to_rich(matrix, separator="\n")  # the intervals below the scores
+        table = _to_rich(frame, separator="\n")  # the intervals below the scores
     console.print(table)
 
 
@@ -55,34 +48,33 @@ def make_console() -> Console:
 
 def write_tables(out: Path, summary: Summary) -> None:
     """Replace summary.md and summary.tex."""
-    matrix = make_matrix(summary)
-    replace_file(out / "summary.md", _to_report(summary, matrix))
-    replace_file(out / "summary.tex", to_latex(matrix))
+    replace_file(out / "summary.md", _to_report(summary))
+    replace_file(out / "summary.tex", to_latex(make_table(summary)))
 
 
-def make_matrix(summary: Summary) -> Matrix:
-    """All scores with their intervals; a block of measured rows, and one of published."""
-    header = ("model", "probe", "source", *map(summary.title, summary.columns))
-    blocks = tuple(
-        tuple(
-            (
-                row.model,
-                row.probe or "-",
-                row.source,
-                *(_format(row.scores.get(column)) for column in summary.columns),
-            )
-            for row in rows
+def make_table(summary: Summary) -> "DataFrame":
+    """All scores with their intervals, as text: the measured rows, then the published."""
+    from pandas import DataFrame
+
+    rows = [
+        (
+            row.model,
+            row.probe or "-",
+            row.source,
+            *(_format(row.scores.get(column)) for column in summary.columns),
         )
-        for rows in (summary.measured, summary.published)
-    )
-    return Matrix(header, tuple(block for block in blocks if block))
+        for row in (*summary.measured, *summary.published)
+    ]
+    return DataFrame(rows, columns=[*_NAMES, *map(summary.title, summary.columns)])
 
 
-def make_difference_matrix(summary: Summary) -> Matrix:
+def make_differences(summary: Summary) -> "DataFrame":
     """By task, each measured score less the best published one, and its rank among the published.
 
     Only of scores on the whole published set; without rows where there are none.
     """
+    from pandas import DataFrame
+
     models = [
         row for row in summary.measured if any(_difference(summary, row, c) for c in row.scores)
     ]
@@ -94,58 +86,42 @@ def make_difference_matrix(summary: Summary) -> Matrix:
             cells = (difference or "-" for difference in differences)
             rows.append((column, f"{value:.1f}, {whose}", *cells))
     names = (f"{row.model}, {row.probe}" for row in models)
-    return Matrix(("task", "best published", *names), (tuple(rows),) if rows else (), num_names=2)
+    return DataFrame(rows, columns=["task", "best published", *names])
 
 
-def to_markdown(matrix: Matrix) -> str:
-    """A Markdown table, its columns aligned in the source as well."""
-    cells = [
-        [_escape_markdown(cell) for cell in row]
-        for row in (matrix.header, *(row for block in matrix.blocks for row in block))
-    ]
-    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
-    is_name = [number < matrix.num_names for number in range(len(widths))]
-    rule = [
-        "-" * width if name else "-" * (width - 1) + ":"
-        for width, name in zip(widths, is_name, strict=True)
-    ]
-    lines = [
-        " | ".join(
-            cell.ljust(width) if name else cell.rjust(width)
-            for cell, width, name in zip(row, widths, is_name, strict=True)
-        )
-        for row in (cells[0], rule, *cells[1:])
-    ]
-    return "".join(f"| {line} |\n" for line in lines)
+def to_markdown(table: "DataFrame", num_names: int = len(_NAMES)) -> str:
+    """A Markdown table, its columns aligned in the source as well; names to the left."""
+    sides = ["left"] * num_names + ["right"] * (table.shape[1] - num_names)
+    escaped = table.map(_escape_markdown).set_axis(map(_escape_markdown, table), axis=1)
+    text: str = escaped.to_markdown(index=False, colalign=sides, disable_numparse=True)
+    return f"{text}\n"
 
 
-def to_latex(matrix: Matrix) -> str:
-    """A LaTeX tabular with the rules of booktabs."""
-    num_scores = len(matrix.header) - matrix.num_names
-    lines = [
-        r"% \usepackage{booktabs}",
-        rf"\begin{{tabular}}{{{'l' * matrix.num_names}{'r' * num_scores}}}",
-        r"\toprule",
-        _latex_row(matrix.header, matrix.num_names),
-    ]
-    for block in matrix.blocks:
-        lines += [r"\midrule", *(_latex_row(row, matrix.num_names) for row in block)]
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    return "\n".join(lines) + "\n"
+def to_latex(table: "DataFrame") -> str:
+    """A LaTeX tabular with the rules of booktabs, one between measured and published rows."""
+    escaped = table.map(_escape_latex).set_axis(map(_escape_latex, table), axis=1)
+    scores = escaped.iloc[:, len(_NAMES) :]  # by place: a task may be called model as well
+    escaped.iloc[:, len(_NAMES) :] = scores.replace(r"(?<=\d)-(?=\d)|^-$", "--", regex=True)
+    sides = "l" * len(_NAMES) + "r" * scores.shape[1]
+    lines = escaped.to_latex(index=False, escape=False, column_format=sides).splitlines()
+    num_measured = (table.iloc[:, 2] == "measured").sum()
+    if num_measured < len(table):
+        lines.insert(4 + num_measured, r"\midrule")  # below the table's begin, header and rules
+    return "\n".join([r"% \usepackage{booktabs}", *lines, ""])
 
 
-def _to_report(summary: Summary, matrix: Matrix) -> str:
+def _to_report(summary: Summary) -> str:
     """summary.md."""
     parts = [
         "# Results\n",
         "Accuracy in percent (mAP where the column says so), with its 95 % bootstrap interval\n"
         "over test clips. Clips count as independent: where several come from one recording or\n"
         "speaker, the truth is less sure than the interval.\n",
-        to_markdown(matrix),
+        to_markdown(make_table(summary)),
     ]
-    differences = make_difference_matrix(summary)
-    if differences.blocks:
-        parts += ["## Against the best published score\n", to_markdown(differences)]
+    differences = make_differences(summary)
+    if len(differences):
+        parts += ["## Against the best published score\n", to_markdown(differences, num_names=2)]
     for title, lines in (("Notes", summary.notes), ("Made with", summary.origins)):
         if lines:
             escaped = map(_escape_markdown, lines)
@@ -153,17 +129,16 @@ def _to_report(summary: Summary, matrix: Matrix) -> str:
     return "\n".join(parts)
 
 
-def _to_rich(matrix: Matrix, separator: str) -> Table:
+def _to_rich(frame: "DataFrame", separator: str) -> Table:
     table = Table(title="Percent right (or mAP), 95 % interval over test clips")
-    for number, column in enumerate(matrix.header):
-        justify: JustifyMethod = "left" if number < matrix.num_names else "right"
+    for number, column in enumerate(frame):
+        justify: JustifyMethod = "left" if number < len(_NAMES) else "right"
         table.add_column(escape(column), justify=justify, overflow="fold")
-    for number, block in enumerate(matrix.blocks):
-        for row in block:
-            # Names may hold what rich reads as markup.
-            names = map(escape, row[: matrix.num_names])
-            scores = (cell.replace(" ", separator, 1) for cell in row[matrix.num_names :])
-            table.add_row(*names, *scores, style="dim" if number else "")
+    for model, probe, source, *scores in frame.itertuples(index=False, name=None):
+        # Names may hold what rich reads as markup.
+        cells = (cell.replace(" ", separator, 1) for cell in scores)
+        style = "dim" if source == "published" else ""
+        table.add_row(escape(model), escape(probe), source, *cells, style=style)
     return table
 
 
@@ -190,7 +165,5 @@ def _escape_markdown(text: str) -> str:
     return " ".join(escaped.split())
 
 
-def _latex_row(cells: Sequence[str], num_names: int) -> str:
-    escaped = ["".join(_LATEX.get(character, character) for character in cell) for cell in cells]
-    dashed = [re.sub(r"(?<=\d)-(?=\d)|^-$", "--", cell) for cell in escaped[num_names:]]
-    return " ".join(" & ".join([*escaped[:num_names], *dashed]).split()) + r" \\"
+def _escape_latex(text: str) -> str:
+    return " ".join("".join(_LATEX.get(character, character) for character in text).split())

@@ -1,4 +1,4 @@
-"""Neighbours and maps of embeddings that are known."""
+"""Neighbors and maps of embeddings that are known."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ from byola_rq.embed.neighbors import (
     guess_labels,
     place_on_map,
     read_embeddings,
-    share_of_like_neighbours,
+    share_of_like_neighbors,
 )
 from byola_rq.errors import CorpusError, MissingPackageError
 
@@ -23,7 +23,7 @@ def two_groups(num: int = 20, dim: int = 8) -> np.ndarray:
     return 50 + centres + 0.2 * rng.standard_normal((num, dim))
 
 
-def test_neighbours_are_of_the_same_group() -> None:
+def test_neighbors_are_of_the_same_group() -> None:
     embeddings = two_groups()
     for row in (0, 7):
         nearest = find_nearest(embeddings, row, 5)
@@ -32,8 +32,8 @@ def test_neighbours_are_of_the_same_group() -> None:
         assert cosines == sorted(cosines, reverse=True)
         assert 0 < cosines[-1] <= cosines[0] <= 1
     labels = ["ab"[row % 2] for row in range(20)]
-    assert share_of_like_neighbours(embeddings, labels) == 1
-    assert share_of_like_neighbours(embeddings, [str(row) for row in range(20)]) == 0
+    assert share_of_like_neighbors(embeddings, labels) == 1
+    assert share_of_like_neighbors(embeddings, [str(row) for row in range(20)]) == 0
 
 
 def test_the_size_of_a_dimension_does_not_matter() -> None:

@@ -36,7 +36,9 @@ def run(task: Task, cache: Path) -> list[Outcome]:
     return [
         outcome
         for fold in job.folds
-        for outcomes in run_fold(model, job, fold, settings.probes, settings, Clock())
+        for outcomes in run_fold(
+            model, job, fold, probes=settings.probes, settings=settings, clock=Clock()
+        )
         for outcome in outcomes
     ]
 

@@ -160,10 +160,10 @@ def test_cosines_with_a_model(config: Config, clip: Path, model: Path) -> None:
     from byola_rq import load
 
     embedder = load(model)
-    listening = listen_to_clip(config, clip, bins=(5,), model=embedder, model_name="mine")
+    listening = listen_to_clip(config, clip, bins=(5,), model=embedder, model_name="<mine>")
     assert listening.statistics == embedder.statistics
     own, untrained = listening.similarities
-    assert (own.encoder, untrained.encoder) == ("mine", "untrained")
+    assert (own.encoder, untrained.encoder) == ("<mine>", "untrained")
     assert own.views != untrained.views
     embeddings = embedder.encoder(
         embedder.statistics.standardize(
@@ -178,6 +178,8 @@ def test_cosines_with_a_model(config: Config, clip: Path, model: Path) -> None:
     text = render_page(listening, command="")
     assert "What the encoder makes of it" in text
     assert f"{own.views:.3f}" in text
+    assert "<h3>&lt;mine&gt;</h3>" in text
+    assert "<mine>" not in text
 
 
 # Where it is cut
@@ -284,7 +286,10 @@ def test_an_end_that_is_shorter_than_a_segment(config: Config, clip: Path) -> No
         (["--start", "2.5"], "before the end of the clip, at 2.500 s; got 2.5 s"),
         (["--start", "nan"], "before the end of the clip"),
         (["--bins", "0"], "bins: must be within 1 to 4096; got 0"),
-        (["--bins", "5", "1000000000"], "bins: must be within 1 to 4096; got 1000000000"),
+        (["--bins", "5,1000000000"], "bins: must be within 1 to 4096; got 1000000000"),
+        (["--bins", "2,x"], "--bins must be whole numbers joined by commas"),
+        (["--bins", "2,,5"], "got '2,,5'"),
+        (["--bins", ""], "got ''"),
         (["--model", "nowhere.safetensors"], "nowhere.safetensors: no such model file"),
         (["--seed", "99999999999"], "run.seed"),
     ],
@@ -335,19 +340,19 @@ def test_the_page_says_how_to_make_it_again(clip: Path, tmp_path: Path) -> None:
     from html import unescape
 
     first, second = tmp_path / "first.html", tmp_path / "second.html"
-    status, out, err = run("listen", clip, "-o", first, "--bins", 2, 9, "--seed", 5)
+    status, out, err = run("listen", clip, "-o", first, "--bins", "2,9", "--seed", 5)
     assert (status, err) == (0, "")
     assert re.fullmatch(rf"{re.escape(str(first))} \(0\.\d\d MB, [\d.]+ s\)\n", out)
     text = first.read_text()
     (command,) = re.findall(r"byola-rq listen [^<]*", text)
     words = shlex.split(unescape(command))
     assert words[:2] == ["byola-rq", "listen"]
-    assert words[-3:] == ["--bins", "2", "9"]
+    assert words[-2:] == ["--bins", "2,9"]
     words[words.index(str(first))] = str(second)
     assert run(*words[1:])[0] == 0
     assert second.read_text() == text.replace(str(first), str(second))
     # Another seed: the same segment, other views.
-    run("listen", clip, "-o", second, "--bins", 2, 9, "--seed", 6)
+    run("listen", clip, "-o", second, "--bins", "2,9", "--seed", 6)
     (other,) = re.findall(r"byola-rq listen [^<]*", second.read_text())
     assert re.findall("--start [^ ]+", other) == re.findall("--start [^ ]+", command)
     assert set(re.findall(r"key (-?\d+)", text)).isdisjoint(
@@ -444,7 +449,7 @@ def test_in_a_browser(
     assert browser.run(DURATIONS) == pytest.approx([0.95] * num_sounds)
     assert browser.run(PLAYED) == pytest.approx([0.95] * num_sounds, abs=0.01)
     pictures = browser.run(PICTURES)
-    # A spectrogram for each sound, a canvas for the crop and each view, and the colour scale.
+    # A spectrogram for each sound, a canvas for the crop and each view, and the color scale.
     assert pictures.count([96, 64, True, True]) == num_sounds
     assert pictures.count([144, 64, True, True]) == 3
     assert len(pictures) == num_sounds + 3 + 1
@@ -489,7 +494,7 @@ def test_keys_play(browser: Browser, listening: Listening, tmp_path: Path) -> No
 def test_a_name_cannot_become_markup(listening: Listening) -> None:
     text = render_page(listening, command="x <script>alert(1)</script>")
     assert text.count("<script>") == 1
-    assert "a &lt;b&gt; &amp; &#x27;c&#x27;.wav" in text
+    assert "a &lt;b&gt; &amp; &#39;c&#39;.wav" in text
     assert "<b>" not in text
 
 

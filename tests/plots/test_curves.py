@@ -1,4 +1,4 @@
-"""The picture of runs' curves: what is drawn, in which colours, where."""
+"""The picture of runs' curves: what is drawn, in which colors, where."""
 
 import itertools
 import sys
@@ -58,8 +58,8 @@ def test_every_run_has_a_line_of_its_own_in_every_panel(
         (legend,) = figure.legends
         named = {text.get_text(): line.get_color() for text, line in pair(legend)}
         assert list(named) == list(runs)
-        colours = [line.get_color() for line in figure.axes[0].lines]
-        assert list(named.values()) == colours
+        colors = [line.get_color() for line in figure.axes[0].lines]
+        assert list(named.values()) == colors
 
 
 def pair(legend: Any) -> list[tuple[Any, Any]]:

@@ -1,4 +1,4 @@
-"""The shared pictures: what is drawn where, in which colours."""
+"""The shared pictures: what is drawn where, in which colors."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from byola_rq.audio.frontend import LogMelSpectrogram
 from byola_rq.errors import ConfigError
 from byola_rq.plots.charts import draw_confusions, draw_distortion, draw_map, draw_scores
 from byola_rq.plots.spectrograms import (
-    colour_limits,
+    color_limits,
     draw_bins,
     draw_log_mel,
     draw_views,
@@ -46,9 +46,9 @@ def test_ticks_never_crowd() -> None:
 
 def test_one_scale_for_all() -> None:
     quiet, loud = torch.full((64, 9), -2.0), torch.full((64, 9), 3.0)
-    assert colour_limits([quiet, loud]) == (-2.0, 3.0)
-    assert colour_limits([loud, torch.full((64, 9), -90.0)]) == (-13.0, 3.0)
-    low, high = colour_limits([quiet])  # even where there is no range at all
+    assert color_limits([quiet, loud]) == (-2.0, 3.0)
+    assert color_limits([loud, torch.full((64, 9), -90.0)]) == (-13.0, 3.0)
+    low, high = color_limits([quiet])  # even where there is no range at all
     assert low < high
 
 

@@ -40,17 +40,17 @@ def draw_multilabel(num_clips, seed):
 def test_votes_are_scikit_learns(k):
     train, labels = draw_clusters(300, 0)
     test, _ = draw_clusters(80, 1)
-    probe = KNNProbe(num_neighbours=(k,)).fit(train, labels, *draw_clusters(50, 2))
+    probe = KNNProbe(num_neighbors=(k,)).fit(train, labels, *draw_clusters(50, 2))
     reference = KNeighborsClassifier(k, metric="cosine", weights=weigh)
     expected = reference.fit(train.astype(float), labels).predict_proba(test.astype(float))
     np.testing.assert_allclose(probe.predict_proba(test), expected, atol=COSINE_TOLERANCE)
 
 
 @pytest.mark.parametrize("k", K)
-def test_multilabel_scores_are_the_mean_of_the_neighbours_targets(k):
+def test_multilabel_scores_are_the_mean_of_the_neighbors_targets(k):
     train, targets = draw_multilabel(300, 0)
     test, _ = draw_multilabel(80, 1)
-    probe = KNNProbe(num_neighbours=(k,)).fit(train, targets, *draw_multilabel(50, 2))
+    probe = KNNProbe(num_neighbors=(k,)).fit(train, targets, *draw_multilabel(50, 2))
     reference = KNeighborsRegressor(k, metric="cosine", weights=weigh)
     expected = reference.fit(train.astype(float), targets.astype(float)).predict(test.astype(float))
     np.testing.assert_allclose(probe.predict_proba(test), expected, atol=COSINE_TOLERANCE)
@@ -64,7 +64,7 @@ def test_k_is_the_smallest_of_the_best_on_validation():
         reference = KNeighborsClassifier(k, metric="cosine", weights=weigh).fit(train, labels)
         scores.append(reference.score(valid, valid_labels))
     assert (
-        KNNProbe(num_neighbours=K).fit(train, labels, valid, valid_labels).k_
+        KNNProbe(num_neighbors=K).fit(train, labels, valid, valid_labels).k_
         == K[int(np.argmax(scores))]
     )
     assert np.argmax(scores) > 0  # or the first choice would have been right
@@ -79,7 +79,7 @@ def test_multilabel_k_is_chosen_by_mean_average_precision():
         predicted = reference.fit(train, targets.astype(float)).predict(valid)
         scores.append(average_precision_score(valid_targets, predicted))
     assert (
-        KNNProbe(num_neighbours=K).fit(train, targets, valid, valid_targets).k_
+        KNNProbe(num_neighbors=K).fit(train, targets, valid, valid_targets).k_
         == K[int(np.argmax(scores))]
     )
     assert np.argmax(scores) > 0
@@ -87,20 +87,20 @@ def test_multilabel_k_is_chosen_by_mean_average_precision():
 
 def test_equal_scores_choose_the_smallest_k():
     train, labels = draw_clusters(300, 0, separation=10.0)
-    probe = KNNProbe(num_neighbours=(20, 3, 5))
+    probe = KNNProbe(num_neighbors=(20, 3, 5))
     assert probe.fit(train, labels, *draw_clusters(50, 1, separation=10.0)).k_ == 3
 
 
 def test_k_is_at_most_the_number_of_training_clips():
     train, labels = draw_clusters(4, 0)
-    assert KNNProbe(num_neighbours=K).fit(train, labels, *draw_clusters(50, 1)).k_ in (1, 3)
+    assert KNNProbe(num_neighbors=K).fit(train, labels, *draw_clusters(50, 1)).k_ in (1, 3)
 
 
 def test_labels_may_be_any_sorted_names():
     train, labels = draw_clusters(100, 0)
     names = np.array(["bark", "chirp", "howl", "meow", "purr"])
     valid, valid_labels = draw_clusters(50, 1)
-    probe = KNNProbe(num_neighbours=K)
+    probe = KNNProbe(num_neighbors=K)
     expected = probe.fit(train, labels, valid, valid_labels).predict_proba(valid)
     named = probe.fit(train, names[labels], valid, names[valid_labels])
     assert named.classes_.tolist() == names.tolist()
@@ -112,7 +112,7 @@ def test_only_the_direction_of_a_clip_counts():
     valid = draw_clusters(50, 1)
     lengths = np.float32(2.0) ** np.arange(-5, 5).repeat(10)[:, None]  # exact in float32
     plain, longer = (
-        KNNProbe(num_neighbours=(5,)).fit(features, labels, *valid).predict_proba(valid[0])
+        KNNProbe(num_neighbors=(5,)).fit(features, labels, *valid).predict_proba(valid[0])
         for features in (train, train * lengths)
     )
     np.testing.assert_allclose(longer, plain, atol=1e-6)
@@ -122,10 +122,10 @@ def test_of_equally_near_clips_the_first_count():
     train = np.ones((6, 4), dtype=np.float32)
     labels = np.array([2, 1, 0, 0, 0, 0])
     valid = train[:1], np.array([2])
-    assert KNNProbe(num_neighbours=(1,)).fit(train, labels, *valid).predict_proba(
+    assert KNNProbe(num_neighbors=(1,)).fit(train, labels, *valid).predict_proba(
         valid[0]
     ).tolist() == [[0, 0, 1]]
-    shares = KNNProbe(num_neighbours=(4,)).fit(train, labels, *valid).predict_proba(valid[0])
+    shares = KNNProbe(num_neighbors=(4,)).fit(train, labels, *valid).predict_proba(valid[0])
     np.testing.assert_allclose(shares, [[0.5, 0.25, 0.25]])
 
 
@@ -134,7 +134,7 @@ def test_tie_of_votes_goes_to_the_nearer_class():
     train = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     labels = np.array([3, 1, 2, 0])  # one vote each, the last class nearest
     valid = np.array([[1, 0]], dtype=np.float32), np.array([3])
-    shares = KNNProbe(num_neighbours=(4,)).fit(train, labels, *valid).predict_proba(valid[0])
+    shares = KNNProbe(num_neighbors=(4,)).fit(train, labels, *valid).predict_proba(valid[0])
     assert shares.argmax() == 3
 
 
@@ -152,11 +152,11 @@ def test_largest_are_those_of_a_stable_sort(seed, num_values):
 def test_rows_of_zeros_and_opposite_rows_do_no_harm():
     train = np.array([[0, 0], [1, 0], [-1, 0]], dtype=np.float32)
     labels = np.array([0, 1, 1])
-    probe = KNNProbe(num_neighbours=(3,)).fit(train, labels, train, labels)
+    probe = KNNProbe(num_neighbors=(3,)).fit(train, labels, train, labels)
     np.testing.assert_allclose(
         probe.predict_proba(train), [[1 / 3, 2 / 3], [1 / 3, 2 / 3], [1 / 3, 2 / 3]], atol=1e-6
     )
-    opposite = KNNProbe(num_neighbours=(1,)).fit(train[1:2], labels[1:2], train, labels)
+    opposite = KNNProbe(num_neighbors=(1,)).fit(train[1:2], labels[1:2], train, labels)
     assert opposite.predict_proba(train[2:]).tolist() == [[0]]
 
 
@@ -164,7 +164,7 @@ def test_rows_of_zeros_and_opposite_rows_do_no_harm():
 def test_search_is_made_in_chunks_without_a_copy_of_the_clips(monkeypatch, draw):
     train, labels = draw(300, 0)
     valid, test = draw(50, 1), draw(40, 2)[0]
-    whole = KNNProbe(num_neighbours=K).fit(train, labels, *valid)
+    whole = KNNProbe(num_neighbors=K).fit(train, labels, *valid)
     expected, sizes = whole.predict_proba(test), []
 
     def spy(values, k):
@@ -174,7 +174,7 @@ def test_search_is_made_in_chunks_without_a_copy_of_the_clips(monkeypatch, draw)
     monkeypatch.setattr(knn_module, "_CHUNK_ELEMENTS", 1000)
     monkeypatch.setattr(knn_module, "_largest", spy)
     given = torch.from_numpy(train)
-    chunked = KNNProbe(num_neighbours=K).fit(given, labels, *valid)
+    chunked = KNNProbe(num_neighbors=K).fit(given, labels, *valid)
     assert chunked.k_ == whole.k_
     np.testing.assert_allclose(chunked.predict_proba(test), expected, atol=1e-6)
     assert len(sizes) == 17 + 14  # 3 clips a time

@@ -2,12 +2,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score
 
 from evaluate.probes.metrics import (
     METRICS,
     accuracy,
-    average_precision,
     class_positions,
     mean_average_precision,
     metric_for,
@@ -42,15 +40,23 @@ def rankings(draw):
     return targets, scores
 
 
+def average_precision(target, scores):
+    """The equation: the sum over thresholds n of (recall_n - recall_{n-1}) precision_n."""
+    total, last_recall = 0.0, 0.0
+    for threshold in sorted(set(scores.tolist()), reverse=True):
+        taken = scores >= threshold
+        recall = (target & taken).sum() / target.sum()
+        total += (recall - last_recall) * (target & taken).sum() / taken.sum()
+        last_recall = recall
+    return total
+
+
 @given(rankings())
-def test_mean_average_precision_is_scikit_learns(ranking):
+def test_mean_average_precision_is_the_equation(ranking):
     targets, scores = ranking
-    expected = [
-        average_precision_score(targets[:, c], scores[:, c])
-        for c in range(targets.shape[1])
-        if targets[:, c].any()  # scikit-learn calls the others 0 and warns
-    ]
-    assert mean_average_precision(targets, scores) == pytest.approx(np.mean(expected), abs=1e-12)
+    columns = [c for c in range(targets.shape[1]) if targets[:, c].any()]
+    expected = np.mean([average_precision(targets[:, c], scores[:, c]) for c in columns])
+    assert mean_average_precision(targets, scores) == pytest.approx(expected, abs=1e-12)
 
 
 @given(rankings(), st.integers(0, 2**32))
@@ -62,23 +68,29 @@ def test_only_the_order_of_the_scores_counts(ranking, seed):
     assert mean_average_precision(targets, np.exp(scores.astype(float))) == expected
 
 
-def test_average_precision_by_hand():
-    target = np.array([True, False, True, False])
-    assert average_precision(target, np.array([4.0, 3, 2, 1])) == (1 / 1 + 2 / 3) / 2
-    assert average_precision(target, np.array([1.0, 2, 3, 4])) == (1 / 2 + 2 / 4) / 2
-    assert average_precision(target, np.array([2.0, 2, 2, 1])) == 2 / 3  # down to the tie's end
-
-
-@pytest.mark.parametrize("score", [0.0, -np.inf, np.inf])
-def test_one_score_for_all_gives_the_share_of_positives(score):
-    target = np.array([True, False, False, True, False])
-    assert average_precision(target, np.full(5, score)) == 2 / 5
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([4.0, 3, 2, 1], (1 / 1 + 2 / 3) / 2),
+        ([1.0, 2, 3, 4], (1 / 2 + 2 / 4) / 2),
+        ([2.0, 2, 2, 1], 2 / 3),  # down to the tie's end
+        ([np.inf, 2, -np.inf, 1], (1 / 1 + 2 / 4) / 2),
+        ([-np.inf] * 4, 2 / 4),
+        ([0.0] * 4, 2 / 4),
+    ],
+)
+def test_average_precision_by_hand(scores, expected):
+    target = np.array([[True], [False], [True], [False]])
+    scores = np.array(scores, np.float32)[:, None]
+    assert mean_average_precision(target, scores) == pytest.approx(expected, abs=1e-12)
 
 
 def test_class_that_no_clip_has_is_left_out():
     targets = np.array([[True, False], [False, False], [True, False]])
     scores = np.array([[1.0, 5], [2, 6], [3, 7]])
-    assert mean_average_precision(targets, scores) == average_precision(targets[:, 0], scores[:, 0])
+    assert mean_average_precision(targets, scores) == mean_average_precision(
+        targets[:, :1], scores[:, :1]
+    )
 
 
 def test_metric_goes_with_the_labels():

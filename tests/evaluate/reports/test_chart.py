@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from byola_rq.errors import MissingPackageError
@@ -64,8 +65,9 @@ def diamonds(axes):
 )
 def test_no_text_lies_on_another_or_outside(num_models, tasks, probes):
     figure = draw_chart(make_summary(num_models, tasks, probes))
-    figure.canvas.draw()
-    renderer = figure.canvas.get_renderer()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
     texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
     boxes = [text.get_window_extent(renderer).padded(-0.5) for text in texts]
     shown = [(t, b) for t, b in zip(texts, boxes, strict=True) if b.width > 0 and b.height > 0]
@@ -113,7 +115,7 @@ def test_set_of_another_size_has_no_published_scores_and_says_so():
     assert "No published scores" in figure.get_supxlabel().replace("\n", " ")
 
 
-def test_model_keeps_its_colour_where_others_were_not_tested():
+def test_model_keeps_its_color_where_others_were_not_tested():
     summary = make_summary(3, ("us8k", "birds"))
     first, *others = summary.rows
     lone = SummaryRow(first.model, "logistic", "measured", {"us8k": first.scores["us8k"]})

@@ -1,12 +1,10 @@
 """Reading what evaluation writes: the newest run, confusions, mistakes."""
 
-import csv
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from byola_rq.errors import CorpusError
 from evaluate.reports.mistakes import (
     count_confusions,
     find_clip,
@@ -15,8 +13,9 @@ from evaluate.reports.mistakes import (
     read_scores,
     read_table,
 )
-from evaluate.reports.results import PredictionRow, ResultRow, append_fold, open_folder
+from evaluate.reports.results import PredictionRow, ReportError, ResultRow, append_fold, open_folder
 from evaluate.reports.summary import summarize, write_summary
+from evaluate.tasks.task import PAPER_TASKS
 
 TRUE = {"a.wav": "cat", "b.wav": "cat", "c.wav": "dog", "d.wav": "dog"}
 # Model -> what it says of a, b, c, d.
@@ -52,9 +51,9 @@ def results(tmp_path: Path) -> Path:
 
 
 def test_the_newest_run_of_each_model_counts(results: Path) -> None:
-    assert [(run.run_id, run.name) for run in read_runs(results)] == [
-        ("new", "first, logistic"),
-        ("other", "second, logistic"),
+    assert [(run.run_id, run.model) for run in read_runs(results)] == [
+        ("new", "first"),
+        ("other", "second"),
     ]
 
 
@@ -76,12 +75,11 @@ def test_the_worst_mistakes_come_first(results: Path) -> None:
 
 
 def test_table_and_scores_are_those_of_the_summary(results: Path) -> None:
-    table = {str(each["model"]): each for each in read_table(results)}
-    assert table["first"]["pets"] == 75.0
-    assert table["second"]["pets"] == 50.0
-    assert table["COLA"]["source"] == "published"
-    assert table["COLA"]["nsynth"] == 63.4
-    assert not any(name.endswith(("_low", "_high")) for each in table.values() for name in each)
+    table = read_table(results)
+    assert table.loc[("first", "logistic", "measured"), "pets"] == 75.0
+    assert table.loc[("second", "logistic", "measured"), "pets"] == 50.0
+    assert table.loc[("COLA", "", "published"), "nsynth"] == 63.4
+    assert list(table) == [*PAPER_TASKS, "mean", "pets"]
     scores, intervals = read_scores(results, "pets")
     assert scores == {"first, logistic": 75.0, "second, logistic": 50.0}
     for name, (low, high) in intervals.items():
@@ -99,9 +97,12 @@ def test_clips_are_found_by_their_ending(tmp_path: Path) -> None:
 
 
 def test_what_is_not_a_report(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match=r"results.csv: cannot be read .* `python -m evaluate`"):
+    with pytest.raises(ReportError, match=r"results.csv: .* `python -m evaluate`"):
         read_runs(tmp_path)
-    with (tmp_path / "summary.csv").open("w") as file:
-        csv.writer(file).writerow(("model", "score"))
-    with pytest.raises(CorpusError, match="not a file of `python -m evaluate`; no column probe"):
+    with pytest.raises(ReportError, match=r"summary.csv: .* `python -m evaluate`"):
         read_table(tmp_path)
+    for text in ("", "model,score\n", "model,probe,source,pets\na,b,measured,high\n"):
+        (tmp_path / "summary.csv").write_text(text)
+        with pytest.raises(ReportError, match=r"summary.csv: .* `python -m evaluate`") as caught:
+            read_scores(tmp_path, "pets")
+        assert "\n" not in str(caught.value)

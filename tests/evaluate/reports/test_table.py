@@ -8,8 +8,8 @@ from evaluate.reports import table
 from evaluate.reports.results import open_folder
 from evaluate.reports.summary import Score, Summary, SummaryRow, summarize
 from evaluate.reports.table import (
-    make_difference_matrix,
-    make_matrix,
+    make_differences,
+    make_table,
     print_table,
     to_latex,
     to_markdown,
@@ -34,26 +34,36 @@ OWL = SummaryRow(
 
 
 def test_cells():
-    matrix = make_matrix(make_summary(OWL, map_tasks=frozenset(["birds"])))
-    assert matrix.header == ("model", "probe", "source", "us8k", "birds (mAP)")
-    assert matrix.blocks == (
-        (("owl", "adam", "measured", "65.0 (60.0-70.0)", "100.0"),),
-        (("old", "-", "published", "70.0", "-"), ("older", "-", "published", "60.0", "-")),
-    )
+    cells = make_table(make_summary(OWL, map_tasks=frozenset(["birds"])))
+    assert list(cells) == ["model", "probe", "source", "us8k", "birds (mAP)"]
+    assert cells.values.tolist() == [
+        ["owl", "adam", "measured", "65.0 (60.0-70.0)", "100.0"],
+        ["old", "-", "published", "70.0", "-"],
+        ["older", "-", "published", "60.0", "-"],
+    ]
+
+
+def test_a_task_may_have_the_name_of_a_column():
+    odd = SummaryRow("owl", "adam", "measured", {"us8k": Score(65.0), "source": Score(99.0)})
+    table = make_table(make_summary(odd, tasks=("us8k", "source")))
+    assert "owl & adam & measured & 65.0 & 99.0" in to_latex(table)
+    assert to_markdown(table).count("source") == 2
 
 
 def test_published_rows_only_beside_a_task_of_the_paper():
     lone = SummaryRow("owl", "adam", "measured", {"birds": Score(50.0)})
-    assert len(make_matrix(make_summary(lone)).blocks) == 1
+    assert make_table(make_summary(lone))["source"].tolist() == ["measured"]
 
 
 def test_differences_are_from_the_best_published():
     lark = SummaryRow("lark", "knn", "measured", {"us8k": Score(71.5)})
     miniature = SummaryRow("tiny", "knn", "measured", {"us8k": Score(99.0, is_comparable=False)})
-    matrix = make_difference_matrix(make_summary(OWL, lark, miniature))
-    assert matrix.header == ("task", "best published", "owl, adam", "lark, knn")
-    assert matrix.blocks == ((("us8k", "70.0, old", "-5.0 (rank 2 of 3)", "+1.5 (rank 1 of 3)"),),)
-    assert make_difference_matrix(make_summary(miniature)).blocks == ()
+    differences = make_differences(make_summary(OWL, lark, miniature))
+    assert list(differences) == ["task", "best published", "owl, adam", "lark, knn"]
+    assert differences.values.tolist() == [
+        ["us8k", "70.0, old", "-5.0 (rank 2 of 3)", "+1.5 (rank 1 of 3)"]
+    ]
+    assert make_differences(make_summary(miniature)).empty
 
 
 def split_markdown(line: str) -> list[str]:
@@ -63,18 +73,16 @@ def split_markdown(line: str) -> list[str]:
 
 
 def test_markdown_gives_the_cells_back():
-    matrix = make_matrix(make_summary(SummaryRow(NASTY, "adam", "measured", OWL.scores)))
-    header, rule, *rows = to_markdown(matrix).splitlines()
-    assert tuple(split_markdown(header)) == matrix.header
-    assert re.fullmatch(r"\|( -+ \|){3}( -+: \|){2}", rule)
-    assert [tuple(split_markdown(row)) for row in rows] == [*matrix.blocks[0], *matrix.blocks[1]]
-    assert (
-        len({len(line) for line in to_markdown(make_matrix(make_summary(OWL))).splitlines()}) == 1
-    )
+    cells = make_table(make_summary(SummaryRow(NASTY, "adam", "measured", OWL.scores)))
+    header, rule, *rows = to_markdown(cells).splitlines()
+    assert split_markdown(header) == list(cells)
+    assert re.fullmatch(r"\|(:-+\|){3}(-+:\|){2}", rule)
+    assert [split_markdown(row) for row in rows] == cells.values.tolist()
+    assert len({len(line) for line in to_markdown(make_table(make_summary(OWL))).splitlines()}) == 1
 
 
 def test_markdown_leaves_underscores_within_words():
-    text = to_markdown(make_matrix(make_summary(SummaryRow("a_b _c_", "", "measured", OWL.scores))))
+    text = to_markdown(make_table(make_summary(SummaryRow("a_b _c_", "", "measured", OWL.scores))))
     assert r"a_b \_c\_" in text
 
 
@@ -89,8 +97,8 @@ def unescape_latex(cell: str) -> str:
 
 
 def test_latex_gives_the_cells_back():
-    matrix = make_matrix(make_summary(SummaryRow(NASTY, "adam", "measured", OWL.scores)))
-    text = to_latex(matrix)
+    table = make_table(make_summary(SummaryRow(NASTY, "adam", "measured", OWL.scores)))
+    text = to_latex(table)
     lines = text.splitlines()
     assert lines[1] == r"\begin{tabular}{lllrr}"
     assert [line for line in lines if line.endswith("rule")] == [
@@ -98,9 +106,7 @@ def test_latex_gives_the_cells_back():
     ]  # fmt: skip
     rows = [line.removesuffix(r" \\") for line in lines if line.endswith(r" \\")]
     cells = [[unescape_latex(cell) for cell in re.split(r" (?<!\\)& ", row)] for row in rows]
-    wanted = [matrix.header, *matrix.blocks[0], *matrix.blocks[1]]
-    names = [list(row[:3]) for row in wanted]
-    assert [row[:3] for row in cells] == names
+    assert [row[:3] for row in cells] == [row[:3] for row in [list(table), *table.values.tolist()]]
     assert cells[1][3:] == ["65.0 (60.0--70.0)", "100.0"]
     assert cells[2][3:] == ["70.0", "--"]
     assert text.count("{") == text.count("}")
@@ -135,7 +141,7 @@ def test_files_say_what_the_scores_rest_on(tmp_path):
     assert "-9.7 (rank 5 of 5)" in text
     assert "- byola_rq 0.1.0, torch 2.13.0, scikit-learn 1.9.1, cpu\n" in text
     assert "## Notes" not in text
-    assert (tmp_path / "summary.tex").read_text() == to_latex(make_matrix(summary))
+    assert (tmp_path / "summary.tex").read_text() == to_latex(make_table(summary))
     add_run(tmp_path, "r2", {("", 0): [True, False]}, task="nsynth")
     write_tables(tmp_path, summarize(tmp_path))
     assert "not the published sets" in (tmp_path / "summary.md").read_text()
