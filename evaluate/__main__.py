@@ -54,6 +54,8 @@ class RunByDefault(TyperGroup):
         """Name the command where none is named."""
         if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
             args = ["run", *args]
+        if args[:1] == ["run"]:
+            args = _spread_tasks(args)
         parsed: list[str] = super().parse_args(ctx, args)
         return parsed
 
@@ -81,7 +83,7 @@ validation clips are given, a tenth of the training clips is drawn.
 \b
 Examples:
   python -m evaluate encoder.safetensors --baseline random --baseline logmel --data-root /data
-  python -m evaluate a.safetensors b.safetensors --data-root /data --tasks us8k,spcv2 --probe adam
+  python -m evaluate a.safetensors b.safetensors --data-root /data --tasks us8k spcv2 --probe adam
   python -m evaluate --baseline logmel --baseline random --task birds.csv --out results/
 
 \b
@@ -129,9 +131,9 @@ def run(
     *,
     data_root: DataRoot = None,
     tasks: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            metavar="NAME,NAME,...",
+            metavar="NAME...",
             help="Of the sets under --data-root only these.  [default: all that are there]",
         ),
     ] = None,
@@ -201,7 +203,7 @@ def run(
             raise _usage_error("--norm checkpoint needs a model file; a baseline has no statistics")
         to_do, errors = gather_tasks(
             data_root,
-            tasks and tasks.split(","),
+            tasks,
             task or [],
             unit_seconds=unit_seconds,
             limit=limit,
@@ -334,6 +336,21 @@ def _check_usage(has_model: bool, has_root: bool, has_csv: bool, has_names: bool
 
 def _num_workers(workers: int | None) -> int:
     return workers or min(8, os.cpu_count() or 1)
+
+
+def _spread_tasks(args: list[str]) -> list[str]:
+    """`--tasks a b` and `--tasks a,b` as `--tasks a --tasks b`; a model file has a dot or slash."""
+    spread: list[str] = []
+    is_naming = False
+    for argument in args:
+        if is_naming and not argument.startswith("-") and not set("./") & set(argument):
+            for name in filter(None, argument.split(",")):
+                spread += ["--tasks", name]
+            continue
+        is_naming = argument == "--tasks"
+        if not is_naming:
+            spread.append(argument)
+    return spread
 
 
 def _choose_device(device: Device) -> str:

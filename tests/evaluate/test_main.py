@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score
 from typer.testing import CliRunner
 
 from byola_rq.embed.embedder import Embedder
-from evaluate.__main__ import app
+from evaluate.__main__ import _spread_tasks, app
 from tests.conftest import ROOT
 
 DATA = Path(os.environ.get("BYOLA_RQ_DATA", ROOT.parent / "shared/data"))
@@ -190,7 +190,7 @@ def test_another_probe_uses_the_embeddings_there_are(tmp_path, split_csv):
 KILLED = """
 import os, signal, sys
 from evaluate import runner
-from evaluate.__main__ import app
+from evaluate.__main__ import _spread_tasks, app
 append, count = runner.append_fold, 0
 def append_and_die(*arguments):
     global count
@@ -302,8 +302,15 @@ def test_shuffled_labels_give_chance(tmp_path, write_set):
     assert abs(scores["shuffled"] - 100 / 3) < 3 * 100 * np.sqrt((1 / 3) * (2 / 3) / 90)
 
 
+def test_tasks_may_be_named_in_a_row():
+    assert _spread_tasks(["a.safetensors", "--tasks", "us8k", "vc1,spcv2", "--out", "x"]) == [
+        "a.safetensors", "--tasks", "us8k", "--tasks", "vc1", "--tasks", "spcv2", "--out", "x",
+    ]  # fmt: skip
+    assert _spread_tasks(["--tasks", "us8k", "runs/a.safetensors"])[-1] == "runs/a.safetensors"
+
+
 def test_each_of_the_tasks_named_is_looked_for(tmp_path):
-    arguments = ["--data-root", tmp_path, "--tasks", "us8k,owl", "--out", tmp_path / "out"]
+    arguments = ["--data-root", tmp_path, "--tasks", "us8k", "owl", "--out", tmp_path / "out"]
     result = call("--baseline", "logmel", *arguments)
     assert result.exit_code == 2
     lines = result.stderr.splitlines()
