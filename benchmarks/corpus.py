@@ -28,7 +28,6 @@ from benchmarks.harness import (
     Rounds,
     Row,
     compare,
-    describe_machine,
     new_app,
     timed,
 )
@@ -44,6 +43,7 @@ app = new_app()
 
 @app.command()
 def main(
+    *,
     folder: Annotated[
         Path | None, typer.Option(help="Where 1.5 GB of files are made; a temporary one else.")
     ] = None,
@@ -88,7 +88,7 @@ def main(
       python -m benchmarks.corpus --folder /mnt/slow_disk/tmp --out corpus.json
     """
     torch.set_num_threads(1)
-    report = Report(describe_machine("byola_rq", "numpy", "torch", "soundfile"))
+    report = Report("numpy", "soundfile")
     with tempfile.TemporaryDirectory(dir=folder) as place:
         sounds = write_sounds(Path(place) / "sounds", clips)
         encoded = write_encoded(Path(place) / "encoded", sounds)
@@ -106,8 +106,7 @@ def main(
         overrides = [f"run.device={device}", *sizes]
         waiting = measure_waiting(forms, Path(place), steps=steps, overrides=overrides)
         report.add("7 waiting in training", waiting)
-    if out:
-        report.save(out)
+    report.save(out)
 
 
 def compare_forms(packed: Path, encoded: dict[str, Path], rounds: int) -> list[Row]:

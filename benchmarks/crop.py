@@ -4,25 +4,21 @@ Run from the checkout: python -m benchmarks.crop --help
 """
 
 from collections.abc import Callable
-from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-import typer
 from torch import Tensor
 
-from benchmarks.harness import Device, Out, Report, Rounds, Row, describe_machine, new_app
+from benchmarks.harness import Device, LogMels, Out, Report, Rounds, Row, new_app, open_device
 from benchmarks.quantize import draw_batch, race
 from byola_rq.augment.crop import CropBoxes, RandomResizedCrop, _cubic_weights
-from byola_rq.runtime.memory import keep_freed_memory
-from byola_rq.train.step import choose_device
 
 app = new_app()
 
 
 @app.command()
 def main(
-    batch: Annotated[int, typer.Option(min=1, help="Log-mels of 64 x 96.")] = 256,
+    batch: LogMels = 256,
     rounds: Rounds = 9,
     device: Device = "auto",
     out: Out = None,
@@ -38,13 +34,11 @@ def main(
       python -m benchmarks.crop
       python -m benchmarks.crop --device cuda --out crop.json
     """
-    keep_freed_memory()  # as in pretraining; it helps the others more
-    place = choose_device(device)
-    report = Report(describe_machine("byola_rq", "torch"))
+    place = open_device(device)
+    report = Report()
     x, key = draw_batch(batch, place)
     report.add("random resized crop", compare_ways(x, key, rounds))
-    if out:
-        report.save(out)
+    report.save(out)
 
 
 def compare_ways(x: Tensor, key: Tensor, rounds: int) -> list[Row]:

@@ -21,14 +21,12 @@ from benchmarks.harness import (
     Rounds,
     Row,
     compare,
-    describe_machine,
     new_app,
+    open_device,
     timed,
 )
 from byola_rq.embed.embedder import Embedder
-from byola_rq.runtime.memory import keep_freed_memory
 from byola_rq.synthesis.generate import KINDS, make_clip
-from byola_rq.train.step import choose_device
 
 app = new_app()
 
@@ -40,6 +38,7 @@ Embed = Callable[[list[Tensor]], list[Tensor]]
 
 @app.command()
 def main(
+    *,
     dim: Annotated[list[int] | None, typer.Option(help="Embedding sizes.")] = None,
     seconds: Annotated[list[float] | None, typer.Option(help="Lengths of clips.")] = None,
     clips: Annotated[int, typer.Option(min=2, help="Clips of each length.")] = 32,
@@ -59,9 +58,8 @@ def main(
       python -m benchmarks.embed
       python -m benchmarks.embed --device cuda --clips 512 --batch-seconds 1000 --dim 2048
     """
-    keep_freed_memory()  # as the command does
-    place = choose_device(device)
-    report = Report(describe_machine("byola_rq", "torch"))
+    place = open_device(device)
+    report = Report()
     lengths = seconds or [1.0, 4.0, 10.0]
     sounds = [
         torch.from_numpy(make_clip(kind, seed=0, seconds=max(lengths))) for kind in KINDS[:clips]
@@ -76,8 +74,7 @@ def main(
             for row in compare_ways(embedder, waveforms, batch_seconds, rounds, place):
                 rows.append({"clips": name, **row})
         report.add(f"D = {size}, {place.type}", rows)
-    if out:
-        report.save(out)
+    report.save(out)
 
 
 def load_untrained(dim: int, device: torch.device) -> Embedder:

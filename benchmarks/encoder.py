@@ -14,20 +14,20 @@ from torch import Tensor, nn
 
 from benchmarks.harness import (
     Device,
+    Dtype,
+    Full,
     Out,
     Report,
     Rounds,
+    choose_dtype,
     compare,
-    describe_machine,
     new_app,
+    open_device,
     timed,
 )
 from benchmarks.plain_step import PlainEncoder
 from benchmarks.step import unfuse, use_torch_linear
-from byola_rq.cli.options import Precision
 from byola_rq.model.encoder import build_encoder
-from byola_rq.runtime.memory import keep_freed_memory
-from byola_rq.train.step import choose_device, choose_precision
 
 app = new_app()
 BANDS = 64
@@ -35,15 +35,14 @@ BANDS = 64
 
 @app.command()
 def main(
+    *,
     batch: Annotated[int, typer.Option(min=2, help="Segments of a batch.")] = 32,
     dim: Annotated[int, typer.Option(min=1, help="Embedding size D of the 2020 encoder.")] = 2048,
     frames: Annotated[int, typer.Option(min=8, help="Log-mel frames of a segment.")] = 96,
     rounds: Rounds = 5,
     device: Device = "auto",
-    precision: Annotated[
-        Precision | None, typer.Option(help="Of all.  [default: float32 on a CPU, else auto]")
-    ] = None,
-    full: Annotated[bool, typer.Option(help="The paper's recipe: batch 256, D = 2048.")] = False,
+    precision: Dtype = None,
+    full: Full = False,
     out: Out = None,
 ) -> None:
     """Measure the encoders at a reduced batch, in three tables.
@@ -61,13 +60,10 @@ def main(
       python -m benchmarks.encoder
       python -m benchmarks.encoder --full --device cuda --out encoder.json
     """
-    keep_freed_memory()
-    place = choose_device(device)
-    usual = Precision.float32 if place.type == "cpu" else Precision.auto
-    dtype = choose_precision(precision or usual, place)
+    place = open_device(device)
+    dtype = choose_dtype(precision, place)
     batch, dim = (256, 2048) if full else (batch, dim)
-    about = {"batch": batch, "D": dim, "frames": frames, "precision": str(dtype)[6:]}
-    report = Report({**describe_machine("byola_rq", "torch"), **about})
+    report = Report(batch=batch, D=dim, frames=frames, precision=str(dtype)[6:])
     x = torch.randn(batch, 1, BANDS, frames, generator=torch.Generator().manual_seed(0)).to(place)
 
     encoder = build_encoder("audio_ntt_2020", dim=dim, n_mels=BANDS).to(place)
@@ -87,8 +83,7 @@ def main(
     }
     rows = compare(contenders, unit="segments", rounds=rounds, peaks_on=place)
     report.add("3 2022, forward and backward", rows)
-    if out:
-        report.save(out)
+    report.save(out)
 
 
 def variants(encoder: nn.Module) -> dict[str, nn.Module]:

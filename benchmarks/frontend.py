@@ -18,16 +18,14 @@ from benchmarks.harness import (
     Rounds,
     Row,
     compare,
-    describe_machine,
     new_app,
+    open_device,
     timed,
 )
 from byola_rq.audio.frontend import EPSILON, LogMelSpectrogram
 from byola_rq.audio.mel import mel_filterbank
 from byola_rq.errors import MissingPackageError
-from byola_rq.runtime.memory import keep_freed_memory
 from byola_rq.synthesis.generate import KINDS, make_clip
-from byola_rq.train.step import choose_device
 
 app = new_app()
 
@@ -62,14 +60,12 @@ def main(
       python -m benchmarks.frontend
       python -m benchmarks.frontend --device cuda --clips 1024 --out frontend.json
     """
-    keep_freed_memory()  # as in pretraining; it helps the others more
-    place = choose_device(device)
-    report = Report(describe_machine("byola_rq", "torch", "torchaudio", "librosa", "nnAudio"))
+    place = open_device(device)
+    report = Report("torchaudio", "librosa", "nnAudio")
     waveform = write_waveform(clips, round(seconds * RATE)).to(place)
     report.add("1 log-mel spectrograms", compare_frontends(waveform, rounds))
     report.add("2 bytes moved, counted", count_bytes(waveform.shape[0], waveform.shape[1]))
-    if out:
-        report.save(out)
+    report.save(out)
 
 
 def write_waveform(num_clips: int, num_samples: int) -> Tensor:

@@ -18,9 +18,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from byola_rq.cli.options import Precision
+from byola_rq.runtime.memory import keep_freed_memory
+from byola_rq.train.step import choose_device, choose_precision
+
 # Options that most benchmarks have.
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds of each comparison.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Dtype = Annotated[
+    Precision | None, typer.Option(help="Of all.  [default: float32 on a CPU, else auto]")
+]
+Full = Annotated[bool, typer.Option(help="The paper's recipe: batch 256, D = 2048.")]
+LogMels = Annotated[int, typer.Option(min=2, help="Log-mels of 64 x 96.")]
 Out = Annotated[Path | None, typer.Option(help="JSON file to write the tables to.")]
 
 Contender = Callable[[], tuple[float, float]]  # does some work; gives (units, seconds)
@@ -36,6 +45,18 @@ def new_app(*, no_args_is_help: bool = False) -> typer.Typer:
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+
+
+def open_device(name: str) -> torch.device:
+    """The device of that name; freed memory is kept, as in pretraining, which helps others most."""
+    keep_freed_memory()
+    return choose_device(name)
+
+
+def choose_dtype(precision: Precision | None, device: torch.device) -> torch.dtype:
+    """What networks compute in on a device, where `precision` may be left out."""
+    usual = Precision.float32 if device.type == "cpu" else Precision.auto
+    return choose_precision(precision or usual, device)
 
 
 def timed(work: Callable[[], float], device: torch.device | None = None) -> Contender:
@@ -148,9 +169,15 @@ def describe_machine(*packages: str) -> Row:
 
 
 class Report:
-    """Tables as they are printed, and all of them as one JSON file."""
+    """Tables as they are printed, and all of them as one JSON file.
 
-    def __init__(self, machine: Row) -> None:
+    Args:
+        packages: Whose versions to tell, beside those of this package and torch.
+        about: What else to tell of the measurement, by name.
+    """
+
+    def __init__(self, *packages: str, **about: object) -> None:
+        machine = {**describe_machine("byola_rq", "torch", *packages), **about}
         self._values: dict[str, Any] = {"machine": machine}
         self._console = Console(soft_wrap=True)
         self._console.print("  ".join(f"{key} {value}" for key, value in machine.items()))
@@ -166,9 +193,10 @@ class Report:
         self._console.print()
         self._console.print(table)
 
-    def save(self, path: Path) -> None:
-        """Write everything as JSON."""
-        path.write_text(json.dumps(self._values, indent=1) + "\n", encoding="utf-8")
+    def save(self, path: Path | None) -> None:
+        """Write everything as JSON, where a path is given."""
+        if path:
+            path.write_text(json.dumps(self._values, indent=1) + "\n", encoding="utf-8")
 
 
 def _as_text(value: Any) -> str:

@@ -18,7 +18,7 @@ import typer
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from benchmarks.harness import Out, Report, Row, describe_machine, new_app
+from benchmarks.harness import Out, Report, Row, new_app
 from byola_rq.audio import inversion
 from byola_rq.audio._torchaudio import import_torchaudio
 from byola_rq.audio.frontend import EPSILON, LogMelSpectrogram
@@ -70,7 +70,7 @@ def main(
       python -m benchmarks.inversion --data shared/data
       python -m benchmarks.inversion --data shared/data --clips 12 --out inversion.json
     """
-    report = Report(describe_machine("byola_rq", "torch", "torchaudio", "librosa"))
+    report = Report("torchaudio", "librosa")
     kinds, paths = zip(*itertools.islice(choose_clips(data, clips), clips), strict=True)
     waveforms = [read_audio(path, 16000)[: int(seconds * 16000)] for path in paths]
     total = sum(len(waveform) for waveform in waveforms) / 16000
@@ -88,8 +88,7 @@ def main(
     few = waveforms[:curve_clips]
     report.add(f"by iterations, the first {len(few)} clips", by_iterations(few, frontend))
     report.add("by momentum, the same clips", by_momentum(few, frontend))
-    if out:
-        report.save(out)
+    report.save(out)
 
 
 def choose_clips(data: Path, num_clips: int) -> Iterator[tuple[str, Path]]:

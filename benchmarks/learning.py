@@ -12,7 +12,7 @@ import torch
 import typer
 from torch import Tensor
 
-from benchmarks.harness import Device, Out, Report, Row, describe_machine, new_app
+from benchmarks.harness import Device, Out, Report, Row, new_app, open_device
 from benchmarks.plain_step import PlainStep
 from byola_rq.audio.frontend import LogMelSpectrogram, measure_statistics
 from byola_rq.config import Config, default_config_path, load_config
@@ -21,15 +21,15 @@ from byola_rq.corpus.order import ClipOrder, StepSampler
 from byola_rq.corpus.segments import SegmentBatch, SegmentCorpus, open_clips
 from byola_rq.embed.embedder import Embedder
 from byola_rq.model.encoder import build_encoder
-from byola_rq.runtime.memory import keep_freed_memory
 from byola_rq.runtime.progress import ProgressBar
-from byola_rq.train.step import build_training, choose_device, train_step
+from byola_rq.train.step import build_training, train_step
 
 app = new_app()
 
 
 @app.command()
 def main(
+    *,
     source: Annotated[Path, typer.Argument(help="Packed corpus, or a folder of clips.")],
     steps: Annotated[int, typer.Option(min=10, help="Steps of each run.")] = 300,
     seeds: Annotated[int, typer.Option(min=2, help="Runs of each path.")] = 3,
@@ -56,10 +56,8 @@ def main(
       python -m benchmarks.learning /data/pool --models models/
       python -m benchmarks.learning /data/fsd50k_packed --device cuda --batch 256 --dim 2048
     """
-    keep_freed_memory()
-    place = choose_device(device)
-    about = {"batch": batch, "D": dim, "steps": steps, "seeds": seeds}
-    report = Report({**describe_machine("byola_rq", "torch"), **about})
+    place = open_device(device)
+    report = Report(batch=batch, D=dim, steps=steps, seeds=seeds)
     curves: dict[str, list[list[float]]] = {"plain": [], "fast": [], "fast, bfloat16": []}
     for seed in range(seeds):
         config = load_config(
@@ -84,8 +82,7 @@ def main(
             if models:
                 learner.save(models / f"{name.replace(', ', '-')}-{seed}.safetensors")
     report.add("loss by tenths of the run", summarize(curves))
-    if out:
-        report.save(out)
+    report.save(out)
 
 
 class Learner:

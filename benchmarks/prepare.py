@@ -25,7 +25,6 @@ from benchmarks.harness import (
     Rounds,
     Row,
     compare,
-    describe_machine,
     new_app,
 )
 from byola_rq.packing.plan import PackingOptions
@@ -55,13 +54,12 @@ def main(
       python -m benchmarks.prepare
       python -m benchmarks.prepare --clips 1000 --workers 8 --out prepare.json
     """
-    report = Report(describe_machine("byola_rq", "numpy", "soundfile", "soxr", "pyarrow"))
+    report = Report("numpy", "soundfile", "soxr", "pyarrow")
     with tempfile.TemporaryDirectory(dir=folder) as place:
         sources = write_sources(Path(place), clips)
         rows = measure_sources(sources, Path(place) / "packed", workers, rounds)
         report.add(f"packing, {workers} decoding process(es)", rows)
-    if out:
-        report.save(out)
+    report.save(out)
 
 
 def write_sources(folder: Path, num_clips: int) -> dict[str, Path]:

@@ -23,7 +23,6 @@ from benchmarks.harness import (
     Rounds,
     Row,
     compare,
-    describe_machine,
     new_app,
 )
 from evaluate.probes.fit import PROBES, FittedProbe, Part
@@ -39,6 +38,7 @@ Features = npt.NDArray[np.float32]
 
 @app.command()
 def main(
+    *,
     clips: Annotated[int, typer.Option(min=70, help="Clips to train on.")] = 1000,
     dim: Annotated[int, typer.Option(min=2, help="Embedding size D.")] = 512,
     classes: Annotated[int, typer.Option(min=2, help="Classes.")] = 35,
@@ -60,12 +60,11 @@ def main(
       python -m benchmarks.probe
       python -m benchmarks.probe --clips 20000 --dim 2048 --rounds 1 --only logistic --only adam
     """
-    report = Report(describe_machine("byola_rq", "numpy", "torch", "scikit-learn", "scipy"))
+    report = Report("numpy", "scikit-learn", "scipy")
     train, valid, test = draw_parts(clips, dim, classes)
     rows = compare_probes(train, valid, test, rounds=rounds, only=only, device=device)
     report.add(f"{clips:,} clips x {dim:,}, {classes} classes", rows)
-    if out:
-        report.save(out)
+    report.save(out)
 
 
 def draw_parts(num_clips: int, dim: int, num_classes: int) -> tuple[Part, Part, Part]:

@@ -4,28 +4,25 @@ Run from the checkout: python -m benchmarks.quantize --help
 """
 
 from collections.abc import Callable, Mapping
-from typing import Annotated
 
 import torch
-import typer
 from torch import Tensor
 
 from benchmarks.harness import (
     Contender,
     Device,
+    LogMels,
     Out,
     Report,
     Rounds,
     Row,
     compare,
-    describe_machine,
     new_app,
+    open_device,
     timed,
 )
 from byola_rq.augment.quantize import QuantizationBins, RandomizedQuantization
-from byola_rq.runtime.memory import keep_freed_memory
 from byola_rq.runtime.rng import sample_keys
-from byola_rq.train.step import choose_device
 
 app = new_app()
 
@@ -34,7 +31,7 @@ BINS = 5
 
 @app.command()
 def main(
-    batch: Annotated[int, typer.Option(min=1, help="Log-mels of 64 x 96.")] = 256,
+    batch: LogMels = 256,
     rounds: Rounds = 9,
     device: Device = "auto",
     out: Out = None,
@@ -54,15 +51,13 @@ def main(
       python -m benchmarks.quantize
       python -m benchmarks.quantize --device cuda --out quantize.json
     """
-    keep_freed_memory()  # as in pretraining; it helps the others more
-    place = choose_device(device)
-    report = Report(describe_machine("byola_rq", "torch"))
+    place = open_device(device)
+    report = Report()
     x, key = draw_batch(batch, place)
     report.add("1 drawn and applied", compare_whole(x, key, rounds))
     report.add("2 applied", compare_ways(x, key, rounds))
     report.add("3 number of bins", compare_bins(x, key, rounds))
-    if out:
-        report.save(out)
+    report.save(out)
 
 
 def draw_batch(size: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -14,13 +14,16 @@ from torch import Tensor, nn
 
 from benchmarks.harness import (
     Device,
+    Dtype,
+    Full,
     Out,
     Report,
     Rounds,
     Row,
+    choose_dtype,
     compare,
-    describe_machine,
     new_app,
+    open_device,
     timed,
 )
 from benchmarks.plain_step import PlainStep
@@ -33,18 +36,14 @@ from benchmarks.step_counts import (
     operations_of_step,
 )
 from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
-from byola_rq.cli.options import Precision
 from byola_rq.config import default_config_path, load_config
 from byola_rq.corpus.segments import SegmentBatch
 from byola_rq.model.linear import linear
-from byola_rq.runtime.memory import keep_freed_memory
 from byola_rq.runtime.rng import sample_keys
 from byola_rq.synthesis.generate import KINDS, make_clip
 from byola_rq.train.step import (
     Training,
     build_training,
-    choose_device,
-    choose_precision,
     train_step,
 )
 
@@ -54,14 +53,13 @@ RATE = 16_000
 
 @app.command()
 def main(
+    *,
     batch: Annotated[int, typer.Option(min=2, help="Segments of a step.")] = 32,
     dim: Annotated[int, typer.Option(min=1, help="Embedding size D.")] = 2048,
     rounds: Rounds = 5,
     device: Device = "auto",
-    precision: Annotated[
-        Precision | None, typer.Option(help="Of all.  [default: float32 on a CPU, else auto]")
-    ] = None,
-    full: Annotated[bool, typer.Option(help="The paper's recipe: batch 256, D = 2048.")] = False,
+    precision: Dtype = None,
+    full: Full = False,
     scaling: Annotated[
         bool, typer.Option(help="Also batch 64-1024 and D 512-3072 (minutes on a CPU).")
     ] = False,
@@ -86,12 +84,10 @@ def main(
       python -m benchmarks.step --full --out step.json
       python -m benchmarks.step --full --device cuda --scaling
     """
-    keep_freed_memory()
-    place = choose_device(device)
-    usual = Precision.float32 if place.type == "cpu" else Precision.auto
-    dtype = choose_precision(precision or usual, place)
+    place = open_device(device)
+    dtype = choose_dtype(precision, place)
     batch, dim = (256, 2048) if full else (batch, dim)
-    report = Report({**describe_machine("byola_rq", "torch"), "batch": batch, "D": dim})
+    report = Report(batch=batch, D=dim)
     contenders = {
         name: timed(_runner(step, write_batch(batch)), place)
         for name, step in make_steps(dim, batch, place, dtype).items()
@@ -104,8 +100,7 @@ def main(
     report.add("3 of the machine's limits", compare_limits(rate, dim, place, dtype))
     report.add("4 a segment of a step, counted", [*count_operations(dim), *count_bytes(dim)])
     report.add("5 expected from the counts, not measured", [expect(dim, card) for card in CARDS])
-    if out:
-        report.save(out)
+    report.save(out)
 
 
 def write_batch(size: int) -> SegmentBatch:

@@ -14,7 +14,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from benchmarks.harness import Out, Report, Row, describe_machine, new_app
+from benchmarks.harness import Out, Report, Row, new_app
 from benchmarks.survival_damages import damage_often
 from benchmarks.survival_kills import THREE_EPOCHS, Kills, kill_often
 from benchmarks.survival_memory import Sample, block_medians, fit_slopes, sample_memory
@@ -37,6 +37,7 @@ MIB = 2.0**20
 
 @app.command()
 def kills(
+    *,
     kills: Annotated[int, typer.Option(min=1, help="Kills in all.")] = 200,
     data: Data = None,
     clips: Clips = 96,
@@ -45,10 +46,9 @@ def kills(
     folder: Folder = None,
 ) -> None:
     """Kill -9 runs of 3 epochs at random moments; all must end as the one that nothing disturbs."""
-    with _place(folder) as place:
-        source = collect_clips(data, place / "clips", clips)
+    with _scene(folder, data, clips) as (place, source):
         found = kill_often(source, place, times=kills, seed=seed, on_kill=_tell_kill)
-        report = Report(describe_machine("byola_rq", "torch"))
+        report = Report()
         rows: list[Row] = [
             {"killed while": name, "kills": n} for name, n in sorted(found.by_phase.items())
         ]
@@ -63,6 +63,7 @@ def kills(
 
 @app.command()
 def damages(
+    *,
     times: Annotated[int, typer.Option(min=1, help="Damages in all.")] = 1000,
     data: Data = None,
     clips: Clips = 24,
@@ -71,22 +72,21 @@ def damages(
     folder: Folder = None,
 ) -> None:
     """Damage checkpoints of a run in every way; each damage must be noticed."""
-    with _place(folder) as place:
-        config = make_config(
-            collect_clips(data, place / "clips", clips), place / "run", THREE_EPOCHS
-        )
+    with _scene(folder, data, clips) as (place, source):
+        config = make_config(source, place / "run", THREE_EPOCHS)
         Process(config, place).finish()
         counts, missed = damage_often(config.run.dir, times, seed)
         rows: list[Row] = [
             {"damage": name, "times": n, "unnoticed": _count(missed, name)}
             for name, n in sorted(counts.items())
         ]
-        report = Report(describe_machine("byola_rq", "torch", "safetensors"))
+        report = Report("safetensors")
         _finish(report, f"{counts.total()} damages", rows, out, missed)
 
 
 @app.command()
 def sigterm(
+    *,
     times: Annotated[int, typer.Option(min=1, help="Signals.")] = 50,
     data: Data = None,
     clips: Clips = 96,
@@ -95,8 +95,7 @@ def sigterm(
     folder: Folder = None,
 ) -> None:
     """Stop a run with two loaders by SIGTERM; how long until its last process has ended."""
-    with _place(folder) as place:
-        source = collect_clips(data, place / "clips", clips)
+    with _scene(folder, data, clips) as (place, source):
         stops = stop_often(source, place, times=times, seed=seed, on_stop=_tell_stop)
         seconds = [stop.seconds for stop in stops]
         p50, p99 = np.percentile(seconds, [50, 99])
@@ -111,12 +110,13 @@ def sigterm(
             }
         ]
         wrong = [str(stop) for stop in stops if not stop.is_right]
-        report = Report(describe_machine("byola_rq", "torch"))
+        report = Report()
         _finish(report, "from SIGTERM to the end of the last process", rows, out, wrong)
 
 
 @app.command()
 def memory(
+    *,
     steps: Annotated[int, typer.Option(min=500, help="Steps of the run.")] = 5000,
     data: Data = None,
     clips: Clips = 96,
@@ -124,10 +124,9 @@ def memory(
     folder: Folder = None,
 ) -> None:
     """Memory of a run over its steps; flat where the run would grow by less than 1 %."""
-    with _place(folder) as place:
-        source = collect_clips(data, place / "clips", clips)
+    with _scene(folder, data, clips) as (place, source):
         samples = sample_memory(source, place, steps=steps, on_sample=_tell_sample)
-        report = Report(describe_machine("byola_rq", "torch"))
+        report = Report()
         rows: list[Row] = [
             {
                 "from step": start,
@@ -155,6 +154,7 @@ def memory(
 
 @app.command()
 def nonfinite(
+    *,
     values: Annotated[int, typer.Option(min=4, help="Values in all.")] = 40,
     data: Data = None,
     clips: Clips = 24,
@@ -163,8 +163,7 @@ def nonfinite(
     folder: Folder = None,
 ) -> None:
     """Put values that are not finite into clips, segments, losses and gradients."""
-    with _place(folder) as place:
-        source = collect_clips(data, place / "clips", clips)
+    with _scene(folder, data, clips) as (place, source):
         injections = inject_often(source, place, values=values, seed=seed)
         kinds = Counter((each.place, each.value) for each in injections)
         rows: list[Row] = []
@@ -175,12 +174,13 @@ def nonfinite(
             row["changed something"] = sum(bool(each.changed) for each in group)
             rows.append(row)
         wrong = [str(each) for each in injections if not each.is_right]
-        report = Report(describe_machine("byola_rq", "torch"))
+        report = Report()
         _finish(report, f"{len(injections)} values that are not finite", rows, out, wrong)
 
 
 @app.command()
 def samples(
+    *,
     steps: Annotated[int, typer.Option(min=2, help="Steps of 8 clips.")] = 60,
     data: Data = None,
     clips: Clips = 60,
@@ -188,8 +188,7 @@ def samples(
     folder: Folder = None,
 ) -> None:
     """Digest what every sample is and draws, for 1 and 2 processes and 0, 1, 2 loaders."""
-    with _place(folder) as place:
-        source = collect_clips(data, place / "clips", clips)
+    with _scene(folder, data, clips) as (place, source):
         ways = [(processes, workers) for processes in (1, 2) for workers in (0, 1, 2)]
         found = digest_sequences(source, place, steps=steps, ways=ways)
         rows: list[Row] = [
@@ -198,18 +197,17 @@ def samples(
         ]
         first = found[0]
         wrong = [each.name for each in found if each.digest != first.digest]
-        report = Report(describe_machine("byola_rq", "torch"))
+        report = Report()
         _finish(report, f"samples of {steps} steps", rows, out, wrong)
 
 
 @contextlib.contextmanager
-def _place(folder: Path | None) -> Iterator[Path]:
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield folder
-        return
-    with tempfile.TemporaryDirectory() as temporary:
-        yield Path(temporary)
+def _scene(folder: Path | None, data: Path | None, clips: int) -> Iterator[tuple[Path, Path]]:
+    """A folder to make runs in, and that of their clips."""
+    with contextlib.ExitStack() as stack:
+        place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        place.mkdir(parents=True, exist_ok=True)
+        yield place, collect_clips(data, place / "clips", clips)
 
 
 def _finish(
@@ -217,8 +215,7 @@ def _finish(
 ) -> None:
     """The last table, the file, and status 1 if something is not as it must be."""
     report.add(title, rows)
-    if out:
-        report.save(out)
+    report.save(out)
     for line in wrong:
         _say(f"WRONG: {line}")
     if wrong:

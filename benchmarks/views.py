@@ -6,22 +6,19 @@ Run from the checkout: python -m benchmarks.views --help
 import math
 from collections import Counter
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import typer
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.crop import by_loop
-from benchmarks.harness import Device, Out, Report, Rounds, Row, describe_machine, new_app
+from benchmarks.harness import Device, LogMels, Out, Report, Rounds, Row, new_app, open_device
 from benchmarks.quantize import BINS, draw_batch, one_mask_per_bin, race
 from byola_rq.augment.crop import RandomResizedCrop
 from byola_rq.augment.views import Views
-from byola_rq.runtime.memory import keep_freed_memory
 from byola_rq.runtime.rng import fold_in
-from byola_rq.train.step import choose_device
 
 app = new_app()
 
@@ -31,7 +28,7 @@ BANDWIDTH = 3.0e12  # bytes a second of an H100's memory
 
 @app.command()
 def main(
-    batch: Annotated[int, typer.Option(min=2, help="Log-mels of 64 x 96.")] = 256,
+    batch: LogMels = 256,
     rounds: Rounds = 9,
     device: Device = "auto",
     out: Out = None,
@@ -49,16 +46,14 @@ def main(
       python -m benchmarks.views
       python -m benchmarks.views --device cuda --out views.json
     """
-    keep_freed_memory()  # as in pretraining; it helps the others more
-    place = choose_device(device)
-    report = Report(describe_machine("byola_rq", "torch", "triton"))
+    place = open_device(device)
+    report = Report("triton")
     x, key = draw_batch(batch, place)
     with torch.no_grad():
         works = list_ways(x, key)
         report.add("1 two views of a batch", race(works, x, rounds))
         report.add("2 bytes moved, counted", count_bytes(works, x))
-    if out:
-        report.save(out)
+    report.save(out)
 
 
 def list_ways(x: Tensor, key: Tensor) -> dict[str, Callable[[], object]]:

@@ -8,6 +8,7 @@ import pkgutil
 import re
 import shlex
 import shutil
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -227,6 +228,30 @@ def test_links_lead_somewhere(page: Path) -> None:
                 headings = re.findall(r"^#+ (.*)", path.read_text(encoding="utf-8"), re.MULTILINE)
                 anchors = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
                 assert anchor in anchors, f"{page.name}: {target}"
+
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+FOLDERS = "byola_rq|evaluate|tests|benchmarks|examples|docs|notebooks"
+
+
+@pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=lambda page: page.stem)
+def test_files_and_modules_that_are_named_are_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for path in re.findall(rf"`((?:{FOLDERS})/[\w./-]*)`", text):
+        assert (ROOT / path).exists(), path
+    for name in re.findall(r"\b(?:byola_rq|evaluate)(?:\.[A-Za-z]\w*)+", text):
+        pkgutil.resolve_name(name)
+
+
+def test_the_page_of_the_architecture_has_the_floors_of_the_import_contract() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?`) \|", text, flags=re.MULTILINE)
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = contracts["tool"]["importlinter"]["contracts"][1]["layers"]
+    assert [re.findall(r"`(\w+)`", row) for row in rows] == [
+        re.findall(r"\w+", each) for each in layers
+    ]
+    assert len(re.findall(r"`[\w./]+\.py`", text)) > 25
 
 
 def test_the_configuration_page_is_current() -> None:

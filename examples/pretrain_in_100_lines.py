@@ -1,0 +1,99 @@
+"""The method on one page of plain PyTorch: python examples/pretrain_in_100_lines.py [FOLDER].
+
+Learns, in about a minute on two cores, from sounds made here, or from a folder of audio files.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from byola_rq import LogMelSpectrogram, RandomizedQuantization, RandomResizedCrop
+from byola_rq.audio.frontend import measure_statistics
+from byola_rq.audio.io import AUDIO_SUFFIXES, read_audio
+from byola_rq.model.byol import BYOL
+from byola_rq.model.encoder import AudioNTT2020
+from byola_rq.synthesis.generate import KINDS, make_clip
+
+SAMPLE_RATE, CLIP, SEGMENT = 16_000, 32_000, 15_200  # Hz; samples: 2 s, 0.95 s
+BATCH, EMA_DECAY = 64, 0.99
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("folder", type=Path, nargs="?", help="of audio files; synthesized sounds else")
+parser.add_argument("--steps", type=int, default=150, help="of 64 segments each")
+parser.add_argument("--clips", type=int, default=368, help="half of them are held out")
+parser.add_argument("--seed", type=int, default=0, help="of weights, segments and augmentations")
+options = parser.parse_args()
+torch.manual_seed(options.seed)
+
+# Sounds: clips of 2 s and what each is; half of them are held out.
+if options.folder:
+    paths = sorted(p for p in options.folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+    paths = [paths[number] for number in torch.randperm(len(paths))[: options.clips]]
+    if len(paths) < 4:
+        parser.error(f"{options.folder}: needs at least 4 audio files; it has {len(paths)}")
+    waveforms = [read_audio(path, SAMPLE_RATE, num_samples=CLIP).numpy() for path in paths]
+    names = [path.parent.name for path in paths]
+else:
+    kinds = [kind for kind in KINDS if kind.startswith(("note", "event"))]  # 23
+    names = [kinds[number % len(kinds)] for number in range(options.clips)]
+    waveforms = [make_clip(name, seed=n, seconds=2.0) for n, name in enumerate(names)]
+clips = torch.from_numpy(np.stack([np.resize(each, CLIP) for each in waveforms])).float()  # (N, S)
+labels = torch.tensor([sorted(set(names)).index(name) for name in names])
+train, held_out = clips.chunk(2)
+
+# Networks: `encoder` is what is learned; BYOL adds projector, predictor and the target's copies.
+frontend = LogMelSpectrogram(sample_rate=SAMPLE_RATE, hop_length=320)  # the paper's: 160
+crop, quantize = RandomResizedCrop(), RandomizedQuantization(num_bins=5)
+encoder = AudioNTT2020(dim=128)
+byol = BYOL(encoder, projection_dim=256, hidden_dim=1024)
+optimizer = torch.optim.Adam([p for p in byol.parameters() if p.requires_grad], lr=3e-4)
+
+
+def draw_segments() -> Tensor:
+    """Log-mels of a random part of each of some random clips, `(B, 1, F, T)`."""
+    rows = torch.randint(len(train), (BATCH,)).tolist()
+    starts = torch.randint(CLIP - SEGMENT, (BATCH,)).tolist()
+    parts = [train[row, start:][:SEGMENT] for row, start in zip(rows, starts, strict=True)]
+    log_mel: Tensor = frontend(torch.stack(parts))[:, None]
+    return log_mel
+
+
+def make_views(log_mel: Tensor) -> tuple[Tensor, ...]:
+    """Crop and quantize twice; both views are standardized together: their levels may differ."""
+    views = torch.cat([quantize(crop(log_mel)) for _ in range(2)])
+    return ((views - views.mean()) / views.std()).chunk(2)
+
+
+@torch.no_grad()
+def score(embed: Callable[[Tensor], Tensor]) -> str:
+    """How often a held-out view finds its other view, and a clip one of its kind, by cosine."""
+    rows = (embed(x) for x in (*held_out_views, held_out_log_mel))
+    one, other, whole = (F.normalize(F.batch_norm(z, None, None, training=True)) for z in rows)
+    found = (one @ other.T).argmax(1) == torch.arange(len(one))
+    nearest = (whole @ whole.T).fill_diagonal_(-1).argmax(1)
+    is_alike = labels[-len(whole) :][nearest] == labels[-len(whole) :]
+    return f"{100 * found.float().mean():9.1f} %   {100 * is_alike.float().mean():9.1f} %"
+
+
+statistics = measure_statistics(draw_segments() for _ in range(8))
+held_out_log_mel = statistics.standardize(frontend(held_out))[:, None]
+held_out_views = make_views(statistics.standardize(frontend(held_out[:, :SEGMENT]))[:, None])
+print(f"{len(held_out):4d} held-out clips    other view found   one of its {max(labels) + 1} kinds")
+print("log-mel, mean and std ", score(lambda x: torch.cat((x.mean(-1), x.std(-1)), -1).flatten(1)))
+print("untrained encoder     ", score(encoder.eval()))
+
+byol.train()
+for step in range(1, options.steps + 1):
+    loss, _ = byol(*make_views(statistics.standardize(draw_segments())))
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    byol.update_target(EMA_DECAY)
+    if step % 25 == 0 or step == options.steps:
+        print(f"step {step}: loss {loss.item():.3f}", flush=True)
+print(f"after {options.steps:4d} steps      ", score(encoder.eval()))
