@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -196,11 +197,8 @@ def shared(function: Callable[[], bytes]) -> bytes:
     with errors_shared():
         if is_main():
             data = function()
-    size = torch.tensor([len(data)])
-    dist.broadcast(size, src=0)
-    content = torch.empty(int(size), dtype=torch.uint8)
-    if is_main():
-        content.copy_(torch.frombuffer(bytearray(data or b"\0"), dtype=torch.uint8)[: len(data)])
+    size = int(max_over_ranks(torch.tensor(len(data))))
+    content = _as_tensor(data) if is_main() else torch.empty(size, dtype=torch.uint8)
     dist.broadcast(content, src=0)
     return content.numpy().tobytes()
 
@@ -209,7 +207,7 @@ def gather_json(value: Any) -> list[Any]:
     """Every rank's value, in the order of the ranks; in all of them."""
     if num_ranks() == 1:
         return [value]
-    data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+    data = _as_tensor(json.dumps(value).encode())
     sizes = gather_rows(torch.tensor([len(data)]))
     padded = torch.zeros(int(sizes.max()), dtype=torch.uint8)
     padded[: len(data)] = data
@@ -218,6 +216,10 @@ def gather_json(value: Any) -> list[Any]:
         json.loads(row[:size].numpy().tobytes())
         for row, size in zip(rows, sizes.tolist(), strict=True)
     ]
+
+
+def _as_tensor(data: bytes) -> Tensor:
+    return torch.from_numpy(np.frombuffer(bytearray(data), np.uint8))  # may be empty
 
 
 def gather_rows(x: Tensor) -> Tensor:
@@ -249,6 +251,8 @@ def sum_over_ranks(x: Tensor) -> Tensor:
 
 
 class _Sum(torch.autograd.Function):
+    """As torch.distributed.nn.functional.all_reduce, which warns that it is deprecated."""
+
     @staticmethod
     def forward(context: Any, x: Tensor) -> Tensor:
         del context
