@@ -111,7 +111,9 @@ def prepare_training(config: Config, clips: Clips, device: torch.device) -> tupl
         statistics_text = json.dumps(checkpoint.state["statistics"]).encode()
     statistics = Statistics(**json.loads(statistics_text))
     num_steps = count_steps(config, len(clips))
-    training = build_training(config, statistics, frontend, device, precision, num_steps)
+    training = build_training(
+        config, statistics, frontend, device=device, precision=precision, num_steps=num_steps
+    )
     if checkpoint is not None:
         training.load(checkpoint)
     return training, num_workers

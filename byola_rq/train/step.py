@@ -100,6 +100,7 @@ def build_training(
     config: Config,
     statistics: Statistics,
     frontend: LogMelSpectrogram,
+    *,
     device: torch.device,
     precision: torch.dtype,
     num_steps: int,
