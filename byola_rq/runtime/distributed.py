@@ -198,16 +198,16 @@ def shared(function: Callable[[], bytes]) -> bytes:
         if is_main():
             data = function()
     size = int(max_over_ranks(torch.tensor(len(data))))
-    content = _as_tensor(data) if is_main() else torch.empty(size, dtype=torch.uint8)
-    dist.broadcast(content, src=0)
-    return content.numpy().tobytes()
+    buffer = bytearray(data or size)  # zeros where nothing is known yet
+    dist.broadcast(torch.from_numpy(np.frombuffer(buffer, np.uint8)), src=0)  # writes to it
+    return bytes(buffer)
 
 
 def gather_json(value: Any) -> list[Any]:
     """Every rank's value, in the order of the ranks; in all of them."""
     if num_ranks() == 1:
         return [value]
-    data = _as_tensor(json.dumps(value).encode())
+    data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
     sizes = gather_rows(torch.tensor([len(data)]))
     padded = torch.zeros(int(sizes.max()), dtype=torch.uint8)
     padded[: len(data)] = data
@@ -216,10 +216,6 @@ def gather_json(value: Any) -> list[Any]:
         json.loads(row[:size].numpy().tobytes())
         for row, size in zip(rows, sizes.tolist(), strict=True)
     ]
-
-
-def _as_tensor(data: bytes) -> Tensor:
-    return torch.from_numpy(np.frombuffer(bytearray(data), np.uint8))  # may be empty
 
 
 def gather_rows(x: Tensor) -> Tensor:
@@ -250,9 +246,7 @@ def sum_over_ranks(x: Tensor) -> Tensor:
     return x if num_ranks() == 1 else cast(Tensor, _Sum.apply(x))  # type: ignore[no-untyped-call]
 
 
-class _Sum(torch.autograd.Function):
-    """As torch.distributed.nn.functional.all_reduce, which warns that it is deprecated."""
-
+class _Sum(torch.autograd.Function):  # torch's own, distributed.nn.functional, is deprecated
     @staticmethod
     def forward(context: Any, x: Tensor) -> Tensor:
         del context
