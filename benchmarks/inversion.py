@@ -114,7 +114,7 @@ def ours(frontend: LogMelSpectrogram, iterations: int = OUR_ITERATIONS) -> Metho
         started = time.perf_counter()
         power = mel_to_linear(log_mel, frontend, iterations=inversion.START_ITERATIONS)[0]
         linear = time.perf_counter() - started
-        sound = mel_to_audio(log_mel, frontend, None, iterations, num_samples=num_samples)[0]
+        sound = mel_to_audio(log_mel, frontend, iterations=iterations, num_samples=num_samples)[0]
         return Inversion(power, sound, linear, time.perf_counter() - started - 2 * linear)
 
     return invert

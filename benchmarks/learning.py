@@ -107,7 +107,9 @@ class Learner:
             frontend(self.corpus.load(items).to(device).waveform)
             for items in StepSampler(order, batch_size, first_step=0, num_steps=8)
         )
-        self.training = build_training(config, level, frontend, device, precision, num_steps)
+        self.training = build_training(
+            config, level, frontend, device=device, precision=precision, num_steps=num_steps
+        )
         torch.manual_seed(seed)
         self.plain = None if is_fast else PlainStep(self.training)
 

@@ -122,7 +122,9 @@ def make_training(dim: int, batch: int, device: torch.device, precision: torch.d
         [f"encoder.dim={dim}", f"train.batch_size={batch}", "run.dir=unused", "data.source=unused"],
     )
     frontend = LogMelSpectrogram().to(device)
-    return build_training(config, Statistics(-6.0, 4.0), frontend, device, precision, 10**6)
+    return build_training(
+        config, Statistics(-6.0, 4.0), frontend, device=device, precision=precision, num_steps=10**6
+    )
 
 
 def make_steps(

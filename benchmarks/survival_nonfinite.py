@@ -141,7 +141,12 @@ def _prepare(clips: Path, folder: Path, values: int) -> tuple[Training, _Batches
     statistics = measure_statistics([frontend(corpus.load(items).waveform)])
     num_steps = 2 * values + 1
     training = build_training(
-        config, statistics, frontend, torch.device("cpu"), torch.float32, num_steps
+        config,
+        statistics,
+        frontend,
+        device=torch.device("cpu"),
+        precision=torch.float32,
+        num_steps=num_steps,
     )
     paths = [source.path for source in found.sources]
     return training, _Batches(corpus, found, config.run.seed), paths

@@ -197,7 +197,7 @@ class TrainConfig(_Section):
     sync_batch_norm: bool
     max_steps: Count | None
     log_every: Count
-    compile: Literal["auto", True, False]
+    compile: bool
 
 
 class CheckpointConfig(_Section):

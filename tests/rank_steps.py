@@ -35,7 +35,12 @@ def take_steps(config: Config, device: torch.device, num_steps: int, result: Pat
     frontend = DoubleLogMel(**config.frontend.model_dump())
     torch.set_default_dtype(torch.float64)  # of the networks
     training = build_training(
-        config, Statistics(-6.0, 4.0), frontend, device, torch.float32, num_steps
+        config,
+        Statistics(-6.0, 4.0),
+        frontend,
+        device=device,
+        precision=torch.float32,
+        num_steps=num_steps,
     )
     corpus = SegmentCorpus(clips, segment_samples=config.segment_samples, seed=config.run.seed)
     sampler = StepSampler(

@@ -79,6 +79,7 @@ class LogMelSpectrogram(nn.Module):
     def __init__(
         self,
         sample_rate: int = 16000,
+        *,
         n_fft: int = 1024,
         win_length: int = 1024,
         hop_length: int = 160,
@@ -88,7 +89,6 @@ class LogMelSpectrogram(nn.Module):
         backend: Backend = "torch",
     ) -> None:
         super().__init__()
-        _check_arguments(sample_rate, n_fft, win_length, hop_length, n_mels, f_min, f_max, backend)
         self.sample_rate = sample_rate
         self.n_fft = n_fft
         self.win_length = win_length
@@ -97,6 +97,7 @@ class LogMelSpectrogram(nn.Module):
         self.f_min = f_min
         self.f_max = f_max
         self.backend: Backend = backend
+        _check_options(**self.options)
         if backend == "torch":
             filters = mel_filterbank(sample_rate, n_fft, n_mels, f_min, f_max)
             window, before = torch.hann_window(win_length), (n_fft - win_length) // 2
@@ -172,27 +173,20 @@ class LogMelSpectrogram(nn.Module):
         return self.get_buffer("filters") @ power
 
 
-def _check_arguments(
-    sample_rate: int,
-    n_fft: int,
-    win_length: int,
-    hop_length: int,
-    n_mels: int,
-    f_min: float,
-    f_max: float,
-    backend: str,
-) -> None:
+def _check_options(*, backend: str, f_min: float, f_max: float, **counts: int) -> None:
     if backend not in get_args(Backend):
         known = ", ".join(get_args(Backend))
         raise ValueError(f"backend must be one of {known}; got {backend!r}")
-    counts = {"sample_rate": sample_rate, "n_fft": n_fft, "hop_length": hop_length}
-    for name, value in {**counts, "n_mels": n_mels, "win_length": win_length}.items():
+    for name, value in counts.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1; got {value}")
-    if win_length > n_fft:
-        raise ValueError(f"win_length must be at most n_fft ({n_fft}); got {win_length}")
-    if not 0 <= f_min < f_max <= sample_rate / 2:
+    if counts["win_length"] > counts["n_fft"]:
         raise ValueError(
-            f"f_min and f_max must be in order within 0 to {sample_rate / 2:g} Hz; "
+            f"win_length must be at most n_fft ({counts['n_fft']}); got {counts['win_length']}"
+        )
+    highest = counts["sample_rate"] / 2
+    if not 0 <= f_min < f_max <= highest:
+        raise ValueError(
+            f"f_min and f_max must be in order within 0 to {highest:g} Hz; "
             f"got {f_min:g} and {f_max:g}"
         )

@@ -20,6 +20,7 @@ MOMENTUM = 0.9  # measured: with the mel fitted in the loop, the usual 0.99 leav
 def mel_to_linear(
     log_mel: Tensor,
     frontend: LogMelSpectrogram,
+    *,
     statistics: Statistics | None = None,
     iterations: int = 50,
 ) -> Tensor:
@@ -55,6 +56,7 @@ def mel_to_linear(
 def mel_to_audio(
     log_mel: Tensor,
     frontend: LogMelSpectrogram,
+    *,
     statistics: Statistics | None = None,
     iterations: int = 24,
     seed: int = 0,

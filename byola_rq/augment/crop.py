@@ -45,6 +45,7 @@ class RandomResizedCrop(Augmentation[CropBoxes]):
     def __init__(
         self,
         canvas: tuple[float, float] = (1.0, 1.5),
+        *,
         freq_scale: tuple[float, float] = (0.6, 1.5),
         time_scale: tuple[float, float] = (0.6, 1.5),
     ) -> None:

@@ -38,7 +38,7 @@ class Mixup(Augmentation[MixupParameters]):
     ring: Tensor
     num_seen: Tensor
 
-    def __init__(self, ratio: float = 0.4, memory: int = 2048) -> None:
+    def __init__(self, ratio: float = 0.4, *, memory: int = 2048) -> None:
         super().__init__()
         if not 0 < ratio <= 1:
             raise ValueError(f"ratio must be above 0 and at most 1; got {ratio}")

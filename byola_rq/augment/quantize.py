@@ -54,6 +54,7 @@ class RandomizedQuantization(Augmentation[QuantizationBins]):
     def __init__(
         self,
         num_bins: int = 5,
+        *,
         bins: Rule = "random",
         values: ValueRule = "random",
         per: Scope = "channel",

@@ -205,14 +205,14 @@ def _between(low, high, fraction):
 
 @triton.jit
 def _uniform(key, counter):
-    """Number `counter`, from 1, of a key; see `randomness.uniform`."""
+    """Number `counter`, from 1, of a key; see `rng.uniform`."""
     bits = _mix(key + tl.cast(counter, tl.uint64) * _INCREMENT)
     return (bits >> 40).to(tl.float32) * 5.9604644775390625e-08  # 2^-24
 
 
 @triton.jit
 def _fold_in(key, word: tl.constexpr):
-    """See `randomness.fold_in` and `randomness.word_bits`."""
+    """See `rng.fold_in` and `rng.word_bits`."""
     return _mix(key * 3 + tl.full((), word, tl.uint64))
 
 

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -196,13 +197,10 @@ def shared(function: Callable[[], bytes]) -> bytes:
     with errors_shared():
         if is_main():
             data = function()
-    size = torch.tensor([len(data)])
-    dist.broadcast(size, src=0)
-    content = torch.empty(int(size), dtype=torch.uint8)
-    if is_main():
-        content.copy_(torch.frombuffer(bytearray(data or b"\0"), dtype=torch.uint8)[: len(data)])
-    dist.broadcast(content, src=0)
-    return content.numpy().tobytes()
+    size = int(max_over_ranks(torch.tensor(len(data))))
+    buffer = bytearray(data or size)  # zeros where nothing is known yet
+    dist.broadcast(torch.from_numpy(np.frombuffer(buffer, np.uint8)), src=0)  # writes to it
+    return bytes(buffer)
 
 
 def gather_json(value: Any) -> list[Any]:
@@ -248,7 +246,7 @@ def sum_over_ranks(x: Tensor) -> Tensor:
     return x if num_ranks() == 1 else cast(Tensor, _Sum.apply(x))  # type: ignore[no-untyped-call]
 
 
-class _Sum(torch.autograd.Function):
+class _Sum(torch.autograd.Function):  # torch's own, distributed.nn.functional, is deprecated
     @staticmethod
     def forward(context: Any, x: Tensor) -> Tensor:
         del context

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
+from typing import Self, TextIO
 
 from byola_rq.runtime.distributed import num_ranks, rank
 from byola_rq.runtime.signals import DUMP_STACKS, read_dumped_stacks
@@ -29,24 +29,25 @@ _STATES = {"D": "waits for a disk or the network", "T": "is stopped", "t": "is s
 
 
 class Watchdog:
-    """Ends this process with status 75 when its work gives no beat for too long.
+    """Ends this process with status 75 when its work gives no heartbeat for too long.
 
     Before, it writes to stderr and to `where/stalled-rank<N>.txt` what was waited for, since when,
     and the stacks of all threads of this process and of its loader processes. While the whole
-    process is suspended, time does not count.
+    process is suspended, time does not count. `faulthandler.dump_traceback_later` alone would
+    count that, end with status 1 and know nothing of loaders.
 
     Whatever hangs: a call that keeps Python's lock keeps this watchdog from seeing it too. The
     stacks come to stderr all the same, once in every two limits; but the process does not end.
 
     Args:
-        minutes: Without a beat; None watches nothing.
+        minutes: Without a heartbeat; None watches nothing.
         where: Directory for the report. It is not made.
     """
 
     def __init__(self, minutes: float | None, where: Path) -> None:
         self._limit = None if minutes is None else 60 * minutes  # seconds
         self._where = where
-        self._beat = (time.monotonic(), "starting")
+        self._heartbeat = (time.monotonic(), "starting")
         self._num_pauses = 0
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -64,7 +65,7 @@ class Watchdog:
 
     def beat(self, phase: str) -> None:
         """Say that the work goes on, and what it does or waits for next."""
-        self._beat = (time.monotonic(), phase)
+        self._heartbeat = (time.monotonic(), phase)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -73,20 +74,20 @@ class Watchdog:
         try:
             yield
         finally:
-            self.beat(self._beat[1])
+            self.beat(self._heartbeat[1])
             self._num_pauses -= 1
 
     def _watch(self) -> None:
         assert self._limit is not None
         tick = min(self._limit / 10, _LONGEST_TICK)
-        seen, waited, now = self._beat, 0.0, time.monotonic()
+        seen, waited, now = self._heartbeat, 0.0, time.monotonic()
         try:
             while not self._is_over.wait(tick):
                 # This dumps from C, without Python's lock, where the loop comes round no more.
                 faulthandler.dump_traceback_later(2 * self._limit, repeat=True, file=2)
                 before, now = now, time.monotonic()
-                if seen is not self._beat or self._num_pauses:
-                    seen, waited = self._beat, 0.0
+                if seen is not self._heartbeat or self._num_pauses:
+                    seen, waited = self._heartbeat, 0.0
                     continue
                 # A tick that took far longer was one of a process that a scheduler or Ctrl-Z had
                 # suspended: what did not run did not hang.
@@ -111,25 +112,20 @@ class Watchdog:
             f"{self._limit / 60:.3g} (run.stall_minutes). The same command goes on from the last "
             f"checkpoint; {path} shows where every thread hangs"
         )
-        print(f"error: {line}", file=sys.stderr, flush=True)
-        faulthandler.dump_traceback(file=2)
         children = "".join(_stacks_of_children())
-        print(children, file=sys.stderr, flush=True)
-        if self._where.is_dir():
-            _append_stacks(path, line, children)
+        _write_stacks(sys.stderr, f"error: {line}", children)
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                now = datetime.datetime.now(datetime.UTC)
+                _write_stacks(file, f"{now:%Y-%m-%d %H:%M:%S} UTC: {line}", children)
+        except OSError as error:
+            print(f"warning: {path}: cannot be written ({error})", file=sys.stderr, flush=True)
 
 
-def _append_stacks(path: Path, line: str, children: str) -> None:
-    """Write the report down, after those of earlier stalls."""
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            now = datetime.datetime.now(datetime.UTC)
-            file.write(f"{now:%Y-%m-%d %H:%M:%S} UTC: {line}\n")
-            file.flush()
-            faulthandler.dump_traceback(file=file)
-            file.write(f"{children}\n")
-    except OSError as error:
-        print(f"warning: {path}: cannot be written ({error})", file=sys.stderr, flush=True)
+def _write_stacks(file: TextIO, line: str, children: str) -> None:
+    print(line, file=file, flush=True)
+    faulthandler.dump_traceback(file)
+    print(children, file=file, flush=True)
 
 
 def _stacks_of_children() -> Iterator[str]:

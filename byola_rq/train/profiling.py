@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -29,7 +30,9 @@ class StageClock:
     """Adds up the time of stages, on the host's clock and, for a GPU, on its own.
 
     A GPU's times are read from events that its stream passes, without waiting for it: that of
-    `input` is what the device itself had to wait.
+    `input` is what the device itself had to wait. torch.profiler knows no such wait, makes every
+    operation slower, and misses the kernels of `backward`, which another thread starts
+    (https://github.com/pytorch/pytorch/issues/144778).
 
     Args:
         device: That trains.
@@ -38,43 +41,44 @@ class StageClock:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._marks: list[tuple[str | None, int, torch.cuda.Event | None]] = []
-        self._names: list[str] = []  # of the stages that are open
-        self._num_steps = 0
+        self._open: list[str | None] = [None]  # the stages that have begun; none is around them
 
     @contextlib.contextmanager
     def record(self, name: Stage) -> Iterator[None]:
         """Measure a stage; what it claims is taken from the one around it."""
-        self._enter(name)
+        self._open.append(name)
+        self.mark()
         try:
             yield
         finally:
-            self._names.pop()
-            self._mark(self._names[-1] if self._names else None)
+            self._open.pop()
+            self.mark()
 
-    def start(self) -> None:
-        """The first step begins."""
-        self._mark(None)
+    def mark(self) -> None:
+        """Let the time from here on belong to the innermost stage that has begun."""
+        event = None
+        if self._device.type == "cuda":
+            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            event.record(torch.cuda.current_stream(self._device))
+        self._marks.append((self._open[-1], time.perf_counter_ns(), event))
 
-    def end_step(self) -> None:
-        """A step is over, and the next begins."""
-        self._num_steps += 1
-        self._mark(None)
+    def read(self, num_steps: int) -> list[StageTime]:
+        """All stages that were seen since the first mark, the rest and the whole, per step.
 
-    def read(self) -> list[StageTime]:
-        """All stages that were seen, the rest and the whole; waits for the device."""
+        Waits for the device.
+        """
+        self.mark()
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         device_ms: dict[str | None, float] = dict.fromkeys([*STAGES, None], 0.0)
         host_ms = device_ms.copy()
-        for (name, began, event), (_, ended, next_event) in zip(
-            self._marks, self._marks[1:], strict=False
-        ):
+        for (name, began, event), (_, ended, next_event) in pairwise(self._marks):
             elapsed = (ended - began) / 1e6
             host_ms[name] += elapsed
             if event is not None and next_event is not None:
                 elapsed = event.elapsed_time(next_event)
             device_ms[name] += elapsed
-        whole, num_steps = sum(device_ms.values()), max(self._num_steps, 1)
+        whole = sum(device_ms.values())
         rows = [
             StageTime(name or "the rest", ms / num_steps, ms / whole, host_ms[name] / num_steps)
             for name, ms in device_ms.items()
@@ -82,18 +86,6 @@ class StageClock:
         ]
         total = StageTime("a step", whole / num_steps, 1.0, sum(host_ms.values()) / num_steps)
         return [*rows, total]
-
-    def _enter(self, name: Stage) -> None:
-        self._names.append(name)
-        self._mark(name)
-
-    def _mark(self, name: str | None) -> None:
-        """From here on time belongs to a stage, or to none."""
-        event = None
-        if self._device.type == "cuda":
-            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-            event.record(torch.cuda.current_stream(self._device))
-        self._marks.append((name, time.perf_counter_ns(), event))
 
 
 class StepProfiler:
@@ -113,15 +105,24 @@ class StepProfiler:
     def __init__(
         self, num_steps: int, device: torch.device, folder: Path, say: Callable[[str], None]
     ) -> None:
-        self._first_traced = WARM_UP_STEPS + num_steps
-        self._end = self._first_traced + min(num_steps, TRACED_STEPS)
         self._device, self._path, self._say = device, folder / TRACE_FILE, say
         self._step = 0
-        self._clock: StageClock | None = None
-        self._trace: torch.profiler.profile | None = None
+        self._last_measured = WARM_UP_STEPS + num_steps
+        self._last_traced = self._last_measured + 1 + min(num_steps, TRACED_STEPS)
+        self._clock = StageClock(device)
         self._recording = contextlib.ExitStack()
+        self._tracer = torch.profiler.profile(
+            schedule=torch.profiler.schedule(
+                wait=self._last_measured,
+                warmup=1,  # a step that is neither measured nor traced
+                active=self._last_traced - self._last_measured - 1,
+                repeat=1,
+            ),
+            on_trace_ready=self._write_trace,
+        )
 
     def __enter__(self) -> Self:
+        self._tracer.start()
         return self
 
     def __exit__(
@@ -135,55 +136,38 @@ class StepProfiler:
                 f"warning: nothing was profiled: the run has only {self._step} steps left, of "
                 f"which the first {WARM_UP_STEPS} warm up"
             )
-        self._finish_times()
-        self._finish_trace()
+        elif WARM_UP_STEPS < self._step < self._last_measured:
+            self._say_times()
+        self._recording.close()
+        self._tracer.stop()
 
     def end_step(self) -> None:
         """A step is over."""
         self._step += 1
-        if self._clock is not None:
-            self._clock.end_step()
         if self._step == WARM_UP_STEPS:
-            self._clock = StageClock(self._device)
             self._recording.enter_context(recorded_by(self._clock.record))
-            self._clock.start()
-        elif self._step == self._first_traced:
-            self._finish_times()
-            self._start_trace()
-        elif self._step == self._end:
-            self._finish_trace()
+            self._clock.mark()
+        elif self._step == self._last_measured:
+            self._say_times()
+            self._recording.close()
+            self._recording.enter_context(recorded_by(torch.profiler.record_function))
+        self._tracer.step()
 
-    def _finish_times(self) -> None:
+    def _say_times(self) -> None:
+        num_steps = self._step - WARM_UP_STEPS
+        for line in describe_times(self._clock.read(num_steps), num_steps, self._device):
+            self._say(line)
+
+    def _write_trace(self, tracer: torch.profiler.profile) -> None:
         self._recording.close()
-        if self._clock is not None:
-            num_steps = min(self._step, self._first_traced) - WARM_UP_STEPS
-            if num_steps:
-                for line in describe_times(self._clock.read(), num_steps, self._device):
-                    self._say(line)
-            self._clock = None
-
-    def _start_trace(self) -> None:
-        activities = [torch.profiler.ProfilerActivity.CPU]
-        if self._device.type == "cuda":
-            activities.append(torch.profiler.ProfilerActivity.CUDA)
-        self._trace = torch.profiler.profile(activities=activities)
-        self._trace.start()
-        self._recording.enter_context(recorded_by(torch.profiler.record_function))
-
-    def _finish_trace(self) -> None:
-        self._recording.close()
-        if self._trace is None:
-            return
-        trace, self._trace = self._trace, None
-        trace.stop()
         try:
             self._path.unlink(missing_ok=True)  # its writer tells no failure, but for the log
-            trace.export_chrome_trace(str(self._path))
+            tracer.export_chrome_trace(str(self._path))
             num_megabytes = self._path.stat().st_size / 1e6
         except (OSError, RuntimeError) as error:
             self._say(f"WARNING: {self._path}: cannot be written ({error})")
             return
-        num_steps = min(self._step, self._end) - self._first_traced
+        num_steps = min(self._step, self._last_traced) - self._last_measured - 1
         self._say(
             f"{self._path}: {num_steps} steps, {num_megabytes:.0f} MB; open it in ui.perfetto.dev"
         )

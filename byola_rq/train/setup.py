@@ -207,7 +207,9 @@ def _prepare_training(
         check_resumed_clips(config, clips, checkpoint)
         statistics = Statistics(**checkpoint.state["statistics"])
     num_steps = count_steps(config, len(clips))
-    training = build_training(config, statistics, frontend, device, precision, num_steps)
+    training = build_training(
+        config, statistics, frontend, device=device, precision=precision, num_steps=num_steps
+    )
     if checkpoint is not None:
         training.load(checkpoint)
     return training

@@ -100,6 +100,7 @@ def build_training(
     config: Config,
     statistics: Statistics,
     frontend: LogMelSpectrogram,
+    *,
     device: torch.device,
     precision: torch.dtype,
     num_steps: int,
@@ -132,18 +133,14 @@ def build_training(
         statistics=statistics,
         views=Views(config.views.chain(), post_norm=config.views.post_norm).to(device),
         byol=byol,
-        network=_network(byol, is_compiled=config.train.compile is True and can_compile(device)),
+        network=_network(byol, is_compiled=config.train.compile and can_compile(device)),
         optimizer=optimizer,
         num_steps=num_steps,
     )
 
 
 def _network(byol: BYOL, *, is_compiled: bool) -> nn.Module:
-    """`byol` as it is called in a step.
-
-    `auto` compiles nothing: on a CPU that is no faster (measured), and what it would fuse of the
-    largest tensors on a GPU has kernels of its own.
-    """
+    """`byol` as it is called in a step."""
     network = cast(nn.Module, torch.compile(byol)) if is_compiled else byol
     if num_ranks() == 1:
         return network

@@ -24,8 +24,8 @@ _DOTS_PER_INCH = 100
 class TensorBoardWriter:
     """Write what training tells into an event file of its own, `tensorboard --logdir` reads it.
 
-    What is written is in the file when a call returns: a crash loses none of it, and no thread is
-    started, which the processes that load data would be forked beside.
+    What is written is in the file when a call returns: a crash loses none of it. torch's
+    SummaryWriter is broken for good by its first OSError, which its thread prints as a traceback.
 
     Args:
         folder: Of the event files; a resumed run adds one.
@@ -39,17 +39,15 @@ class TensorBoardWriter:
     """
 
     def __init__(self, folder: Path, last_step: int, frontend: LogMelSpectrogram) -> None:
-        self._event_class, session_log_class, self._record_writer_class = _import_events()
+        self._event_class, self._record_writer_class = _import_events()
         make_figure(1, 1)  # says now that it is missing, not after a thousand steps
         self._frontend = frontend
         self._size = 0  # of what is whole in the file, in bytes
-        self._unwritten = b""  # curves that found no room
-        start = session_log_class(status=session_log_class.START)
+        self._unwritten = self._record(file_version="brain.Event:2")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self.path = folder / _next_name(folder)
-            version = self._record(file_version="brain.Event:2")
-            self._append(version + self._record(step=last_step + 1, session_log=start))
+            self._append(self._record(step=last_step + 1, session_log={"status": "START"}))
         except OSError as error:
             raise CheckpointError(f"{folder}: event files cannot be written ({error})") from error
 
@@ -65,23 +63,17 @@ class TensorBoardWriter:
             del values["validation"]  # none was due: no point of the curve
         scalars = [{"tag": tag, "simple_value": value} for tag, value in values.items()]
         self._unwritten += self._record(step=step, summary={"value": scalars})
-        self._flush()
+        self._append(b"")
 
     def write_views(self, view_1: Tensor, view_2: Tensor, step: int) -> None:
-        """Write a picture of two views of a segment, `(F, T)` each, on one scale of colours.
+        """Write a picture of two views of a segment, `(F, T)` each, on one scale of colors.
 
         Raises:
             OSError: If the disk refuses; the picture is lost, curves are written later.
         """
-        self._flush()
         png, width, height = _paint_views(view_1, view_2, self._frontend)
         image = {"width": width, "height": height, "colorspace": 4, "encoded_image_string": png}
         self._append(self._record(step=step, summary={"value": [{"tag": "views", "image": image}]}))
-
-    def _flush(self) -> None:
-        if self._unwritten:
-            self._append(self._unwritten)
-            self._unwritten = b""
 
     def _record(self, **fields: Any) -> bytes:
         """An event with its length and checksums."""
@@ -91,11 +83,14 @@ class TensorBoardWriter:
         return record.getvalue()
 
     def _append(self, content: bytes) -> None:
+        """Write what found no room before, then `content`."""
+        content = self._unwritten + content
         with self.path.open("ab") as file:
             if file.tell() > self._size:  # half a record, left of a try that failed
                 file.truncate(self._size)
             file.write(content)
         self._size += len(content)
+        self._unwritten = b""
 
 
 def _next_name(folder: Path) -> str:
@@ -129,14 +124,14 @@ def _paint_views(
     return png.getvalue(), width, height
 
 
-def _import_events() -> tuple[Any, Any, Any]:
-    """The classes of events, and of what writes their records."""
+def _import_events() -> tuple[Any, Any]:
+    """The class of events, and that of what writes their records."""
     try:
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.record_writer import RecordWriter
     except ImportError as error:
         raise MissingPackageError(
             f"tensorboard.enabled needs tensorboard, which does not import ({error}); "
             "`pip install 'byola_rq[tensorboard]'` adds it"
         ) from error
-    return Event, SessionLog, RecordWriter
+    return Event, RecordWriter

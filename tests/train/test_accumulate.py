@@ -24,7 +24,12 @@ def gradient(config: Config, sounds: Path, *, batch_norm_is_fixed: bool) -> dict
     torch.set_default_dtype(torch.float64)
     try:
         training = build_training(
-            config, Statistics(-6.0, 4.0), frontend, torch.device("cpu"), torch.float32, 1
+            config,
+            Statistics(-6.0, 4.0),
+            frontend,
+            device=torch.device("cpu"),
+            precision=torch.float32,
+            num_steps=1,
         )
     finally:
         torch.set_default_dtype(torch.float32)

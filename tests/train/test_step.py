@@ -18,7 +18,9 @@ def small_training(*overrides: str, device: str = "cpu") -> Training:
     config: Config = load_config(default_config_path(), [*SMALL, "run.dir=unused", *overrides])
     place = torch.device(device)
     statistics, frontend = Statistics(mean=-6.0, std=4.0), LogMelSpectrogram().to(place)
-    return build_training(config, statistics, frontend, place, torch.float32, num_steps=8)
+    return build_training(
+        config, statistics, frontend, device=place, precision=torch.float32, num_steps=8
+    )
 
 
 def batch(number: int) -> SegmentBatch:

@@ -78,7 +78,9 @@ def make_config(labelled: Path | None, *overrides: str) -> Config:
 def make_training(config: Config) -> Training:
     statistics, frontend = Statistics(mean=-6.0, std=4.0), LogMelSpectrogram()
     device = torch.device("cpu")
-    return build_training(config, statistics, frontend, device, torch.float32, num_steps=8)
+    return build_training(
+        config, statistics, frontend, device=device, precision=torch.float32, num_steps=8
+    )
 
 
 def settings() -> dict[str, Any]:
