@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import torch
 import typer
 
-from benchmarks.harness import Out, Report, Rounds, compare, describe_machine, new_app, timed
+from benchmarks.harness import Out, Report, Rounds, compare, new_app, timed
 from byola_rq.sources.tar_headers import walk_members
 
 app = new_app()
@@ -40,7 +40,7 @@ def main(
       python -m benchmarks.tar
       python -m benchmarks.tar --members 2000000 --out tar.json
     """
-    report = Report(describe_machine("byola_rq"))
+    report = Report()
     with tempfile.TemporaryDirectory(dir=folder) as place:
         path = Path(place) / "a.tar"
         write_tar(path, members, 1000 * kilobytes)

@@ -1,5 +1,8 @@
 """The exceptions a caller can catch."""
 
+import contextlib
+from collections.abc import Iterator
+
 
 class ByolaRQError(Exception):
     """Base of every error that byola_rq raises on purpose.
@@ -41,3 +44,19 @@ class TrainingError(ByolaRQError, RuntimeError):
 def first_line(error: BaseException) -> str:
     """What kind of error it is and the first line of what it says."""
     return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
+
+
+@contextlib.contextmanager
+def package_needed(purpose: str, package: str, *, extra: str) -> Iterator[None]:
+    """Import a package that an extra brings in it.
+
+    Raises:
+        MissingPackageError: If it does not import; the message says what needs it, and the remedy.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingPackageError(
+            f"{purpose} needs {package}, which does not import ({error}); "
+            f"`pip install 'byola_rq[{extra}]'` adds it"
+        ) from error

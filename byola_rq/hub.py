@@ -5,17 +5,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from byola_rq.embed.embedder import Embedder, load
-from byola_rq.errors import CheckpointError, MissingPackageError
+from byola_rq.errors import CheckpointError, package_needed
 from byola_rq.export.model_card import write_model_card
 from byola_rq.model.hub_download import MODEL_FILE, hub_errors, or_from_cache
 
-try:
+with package_needed("byola_rq.hub", "huggingface_hub", extra="hub"):
     from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
-except ImportError as problem:
-    raise MissingPackageError(
-        f"byola_rq.hub needs huggingface_hub, which does not import ({problem}); "
-        "`pip install byola_rq[hub]` adds it"
-    ) from problem
 
 
 class HubEmbedder(ModelHubMixin, Embedder):

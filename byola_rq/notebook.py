@@ -13,7 +13,7 @@ from torch import Tensor
 from byola_rq.audio.io import read_audio
 from byola_rq.config import default_config_path, load_config
 from byola_rq.embed.neighbors import FloatArray, find_nearest
-from byola_rq.errors import MissingPackageError
+from byola_rq.errors import package_needed
 from byola_rq.listen.build import listen_to_clip
 from byola_rq.listen.clip_demo import Listening, common_gain
 from byola_rq.plots.spectrograms import draw_views
@@ -146,10 +146,6 @@ def _defaults(function: Callable[..., object]) -> str:
 
 
 def _import_display() -> Any:
-    try:
+    with package_needed("a player", "IPython", extra="notebooks"):
         from IPython import display
-    except ImportError as error:
-        raise MissingPackageError(
-            "players need IPython, which is not installed; `pip install 'byola_rq[notebooks]'`"
-        ) from error
     return display

@@ -12,16 +12,11 @@ from torch import Tensor
 from byola_rq.audio.io import inspect_audio, pad_both_ends, read_audio
 from byola_rq.audio.waveforms import as_rows
 from byola_rq.embed.embedder import Embedder, load
-from byola_rq.errors import AudioError, ConfigError, MissingPackageError
+from byola_rq.errors import AudioError, ConfigError, package_needed
 
-try:
+with package_needed("byola_rq.sklearn", "scikit-learn", extra="evaluate"):
     from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
     from sklearn.utils.validation import check_array, check_is_fitted
-except ImportError as problem:
-    raise MissingPackageError(
-        f"byola_rq.sklearn needs scikit-learn, which does not import ({problem}); "
-        "`pip install byola_rq[evaluate]` adds it"
-    ) from problem
 
 UNTRAINED = "untrained"
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from byola_rq.audio._torchaudio import import_torchaudio
-from byola_rq.errors import MissingPackageError
+from byola_rq.errors import package_needed
 
 
 def build_torchaudio(**options: Any) -> nn.Module:
@@ -30,10 +30,8 @@ def build_nnaudio(*, sample_rate: int, f_min: float, f_max: float, **counts: int
     Raises:
         MissingPackageError: If it is not installed.
     """
-    try:
+    with package_needed("frontend.backend=nnaudio", "nnAudio", extra="frontends"):
         from nnAudio.features.mel import MelSpectrogram
-    except ImportError as error:
-        raise _missing("nnaudio", "nnAudio", error) from error
     transform: nn.Module = MelSpectrogram(
         sr=sample_rate,
         fmin=f_min,
@@ -84,15 +82,6 @@ def _without_state(module: nn.Module) -> nn.Module:
 
 
 def _import_librosa() -> Any:
-    try:
+    with package_needed("frontend.backend=librosa", "librosa", extra="frontends"):
         import librosa
-    except ImportError as error:
-        raise _missing("librosa", "librosa", error) from error
     return librosa
-
-
-def _missing(backend: str, package: str, error: ImportError) -> MissingPackageError:
-    return MissingPackageError(
-        f"frontend.backend={backend} needs the package {package}, which does not import ({error}); "
-        f"`pip install {package}` adds it, or choose frontend.backend=torch"
-    )

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from byola_rq.errors import CorpusError, MissingPackageError
+from byola_rq.errors import CorpusError, package_needed
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -93,15 +93,6 @@ def _scale(embeddings: FloatArray) -> FloatArray:
 
 
 def _import_sklearn() -> Any:
-    try:
-        import sklearn
-        import sklearn.decomposition
-        import sklearn.manifold
-        import sklearn.neighbors
-        import sklearn.preprocessing
-    except ImportError as error:
-        raise MissingPackageError(
-            f"neighbors and maps need scikit-learn, which does not import ({error}); "
-            "`pip install 'byola_rq[evaluate]'` adds it"
-        ) from error
+    with package_needed("a map or search of neighbors", "scikit-learn", extra="evaluate"):
+        import sklearn  # its parts are loaded where they are first asked for
     return sklearn

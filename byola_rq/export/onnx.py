@@ -19,7 +19,7 @@ from byola_rq.audio.frontend import EPSILON, LogMelSpectrogram
 from byola_rq.audio.mel import mel_filterbank
 from byola_rq.embed.clip_encoder import MIN_SECONDS
 from byola_rq.embed.embedder import Embedder
-from byola_rq.errors import CheckpointError, MissingPackageError
+from byola_rq.errors import CheckpointError, package_needed
 from byola_rq.model.encoder import Encoder, build_encoder
 
 OPSET = 18
@@ -174,13 +174,8 @@ def _spectrum_of(frontend: LogMelSpectrogram) -> tuple[Tensor, Tensor]:
 def _import_packages() -> Any:
     """Check that all of the extra `onnx` is there; gives onnxruntime."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
-        try:
+        with package_needed("export to ONNX", package, extra="onnx"):
             module = importlib.import_module(package)
-        except ImportError as error:
-            raise MissingPackageError(
-                f"export to ONNX needs the package {package}, which does not import ({error}); "
-                "`pip install 'byola_rq[onnx]'` adds it"
-            ) from error
     return module
 
 

@@ -9,10 +9,11 @@ from markupsafe import Markup
 from torch import Tensor
 
 from byola_rq.audio.frontend import LogMelSpectrogram
+from byola_rq.errors import package_needed
 from byola_rq.listen.augmented import BandDrawn, CropDrawn
 from byola_rq.listen.similarity import Similarity
 from byola_rq.plots.spectrograms import hertz_ticks
-from byola_rq.plots.style import COLOR_MAP, matplotlib_needed
+from byola_rq.plots.style import COLOR_MAP
 
 _WIDTH = 360
 _LEFT, _RIGHT, _TOP = 34, 350, 6  # of a plot within a picture
@@ -25,7 +26,7 @@ def color_png(pixels: Tensor, limits: tuple[float, float]) -> str:
     Raises:
         MissingPackageError: If matplotlib is not installed.
     """
-    with matplotlib_needed():
+    with package_needed("a picture", "matplotlib", extra="plots"):
         from matplotlib import colormaps
         from matplotlib.image import imsave
     low, high = limits

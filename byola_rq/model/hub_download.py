@@ -5,20 +5,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from byola_rq.errors import ByolaRQError, CheckpointError, MissingPackageError
+from byola_rq.errors import ByolaRQError, CheckpointError, package_needed
 
-try:
+with package_needed("a model on the hub", "huggingface_hub", extra="hub"):
     from huggingface_hub import constants, get_session, hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
-except ImportError as problem:
-    raise MissingPackageError(
-        f"models of the hub need huggingface_hub, which does not import ({problem}); "
-        "`pip install byola_rq[hub]` adds it"
-    ) from problem
 
 PROBE_SECONDS = 10.0  # for one answer of the hub, before anything else is asked of it
-
-
 MODEL_FILE = "encoder.safetensors"  # in a repository of the hub, beside config.json and README.md
 
 

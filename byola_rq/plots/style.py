@@ -1,11 +1,9 @@
 """One style for all pictures: colors, figures, axes, files."""
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from byola_rq.errors import ConfigError, MissingPackageError
+from byola_rq.errors import ConfigError, package_needed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,24 +20,9 @@ def make_figure(width: float, height: float) -> Any:
     Raises:
         MissingPackageError: If matplotlib is not installed.
     """
-    with matplotlib_needed():
+    with package_needed("a picture", "matplotlib", extra="plots"):
         from matplotlib.figure import Figure
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
-
-
-@contextlib.contextmanager
-def matplotlib_needed() -> Iterator[None]:
-    """Import matplotlib in it.
-
-    Raises:
-        MissingPackageError: If it is not installed.
-    """
-    try:
-        yield
-    except ImportError as error:
-        raise MissingPackageError(
-            "pictures need matplotlib, which is not installed; `pip install 'byola_rq[plots]'`"
-        ) from error
 
 
 def save_figure(figure: Any, path: Path) -> None:

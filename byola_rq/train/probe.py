@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from byola_rq.errors import MissingPackageError
+from byola_rq.errors import package_needed
 
 NUM_NEIGHBORS = 10  # of a clip vote, the nearer the more
 LOGISTIC_C = 0.01  # the middle of the range that an evaluation would choose from
@@ -61,17 +61,8 @@ def import_sklearn() -> Any:
     Raises:
         MissingPackageError: If it is not installed.
     """
-    try:
-        import sklearn
-        import sklearn.exceptions
-        import sklearn.linear_model
-        import sklearn.neighbors
-        import sklearn.preprocessing
-    except ImportError as error:
-        raise MissingPackageError(
-            f"validation.labelled needs scikit-learn, which does not import ({error}); "
-            "`pip install 'byola_rq[evaluate]'` adds it, or set validation.labelled=null"
-        ) from error
+    with package_needed("validation.labelled", "scikit-learn", extra="evaluate"):
+        import sklearn  # its parts are loaded where they are first asked for
     return sklearn
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from byola_rq.audio.frontend import LogMelSpectrogram
-from byola_rq.errors import CheckpointError, MissingPackageError
+from byola_rq.errors import CheckpointError, package_needed
 from byola_rq.plots.spectrograms import draw_log_mel
 from byola_rq.plots.style import make_figure
 from byola_rq.runs.metrics import Metrics
@@ -126,12 +126,7 @@ def _paint_views(
 
 def _import_events() -> tuple[Any, Any]:
     """The class of events, and that of what writes their records."""
-    try:
+    with package_needed("tensorboard.enabled", "tensorboard", extra="tensorboard"):
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.record_writer import RecordWriter
-    except ImportError as error:
-        raise MissingPackageError(
-            f"tensorboard.enabled needs tensorboard, which does not import ({error}); "
-            "`pip install 'byola_rq[tensorboard]'` adds it"
-        ) from error
     return Event, RecordWriter
