@@ -54,7 +54,9 @@ LENGTH_KEYS = frozenset(("train.epochs", "train.max_steps"))
 
 
 # What a run may have left in its directory when it ended before config.yaml was there.
-_FIRST_TRACES = re.compile(rf"{re.escape(LOCK_NAME)}|\.config\.yaml\.\d+|stalled-rank\d+\.txt")
+_FIRST_TRACES = re.compile(
+    rf"{re.escape(LOCK_NAME)}|\.config\.yaml\.\w+\.partial|stalled-rank\d+\.txt"
+)
 
 
 @contextlib.contextmanager
@@ -70,9 +72,10 @@ def held_run(run_dir: Path) -> Iterator[None]:
         with _disk_errors(run_dir):
             run_dir.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked_directory(run_dir))
-            # Of runs that were killed as they wrote it.
-            for partial in run_dir.glob(".config.yaml.*"):
-                partial.unlink(missing_ok=True)
+            # Of runs that were killed as they wrote them; `save_checkpoint` sees to its own.
+            for partial in run_dir.glob(".*.partial"):
+                if partial.is_file():
+                    partial.unlink(missing_ok=True)
         yield
 
 

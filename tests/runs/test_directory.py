@@ -319,7 +319,9 @@ def test_reset_is_refused_to_a_job_of_several_machines(
 # ------------------------------------------------------------------------- what is found in run.dir
 
 
-@pytest.mark.parametrize("names", [[], [".lock"], [".config.yaml.123", "stalled-rank0.txt"]])
+@pytest.mark.parametrize(
+    "names", [[], [".lock"], [".config.yaml.0a1b2c3d.partial", "stalled-rank0.txt"]]
+)
 def test_a_directory_with_nothing_but_a_runs_first_traces_is_fine(
     small_config: Config, names: list[str]
 ) -> None:
