@@ -1,10 +1,8 @@
 """Clips -> shards: decoded in processes, written in the order of the list, whole or not there."""
 
 import contextlib
-import fcntl
 import itertools
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +14,7 @@ from byola_rq.errors import CorpusError
 from byola_rq.packing.decode import ClipRules, DecodedClip, decode_clips, jobs_of
 from byola_rq.packing.plan import Plan, fix_plan
 from byola_rq.packing.shards import PARTS, PackingError, ShardWriter, Summary, read_summary
+from byola_rq.runtime.lock import HeldError, locked
 from byola_rq.runtime.progress import ProgressBar
 from byola_rq.runtime.sandbox import Failure, Limits
 from byola_rq.sources.clip_source import ClipSource
@@ -68,7 +67,7 @@ def pack_shards(
     name = f"{share[0]}-of-{share[1]}"
     counts = _Counts(sum(len(plan.clips_of(shard)) for shard in shards), list(whole.values()))
     with (
-        _lock(folder, name),
+        _share_held(folder, name),
         _partial_files_removed(folder, name),
         counts,
         _Finisher() as finisher,
@@ -193,16 +192,13 @@ def _check_space(folder: Path, plan: Plan, todo: Sequence[int]) -> None:
 
 
 @contextlib.contextmanager
-def _lock(folder: Path, name: str) -> Iterator[None]:
-    """Keep two processes from packing the same share; ends with the process, however it ends."""
-    with (folder / PARTS / f"{name}.lock").open("w") as file:
+def _share_held(folder: Path, name: str) -> Iterator[None]:
+    """Keep two processes from packing the same share."""
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            stack.enter_context(locked(folder / PARTS / f"{name}.lock", patience=0))
+        except HeldError as error:
             raise CorpusError(
-                f"{folder}: another process is packing this ({name}); wait until it ends"
+                f"{folder}: another process is packing this ({name}; {error}); wait until it ends"
             ) from error
-        except OSError:
-            note = "its file system has no locks; see that no second process packs this"
-            print(f"{folder}: {note}", file=sys.stderr)
         yield

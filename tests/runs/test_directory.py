@@ -1,5 +1,6 @@
 """Run directories: the lock, moving aside, and what is refused, each in one clear line."""
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -248,6 +249,16 @@ def test_reset_moves_a_run_aside(small_config: Config, tmp_path: Path) -> None:
     pretrain(changed(small_config, tmp_path, "run.seed=1"))
     assert reset_run(run_dir) == tmp_path / "run.3"
     assert content(tmp_path / "run.2") == whole
+
+
+def test_who_moved_a_run_leaves_the_lock_of_the_next_one(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with contextlib.ExitStack() as first:
+        first.enter_context(held_run(folder))
+        folder.rename(tmp_path / "aside")
+        with held_run(folder):
+            first.close()
+            assert (folder / ".lock").exists()
 
 
 def test_reset_of_nothing_moves_nothing(tmp_path: Path) -> None:
