@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from byola_rq.audio.io import SAMPLE_RATE
 from byola_rq.corpus.packed_format import (
     FORMAT,
     FORMAT_VERSION,
     INDEX_SCHEMA,
-    SAMPLE_RATE,
     shard_name,
 )
 from byola_rq.errors import CorpusError

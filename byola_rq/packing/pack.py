@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from byola_rq.corpus.packed_format import SAMPLE_RATE
+from byola_rq.audio.io import SAMPLE_RATE
 from byola_rq.errors import CorpusError
 from byola_rq.packing.decode import ClipRules, DecodedClip, decode_clips, jobs_of
 from byola_rq.packing.plan import Plan, fix_plan

@@ -13,7 +13,8 @@ from typing import Any
 
 import soundfile
 
-from byola_rq.corpus.packed_format import SAMPLE_RATE, read_info
+from byola_rq.audio.io import SAMPLE_RATE
+from byola_rq.corpus.packed_format import read_info
 from byola_rq.errors import CorpusError
 from byola_rq.packing.decode import ClipRules, jobs_of, measure_clips
 from byola_rq.packing.shards import PARTS

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from byola_rq.config import Config
+from byola_rq.config import Config, flatten
 from byola_rq.errors import CheckpointError
 from byola_rq.runs.checkpoint import Checkpoint, load_newest_checkpoint
 from byola_rq.runtime.distributed import num_ranks
@@ -190,8 +190,8 @@ def _refuse_other_config(config: Config, checkpoint: Checkpoint) -> None:
     free = FREE_KEYS | LENGTH_KEYS if is_length_free else FREE_KEYS
     if config.data.shuffle == "full":
         free |= {"data.window_shards"}
-    before = _flatten(with_newer_keys(checkpoint.state["config"]))
-    now = _flatten(config.model_dump(mode="json"))
+    before = flatten(with_newer_keys(checkpoint.state["config"]))
+    now = flatten(config.model_dump(mode="json"))
     differences = [
         f"{key} was {before.get(key)}, is {now.get(key)}"
         for key in sorted(before.keys() | now.keys())
@@ -217,13 +217,3 @@ def with_newer_keys(values: dict[str, Any]) -> dict[str, Any]:
         section, key = dotted.split(".")
         completed.setdefault(section, {}).setdefault(key, value)
     return completed
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat.update(_flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
