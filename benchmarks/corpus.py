@@ -16,7 +16,6 @@ import typer
 from benchmarks.batch_assembly import BATCH, SEGMENT, compare_assembly
 from benchmarks.corpus_files import (
     CLIP,
-    RATE,
     write_encoded,
     write_packed,
     write_sounds,
@@ -34,6 +33,7 @@ from benchmarks.harness import (
 from benchmarks.large_index import measure_index
 from benchmarks.loaders import batches_of, compare_cold, compare_loaders, packed_corpus
 from benchmarks.waiting import compare_delivery, measure_waiting
+from byola_rq.audio.io import SAMPLE_RATE
 from byola_rq.corpus.decoded_clips import DecodedClips, measure_clips
 from byola_rq.corpus.segments import SegmentCorpus, find_clips
 from byola_rq.train.step import choose_device
@@ -137,7 +137,7 @@ def silent_stderr() -> Iterator[None]:
 
 def decoded_corpus(folder: Path) -> SegmentCorpus:
     """A corpus whose clips are decoded."""
-    clips = measure_clips(find_clips([folder])[0], RATE)
+    clips = measure_clips(find_clips([folder])[0], SAMPLE_RATE)
     return SegmentCorpus(clips, segment_samples=SEGMENT, seed=0)
 
 
@@ -169,8 +169,8 @@ def whole_reader(corpus: SegmentCorpus, num_segments: int) -> Contender:
 
 def measure_bytes(encoded: dict[str, Path], num_clips: int) -> list[Row]:
     """Megabytes per hour of sound, by form."""
-    hours = num_clips * CLIP / RATE / 3600
-    rows: list[Row] = [{"name": "packed", "MB/hour": RATE * 2 * 3600 / 1e6, "ratio": 1.0}]
+    hours = num_clips * CLIP / SAMPLE_RATE / 3600
+    rows: list[Row] = [{"name": "packed", "MB/hour": SAMPLE_RATE * 2 * 3600 / 1e6, "ratio": 1.0}]
     for name, folder in encoded.items():
         megabytes = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
         rows.append({"name": name, "MB/hour": megabytes / hours})

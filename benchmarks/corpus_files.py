@@ -11,17 +11,17 @@ import pyarrow.parquet as pq
 import soundfile
 import soxr
 
+from byola_rq.audio.io import SAMPLE_RATE
 from byola_rq.corpus.packed_format import FORMAT, FORMAT_VERSION, INDEX_SCHEMA, shard_name
 from byola_rq.synthesis.generate import write_corpus
 
-RATE = 16_000
-CLIP = 10 * RATE  # samples
+CLIP = 10 * SAMPLE_RATE  # samples
 # Suffix, format and subtype of libsndfile, sample rate.
 CODECS = {
-    "wav": ("wav", "WAV", "PCM_16", RATE),
-    "flac": ("flac", "FLAC", "PCM_16", RATE),
-    "ogg": ("ogg", "OGG", "VORBIS", RATE),
-    "mp3": ("mp3", "MP3", "MPEG_LAYER_III", RATE),
+    "wav": ("wav", "WAV", "PCM_16", SAMPLE_RATE),
+    "flac": ("flac", "FLAC", "PCM_16", SAMPLE_RATE),
+    "ogg": ("ogg", "OGG", "VORBIS", SAMPLE_RATE),
+    "mp3": ("mp3", "MP3", "MPEG_LAYER_III", SAMPLE_RATE),
     "wav 44.1 kHz": ("wav", "WAV", "PCM_16", 44_100),
     "mp3 44.1 kHz": ("mp3", "MP3", "MPEG_LAYER_III", 44_100),
 }
@@ -40,7 +40,7 @@ def write_encoded(folder: Path, sounds: list[npt.NDArray[np.int16]]) -> dict[str
         folders[name] = folder / name
         folders[name].mkdir(parents=True)
         for number, samples in enumerate(sounds):
-            resampled = soxr.resample(samples / 32768, RATE, rate)
+            resampled = soxr.resample(samples / 32768, SAMPLE_RATE, rate)
             path = folders[name] / f"{number}.{suffix}"
             soundfile.write(path, resampled, rate, format=container, subtype=subtype)
     return folders
@@ -81,7 +81,7 @@ def write_index(folder: Path, num_clips: int, clips_per_shard: int) -> None:
     info = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "sample_rate": RATE,
+        "sample_rate": SAMPLE_RATE,
         "clips": num_clips,
         "shards": len(shards),
         "files": files,

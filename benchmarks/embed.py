@@ -25,12 +25,12 @@ from benchmarks.harness import (
     open_device,
     timed,
 )
+from byola_rq.audio.io import SAMPLE_RATE
 from byola_rq.embed.embedder import Embedder
 from byola_rq.synthesis.generate import KINDS, make_clip
 
 app = new_app()
 
-RATE = 16_000
 AGREEMENT = 1e-3  # of the embeddings' largest element, in float32
 
 Embed = Callable[[list[Tensor]], list[Tensor]]
@@ -87,7 +87,7 @@ def load_untrained(dim: int, device: torch.device) -> Embedder:
 def cut(sounds: list[Tensor], lengths: list[float], num_clips: int) -> list[Tensor]:
     """Clips of these lengths in turn, `(S,)` each."""
     return [
-        sounds[number % len(sounds)][: round(lengths[number % len(lengths)] * RATE)]
+        sounds[number % len(sounds)][: round(lengths[number % len(lengths)] * SAMPLE_RATE)]
         for number in range(num_clips)
     ]
 
@@ -101,7 +101,7 @@ def compare_ways(
 ) -> list[Row]:
     """Clips a second."""
     ways: dict[str, Embed] = {
-        "one by one": lambda clips: [embedder(clip, RATE)[0] for clip in clips],
+        "one by one": lambda clips: [embedder(clip, SAMPLE_RATE)[0] for clip in clips],
         "batches": lambda clips: embed_by_length(embedder, clips, batch_seconds),
     }
     expected, batched = (torch.stack(way(waveforms)).float() for way in ways.values())
@@ -137,11 +137,11 @@ def embed_by_length(
         by_length.setdefault(len(waveform), []).append(number)
     embeddings: dict[int, Tensor] = {}
     for length, numbers in by_length.items():
-        size = max(round(batch_seconds * RATE) // length, 1)
+        size = max(round(batch_seconds * SAMPLE_RATE) // length, 1)
         for start in range(0, len(numbers), size):
             together = numbers[start : start + size]
             batch = torch.stack([waveforms[number] for number in together])
-            embeddings.update(zip(together, embedder(batch, RATE), strict=True))
+            embeddings.update(zip(together, embedder(batch, SAMPLE_RATE), strict=True))
     return [embeddings[number] for number in range(len(waveforms))]
 
 

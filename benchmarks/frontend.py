@@ -23,13 +23,13 @@ from benchmarks.harness import (
     timed,
 )
 from byola_rq.audio.frontend import EPSILON, LogMelSpectrogram
+from byola_rq.audio.io import SAMPLE_RATE
 from byola_rq.audio.mel import mel_filterbank
 from byola_rq.errors import MissingPackageError
 from byola_rq.synthesis.generate import KINDS, make_clip
 
 app = new_app()
 
-RATE = 16_000
 HOP, N_FFT, BINS, BANDS = 160, 1024, 513, 64
 
 LogMel = Callable[[Tensor], Tensor]
@@ -62,7 +62,7 @@ def main(
     """
     place = open_device(device)
     report = Report("torchaudio", "librosa", "nnAudio")
-    waveform = write_waveform(clips, round(seconds * RATE)).to(place)
+    waveform = write_waveform(clips, round(seconds * SAMPLE_RATE)).to(place)
     report.add("1 log-mel spectrograms", compare_frontends(waveform, rounds))
     report.add("2 bytes moved, counted", count_bytes(waveform.shape[0], waveform.shape[1]))
     report.save(out)
@@ -71,7 +71,7 @@ def main(
 def write_waveform(num_clips: int, num_samples: int) -> Tensor:
     """Synthesized sounds, some repeated, `(B, S)`."""
     distinct = [
-        torch.from_numpy(make_clip(kind, seed=0, seconds=num_samples / RATE))
+        torch.from_numpy(make_clip(kind, seed=0, seconds=num_samples / SAMPLE_RATE))
         for kind in KINDS[:num_clips]
     ]
     return torch.stack([distinct[number % len(distinct)] for number in range(num_clips)])
@@ -122,7 +122,7 @@ def one_by_one(frontend: LogMel) -> LogMel:
 
 def plain_chain(device: torch.device) -> LogMel:
     """The formulas, one operation after the other, over the whole batch."""
-    filters = mel_filterbank(RATE, N_FFT, BANDS, 60, 7800).to(device)
+    filters = mel_filterbank(SAMPLE_RATE, N_FFT, BANDS, 60, 7800).to(device)
     window = torch.hann_window(N_FFT, device=device)
 
     def log_mel(waveform: Tensor) -> Tensor:

@@ -48,7 +48,6 @@ from byola_rq.train.step import (
 )
 
 app = new_app()
-RATE = 16_000
 
 
 @app.command()

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from benchmarks.batch_assembly import BATCH
-from benchmarks.corpus_files import RATE
 from benchmarks.harness import Contender, Row, compare, timed
 from benchmarks.loaders import batches_of, packed_corpus
+from byola_rq.audio.io import SAMPLE_RATE
 from byola_rq.config import default_config_path, load_config
 from byola_rq.corpus.loading import load_batches
 from byola_rq.train.loop import pretrain
@@ -66,7 +66,7 @@ def measure_waiting(
                     f"data.source={source}",
                     f"run.dir={run}",
                     f"data.workers={num_workers}",
-                    f"frontend.sample_rate={RATE}",
+                    f"frontend.sample_rate={SAMPLE_RATE}",
                     f"train.max_steps={2 * steps}",
                     f"train.log_every={steps}",
                     "train.epochs=10000",

@@ -43,7 +43,7 @@ class TrainingError(ByolaRQError, RuntimeError):
 
 def first_line(error: BaseException) -> str:
     """What kind of error it is and the first line of what it says."""
-    return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
+    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0].rstrip(":. ")
 
 
 @contextlib.contextmanager

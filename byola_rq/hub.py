@@ -8,6 +8,7 @@ from byola_rq.embed.embedder import Embedder, load
 from byola_rq.errors import CheckpointError, package_needed
 from byola_rq.export.model_card import write_model_card
 from byola_rq.model.hub_download import MODEL_FILE, hub_errors, or_from_cache
+from byola_rq.runtime.files import replace_file
 
 with package_needed("byola_rq.hub", "huggingface_hub", extra="hub"):
     from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
@@ -97,7 +98,7 @@ class HubEmbedder(ModelHubMixin, Embedder):
         # Under one key: the mixin would hand those that are named like arguments to the class.
         config = {"byola_rq": {**self.description, "training": self.summary}}
         text = json.dumps(config, indent=2, sort_keys=True)
-        (save_directory / "config.json").write_text(f"{text}\n", encoding="utf-8")
+        replace_file(save_directory / "config.json", f"{text}\n")
 
     @classmethod
     def _from_pretrained(

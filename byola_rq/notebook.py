@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from byola_rq.audio.io import read_audio
+from byola_rq.audio.io import SAMPLE_RATE, read_audio
 from byola_rq.config import default_config_path, load_config
 from byola_rq.embed.neighbors import FloatArray, find_nearest
 from byola_rq.errors import package_needed
@@ -47,7 +47,7 @@ def play(sounds: Mapping[str, Tensor], sample_rate: int, *, gain: float | None =
         display.display(display.HTML(f"<b>{escape(title)}</b>"), audio)
 
 
-def play_files(clips: Mapping[str, Path], sample_rate: int = 16000) -> None:
+def play_files(clips: Mapping[str, Path], sample_rate: int = SAMPLE_RATE) -> None:
     """Show a player for each file, by title; all have one gain, which is said."""
     play({title: read_audio(path, sample_rate) for title, path in clips.items()}, sample_rate)
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from byola_rq.audio.io import inspect_audio, pad_both_ends, read_audio
+from byola_rq.audio.io import SAMPLE_RATE, inspect_audio, pad_both_ends, read_audio
 from byola_rq.audio.waveforms import as_rows
 from byola_rq.embed.embedder import Embedder, load
 from byola_rq.errors import AudioError, ConfigError, package_needed
@@ -47,7 +47,7 @@ class AudioEmbedder(
         self,
         model: Path | str | Embedder = UNTRAINED,
         *,
-        sample_rate: int = 16000,
+        sample_rate: int = SAMPLE_RATE,
         device: str = "cpu",
         short: Literal["error", "pad"] = "error",
     ) -> None:

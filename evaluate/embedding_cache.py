@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -15,12 +14,12 @@ import numpy.typing as npt
 
 from byola_rq.audio.frontend import Statistics
 from byola_rq.runtime.files import replace_file
+from byola_rq.runtime.resumable_rows import ResumableRows
 from evaluate.tasks.task import Clip, Task, TaskError
 
 ClipKeys = npt.NDArray[np.uint8]  # (N, 16)
 
 _KEY_BYTES = 16
-_SECONDS_BETWEEN_SYNCS = 5.0  # what a killed call has to embed again, at most
 
 
 def make_clip_keys(clips: Sequence[Clip]) -> ClipKeys:
@@ -89,9 +88,7 @@ class EmbeddingCache:
             TaskError: If the folder cannot be used.
         """
         full_key = {**key, "rows": len(clip_keys), "dim": dim}
-        folder = self.folder / _digest(full_key)[:32]
-        with _clear_errors(folder):
-            return CachedRows(folder, full_key, clip_keys, dim)
+        return CachedRows(self.folder / _digest(full_key)[:32], full_key, clip_keys, dim)
 
     def read_statistics(self, key: Mapping[str, Any]) -> Statistics | None:
         """The statistics stored under `key`; None where there are none that can be read."""
@@ -117,7 +114,7 @@ class EmbeddingCache:
 
 
 class CachedRows:
-    """Embeddings of one model and one list of clips: a memory map that is filled once.
+    """Embeddings of one model and one list of clips.
 
     Attributes:
         embeddings: Float32 `(N, D)`, read only; a row that is not done holds anything.
@@ -125,29 +122,15 @@ class CachedRows:
 
     def __init__(self, folder: Path, key: Mapping[str, Any], clip_keys: ClipKeys, dim: int) -> None:
         self._folder = folder
-        self._clip_keys = clip_keys
-        self._unsynced: list[int] = []
-        self._last_sync = time.monotonic()
-        folder.mkdir(parents=True, exist_ok=True)
-        shapes = {"embeddings.npy": (len(clip_keys), dim), "keys.npy": clip_keys.shape}
-        types = {"embeddings.npy": np.float32, "keys.npy": np.uint8}
-        if not (folder / "key.json").exists():
-            for name, shape in shapes.items():
-                np.lib.format.open_memmap(folder / name, "w+", types[name], shape)
-            # Last: it vouches for both arrays.
-            replace_file(folder / "key.json", json.dumps(key, indent=1))
-        self.embeddings: npt.NDArray[np.float32] = np.load(
-            folder / "embeddings.npy", mmap_mode="r", allow_pickle=False
-        )
-        stored = np.load(folder / "keys.npy", allow_pickle=False)
-        if self.embeddings.shape != shapes["embeddings.npy"] or stored.shape != clip_keys.shape:
-            raise ValueError("its arrays are not those of key.json; delete the folder")
-        self._is_done: npt.NDArray[np.bool_] = (stored == clip_keys).all(axis=1)
+        text = json.dumps(key, indent=1, sort_keys=True)
+        with _clear_errors(folder):
+            self._rows = ResumableRows(folder / "embeddings.npy", text, clip_keys, dim)
+        self.embeddings = self._rows.array
 
     @property
     def missing(self) -> list[int]:
         """Positions of the rows that have to be embedded."""
-        return np.flatnonzero(~self._is_done).tolist()
+        return np.flatnonzero(~self._rows.is_done).tolist()
 
     def write(self, positions: Sequence[int], embeddings: npt.NDArray[np.float32]) -> None:
         """Store the rows at `positions`; they count from the next sync on.
@@ -156,11 +139,7 @@ class CachedRows:
             TaskError: If the disk refuses.
         """
         with _clear_errors(self._folder):
-            # Written, not assigned to a memory map: on a full disk that would kill the process.
-            _write_rows(self._folder / "embeddings.npy", positions, embeddings)
-            self._unsynced += positions
-            if time.monotonic() - self._last_sync > _SECONDS_BETWEEN_SYNCS:
-                self._sync()
+            self._rows.add(positions, embeddings)
 
     def sync(self) -> None:
         """Make every row written so far count, also after a power cut.
@@ -169,34 +148,7 @@ class CachedRows:
             TaskError: If the disk refuses.
         """
         with _clear_errors(self._folder):
-            self._sync()
-
-    def _sync(self) -> None:
-        # In this order: a key on the disk says that its row is there.
-        with (self._folder / "embeddings.npy").open("rb") as file:
-            os.fsync(file.fileno())
-        positions = sorted(self._unsynced)
-        _write_rows(self._folder / "keys.npy", positions, self._clip_keys[positions])
-        self._is_done[positions] = True
-        self._unsynced = []
-        self._last_sync = time.monotonic()
-
-
-def _write_rows(path: Path, positions: Sequence[int], rows: npt.NDArray[Any]) -> None:
-    row_bytes = rows.dtype.itemsize * rows.shape[1]
-    with path.open("r+b", buffering=0) as file:
-        header = _header_bytes(path)
-        for position, row in zip(positions, np.ascontiguousarray(rows), strict=True):
-            file.seek(header + position * row_bytes)
-            if file.write(row.tobytes()) != row_bytes:
-                raise OSError(f"{path}: a row could not be written whole; the disk is full")
-
-
-def _header_bytes(path: Path) -> int:
-    with path.open("rb") as file:
-        np.lib.format.read_magic(file)
-        np.lib.format.read_array_header_1_0(file)
-        return file.tell()
+            self._rows.flush()
 
 
 def _digest(key: Mapping[str, Any]) -> str:

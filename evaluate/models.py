@@ -12,15 +12,12 @@ import torch
 from torch import Tensor
 
 from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
+from byola_rq.embed.clip_encoder import FRAMES_AT_ONCE
 from byola_rq.embed.embedder import Embedder, load
 from byola_rq.errors import CheckpointError
 from evaluate.log_mels import LogMels
 
 BASELINES = ("logmel", "random")
-
-# Frames embedded together when no batch size is given: on a CPU larger batches are no faster, and
-# the first convolution of the encoders holds 16 KiB a frame, so 128 MiB; on a GPU 2 GiB.
-_FRAMES_PER_BATCH = {"cpu": 8192, "cuda": 131072}
 
 Features = npt.NDArray[np.float32]
 
@@ -99,7 +96,7 @@ def describe_bands(log_mel: Tensor) -> Tensor:
 
 def default_batch_size(num_frames: int, device: str) -> int:
     """Clips of `num_frames` to embed together."""
-    return max(1, min(1024, _FRAMES_PER_BATCH[device] // num_frames))
+    return max(1, min(1024, FRAMES_AT_ONCE[device] // num_frames))
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from byola_rq.audio.io import SAMPLE_RATE
 from byola_rq.audio.log_mel import group_bands, log_mel_in_pieces
 from byola_rq.audio.mel import mel_filterbank
 from byola_rq.audio.mel_backends import MEL_BACKENDS
@@ -78,7 +79,7 @@ class LogMelSpectrogram(nn.Module):
 
     def __init__(
         self,
-        sample_rate: int = 16000,
+        sample_rate: int = SAMPLE_RATE,
         *,
         n_fft: int = 1024,
         win_length: int = 1024,

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"})
 
+SAMPLE_RATE = 16_000  # Hz, of packed corpora, and wherever nobody says otherwise
+
 MAX_CHANNELS = 8
 # FLAC has 36 bits for its length; libsndfile gives 2**63 - 1 where they say nothing.
 MAX_SAMPLES = 2**36

@@ -16,7 +16,6 @@ from byola_rq.errors import CorpusError
 
 FORMAT = "byola_rq packed corpus"
 FORMAT_VERSION = 1
-SAMPLE_RATE = 16_000  # Hz, of every shard
 
 # Rows are ordered by (shard, offset); offset and num_samples count samples of the shard.
 INDEX_SCHEMA = pa.schema(

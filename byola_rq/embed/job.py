@@ -169,7 +169,8 @@ def _fill(
             with ranks.errors_shared():
                 _add(folder, gathered)
         except BaseException:
-            folder.flush()  # a stop costs no more than its round
+            if ranks.is_main():
+                folder.flush()  # a stop costs no more than its round
             raise
 
 

@@ -1,11 +1,9 @@
 """A model as one graph, frontend inside: waveform in, embedding out, in ONNX or torch.export."""
 
-import contextlib
 import importlib
 import json
 import logging
 import math
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from byola_rq.embed.clip_encoder import MIN_SECONDS
 from byola_rq.embed.embedder import Embedder
 from byola_rq.errors import CheckpointError, package_needed
 from byola_rq.model.encoder import Encoder, build_encoder
+from byola_rq.runtime.files import whole_file
 
 OPSET = 18
 TOLERANCE = 1e-4  # of an embedding; relative to its largest value where that is above 1
@@ -104,17 +103,13 @@ def export_onnx(embedder: Embedder, path: Path | str) -> None:
     """
     onnxruntime = _import_packages()
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _translate(embedder).save(str(temporary), external_data=False)
-        _compare(embedder, onnxruntime, temporary, path)
-        os.replace(temporary, path)
+        with whole_file(path) as temporary:
+            _translate(embedder).save(str(temporary), external_data=False)
+            _compare(embedder, onnxruntime, temporary, path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written ({error})") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _translate(embedder: Embedder) -> torch.onnx.ONNXProgram:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
 from byola_rq.embed.embedder import Embedder
-from byola_rq.errors import CheckpointError, ConfigError
+from byola_rq.errors import CheckpointError, ConfigError, first_line
 from byola_rq.model.encoder import Encoder, build_encoder
 
 WRAPPERS = ("state_dict", "model")  # keys under which a checkpoint may hold its state dict
@@ -68,10 +68,10 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     # Of a damaged or foreign file torch raises what its reader happened upon: a dozen types.
     except Exception as error:
-        reason = str(error).strip().split("\n", 1)[0].split(". ", 1)[0].rstrip(".")
+        reason = first_line(error).split(". ", 1)[0]
         raise CheckpointError(
             f"{path}: must be a state dict that torch.save wrote and that loads without running "
-            f"code; it does not ({type(error).__name__}: {reason})"
+            f"code; it does not ({reason})"
         ) from error
     for key in WRAPPERS * 2:  # of which one may hold the other; a loop might never end
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):

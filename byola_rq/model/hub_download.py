@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from byola_rq.errors import ByolaRQError, CheckpointError, package_needed
+from byola_rq.errors import ByolaRQError, CheckpointError, first_line, package_needed
 
 with package_needed("a model on the hub", "huggingface_hub", extra="hub"):
     from huggingface_hub import constants, get_session, hf_hub_download
@@ -57,7 +57,4 @@ def hub_errors(name: str | Path) -> Iterator[None]:
         raise  # a wrong argument
     # What reaches us from below the hub's own errors depends on its HTTP client, which has changed.
     except Exception as error:
-        reason = str(error).strip().split("\n", 1)[0].rstrip(".")
-        raise CheckpointError(
-            f"{name}: the hub cannot be used ({type(error).__name__}: {reason})"
-        ) from error
+        raise CheckpointError(f"{name}: the hub cannot be used ({first_line(error)})") from error

@@ -22,6 +22,7 @@ from torch import Tensor
 from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
 from byola_rq.errors import CheckpointError
 from byola_rq.model.encoder import Encoder, build_encoder
+from byola_rq.runtime.files import replace_file
 
 FORMAT_VERSION = 1
 MAX_HEADER_BYTES = 1 << 20  # ours have about 5 kB; a longer one is not read at all
@@ -94,15 +95,10 @@ def write_model_file(
     }
     entries = json.loads(json.dumps(entries))  # as they will be read, or the digest might differ
     text = json.dumps({**entries, "content_sha256": _digest_description(entries)})
-    temporary = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Not by save_file, whose files nobody else on a shared disk may read.
-        with temporary.open("wb") as file:
-            file.write(save(stored, metadata={_KEY: text}))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        replace_file(path, save(stored, metadata={_KEY: text}))
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be written ({error})") from error
 

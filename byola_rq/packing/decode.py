@@ -12,15 +12,13 @@ import numpy.typing as npt
 import soundfile
 
 from byola_rq.audio.codecs import identify_codec
-from byola_rq.audio.io import MAX_SAMPLES, EncodedAudio, decode, open_audio
+from byola_rq.audio.io import MAX_SAMPLES, SAMPLE_RATE, EncodedAudio, decode, open_audio
 from byola_rq.audio.truncation import find_truncation
 from byola_rq.errors import AudioError
 from byola_rq.runtime.sandbox import Failure, Limits
 from byola_rq.runtime.workers import map_in_processes
 from byola_rq.sources.clip_source import ClipSource
 from byola_rq.sources.encoded import iterate_encoded, read_encoded
-
-SAMPLE_RATE = 16_000  # Hz
 
 _CONTAINERS = frozenset({"WAV", "WAVEX", "RF64", "AIFF", "FLAC", "OGG", "MP3"})
 _TOLERATED_SECONDS = 0.1  # four frames of MP3: encoders differ in what they count

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from byola_rq.corpus.packed_format import SAMPLE_RATE, open_packed
+from byola_rq.audio.io import SAMPLE_RATE
+from byola_rq.corpus.packed_format import open_packed
 from byola_rq.errors import ConfigError
 
 _MOST = 10  # rows of a table

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +12,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from byola_rq.audio.io import SAMPLE_RATE
 from byola_rq.corpus.packed_format import (
     FORMAT,
     FORMAT_VERSION,
     INDEX_SCHEMA,
-    SAMPLE_RATE,
     shard_name,
 )
 from byola_rq.errors import CorpusError
 from byola_rq.packing.plan import PackingPlan
 from byola_rq.packing.shards import (
     PARTS,
-    put_in_place,
     read_rows,
     read_summary,
     remove_parts,
-    write_whole,
+    size_and_digest,
 )
+from byola_rq.runtime.files import whole_file
 
 _ROWS_PER_GROUP = 2**17
 
@@ -58,8 +59,12 @@ def merge_shards(folder: Path, plan: PackingPlan) -> dict[str, Any]:
         rejected += rows["rejected"]
     index = pa.concat_tables(tables)
     rejected += plan.rejected
-    files["index.parquet"] = _write_index(folder, index)
-    files["rejected.csv"] = write_whole(folder, folder / "rejected.csv", _csv(rejected))
+    with _new_file(folder, "index.parquet") as path:
+        pq.write_table(index, path, row_group_size=_ROWS_PER_GROUP, compression="zstd")
+        files["index.parquet"] = size_and_digest(path)
+    with _new_file(folder, "rejected.csv") as path:
+        path.write_bytes(_csv(rejected).encode())
+        files["rejected.csv"] = size_and_digest(path)
     num_samples = int(index["num_samples"].to_numpy().sum())
     info = {
         "format": FORMAT,
@@ -73,7 +78,8 @@ def merge_shards(folder: Path, plan: PackingPlan) -> dict[str, Any]:
         "files": files,
         "options": plan.recorded_options,
     }
-    write_whole(folder, folder / "corpus.json", json.dumps(info, indent=1) + "\n")
+    with _new_file(folder, "corpus.json") as path:
+        path.write_bytes(f"{json.dumps(info, indent=1)}\n".encode())
     remove_parts(folder)
     return info
 
@@ -89,10 +95,8 @@ def _index_rows(shard: int, columns: dict[str, list[Any]]) -> pa.Table:
     return pa.table([values[name] for name in INDEX_SCHEMA.names], schema=INDEX_SCHEMA)
 
 
-def _write_index(folder: Path, index: pa.Table) -> dict[str, Any]:
-    partial = folder / PARTS / "index.parquet.partial"
-    pq.write_table(index, partial, row_group_size=_ROWS_PER_GROUP, compression="zstd")
-    return put_in_place(partial, folder / "index.parquet")
+def _new_file(folder: Path, name: str) -> AbstractContextManager[Path]:
+    return whole_file(folder / name, folder=folder / PARTS)
 
 
 def _csv(rejected: Iterable[tuple[str, str]]) -> str:

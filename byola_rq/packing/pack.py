@@ -1,21 +1,20 @@
 """Clips -> shards: decoded in processes, written in the order of the list, whole or not there."""
 
 import contextlib
-import fcntl
 import itertools
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from byola_rq.corpus.packed_format import SAMPLE_RATE
+from byola_rq.audio.io import SAMPLE_RATE
 from byola_rq.errors import CorpusError
 from byola_rq.packing.decode import ClipRules, DecodedClip, decode_clips, jobs_of
 from byola_rq.packing.plan import PackingPlan, fix_plan
 from byola_rq.packing.shards import PARTS, PackingError, ShardSummary, ShardWriter, read_summary
+from byola_rq.runtime.lock import HeldError, locked
 from byola_rq.runtime.progress import ProgressBar
 from byola_rq.runtime.sandbox import Failure, Limits
 from byola_rq.sources.clip_source import ClipSource
@@ -68,7 +67,7 @@ def pack_shards(
     name = f"{share[0]}-of-{share[1]}"
     counts = _Counts(sum(len(plan.clips_of(shard)) for shard in shards), list(whole.values()))
     with (
-        _lock(folder, name),
+        _share_held(folder, name),
         _partial_files_removed(folder, name),
         counts,
         _Finisher() as finisher,
@@ -194,16 +193,13 @@ def _check_space(folder: Path, plan: PackingPlan, todo: Sequence[int]) -> None:
 
 
 @contextlib.contextmanager
-def _lock(folder: Path, name: str) -> Iterator[None]:
-    """Keep two processes from packing the same share; ends with the process, however it ends."""
-    with (folder / PARTS / f"{name}.lock").open("w") as file:
+def _share_held(folder: Path, name: str) -> Iterator[None]:
+    """Keep two processes from packing the same share."""
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            stack.enter_context(locked(folder / PARTS / f"{name}.lock", patience=0))
+        except HeldError as error:
             raise CorpusError(
-                f"{folder}: another process is packing this ({name}); wait until it ends"
+                f"{folder}: another process is packing this ({name}; {error}); wait until it ends"
             ) from error
-        except OSError:
-            note = "its file system has no locks; see that no second process packs this"
-            print(f"{folder}: {note}", file=sys.stderr)
         yield

@@ -11,10 +11,12 @@ from typing import Any
 
 import soundfile
 
-from byola_rq.corpus.packed_format import SAMPLE_RATE, read_info
+from byola_rq.audio.io import SAMPLE_RATE
+from byola_rq.corpus.packed_format import read_info
 from byola_rq.errors import CorpusError
 from byola_rq.packing.decode import ClipRules, jobs_of, measure_lengths
-from byola_rq.packing.shards import PARTS, write_whole
+from byola_rq.packing.shards import PARTS
+from byola_rq.runtime.files import replace_file
 from byola_rq.runtime.sandbox import Limits
 from byola_rq.sources.clip_source import ClipSource, Listing
 
@@ -180,7 +182,7 @@ def fix_plan(folder: Path, plan: PackingPlan) -> None:
     (folder / PARTS).mkdir(parents=True, exist_ok=True)
     # Of machines that begin at the same moment, one writes it.
     path = folder / PARTS / "plan.json"
-    write_whole(folder, path, json.dumps(asdict(plan)), may_replace=False)
+    replace_file(path, json.dumps(asdict(plan)), may_replace=False)
     refuse_other_plan(folder, plan)
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from byola_rq.corpus.packed_format import SAMPLE_RATE, find_damage, read_info
+from byola_rq.audio.io import SAMPLE_RATE
+from byola_rq.corpus.packed_format import find_damage, read_info
 from byola_rq.errors import CorpusError
 from byola_rq.packing.merge import merge_shards
 from byola_rq.packing.pack import pack_shards

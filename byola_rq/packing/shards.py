@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import os
-import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -13,6 +11,7 @@ import numpy.typing as npt
 
 from byola_rq.corpus.packed_format import digest_file, shard_name
 from byola_rq.errors import CorpusError
+from byola_rq.runtime.files import put_in_place, replace_file
 
 PARTS = ".parts"  # in the corpus' folder, until it is whole
 
@@ -93,15 +92,16 @@ class ShardWriter:
         # The header, which comes first, was known last: so what was written is read again for
         # its digest, from memory as long as it is fresh.
         summary = ShardSummary(
-            **put_in_place(self._partial, self.folder / shard_name(self.shard)),
+            **size_and_digest(self._partial),
             clips=len(self._columns["clip_id"]),
             rejected=len(self._rejected),
             num_samples=self._num_samples,
         )
+        put_in_place(self._partial, self.folder / shard_name(self.shard))
         rows = {"clips": self._columns, "rejected": self._rejected}
         # Two lines: who only asks whether the shard is done need not read its rows.
         piece = f"{json.dumps(asdict(summary))}\n{json.dumps(rows)}\n"
-        write_whole(self.folder, _piece_path(self.folder, self.shard), piece)
+        replace_file(_piece_path(self.folder, self.shard), piece)
 
     def discard(self) -> None:
         """Remove what was written, so that its space is free; does nothing after `finish`."""
@@ -135,48 +135,9 @@ def read_rows(folder: Path, shard: int) -> dict[str, Any]:
     return rows
 
 
-def write_whole(folder: Path, path: Path, text: str, *, may_replace: bool = True) -> dict[str, Any]:
-    """Write a text file that is whole or not there; returns its size and digest.
-
-    Args:
-        folder: Of the corpus; the temporary file lies among its parts.
-        path: Of the file.
-        text: What it holds.
-        may_replace: Otherwise a file that is there already stays.
-
-    Raises:
-        OSError: If it cannot be written.
-    """
-    # Machines that share the folder share process numbers too.
-    own = f"{socket.gethostname()}-{os.getpid()}"
-    partial = folder / PARTS / f"{path.name}.{own}.partial"
-    try:
-        partial.write_text(text, encoding="utf-8", newline="")
-        return put_in_place(partial, path, may_replace=may_replace)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def put_in_place(partial: Path, path: Path, *, may_replace: bool = True) -> dict[str, Any]:
-    """Give a finished file its name, so that a power cut cannot take it; size and digest."""
-    size_and_digest = {"bytes": partial.stat().st_size, "sha256": digest_file(partial)}
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    try:
-        if not may_replace:
-            os.link(partial, path)
-    except FileExistsError:
-        return size_and_digest
-    except OSError:  # a file system without links
-        may_replace = not path.exists()
-    if may_replace:
-        partial.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-    return size_and_digest
+def size_and_digest(path: Path) -> dict[str, Any]:
+    """What corpus.json says of a file."""
+    return {"bytes": path.stat().st_size, "sha256": digest_file(path)}
 
 
 def remove_parts(folder: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from byola_rq.errors import ConfigError, package_needed
+from byola_rq.runtime.files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +34,8 @@ def save_figure(figure: Any, path: Path) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=110)
+        with whole_file(path) as temporary:
+            figure.savefig(temporary, format=path.suffix[1:], dpi=110)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: the picture cannot be written ({error})") from error
 

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from byola_rq.errors import CheckpointError
+from byola_rq.runtime.files import flush
 
 FORMAT_VERSION = 1
 # The second name is that of one that is being replaced by another of the same step.
@@ -147,7 +147,7 @@ def _give_name(temporary: Path, final: Path) -> None:
     if is_replacing:
         final.rename(replaced)
     temporary.rename(final)
-    _flush(final.parent)
+    flush(final.parent)
     if is_replacing:
         _discard(replaced)
 
@@ -170,7 +170,7 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
     manifest = {path.name: _fingerprint(path) for path in sorted(folder.iterdir())}
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
     for path in (*folder.iterdir(), folder):
-        _flush(path)
+        flush(path)
 
 
 def _read(path: Path) -> Checkpoint:
@@ -211,14 +211,6 @@ def _fingerprint(path: Path) -> dict[str, int | str]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"size": path.stat().st_size, "sha256": digest}
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -5,14 +5,13 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from byola_rq.config import Config
+from byola_rq.config import Config, flatten
 from byola_rq.errors import CheckpointError
 from byola_rq.runs.checkpoint import Checkpoint, load_newest_checkpoint
-from byola_rq.runs.lock import LOCK_NAME, locked_directory
 from byola_rq.runtime.distributed import num_ranks
 from byola_rq.runtime.files import replace_file
+from byola_rq.runtime.lock import HeldError, locked
 
 # What may change between a run and its resumption; everything else would change its result.
 # `data.source` may move: the clips themselves are compared by their digest.
@@ -38,9 +37,15 @@ FREE_KEYS = frozenset(
 # What a run's length may be changed to as long as no schedule depends on it.
 LENGTH_KEYS = frozenset(("train.epochs", "train.max_steps"))
 
+LOCK_NAME = ".lock"
+
+# A killed process holds its lock until its memory is taken apart, which on a GPU takes seconds.
+_PATIENCE = 5.0  # seconds
 
 # What a run may have left in its directory when it ended before config.yaml was there.
-_FIRST_TRACES = re.compile(rf"{re.escape(LOCK_NAME)}|\.config\.yaml\.\d+|stalled-rank\d+\.txt")
+_FIRST_TRACES = re.compile(
+    rf"{re.escape(LOCK_NAME)}|\.config\.yaml\.\w+\.partial|stalled-rank\d+\.txt"
+)
 
 
 @contextlib.contextmanager
@@ -55,10 +60,11 @@ def held_run(run_dir: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with _disk_errors(run_dir):
             run_dir.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked_directory(run_dir))
-            # Of runs that were killed as they wrote it.
-            for partial in run_dir.glob(".config.yaml.*"):
-                partial.unlink(missing_ok=True)
+            stack.enter_context(_locked(run_dir))
+            # Of runs that were killed as they wrote them; `save_checkpoint` sees to its own.
+            for partial in run_dir.glob(".*.partial"):
+                if partial.is_file():
+                    partial.unlink(missing_ok=True)
         yield
 
 
@@ -109,13 +115,26 @@ def reset_run(run_dir: Path) -> Path | None:
     place = Path(os.path.abspath(run_dir))  # not resolved: what a link names stays where it is
     if Path.cwd().is_relative_to(place.resolve()):
         raise CheckpointError(f"{run_dir}: --reset must be given from outside the run's directory")
-    with _disk_errors(run_dir), locked_directory(place):
+    with _disk_errors(run_dir), _locked(place):
         number = 1
         while os.path.lexists(aside := place.with_name(f"{place.name}.{number}")):
             number += 1
         place.rename(aside)
         (aside / LOCK_NAME).unlink(missing_ok=True)
     return aside
+
+
+@contextlib.contextmanager
+def _locked(run_dir: Path) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(run_dir / LOCK_NAME, patience=_PATIENCE))
+        except HeldError as error:
+            raise CheckpointError(
+                f"{run_dir}: run.dir must be used by one run at a time; another one is at work "
+                f"in it ({error}). Wait for it, stop it, or choose another run.dir"
+            ) from error
+        yield
 
 
 def _refuse_foreign(run_dir: Path) -> None:
@@ -156,8 +175,8 @@ def _refuse_other_config(config: Config, checkpoint: Checkpoint) -> None:
     free = FREE_KEYS | LENGTH_KEYS if is_length_free else FREE_KEYS
     if config.data.shuffle == "full":
         free |= {"data.window_shards"}
-    before = _flatten(checkpoint.state["config"])
-    now = _flatten(config.model_dump(mode="json"))
+    before = flatten(checkpoint.state["config"])
+    now = flatten(config.model_dump(mode="json"))
     differences = [
         f"{key} was {before.get(key)}, is {now.get(key)}"
         for key in sorted(before.keys() | now.keys())
@@ -174,13 +193,3 @@ def _refuse_other_config(config: Config, checkpoint: Checkpoint) -> None:
             f"{config.run.dir}: holds a run with another configuration "
             f"({'; '.join(differences)}); choose another run.dir, or the values it had"
         )
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat.update(_flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

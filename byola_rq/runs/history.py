@@ -1,6 +1,6 @@
 """Runs as their directories show them: configuration and metrics, whole or damaged."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from byola_rq.config import flatten
 from byola_rq.errors import CheckpointError
 from byola_rq.runs.best import Best, read_best
 from byola_rq.runs.checkpoint import checkpoint_path
@@ -165,7 +166,7 @@ def _read_run(folder: Path) -> Run:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: not a configuration that can be read ({reason})") from error
-    config = _flatten(values) if isinstance(values, dict) else {}
+    config = flatten(values) if isinstance(values, dict) else {}
     for key, types in _NEEDED_KEYS.items():
         if not isinstance(config.get(key), types) or key not in config:
             raise CheckpointError(
@@ -193,11 +194,3 @@ def _with_names(runs: list[Run]) -> list[Run]:
     """Folders' names, or paths where two have one name."""
     names = [run.name for run in runs]
     return [replace(run, name=str(run.path)) if names.count(run.name) > 1 else run for run in runs]
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        key = f"{prefix}{name}"
-        flat |= _flatten(value, f"{key}.") if isinstance(value, dict) else {key: value}
-    return flat

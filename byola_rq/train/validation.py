@@ -15,6 +15,7 @@ from torch import Tensor
 from byola_rq.audio.io import fit_length, read_audio
 from byola_rq.audio.truncation import find_truncation
 from byola_rq.config import Config
+from byola_rq.embed.clip_encoder import FRAMES_AT_ONCE, MIN_SECONDS
 from byola_rq.errors import AudioError, ByolaRQError, CheckpointError, ConfigError, CorpusError
 from byola_rq.model.encoder import Encoder, build_encoder
 from byola_rq.runs.best import BestCheckpoint, read_best
@@ -24,13 +25,8 @@ from byola_rq.sources.labelled_csv import LabelledClip, read_labelled_rows
 from byola_rq.train.probe import Features, import_sklearn, score_embeddings
 from byola_rq.train.step import Training
 
-MIN_SECONDS = 0.1  # what is shorter is padded with zeros: no encoder can embed it
 MAX_SECONDS = 60.0  # what is longer is embedded up to here: 96 MiB in the first convolution
 MAX_BYTES_KEPT = 2**30  # of decoded clips: 4.6 h at 16 kHz; above it every validation decodes
-
-# Embedded together: 128 MiB in the first convolution of the encoders, 512 MiB on a GPU, which has
-# the networks' own memory beside it.
-_FRAMES_PER_BATCH = {"cpu": 8192, "cuda": 32768}
 
 
 class Validation:
@@ -116,7 +112,7 @@ class Validation:
         for num_samples, group in groupby(in_order, self._num_samples.__getitem__):
             positions = list(group)
             num_frames = 1 + num_samples // training.frontend.hop_length
-            size = max(_FRAMES_PER_BATCH[training.device.type] // num_frames, 1)
+            size = max(FRAMES_AT_ONCE[training.device.type] // num_frames, 1)
             yield from (positions[start : start + size] for start in range(0, len(positions), size))
 
     def _decode_all(self, path: Path) -> list[int]:
@@ -143,6 +139,7 @@ class Validation:
             raise AudioError(f"{clip.path}: the file must be whole; {reason}")
         most, least = (round(each * self._sample_rate) for each in (MAX_SECONDS, MIN_SECONDS))
         waveform = read_audio(clip.path, self._sample_rate, num_samples=most)
+        # What is shorter than an encoder can embed is padded with zeros.
         return fit_length(waveform, max(len(waveform), least))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from byola_rq.runtime.files import replace_file
 from byola_rq.synthesis.primitives import SAMPLE_RATE, Waveform
 
 # Of a recording, dB of full scale. Narrow, since with few clips loudness would hide the rest.
@@ -56,12 +57,15 @@ def write_plan(plan: Plan, folder: Path) -> Iterator[int]:
     Yields:
         After every file the number of sounds in it.
     """
+    for partial in folder.rglob(".*.partial"):
+        partial.unlink()  # of a call that was killed
     for name, entries in _files(plan).items():
         path = folder / name
         if not path.exists():
             encoded = {entry: _encode(content) for entry, content in entries.items()}
             parent = PurePosixPath(name).parent
-            _write(path, encoded[name] if name in encoded else _pack(encoded, parent))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, encoded[name] if name in encoded else _pack(encoded, parent))
         yield sum(isinstance(content, Sound) for content in entries.values())
 
 
@@ -110,10 +114,3 @@ def _pack(contents: dict[str, bytes], parent: PurePosixPath) -> bytes:
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
     return buffer.getvalue()
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(data)
-    temporary.replace(path)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from byola_rq.audio.io import inspect_audio
+from byola_rq.audio.io import SAMPLE_RATE, inspect_audio
 from evaluate.publishers.base import Copy, Layout, half_unpacked, make_task
 from evaluate.publishers.files import list_audio, read_lines
 from evaluate.tasks.task import Clip, Task, TaskError, find_overlaps
@@ -21,8 +21,7 @@ _WORDS = frozenset((*COMMANDS, *OTHER_WORDS))
 _NOT_IN_VERSION_1 = frozenset(("backward", "follow", "forward", "learn", "visual"))
 _LISTS = {"valid": "validation_list.txt", "test": "testing_list.txt"}
 _VALID_NOISE = "running_tap.wav"
-_SAMPLE_RATE = 16_000  # Hz, at which windows are counted
-_WINDOW, _STEP = 16_000, 8_000  # samples of silence, and between the starts of two
+_WINDOW, _STEP = SAMPLE_RATE, SAMPLE_RATE // 2  # samples of silence, and between the starts of two
 
 
 def divide_words(
@@ -61,7 +60,7 @@ def make_silence(folder: Path, num_samples: Mapping[str, int]) -> Iterator[Clip]
     for file, length in num_samples.items():
         name = f"{NOISE}/{file}"
         for start in list_windows(length):
-            seconds = start / _SAMPLE_RATE
+            seconds = start / SAMPLE_RATE
             yield Clip(
                 path=folder / name,
                 file_name=f"{name}@{seconds:g}",
@@ -177,7 +176,7 @@ def _measure_noise(folder: Path) -> dict[str, int]:
         lost = _VALID_NOISE if files and _VALID_NOISE not in files else "noise to train on"
         raise half_unpacked(LAYOUT_12, folder, f"{NOISE} has no {lost}")
     return {
-        file: inspect_audio(folder / NOISE / file).num_samples_at(_SAMPLE_RATE) for file in files
+        file: inspect_audio(folder / NOISE / file).num_samples_at(SAMPLE_RATE) for file in files
     }
 
 

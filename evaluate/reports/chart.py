@@ -1,7 +1,6 @@
 """The summary as a picture: a panel per task, a bar per model, published scores below the bars."""
 
 import math
-import os
 import textwrap
 import warnings
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from byola_rq.plots.style import COLORS, GRID, QUIET, TEXT, make_figure
+from byola_rq.runtime.files import whole_file
 from evaluate.reports.results import WriteError
 from evaluate.reports.summary import Score, Summary, SummaryRow
 from evaluate.tasks.task import PAPER_TASKS
@@ -58,16 +58,12 @@ def write_chart(summary: Summary, path: Path) -> None:
     if not summary.columns:
         return
     figure = draw_chart(summary)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with warnings.catch_warnings():
+        with whole_file(path) as temporary, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph")  # names in a script without a font
             figure.savefig(temporary, format="png", dpi=150)
-        temporary.replace(path)
     except OSError as error:
         raise WriteError(f"{path}: the chart cannot be written: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def draw_chart(summary: Summary) -> Any:

@@ -1,16 +1,16 @@
 """results.csv and the predictions beside it: appended whole, read back with every check."""
 
 import csv
-import fcntl
 import io
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from byola_rq.errors import ByolaRQError
 from byola_rq.runtime.files import replace_file
+from byola_rq.runtime.lock import locked
 
 
 class ReportError(ByolaRQError, ValueError):
@@ -154,15 +154,14 @@ def append_fold(
     path = results_path(out)
     run_id = rows[0].run_id
     try:
-        with path.open("ab", buffering=0) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # the predictions are under this lock as well
+        with locked(out / ".lock", patience=-1):
             done = finished(out, run_id)
             new_rows = [row for row in rows if (row.fold, row.seed) not in done]
             if new_rows:
                 added = {(row.fold, row.seed) for row in new_rows}
                 new_predictions = [p for p in predictions if (p.fold, p.seed) in added]
                 _add_predictions(predictions_path(out, run_id), new_predictions, classes)
-                _append_rows(file, new_rows)
+                _append_rows(path, new_rows)
     except OSError as error:
         raise WriteError(
             f"{path}: cannot be written: {error.strerror or error}. Earlier results are safe; "
@@ -229,22 +228,10 @@ def _add_predictions(path: Path, added: Sequence[PredictionRow], classes: Sequen
     replace_file(path, text.encode("utf-8", "backslashreplace").decode())
 
 
-def _append_rows(file: BinaryIO, rows: Sequence[ResultRow]) -> None:
-    # Not written anew and renamed, as other files are: the lock is on this very file. One write,
-    # taken back if it did not end, leaves whole rows; only a power cut can tear the last one, and
-    # reading finds that.
-    size = os.fstat(file.fileno()).st_size
-    header = "" if size else _to_csv([_RESULT_COLUMNS])
+def _append_rows(path: Path, rows: Sequence[ResultRow]) -> None:
+    text = path.read_bytes().decode() if path.exists() else ""
     values = ([_round(value) for value in astuple(row)] for row in rows)
-    data = (header + _to_csv(values)).encode()
-    try:
-        written = file.write(data)
-        if written != len(data):
-            raise OSError(f"only {written} of {len(data)} bytes could be written")
-        os.fsync(file.fileno())
-    except OSError:
-        os.ftruncate(file.fileno(), size)
-        raise
+    replace_file(path, (text or _to_csv([_RESULT_COLUMNS])) + _to_csv(values))
 
 
 def _round(value: object) -> object:

@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from byola_rq.audio.io import inspect_audio
+from byola_rq.embed.clip_encoder import MIN_SECONDS
 from byola_rq.errors import CorpusError
 from byola_rq.sources.labelled_csv import LabelledRows, read_labelled_rows
 from evaluate.tasks.task import Clip, Task, TaskError, check_classes, split_labels
 
-MIN_UNIT_SECONDS = 0.1  # the shortest sound an encoder can embed
 MAX_DEFAULT_UNIT_SECONDS = 10.0
 
 _SUMMARY_COLUMNS = ("model", "probe", "source", "mean")  # a task of this name would hide one
@@ -54,8 +54,8 @@ def read_labelled_csv(path: Path, unit_seconds: float | None = None) -> Task:
     if unit_seconds is None:
         unit_seconds, note = _choose_unit(clips)
         notes.append(note)
-    elif not MIN_UNIT_SECONDS <= unit_seconds < math.inf:
-        raise TaskError(f"unit_seconds must be at least {MIN_UNIT_SECONDS}; got {unit_seconds:g}")
+    elif not MIN_SECONDS <= unit_seconds < math.inf:
+        raise TaskError(f"unit_seconds must be at least {MIN_SECONDS}; got {unit_seconds:g}")
     else:
         notes.append(f"unit {unit_seconds:g} s, as given")
     return replace(task, unit_seconds=unit_seconds, notes=tuple(notes))
@@ -85,7 +85,7 @@ def _choose_unit(clips: tuple[Clip, ...]) -> tuple[float, str]:
     """The longest clip's seconds within our limits, and a sentence that says so."""
     infos = [inspect_audio(clip.path) for clip in clips]
     longest = max(info.num_samples / info.sample_rate for info in infos)
-    unit = min(max(round(longest, 3), MIN_UNIT_SECONDS), MAX_DEFAULT_UNIT_SECONDS)
+    unit = min(max(round(longest, 3), MIN_SECONDS), MAX_DEFAULT_UNIT_SECONDS)
     if longest > MAX_DEFAULT_UNIT_SECONDS:
         return unit, f"unit {unit:g} s, the most chosen by default (longest clip {longest:.1f} s)"
     return unit, f"unit {unit:g} s, the longest clip"

@@ -55,7 +55,8 @@ def test_a_kill_while_names_are_given_loses_nothing(
     while True:
         out = tmp_path / str(num_calls)
         fill(out, "b").finish({"content_key": "b"}, "of b")
-        fill(out).flush()
+        filled = fill(out)
+        filled.flush()
         left = num_calls
 
         def killed(call, *arguments, **options):
@@ -70,7 +71,7 @@ def test_a_kill_while_names_are_given_loses_nothing(
                 call = getattr(os, name)
                 patch.setattr(os, name, lambda *a, call=call, **k: killed(call, *a, **k))
             try:
-                EmbeddingFolder(out, "a").finish(META, "of a")
+                filled.finish(META, "of a")
                 break
             except KeyboardInterrupt:
                 pass

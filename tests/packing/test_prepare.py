@@ -1,7 +1,6 @@
 """Any collection -> the same packed corpus, whatever happens on the way."""
 
 import csv
-import fcntl
 import functools
 import io
 import os
@@ -30,6 +29,7 @@ from byola_rq.packing.decode import ClipJob, ClipRules, DecodedClip, decode_clip
 from byola_rq.packing.plan import PackingOptions
 from byola_rq.packing.prepare import PackingOutcome, describe_work, merge_corpus, prepare_corpus
 from byola_rq.packing.shards import PackingError
+from byola_rq.runtime.lock import locked
 from byola_rq.runtime.sandbox import Limits
 from byola_rq.runtime.workers import map_in_processes
 
@@ -370,10 +370,9 @@ def test_room_is_looked_for_ahead(
 def test_two_runs_do_not_pack_the_same_share(collection: Path, tmp_path: Path) -> None:
     folder = tmp_path / "c"
     prepare(collection, to=folder, share=(1, 20))
-    with (folder / ".parts" / "2-of-20.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(CorpusError, match=r"another process is packing this \(2-of-20\)"):
-            prepare(collection, to=folder, share=(2, 20))
+    refused = pytest.raises(CorpusError, match=rf"2-of-20; process {os.getpid()} on")
+    with locked(folder / ".parts" / "2-of-20.lock", patience=0), refused:
+        prepare(collection, to=folder, share=(2, 20))
     assert prepare(collection, to=folder, share=(2, 20)).clips > 0
 
 

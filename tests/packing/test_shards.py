@@ -13,7 +13,6 @@ from byola_rq.packing.shards import (
     read_rows,
     read_summary,
     remove_parts,
-    write_whole,
 )
 
 
@@ -110,27 +109,6 @@ def test_two_writers_of_one_shard_do_not_meet(folder: Path) -> None:
     np.testing.assert_array_equal(np.load(folder / "pcm-00000.npy"), samples)
 
 
-def test_text_is_replaced_whole_or_kept(folder: Path) -> None:
-    path = folder / "a.json"
-    told = write_whole(folder, path, "first\n")
-    assert told == {"bytes": 6, "sha256": hashlib.sha256(b"first\n").hexdigest()}
-    write_whole(folder, path, "second", may_replace=False)
-    assert path.read_text() == "first\n"
-    write_whole(folder, path, "third")
-    assert path.read_text() == "third"
-    assert list((folder / PARTS).iterdir()) == []
-
-
-def test_a_file_system_without_links_will_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise PermissionError("no links here")
-
-    monkeypatch.setattr("os.link", refuse)
-    for text in ("first", "second"):
-        write_whole(folder, folder / "a.json", text, may_replace=False)
-    assert (folder / "a.json").read_text() == "first"
-
-
 def test_names_survive_a_power_cut(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The content reaches the disk before the name, the name before what relies on it."""
     calls: list[str] = []
@@ -150,12 +128,12 @@ def test_names_survive_a_power_cut(folder: Path, monkeypatch: pytest.MonkeyPatch
     writer.finish()
     partial = "pcm-00000.npy.1-of-1.partial"
     assert calls[:4] == [f"sync {partial}", "name pcm-00000.npy", f"sync {folder.name}", calls[3]]
-    assert calls[3].startswith("sync 00000.json.")
+    assert calls[3].startswith("sync .00000.json.")
     assert calls[4:] == ["name 00000.json", f"sync {PARTS}"]
 
 
 def test_parts_are_removed(folder: Path) -> None:
-    write_whole(folder, folder / PARTS / "00000.json", "{}")
+    (folder / PARTS / "00000.json").write_text("{}")
     remove_parts(folder)
     assert list(folder.iterdir()) == []
     remove_parts(folder)  # twice is once

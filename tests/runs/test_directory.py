@@ -1,5 +1,6 @@
 """Run directories: the lock, moving aside, and what is refused, each in one clear line."""
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -249,6 +250,16 @@ def test_reset_moves_a_run_aside(small_config: Config, tmp_path: Path) -> None:
     assert content(tmp_path / "run.2") == whole
 
 
+def test_who_moved_a_run_leaves_the_lock_of_the_next_one(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with contextlib.ExitStack() as first:
+        first.enter_context(held_run(folder))
+        folder.rename(tmp_path / "aside")
+        with held_run(folder):
+            first.close()
+            assert (folder / ".lock").exists()
+
+
 def test_reset_of_nothing_moves_nothing(tmp_path: Path) -> None:
     assert reset_run(tmp_path / "new") is None
     (tmp_path / "empty").mkdir()
@@ -318,7 +329,9 @@ def test_reset_is_refused_to_a_job_of_several_machines(
 # ------------------------------------------------------------------------- what is found in run.dir
 
 
-@pytest.mark.parametrize("names", [[], [".lock"], [".config.yaml.123", "stalled-rank0.txt"]])
+@pytest.mark.parametrize(
+    "names", [[], [".lock"], [".config.yaml.0a1b2c3d.partial", "stalled-rank0.txt"]]
+)
 def test_a_directory_with_nothing_but_a_runs_first_traces_is_fine(
     small_config: Config, names: list[str]
 ) -> None:

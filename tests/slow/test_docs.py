@@ -22,7 +22,7 @@ import typer
 
 import byola_rq
 from byola_rq.cli.app import app, main
-from byola_rq.config import default_config_path, load_config
+from byola_rq.config import default_config_path, flatten, load_config
 from byola_rq.synthesis.generate import write_corpus
 from evaluate.__main__ import app as evaluate_app
 from tests.conftest import ROOT, SMALL
@@ -265,21 +265,13 @@ def test_the_configuration_page_is_current() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     assert page == module.render(), "run: python docs/write_configuration.py"
     keys = re.findall(r"^\| `([\w.]+)`", page, flags=re.MULTILINE)
-    assert set(keys) == set(dotted_keys(load_config(default_config_path()).model_dump()))
+    assert set(keys) == flatten(load_config(default_config_path()).model_dump()).keys()
     assert module.read_comments(
         "a:  # x\n  # above\n  b: 1  # beside\n          # on\n  c: 2\n"
     ) == {
         "a": "x",
         "a.b": "above beside on",
     }
-
-
-def dotted_keys(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from dotted_keys(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"
 
 
 def public_modules() -> list[ModuleType]:

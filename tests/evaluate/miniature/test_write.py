@@ -340,7 +340,7 @@ def test_a_stopped_call_goes_on_and_what_is_whole_is_left_alone(miniatures, tmp_
     assert len(kept) == 5
     # As if it had been killed while it wrote the next file.
     cut = next(name for name in digest_files(miniatures["vc1"]) if not (unfinished / name).exists())
-    half = (unfinished / cut).with_name(f".{Path(cut).name}.part")
+    half = (unfinished / cut).with_name(f".{Path(cut).name}.0a1b2c3d.partial")
     half.parent.mkdir(parents=True, exist_ok=True)
     half.write_bytes(b"RIFF")
     whole = {path: path.stat().st_mtime_ns for path in (tmp_path / "nsynth").rglob("*.*")}

@@ -1,0 +1,107 @@
+"""An array on disk that is filled row by row, and goes on where it was stopped."""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from byola_rq.runtime.files import put_in_place, replace_file
+
+Numbers = Sequence[int] | npt.NDArray[np.integer[Any]]
+
+MAX_WAITING_BYTES = 256 << 20
+SHARE_OF_WRITING = 0.1  # of the time, at most; the less often, the more work a kill undoes
+
+
+class ResumableRows:
+    """Float32 rows `(N, D)` in a file, added in any order; a stop undoes what was not flushed.
+
+    Beside `<name>.npy` lie `<name>.done.npy`, the marks of the rows that are written, and
+    `<name>.key`. A row counts as long as its mark there is the one given here.
+
+    Args:
+        path: `<name>.npy`; its folder is made where missing.
+        key: What all rows depend on; those of another key are discarded.
+        marks: What each row depends on, uint8 `(N, M)`, in no row zero throughout.
+        dim: D.
+
+    Attributes:
+        array: The rows as they are on the disk, read only; one that is not done holds anything.
+        is_done: Which are there, bool `(N,)`.
+
+    Raises:
+        OSError: If the disk refuses; so do the methods.
+        ValueError: If what is there is damaged.
+    """
+
+    def __init__(self, path: Path, key: str, marks: npt.NDArray[np.uint8], dim: int) -> None:
+        self._path, self._marks = path, marks
+        self._done, self._key = _mark_files(path)
+        self._waiting: list[tuple[Numbers, npt.NDArray[np.float32]]] = []
+        self._next_write = time.monotonic()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        is_same = self._key.exists() and self._key.read_text(encoding="utf-8") == key
+        if not (is_same and path.exists() and self._done.exists()):
+            self._key.unlink(missing_ok=True)
+            np.lib.format.open_memmap(path, "w+", np.float32, (len(marks), dim))
+            np.lib.format.open_memmap(self._done, "w+", np.uint8, marks.shape)
+            # Last: it vouches for both arrays.
+            replace_file(self._key, key)
+        self.array: npt.NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
+        stored = np.load(self._done, allow_pickle=False)
+        if self.array.shape != (len(marks), dim) or stored.shape != marks.shape:
+            raise ValueError(f"{path.name} and {self._done.name} do not fit; delete them")
+        self.is_done: npt.NDArray[np.bool_] = (stored == marks).all(axis=1)
+
+    def add(self, numbers: Numbers, rows: npt.NDArray[np.float32]) -> None:
+        """Put rows `(B, D)` in their places, `numbers`; now, or soon with others."""
+        self._waiting.append((numbers, rows))
+        waiting_bytes = sum(each.nbytes for _, each in self._waiting)
+        if time.monotonic() >= self._next_write or waiting_bytes > MAX_WAITING_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits; it is on the disk, and done, when this returns."""
+        if not self._waiting:
+            return
+        started = time.monotonic()
+        numbers, rows = (np.concatenate(each) for each in zip(*self._waiting, strict=True))
+        # In this order: a row marked done has been written.
+        _write_rows(self._path, numbers, rows)
+        _write_rows(self._done, numbers, self._marks[numbers])
+        self.is_done[numbers] = True
+        self._waiting = []
+        now = time.monotonic()
+        self._next_write = now + (now - started) * (1 / SHARE_OF_WRITING - 1)
+
+    def finish(self, path: Path) -> None:
+        """Give the array, all of whose rows are added, a name of its own; the marks are removed."""
+        self.flush()
+        put_in_place(self._path, path)
+        remove_marks(self._path)
+
+
+def remove_marks(path: Path) -> None:
+    """Remove what a `ResumableRows` of this path that was killed as it finished has left."""
+    for each in _mark_files(path):
+        each.unlink(missing_ok=True)
+
+
+def _mark_files(path: Path) -> tuple[Path, Path]:
+    return path.with_suffix(".done.npy"), path.with_suffix(".key")
+
+
+def _write_rows(path: Path, numbers: npt.NDArray[np.integer[Any]], rows: npt.NDArray[Any]) -> None:
+    """Write rows of an array file, not through a memory map: there a full disk is a SIGBUS."""
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    first_byte, row_bytes = array.offset, array.strides[0]
+    with path.open("r+b") as file:
+        for number, row in zip(numbers.tolist(), rows, strict=True):
+            file.seek(first_byte + number * row_bytes)
+            file.write(row.tobytes())
+        file.flush()
+        os.fsync(file.fileno())
