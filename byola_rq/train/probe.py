@@ -1,5 +1,6 @@
 """A quick probe: how well the classes of clips are told from their embeddings."""
 
+import importlib
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -63,10 +64,9 @@ def import_sklearn() -> Any:
     """
     try:
         import sklearn
-        import sklearn.exceptions
-        import sklearn.linear_model
-        import sklearn.neighbors
-        import sklearn.preprocessing
+
+        for part in ("exceptions", "linear_model", "neighbors", "preprocessing"):
+            importlib.import_module(f"sklearn.{part}")
     except ImportError as error:
         raise MissingPackageError(
             f"validation.labelled needs scikit-learn, which does not import ({error}); "
