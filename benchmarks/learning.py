@@ -22,7 +22,7 @@ from byola_rq.corpus.segments import SegmentBatch, SegmentCorpus, open_clips
 from byola_rq.embed.embedder import Embedder
 from byola_rq.model.encoder import build_encoder
 from byola_rq.runtime.progress import ProgressBar
-from byola_rq.train.step import build_training, train_step
+from byola_rq.train.step import build_state, train_step
 
 app = new_app()
 
@@ -107,7 +107,7 @@ class Learner:
             frontend(self.corpus.load(items).to(device).waveform)
             for items in StepSampler(order, batch_size, first_step=0, num_steps=8)
         )
-        self.training = build_training(
+        self.training = build_state(
             config, level, frontend, device=device, precision=precision, num_steps=num_steps
         )
         torch.manual_seed(seed)

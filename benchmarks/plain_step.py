@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from byola_rq.corpus.segments import SegmentBatch
-from byola_rq.train.step import Training
+from byola_rq.train.step import TrainState
 
 
 class PlainEncoder(nn.Module):
@@ -88,7 +88,7 @@ class PlainStep:
             Adam, and matrix products and convolutions as they are.
     """
 
-    def __init__(self, training: Training, *, is_tuned: bool = False) -> None:
+    def __init__(self, training: TrainState, *, is_tuned: bool = False) -> None:
         self.training = training
         config = training.config
         dim = config.encoder.dim

@@ -42,8 +42,8 @@ from byola_rq.model.linear import linear
 from byola_rq.runtime.rng import sample_keys
 from byola_rq.synthesis.generate import KINDS, make_clip
 from byola_rq.train.step import (
-    Training,
-    build_training,
+    TrainState,
+    build_state,
     train_step,
 )
 
@@ -114,14 +114,14 @@ def write_batch(size: int) -> SegmentBatch:
     return SegmentBatch(repeated.contiguous(), sample_keys(0, 0, torch.arange(size)))
 
 
-def make_training(dim: int, batch: int, device: torch.device, precision: torch.dtype) -> Training:
+def make_training(dim: int, batch: int, device: torch.device, precision: torch.dtype) -> TrainState:
     """Ours, at its start."""
     config = load_config(
         default_config_path(),
         [f"encoder.dim={dim}", f"train.batch_size={batch}", "run.dir=unused", "data.source=unused"],
     )
     frontend = LogMelSpectrogram().to(device)
-    return build_training(
+    return build_state(
         config, Statistics(-6.0, 4.0), frontend, device=device, precision=precision, num_steps=10**6
     )
 
@@ -131,7 +131,7 @@ def make_steps(
 ) -> dict[str, Callable[[SegmentBatch], object]]:
     """The contenders by name; all from the same weights."""
 
-    def ours(set_back: Callable[[nn.Module], None] | None = None) -> Training:
+    def ours(set_back: Callable[[nn.Module], None] | None = None) -> TrainState:
         training = make_training(dim, batch, device, precision)
         if set_back:
             set_back(training.byol)

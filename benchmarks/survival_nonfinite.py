@@ -18,7 +18,7 @@ from byola_rq.corpus.decoded_clips import DecodedClips, measure_clips
 from byola_rq.corpus.order import ClipOrder, StepSampler
 from byola_rq.corpus.segments import SegmentCorpus, find_clips
 from byola_rq.errors import AudioError
-from byola_rq.train.step import Training, build_training, train_step
+from byola_rq.train.step import TrainState, build_state, train_step
 
 VALUES = {"NaN": float("nan"), "+Inf": float("inf"), "-Inf": float("-inf")}
 PLACES = ("float wav", "segment", "loss", "gradient")
@@ -92,7 +92,7 @@ def _inject_into_file(
 
 
 def _inject_into_step(
-    training: Training, batches: "_Batches", place: str, value: float, rng: random.Random
+    training: TrainState, batches: "_Batches", place: str, value: float, rng: random.Random
 ) -> tuple[bool, bool]:
     batch = batches.corpus.load(batches.items(training.step))
     spoilt = [False] * BATCH_SIZE
@@ -122,7 +122,7 @@ class _Batches:
         return next(iter(StepSampler(order, BATCH_SIZE, first_step=step, num_steps=step + 1)))
 
 
-def _prepare(clips: Path, folder: Path, values: int) -> tuple[Training, _Batches, list[Path]]:
+def _prepare(clips: Path, folder: Path, values: int) -> tuple[TrainState, _Batches, list[Path]]:
     """A training on clips of a segment's length, so that every sample of them is in a batch."""
     floats = folder / "floats"
     config = make_config(
@@ -140,7 +140,7 @@ def _prepare(clips: Path, folder: Path, values: int) -> tuple[Training, _Batches
     items = np.array([(-1, index) for index in range(len(found))])
     statistics = measure_statistics([frontend(corpus.load(items).waveform)])
     num_steps = 2 * values + 1
-    training = build_training(
+    training = build_state(
         config,
         statistics,
         frontend,
@@ -161,7 +161,7 @@ def _spoil_file(path: Path, value: float, rng: random.Random) -> Callable[[], ob
     return lambda: path.write_bytes(content)
 
 
-def _spoil_network(training: Training, place: str, value: float) -> RemovableHandle:
+def _spoil_network(training: TrainState, place: str, value: float) -> RemovableHandle:
     """Let the next step's loss, or one element of its gradient, be a value."""
     if place == "loss":
 
@@ -183,7 +183,7 @@ def _spoil_network(training: Training, place: str, value: float) -> RemovableHan
     return hook
 
 
-def _copy(training: Training) -> dict[str, Tensor]:
+def _copy(training: TrainState) -> dict[str, Tensor]:
     """All that training changes, but for what mixup remembers (none here)."""
     checkpoint = training.snapshot(corpus_digest="")
     optimizer = {f"optimizer.{name}": value for name, value in checkpoint.optimizer.items()}

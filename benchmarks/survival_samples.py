@@ -27,7 +27,7 @@ from byola_rq.corpus.decoded_clips import measure_clips
 from byola_rq.corpus.loading import load_batches
 from byola_rq.corpus.order import ClipOrder, IntArray, StepSampler
 from byola_rq.corpus.segments import SegmentCorpus, find_clips
-from byola_rq.runtime.distributed import is_main, joined_ranks, num_ranks, rank
+from byola_rq.runtime.distributed import is_main, process_group, rank, world_size
 
 # Every augmentation there is; mixup's ring travels with the checkpoint.
 AUGMENTATIONS = (
@@ -110,7 +110,7 @@ def read_part(config: Config, place: Path, first: int, last: int) -> None:
     rate, size, seed = config.frontend.sample_rate, config.train.batch_size, config.run.seed
     clips = measure_clips(find_clips(config.data.sources)[0], rate)
     corpus = SegmentCorpus(clips, segment_samples=config.segment_samples, seed=seed)
-    order, part = ClipOrder(len(clips), seed=seed), (rank(), num_ranks())
+    order, part = ClipOrder(len(clips), seed=seed), (rank(), world_size())
     sampler = StepSampler(order, size, first_step=first, num_steps=last, part=part)
     frontend = LogMelSpectrogram(**config.frontend.model_dump())
     views = Views(config.views.chain(), post_norm=config.views.post_norm)
@@ -119,7 +119,7 @@ def read_part(config: Config, place: Path, first: int, last: int) -> None:
     drawn = _record_draws(views)
     workers = config.data.workers
     assert isinstance(workers, int)
-    batches = load_batches(corpus, sampler, batch_size=size // num_ranks(), num_workers=workers)
+    batches = load_batches(corpus, sampler, batch_size=size // world_size(), num_workers=workers)
     rows: list[tuple[int, int, str]] = []
     with closing(batches):
         for step, items, batch in zip(range(first, last), sampler, batches, strict=True):
@@ -168,5 +168,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     _config, _place, _first, _last = sys.argv[1:]
     # Before anything asks for this process' rank: alone, it is rank 0 of 1.
-    with joined_ranks(torch.device("cpu")):
+    with process_group(torch.device("cpu")):
         read_part(load_config(Path(_config)), Path(_place), int(_first), int(_last))

@@ -11,35 +11,35 @@ from torch import nn
 from byola_rq.errors import ByolaRQError, CorpusError
 from byola_rq.runtime.distributed import (
     StopVote,
-    errors_shared,
-    gather_json,
-    gather_rows,
-    joined_ranks,
-    max_over_ranks,
-    num_ranks,
-    own_rows,
+    all_gather_json,
+    all_gather_rows,
+    all_reduce_max,
+    all_reduce_sum,
+    broadcast_bytes,
+    local_rows,
+    process_group,
+    raise_on_all_ranks,
     rank,
-    shared,
-    sum_over_ranks,
+    world_size,
 )
 from byola_rq.train.skipped_steps import refuse_divergence
 
 
 def look() -> dict[str, object]:
     number = rank()
-    seen: dict[str, object] = {"ranks": [number, num_ranks()]}
-    seen["json"] = gather_json({"rank": number, "text": "ä" * number})
-    rows = gather_rows(torch.full((2, 3), float(number)))
+    seen: dict[str, object] = {"ranks": [number, world_size()]}
+    seen["json"] = all_gather_json({"rank": number, "text": "ä" * number})
+    rows = all_gather_rows(torch.full((2, 3), float(number)))
     seen["rows"] = rows[:, 0].tolist()
-    seen["own"] = own_rows(rows)[:, 0].tolist()
-    seen["max"] = max_over_ranks(torch.tensor([number, -number])).tolist()
+    seen["own"] = local_rows(rows)[:, 0].tolist()
+    seen["max"] = all_reduce_max(torch.tensor([number, -number])).tolist()
     x = torch.tensor([1.0 + number], requires_grad=True)
-    total = sum_over_ranks(x)
+    total = all_reduce_sum(x)
     (total * (10.0**number)).sum().backward()
     assert x.grad is not None
     seen["sum"] = [total.item(), x.grad.item()]
-    seen["shared"] = shared(lambda: b"of rank %d" % number).decode()
-    seen["empty"] = shared(lambda: b"").decode()
+    seen["shared"] = broadcast_bytes(lambda: b"of rank %d" % number).decode()
+    seen["empty"] = broadcast_bytes(lambda: b"").decode()
     seen["errors"] = [failed_in(2), failed_in(0), failed_in(None)]
     vote = StopVote()
     asked = [None, signal.SIGTERM if number == 1 else None, None, None]
@@ -52,7 +52,7 @@ def look() -> dict[str, object]:
 
 def failed_in(where: int | None) -> list[object]:
     try:
-        with errors_shared():
+        with raise_on_all_ranks():
             if rank() == where:
                 raise CorpusError("no such folder")
     except ByolaRQError as error:
@@ -74,6 +74,6 @@ def divergence(difference: float) -> str:
 
 
 if __name__ == "__main__":
-    with joined_ranks(torch.device("cpu")):
+    with process_group(torch.device("cpu")):
         path = Path(sys.argv[1]) / f"{rank()}.json"
         path.write_text(json.dumps(look()))

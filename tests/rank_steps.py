@@ -11,8 +11,8 @@ from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
 from byola_rq.config import Config, load_config
 from byola_rq.corpus.order import ClipOrder, StepSampler
 from byola_rq.corpus.segments import SegmentCorpus, open_clips
-from byola_rq.runtime.distributed import is_main, joined_ranks, num_ranks, rank
-from byola_rq.train.step import build_training, train_step
+from byola_rq.runtime.distributed import is_main, process_group, rank, world_size
+from byola_rq.train.step import build_state, train_step
 
 
 class DoubleLogMel(LogMelSpectrogram):
@@ -26,7 +26,7 @@ def main(config_path: Path, num_steps: int, result: Path) -> None:
     torch.set_num_threads(1)
     config = load_config(config_path)
     device = torch.device("cpu")
-    with joined_ranks(device):
+    with process_group(device):
         take_steps(config, device, num_steps, result)
 
 
@@ -34,7 +34,7 @@ def take_steps(config: Config, device: torch.device, num_steps: int, result: Pat
     clips, _ = open_clips(config.data.sources, config.frontend.sample_rate, print)
     frontend = DoubleLogMel(**config.frontend.model_dump())
     torch.set_default_dtype(torch.float64)  # of the networks
-    training = build_training(
+    training = build_state(
         config,
         Statistics(-6.0, 4.0),
         frontend,
@@ -48,7 +48,7 @@ def take_steps(config: Config, device: torch.device, num_steps: int, result: Pat
         config.train.batch_size,
         first_step=0,
         num_steps=num_steps,
-        part=(rank(), num_ranks()),
+        part=(rank(), world_size()),
     )
     for items in sampler:
         train_step(training, corpus.load(items))

@@ -12,7 +12,7 @@ from byola_rq.augment.fader import RandomLinearFader
 from byola_rq.augment.fused_views import FusedViews
 from byola_rq.augment.mixup import Mixup
 from byola_rq.augment.quantize import RandomizedQuantization
-from byola_rq.runtime.distributed import gather_rows, num_ranks, sum_over_ranks
+from byola_rq.runtime.distributed import all_gather_rows, all_reduce_sum, world_size
 from byola_rq.runtime.rng import fold_in
 
 AUGMENTATIONS: Mapping[str, type[Augmentation[Any]]] = {
@@ -68,7 +68,7 @@ class Views(nn.Module):
             views = torch.stack([self._augment(log_mel, fold_in(key, view)) for view in (1, 2)])
         if "mixup" in self.augmentations:
             # From all ranks, so that the ring of each holds what that of one process would.
-            log_mel = gather_rows(log_mel)
+            log_mel = all_gather_rows(log_mel)
         for _, augmentation in self._chain():
             augmentation.remember(log_mel)
         if self.post_norm:
@@ -98,7 +98,7 @@ class Views(nn.Module):
 def _standardize(x: Tensor) -> Tensor:
     """By mean and standard deviation of the elements of all ranks."""
     # Sums one after the other: torch's own standard deviation takes nine times as long on a CPU.
-    count = x.numel() * num_ranks()
-    centred = x - sum_over_ranks(x.sum()) / count
-    std = (sum_over_ranks(centred.square().sum()) / (count - 1)).sqrt()
+    count = x.numel() * world_size()
+    centred = x - all_reduce_sum(x.sum()) / count
+    std = (all_reduce_sum(centred.square().sum()) / (count - 1)).sqrt()
     return centred * (1 / std.clamp(min=torch.finfo(std.dtype).eps))

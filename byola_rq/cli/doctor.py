@@ -13,7 +13,7 @@ import typer
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """One thing looked at. `remedy` says what to do, where there is something to do."""
 
     name: str
@@ -63,10 +63,10 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
-def examine() -> Iterator[Finding]:
+def examine() -> Iterator[Diagnosis]:
     """Look at everything the package can use."""
-    yield Finding("python", "ok", f"{platform.python_version()} at {sys.executable}")
-    yield Finding("byola_rq", "ok", importlib.metadata.version("byola_rq"))
+    yield Diagnosis("python", "ok", f"{platform.python_version()} at {sys.executable}")
+    yield Diagnosis("byola_rq", "ok", importlib.metadata.version("byola_rq"))
     yield from _examine_torch()
     for name in REQUIRED:
         yield _examine_import(
@@ -78,21 +78,21 @@ def examine() -> Iterator[Finding]:
         yield _examine_import(name, purpose, remedy, is_required=False)
 
 
-def _examine_torch() -> Iterator[Finding]:
+def _examine_torch() -> Iterator[Diagnosis]:
     try:
         import torch
     except (ImportError, OSError) as error:
         remedy = "pip install torch (a CPU build is at https://pytorch.org/get-started)"
-        yield Finding("torch", "broken", _first_line(error), remedy, is_required=True)
+        yield Diagnosis("torch", "broken", _first_line(error), remedy, is_required=True)
         return
-    yield Finding("torch", "ok", str(torch.__version__))
+    yield Diagnosis("torch", "ok", str(torch.__version__))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Finding("cpu", "ok", f"{cores} cores, {torch.get_num_threads()} torch threads")
+    yield Diagnosis("cpu", "ok", f"{cores} cores, {torch.get_num_threads()} torch threads")
     if not torch.cuda.is_available():
         built_for = torch.version.cuda
         detail = f"built for CUDA {built_for}, no usable device" if built_for else "CPU build"
         remedy = "install a CUDA build of torch and its driver, if this machine has a GPU"
-        yield Finding("cuda", "note", detail, remedy)
+        yield Diagnosis("cuda", "note", detail, remedy)
         return
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
@@ -100,10 +100,10 @@ def _examine_torch() -> Iterator[Finding]:
             "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no bfloat16"
         )
         memory = properties.total_memory / 2**30
-        yield Finding(f"cuda:{index}", "ok", f"{properties.name}, {memory:.0f} GiB, {bfloat16}")
+        yield Diagnosis(f"cuda:{index}", "ok", f"{properties.name}, {memory:.0f} GiB, {bfloat16}")
 
 
-def _examine_libsndfile() -> Finding:
+def _examine_libsndfile() -> Diagnosis:
     def formats() -> str:
         import soundfile
 
@@ -115,7 +115,7 @@ def _examine_libsndfile() -> Finding:
     return _examine("libsndfile", formats, "pip install --upgrade soundfile", is_required=True)
 
 
-def _examine_torchaudio() -> Finding:
+def _examine_torchaudio() -> Diagnosis:
     def load() -> str:
         from byola_rq.audio._torchaudio import has_compiled_part, import_torchaudio
 
@@ -127,7 +127,7 @@ def _examine_torchaudio() -> Finding:
     return _examine("torchaudio", load, "pip install torchaudio", is_required=False)
 
 
-def _examine_import(name: str, purpose: str, remedy: str, *, is_required: bool) -> Finding:
+def _examine_import(name: str, purpose: str, remedy: str, *, is_required: bool) -> Diagnosis:
     def load() -> str:
         importlib.import_module(name)
         return importlib.metadata.version(DISTRIBUTIONS.get(name, name))
@@ -135,18 +135,18 @@ def _examine_import(name: str, purpose: str, remedy: str, *, is_required: bool) 
     finding = _examine(name, load, remedy, is_required=is_required)
     if finding.status == "ok":
         return finding
-    return Finding(name, finding.status, f"{finding.detail}; for {purpose}", remedy, is_required)
+    return Diagnosis(name, finding.status, f"{finding.detail}; for {purpose}", remedy, is_required)
 
 
-def _examine(name: str, look: Callable[[], str], remedy: str, *, is_required: bool) -> Finding:
+def _examine(name: str, look: Callable[[], str], remedy: str, *, is_required: bool) -> Diagnosis:
     try:
-        return Finding(name, "ok", look(), is_required=is_required)
+        return Diagnosis(name, "ok", look(), is_required=is_required)
     except ModuleNotFoundError:
-        return Finding(name, "missing", "not installed", remedy, is_required)
+        return Diagnosis(name, "missing", "not installed", remedy, is_required)
     except Exception as error:  # whatever a broken package raises is what is to be told
         is_absent = "is not installed" in str(error)
         status: Literal["missing", "broken"] = "missing" if is_absent else "broken"
-        return Finding(name, status, _first_line(error), remedy, is_required)
+        return Diagnosis(name, status, _first_line(error), remedy, is_required)
 
 
 def _first_line(error: BaseException) -> str:

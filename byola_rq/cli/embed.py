@@ -41,7 +41,7 @@ def embed(
     """
     from byola_rq.embed.embedder import load
     from byola_rq.embed.job import embed_clips
-    from byola_rq.runtime.distributed import errors_shared, joined_ranks
+    from byola_rq.runtime.distributed import process_group, raise_on_all_ranks
     from byola_rq.runtime.memory import keep_freed_memory
     from byola_rq.train.step import choose_device, choose_precision
 
@@ -50,8 +50,8 @@ def embed(
         keep_freed_memory()
         if precision is Precision.auto:
             precision = Precision.float32
-    with joined_ranks(own_device):
-        with errors_shared():
+    with process_group(own_device):
+        with raise_on_all_ranks():
             embedder = load(model, own_device, choose_precision(precision, own_device))
         path = embed_clips(
             embedder, source, out, num_workers=workers, overwrite=overwrite, frames=frames

@@ -22,9 +22,9 @@ def views(
       byola-rq views dog.wav views.png run.seed=3 views.randomized_quantization.num_bins=2
     """
     loaded = load_config(config)
-    from byola_rq.listen.preview import draw_views
+    from byola_rq.listen.preview import draw_preview
 
-    draw_views(loaded, clip, picture)
+    draw_preview(loaded, clip, picture)
     print(picture)
 
 

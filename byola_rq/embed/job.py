@@ -46,7 +46,7 @@ def embed_clips(
     already is recognized by its content key (weights, frontend, statistics, and each clip's path,
     size and time of change): the same job goes on or is done; another one is refused.
 
-    Where `ranks.joined_ranks` has connected several processes, all of them call this, each with
+    Where `ranks.process_group` has connected several processes, all of them call this, each with
     its own device, and share the work; only rank 0 touches `out`. Which clips are embedded
     together depends on the clips alone. So their number, and where a job was stopped, change no
     bit, on devices of one kind; on the CPU with one number of threads (torchrun sets
@@ -80,10 +80,10 @@ def embed_clips(
                     return b""
                 return folder.open(rows.num_rows, embedder.embedding_dim).tobytes()
 
-            is_done = np.frombuffer(ranks.shared(open_folder), np.bool_)
+            is_done = np.frombuffer(ranks.broadcast_bytes(open_folder), np.bool_)
             if len(is_done):
                 _fill(rows, folder, is_done, num_workers)
-                with ranks.errors_shared():
+                with ranks.raise_on_all_ranks():
                     if ranks.is_main():
                         folder.finish(meta, rows.index(folder.rows()))
             return folder.embeddings
@@ -99,32 +99,32 @@ def _list_clips(sources: Sequence[Path], embedder: Embedder) -> tuple[DecodedCli
     Each rank opens its share of the files: of millions on a shared disk, opening is what takes
     long, and every file is opened once whatever the number of ranks.
     """
-    with ranks.errors_shared():
+    with ranks.raise_on_all_ranks():
         found, _ = find_clips(sources)
     _refuse_other_listing(found)
-    own = found[ranks.rank() :: ranks.num_ranks()]
-    facts = np.zeros((-(-len(found) // ranks.num_ranks()), 4), np.int64)
-    with ranks.errors_shared():
+    own = found[ranks.rank() :: ranks.world_size()]
+    facts = np.zeros((-(-len(found) // ranks.world_size()), 4), np.int64)
+    with ranks.raise_on_all_ranks():
         with ProgressBar("reading headers", len(own)) as bar:
             clips = measure_clips(own, embedder.sample_rate, bar.advance)
         for source, length in zip(own, clips.num_samples, strict=True):
             embedder.clips.refuse_short(length, source)
         facts[: len(own), :2] = np.stack([clips.first_samples, clips.num_samples], 1)
         facts[: len(own), 2:] = np.array([_size_and_time(each) for each in own]).reshape(-1, 2)
-    by_rank = ranks.gather_rows(torch.from_numpy(facts)).numpy().reshape(-1, *facts.shape)
+    by_rank = ranks.all_gather_rows(torch.from_numpy(facts)).numpy().reshape(-1, *facts.shape)
     facts = by_rank.swapaxes(0, 1).reshape(-1, 4)[: len(found)]
     return DecodedClips(found, facts[:, 0], facts[:, 1], embedder.sample_rate), facts[:, 2:]
 
 
 def _refuse_other_listing(found: Sequence[ClipSource]) -> None:
     """Ranks may run on several machines, whose folders need not be the same."""
-    if ranks.num_ranks() == 1:
+    if ranks.world_size() == 1:
         return
     digest = hashlib.sha256()
     for source in found:
         digest.update(f"{source}\n".encode())
-    listings = ranks.gather_json([len(found), digest.hexdigest()])
-    with ranks.errors_shared():
+    listings = ranks.all_gather_json([len(found), digest.hexdigest()])
+    with ranks.raise_on_all_ranks():
         if listings[ranks.rank()] != listings[0]:
             raise CorpusError(
                 f"all ranks must find the same clips; got {len(found)}, rank 0 {listings[0][0]} "
@@ -148,7 +148,7 @@ def _fill(
     batches = [each for each in rows.batches() if not is_done[rows.numbers(each)].all()]
     num_left = sum(map(len, batches))
     own_clips = [
-        int(clip) for batch in batches[ranks.rank() :: ranks.num_ranks()] for clip in batch
+        int(clip) for batch in batches[ranks.rank() :: ranks.world_size()] for clip in batch
     ]
     at_once = [clip for clip in own_clips if not rows.is_long(clip)]
     decoded = map_ahead(rows.clips.read, at_once, num_workers)
@@ -156,9 +156,9 @@ def _fill(
     num_clips = len(rows.clips)
     with closing(decoded), ProgressBar("embedding", num_clips, num_clips - num_left) as bar:
         try:
-            for first in range(0, len(batches), ranks.num_ranks()):
-                of_round = batches[first : first + ranks.num_ranks()]
-                with ranks.errors_shared():
+            for first in range(0, len(batches), ranks.world_size()):
+                of_round = batches[first : first + ranks.world_size()]
+                with ranks.raise_on_all_ranks():
                     # Those of the round before, here: an error of writing too ends all ranks.
                     _add(folder, gathered)
                     own = torch.empty(0, rows.embedder.embedding_dim)
@@ -166,7 +166,7 @@ def _fill(
                         own = rows.compute(of_round[ranks.rank()], decoded)
                 gathered = _gather(own, [rows.numbers(batch) for batch in of_round])
                 bar.advance(sum(map(len, of_round)))
-            with ranks.errors_shared():
+            with ranks.raise_on_all_ranks():
                 _add(folder, gathered)
         except BaseException:
             if ranks.is_main():

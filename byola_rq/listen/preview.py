@@ -13,7 +13,7 @@ from byola_rq.plots.spectrograms import save_views_picture
 from byola_rq.sources.clip_source import ClipSource
 
 
-def draw_views(config: Config, clip: Path, picture: Path) -> None:
+def draw_preview(config: Config, clip: Path, picture: Path) -> None:
     """Draw the segment that the first epoch would cut from `clip`, and its two views.
 
     The segment is standardized by its own mean and std: there is no corpus here. A mixup ring is

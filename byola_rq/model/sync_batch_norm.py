@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from byola_rq.runtime.distributed import num_ranks, own_rows, sum_over_ranks
+from byola_rq.runtime.distributed import all_reduce_sum, local_rows, world_size
 
 
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -25,10 +25,10 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         x = features.to(torch.promote_types(features.dtype, torch.float32))
         over = [0, *range(2, x.ndim)]
         shape = (1, -1) + (1,) * (x.ndim - 2)
-        count = x.numel() // x.shape[1] * num_ranks()
-        mean = sum_over_ranks(x.sum(over)) / count  # (C,)
+        count = x.numel() // x.shape[1] * world_size()
+        mean = all_reduce_sum(x.sum(over)) / count  # (C,)
         centred = x - mean.view(shape)
-        variance = sum_over_ranks(centred.square().sum(over)) / count
+        variance = all_reduce_sum(centred.square().sum(over)) / count
         self._track(mean.detach(), variance.detach() * (count / (count - 1)))
         scale = self.weight * (variance + self.eps).rsqrt()
         return torch.addcmul(self.bias.view(shape), centred, scale.view(shape)).to(features.dtype)
@@ -57,16 +57,16 @@ class RankDropout(nn.Dropout):
         """As `nn.Dropout`, for this rank's rows of a batch, `(B, ...)`."""
         if not self.training:
             return features
-        shape = (len(features) * num_ranks(), *features.shape[1:])
+        shape = (len(features) * world_size(), *features.shape[1:])
         kept = torch.empty(shape, dtype=features.dtype, device=features.device).bernoulli_(
             1 - self.p
         )
-        return features * (own_rows(kept) / (1 - self.p))
+        return features * (local_rows(kept) / (1 - self.p))
 
 
 def over_all_ranks(network: nn.Module, *, sync_batch_norm: bool) -> None:
     """Let dropout, and batch norm where asked for, see the ranks' batches as one; in place."""
-    if num_ranks() == 1:
+    if world_size() == 1:
         return
     for name, child in network.named_children():
         setattr(network, name, _replaced(child, sync_batch_norm=sync_batch_norm))

@@ -9,7 +9,7 @@ from pathlib import Path
 from byola_rq.config import Config, flatten
 from byola_rq.errors import CheckpointError
 from byola_rq.runs.checkpoint import Checkpoint, load_newest_checkpoint
-from byola_rq.runtime.distributed import num_ranks
+from byola_rq.runtime.distributed import world_size
 from byola_rq.runtime.files import replace_file
 from byola_rq.runtime.lock import HeldError, locked
 
@@ -183,10 +183,10 @@ def _refuse_other_config(config: Config, checkpoint: Checkpoint) -> None:
         if before.get(key) != now.get(key) and key not in free
     ]
     ranks_before = checkpoint.state["num_ranks"]
-    if not config.train.sync_batch_norm and ranks_before != num_ranks():
+    if not config.train.sync_batch_norm and ranks_before != world_size():
         differences.append(
             f"without train.sync_batch_norm, the number of processes was {ranks_before}, "
-            f"is {num_ranks()}"
+            f"is {world_size()}"
         )
     if differences:
         raise CheckpointError(

@@ -27,7 +27,7 @@ _NEEDED_KEYS: dict[str, tuple[type, ...]] = {
 
 
 @dataclass(frozen=True)
-class Run:
+class RecordedRun:
     """A run's directory as it is now; a process may be writing to it."""
 
     path: Path
@@ -67,7 +67,7 @@ class Run:
         return min(num_steps, max_steps or num_steps)
 
 
-def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
+def find_runs(paths: Sequence[Path]) -> tuple[list[RecordedRun], list[str]]:
     """Read the runs that `paths` name: each a run.dir, or a folder of them.
 
     Returns:
@@ -77,7 +77,7 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
     Raises:
         CheckpointError: If a path is neither, or a run's configuration cannot be read.
     """
-    runs: dict[Path, Run] = {}
+    runs: dict[Path, RecordedRun] = {}
     notes: list[str] = []
     for path in paths:
         folders = _run_folders(path)
@@ -159,7 +159,7 @@ def _run_folders(path: Path) -> list[Path]:
     return folders
 
 
-def _read_run(folder: Path) -> Run:
+def _read_run(folder: Path) -> RecordedRun:
     path = folder / "config.yaml"
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -174,7 +174,7 @@ def _read_run(folder: Path) -> Run:
             )
     metrics, notes = read_columns(folder / "metrics.csv")
     best, best_notes = _find_best(folder)
-    return Run(folder, folder.resolve().name, config, metrics, notes + best_notes, best)
+    return RecordedRun(folder, folder.resolve().name, config, metrics, notes + best_notes, best)
 
 
 def _find_best(folder: Path) -> tuple[Best | None, list[str]]:
@@ -190,7 +190,7 @@ def _find_best(folder: Path) -> tuple[Best | None, list[str]]:
     return best, [f"{path}: is missing; {folder / 'best.json'} names it as the best"]
 
 
-def _with_names(runs: list[Run]) -> list[Run]:
+def _with_names(runs: list[RecordedRun]) -> list[RecordedRun]:
     """Folders' names, or paths where two have one name."""
     names = [run.name for run in runs]
     return [replace(run, name=str(run.path)) if names.count(run.name) > 1 else run for run in runs]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from byola_rq.runs.checkpoint import checkpoint_path
-from byola_rq.runs.history import Run
+from byola_rq.runs.history import RecordedRun
 
 _NOT_THERE = "-"
 _PROGRESS = (
@@ -26,7 +26,7 @@ _SCORES = ("validation", "best checkpoint")
 _UNITS = ((2 * 86400, 86400, "days"), (2 * 3600, 3600, "h"), (120, 60, "min"), (0, 1, "s"))
 
 
-def describe_runs(runs: Sequence[Run], now: float | None = None) -> Iterator[str]:
+def describe_runs(runs: Sequence[RecordedRun], now: float | None = None) -> Iterator[str]:
     """Say how far each run is and how it fares (its last row), what it is, and what differs.
 
     Where a run has been validated, the last score and the best are said as well.
@@ -60,7 +60,7 @@ def describe_runs(runs: Sequence[Run], now: float | None = None) -> Iterator[str
             yield "their configurations are the same"
 
 
-def _progress(run: Run, now: float) -> list[str]:
+def _progress(run: RecordedRun, now: float) -> list[str]:
     step, num_steps = run.last("step") or 0, run.num_steps
     steps = f"{step:.0f}/{'?' if num_steps is None else num_steps}"
     if num_steps:
@@ -80,7 +80,7 @@ def _progress(run: Run, now: float) -> list[str]:
     ]
 
 
-def _scores(run: Run) -> list[str]:
+def _scores(run: RecordedRun) -> list[str]:
     """The last score, and the best with its checkpoint."""
     score, best = run.newest("validation"), run.best
     found = f"{checkpoint_path(run.path, best.step).name}, {best.score:.1f} %" if best else "none"
@@ -106,7 +106,7 @@ def _last_checkpoint(folder: Path, now: float) -> str:
     return "none"
 
 
-def _differences(runs: Sequence[Run]) -> Iterator[list[str]]:
+def _differences(runs: Sequence[RecordedRun]) -> Iterator[list[str]]:
     """Key, value and the runs that have it, for every key on which not all agree."""
     for key in sorted({key for run in runs for key in run.config}):
         groups: dict[str, list[str]] = {}

@@ -44,7 +44,7 @@ class LostRankError(ByolaRQError, RuntimeError):
     exit_code = 1
 
 
-def num_ranks() -> int:
+def world_size() -> int:
     """Processes of this job; 1 before they are joined."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
@@ -70,7 +70,7 @@ def is_main() -> bool:
 
 
 @contextlib.contextmanager
-def joined_ranks(device: torch.device) -> Iterator[None]:
+def process_group(device: torch.device) -> Iterator[None]:
     """Connect the processes of a job; over nccl what is on GPUs, over gloo what is not.
 
     Raises:
@@ -158,12 +158,12 @@ def _is_connection_error(error: RuntimeError) -> bool:
 
 
 @contextlib.contextmanager
-def errors_shared() -> Iterator[None]:
+def raise_on_all_ranks() -> Iterator[None]:
     """Let an error of ours that meets one process here end all; rank 0 says it, once.
 
     Nothing in the block may itself wait for other processes.
     """
-    if num_ranks() == 1:
+    if world_size() == 1:
         yield
         return
     error: ByolaRQError | None = None
@@ -171,7 +171,7 @@ def errors_shared() -> Iterator[None]:
         yield
     except ByolaRQError as raised:
         error = raised
-    reports = gather_json(None if error is None else [str(error), error.exit_code])
+    reports = all_gather_json(None if error is None else [str(error), error.exit_code])
     failed = [number for number, report in enumerate(reports) if report is not None]
     if not failed:
         return
@@ -179,71 +179,71 @@ def errors_shared() -> Iterator[None]:
     if not is_main():
         raise ElsewhereError(message, exit_code)
     if error is None:
-        error = ByolaRQError(f"rank {failed[0]} of {num_ranks()}: {message}")
+        error = ByolaRQError(f"rank {failed[0]} of {world_size()}: {message}")
         error.exit_code = exit_code
     raise error
 
 
-def raised_in_all(error: ByolaRQError) -> ByolaRQError:
+def error_on_all_ranks(error: ByolaRQError) -> ByolaRQError:
     """What a rank raises when all meet the same error: rank 0 says it."""
     return error if is_main() else ElsewhereError(str(error), error.exit_code)
 
 
-def shared(function: Callable[[], bytes]) -> bytes:
+def broadcast_bytes(function: Callable[[], bytes]) -> bytes:
     """What `function` returns in rank 0, where alone it is called; an error of ours ends all."""
-    if num_ranks() == 1:
+    if world_size() == 1:
         return function()
     data = b""
-    with errors_shared():
+    with raise_on_all_ranks():
         if is_main():
             data = function()
-    size = int(max_over_ranks(torch.tensor(len(data))))
+    size = int(all_reduce_max(torch.tensor(len(data))))
     buffer = bytearray(data or size)  # zeros where nothing is known yet
     dist.broadcast(torch.from_numpy(np.frombuffer(buffer, np.uint8)), src=0)  # writes to it
     return bytes(buffer)
 
 
-def gather_json(value: Any) -> list[Any]:
+def all_gather_json(value: Any) -> list[Any]:
     """Every rank's value, in the order of the ranks; in all of them."""
-    if num_ranks() == 1:
+    if world_size() == 1:
         return [value]
     data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
-    sizes = gather_rows(torch.tensor([len(data)]))
+    sizes = all_gather_rows(torch.tensor([len(data)]))
     padded = torch.zeros(int(sizes.max()), dtype=torch.uint8)
     padded[: len(data)] = data
-    rows = gather_rows(padded[None])
+    rows = all_gather_rows(padded[None])
     return [
         json.loads(row[:size].numpy().tobytes())
         for row, size in zip(rows, sizes.tolist(), strict=True)
     ]
 
 
-def gather_rows(x: Tensor) -> Tensor:
+def all_gather_rows(x: Tensor) -> Tensor:
     """The rows of all ranks, in their order; each has the same number of them. No gradient."""
-    if num_ranks() == 1:
+    if world_size() == 1:
         return x
     x = x.detach().contiguous()
-    parts = [torch.empty_like(x) for _ in range(num_ranks())]
+    parts = [torch.empty_like(x) for _ in range(world_size())]
     dist.all_gather(parts, x)
     return torch.cat(parts)
 
 
-def own_rows(x: Tensor) -> Tensor:
-    """This rank's part of what `gather_rows` would give."""
-    return x.chunk(num_ranks())[rank()]
+def local_rows(x: Tensor) -> Tensor:
+    """This rank's part of what `all_gather_rows` would give."""
+    return x.chunk(world_size())[rank()]
 
 
-def max_over_ranks(x: Tensor) -> Tensor:
+def all_reduce_max(x: Tensor) -> Tensor:
     """The elementwise maximum over ranks. No gradient."""
-    if num_ranks() > 1:
+    if world_size() > 1:
         x = x.detach().clone()
         dist.all_reduce(x, dist.ReduceOp.MAX)
     return x
 
 
-def sum_over_ranks(x: Tensor) -> Tensor:
+def all_reduce_sum(x: Tensor) -> Tensor:
     """The elementwise sum over ranks, differentiable: each rank's share counts for all."""
-    return x if num_ranks() == 1 else cast(Tensor, _Sum.apply(x))  # type: ignore[no-untyped-call]
+    return x if world_size() == 1 else cast(Tensor, _Sum.apply(x))  # type: ignore[no-untyped-call]
 
 
 class _Sum(torch.autograd.Function):  # torch's own, distributed.nn.functional, is deprecated
@@ -274,7 +274,7 @@ class StopVote:
 
     def cast(self, number: int | None) -> int | None:
         """Say which signal has met this rank; returns the one that stops all, the same in all."""
-        if num_ranks() == 1:
+        if world_size() == 1:
             return number
         agreed = self._read()
         self._vote[0] = number or 0
@@ -285,7 +285,7 @@ class StopVote:
 
     def close(self, number: int | None) -> int | None:
         """As `cast`, of the last step: the answer is waited for."""
-        return self.cast(number) or (self._read() if num_ranks() > 1 else None)
+        return self.cast(number) or (self._read() if world_size() > 1 else None)
 
     def _read(self) -> int | None:
         if self._work is None:

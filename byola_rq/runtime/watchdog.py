@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self, TextIO
 
-from byola_rq.runtime.distributed import num_ranks, rank
+from byola_rq.runtime.distributed import rank, world_size
 from byola_rq.runtime.signals import DUMP_STACKS, read_dumped_stacks
 
 # EX_TEMPFAIL of sysexits.h: the same command may well succeed. torchrun restarts after it too.
@@ -54,7 +54,7 @@ class Watchdog:
 
     def __enter__(self) -> Self:
         if self._limit is not None:
-            self.beat("starting")
+            self.heartbeat("starting")
             self._thread.start()
         return self
 
@@ -63,7 +63,7 @@ class Watchdog:
             self._is_over.set()
             self._thread.join()
 
-    def beat(self, phase: str) -> None:
+    def heartbeat(self, phase: str) -> None:
         """Say that the work goes on, and what it does or waits for next."""
         self._heartbeat = (time.monotonic(), phase)
 
@@ -74,7 +74,7 @@ class Watchdog:
         try:
             yield
         finally:
-            self.beat(self._heartbeat[1])
+            self.heartbeat(self._heartbeat[1])
             self._num_pauses -= 1
 
     def _watch(self) -> None:
@@ -107,7 +107,7 @@ class Watchdog:
         assert self._limit is not None
         path = self._where / f"stalled-rank{rank()}.txt"
         line = (
-            f"rank {rank()} of {num_ranks()} (process {os.getpid()} on {socket.gethostname()}) "
+            f"rank {rank()} of {world_size()} (process {os.getpid()} on {socket.gethostname()}) "
             f"stalled: {phase}, for {waited / 60:.3g} minutes now, of at most "
             f"{self._limit / 60:.3g} (run.stall_minutes). The same command goes on from the last "
             f"checkpoint; {path} shows where every thread hangs"

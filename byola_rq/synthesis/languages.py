@@ -123,7 +123,7 @@ LANGUAGES: dict[str, Language] = {
 }  # fmt: skip
 
 
-class Segment(NamedTuple):
+class Spoken(NamedTuple):
     """One phone of an utterance: what, how long, how much higher than usual, how loud."""
 
     symbol: str  # of PHONES, or "" for silence
@@ -132,7 +132,7 @@ class Segment(NamedTuple):
     level: float = 1.0
 
 
-def spell_word(word: str, *, rng: np.random.Generator) -> list[Segment]:
+def spell_word(word: str, *, rng: np.random.Generator) -> list[Spoken]:
     """The segments of one of WORDS, said a little differently every time.
 
     Raises:
@@ -151,11 +151,11 @@ def spell_word(word: str, *, rng: np.random.Generator) -> list[Segment]:
         stretch = (1.45 if is_stressed else 0.8) if is_vowel else 1.0
         semitones = start + (stop - start) * place / len(symbols) + 2 * (is_vowel and is_stressed)
         seconds = PHONES[symbol].seconds * stretch * pace * rng.uniform(0.85, 1.2)
-        segments.append(Segment(symbol, float(seconds), float(semitones)))
+        segments.append(Spoken(symbol, float(seconds), float(semitones)))
     return segments
 
 
-def spell_sentences(language: str, *, seconds: float, rng: np.random.Generator) -> list[Segment]:
+def spell_sentences(language: str, *, seconds: float, rng: np.random.Generator) -> list[Spoken]:
     """Segments of invented words of `language`, in phrases with pauses, for at least `seconds`.
 
     Raises:
@@ -163,17 +163,17 @@ def spell_sentences(language: str, *, seconds: float, rng: np.random.Generator) 
     """
     if language not in LANGUAGES:
         raise ValueError(f"language must be one of {', '.join(LANGUAGES)}; got {language!r}")
-    segments: list[Segment] = []
+    segments: list[Spoken] = []
     while sum(segment.seconds for segment in segments) < seconds:
         num_words = int(rng.integers(2, 5))
         for place in range(num_words):
             height = 1.5 + LANGUAGES[language].ending * (place + 1) / num_words
             segments += _invent_word(LANGUAGES[language], height, rng)
-        segments.append(Segment("", float(rng.uniform(0.12, 0.35))))
+        segments.append(Spoken("", float(rng.uniform(0.12, 0.35))))
     return segments
 
 
-def _invent_word(language: Language, height: float, rng: np.random.Generator) -> list[Segment]:
+def _invent_word(language: Language, height: float, rng: np.random.Generator) -> list[Spoken]:
     num_syllables = int(rng.choice([1, 2, 2, 3, 3, 4]))
     stressed = {"first": 0, "penultimate": max(0, num_syllables - 2), "last": num_syllables - 1}
     accented = stressed.get(language.stress, int(rng.integers(num_syllables)))
@@ -188,7 +188,7 @@ def _invent_word(language: Language, height: float, rng: np.random.Generator) ->
             length = stretch / (language.tempo * (1 + 0.5 * (len(sounds) > 1)))
             for symbol in sounds:
                 seconds = PHONES[symbol].seconds * length * rng.uniform(0.85, 1.2)
-                segments.append(Segment(symbol, float(seconds), float(semitones), level))
+                segments.append(Spoken(symbol, float(seconds), float(semitones), level))
     return segments
 
 

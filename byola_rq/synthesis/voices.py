@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from byola_rq.synthesis.languages import LANGUAGES, PHONES, Segment, spell_sentences, spell_word
+from byola_rq.synthesis.languages import LANGUAGES, PHONES, Spoken, spell_sentences, spell_word
 from byola_rq.synthesis.primitives import (
     FRAME_BINS,
     FRAME_HOP,
@@ -68,7 +68,7 @@ def draw_speaker(seed: int) -> Speaker:
 
 
 def speak(
-    segments: Sequence[Segment], speaker: Speaker, *, seed: int, aspiration: float = 0.03
+    segments: Sequence[Spoken], speaker: Speaker, *, seed: int, aspiration: float = 0.03
 ) -> Array:
     """Say the segments one after another; as long as they are, level not yet set.
 
@@ -106,7 +106,7 @@ def speak(
     )
 
 
-def _expand(segments: Sequence[Segment], aspiration: float) -> Array:
+def _expand(segments: Sequence[Spoken], aspiration: float) -> Array:
     """Rows of seconds, F1-F3, zero Hz, voicing, breath, friction, its Hz and width, semitones."""
     rows: list[list[float]] = []
     unknown = [float("nan")] * 3  # the mouth already stands for what follows
@@ -191,7 +191,7 @@ def say_word(
     rng = make_generator("word", word, seed)
     num_samples = count_samples(seconds)
     segments = spell_word(word, rng=rng)
-    segments = [Segment("", 0.03), *segments, Segment("", 0.06)]
+    segments = [Spoken("", 0.03), *segments, Spoken("", 0.06)]
     spoken = sum(segment.seconds for segment in segments) / speaker.tempo + 0.1
     squeeze = min(1.0, 0.95 * seconds / spoken)  # a slow talker's "marvin" must fit, too
     segments = [segment._replace(seconds=segment.seconds * squeeze) for segment in segments]
@@ -217,7 +217,7 @@ def say_sentences(language: str, speaker: Speaker, *, seed: int, seconds: float)
     return finish(waveform[:num_samples], _LEVEL_DB)
 
 
-def _count_needed(segments: Sequence[Segment], seconds: float) -> int:
+def _count_needed(segments: Sequence[Spoken], seconds: float) -> int:
     """How many segments reach `seconds`; more would be said only to be cut off."""
     ends = np.cumsum([segment.seconds for segment in segments])
     return int(np.searchsorted(ends, seconds)) + 2

@@ -15,7 +15,12 @@ from byola_rq.corpus.statistics import measure_corpus
 from byola_rq.errors import CheckpointError, CorpusError
 from byola_rq.runs.checkpoint import Checkpoint
 from byola_rq.runs.directory import open_run
-from byola_rq.runtime.distributed import gather_json, num_ranks, raised_in_all, shared
+from byola_rq.runtime.distributed import (
+    all_gather_json,
+    broadcast_bytes,
+    error_on_all_ranks,
+    world_size,
+)
 from byola_rq.runtime.progress import log
 from byola_rq.train.step import choose_precision
 
@@ -26,11 +31,11 @@ def check_same_clips(config: Config, clips: Clips) -> None:
     Raises:
         CorpusError: If a rank has others than rank 0.
     """
-    digests = gather_json(clips.digest)
+    digests = all_gather_json(clips.digest)
     if len(set(digests)) > 1:
         different = next(number for number, each in enumerate(digests) if each != digests[0])
         sources = ", ".join(map(str, config.data.sources))
-        raise raised_in_all(
+        raise error_on_all_ranks(
             CorpusError(f"{sources}: rank {different} finds other clips there than rank 0")
         )
 
@@ -42,7 +47,7 @@ def check_resumed_clips(config: Config, clips: Clips, checkpoint: Checkpoint) ->
         CheckpointError: If they are others.
     """
     if checkpoint.state["corpus_digest"] != clips.digest:
-        raise raised_in_all(
+        raise error_on_all_ranks(
             CheckpointError(
                 f"{config.run.dir}: its run had other clips than data.source has now "
                 "(names, lengths or the packed samples differ); choose another run.dir"
@@ -73,12 +78,12 @@ def share_checkpoint(config: Config) -> Checkpoint | None:
         named = {key: each.contiguous() for key, each in getattr(opened[0], name).items()}
         return bytes_of(named)
 
-    state_text = shared(state)
-    if num_ranks() == 1 or json.loads(state_text) is None:
+    state_text = broadcast_bytes(state)
+    if world_size() == 1 or json.loads(state_text) is None:
         return opened[0] if opened else None
     return Checkpoint(
-        model=tensors_from(shared(lambda: tensors("model"))),
-        optimizer=tensors_from(shared(lambda: tensors("optimizer"))),
+        model=tensors_from(broadcast_bytes(lambda: tensors("model"))),
+        optimizer=tensors_from(broadcast_bytes(lambda: tensors("optimizer"))),
         state=json.loads(state_text),
     )
 
@@ -90,7 +95,7 @@ def share_precision(
     name = config.run.precision
     if name == "auto" and checkpoint is not None:
         name = checkpoint.state["precision"]
-    chosen = shared(lambda: str(choose_precision(name, device)).encode()).decode()
+    chosen = broadcast_bytes(lambda: str(choose_precision(name, device)).encode()).decode()
     return torch.bfloat16 if chosen == str(torch.bfloat16) else torch.float32
 
 
@@ -119,4 +124,4 @@ def share_statistics(
         )
         return json.dumps(asdict(measured)).encode()
 
-    return Statistics(**json.loads(shared(measure)))
+    return Statistics(**json.loads(broadcast_bytes(measure)))

@@ -9,11 +9,11 @@ from byola_rq.corpus.segments import SegmentBatch
 from byola_rq.export.run import export_run
 from byola_rq.runtime.distributed import (
     StopVote,
+    broadcast_bytes,
+    error_on_all_ranks,
     is_main,
-    joined_ranks,
-    num_ranks,
-    raised_in_all,
-    shared,
+    process_group,
+    world_size,
 )
 from byola_rq.runtime.progress import ProgressBar, log
 from byola_rq.runtime.signals import (
@@ -65,11 +65,11 @@ def pretrain(config: Config, *, reset: bool = False, profile: int | None = None)
     try:
         with stop_on_signals(RUN_SIGNALS, second_interrupt_kills=True) as stop:
             device = choose_device(config.run.device)
-            with joined_ranks(device), contextlib.ExitStack() as lock:
+            with process_group(device), contextlib.ExitStack() as lock:
                 # All that exchanges gradients ends with this call, before the ranks part.
                 _fit(start_run(config, device, lock, reset=reset), stop, profile)
                 path = config.run.dir / "encoder.safetensors"
-                shared(lambda: bytes(export_run(config.run.dir, path)))
+                broadcast_bytes(lambda: bytes(export_run(config.run.dir, path)))
                 return path
     except StoppedError as error:
         message = f"{config.run.dir}: {error}; the same command goes on"
@@ -139,18 +139,18 @@ class Trainer:
                 stopped = StoppedError(
                     f"{interruption} {recorder.save_rest()}", interruption.number
                 )
-                raise raised_in_all(stopped) from None
+                raise error_on_all_ranks(stopped) from None
 
     def _stopped_together(self) -> contextlib.AbstractContextManager[None]:
         """Signals wait for the vote where there are several ranks: all stop after the same step."""
-        return self.stop.held() if num_ranks() > 1 else contextlib.nullcontext()
+        return self.stop.held() if world_size() > 1 else contextlib.nullcontext()
 
     def _next_batch(self, batches: Iterator[SegmentBatch]) -> SegmentBatch:
         # Alone, nothing is lost by a stop while this waits, however long a disk hangs.
-        self.watchdog.beat(f"step {self.state.step + 1}, waiting for its data")
+        self.watchdog.heartbeat(f"step {self.state.step + 1}, waiting for its data")
         with stage("input"):
             batch = self.data_wait.next_batch(batches)
-        self.watchdog.beat(f"step {self.state.step + 1}, computing and saving")
+        self.watchdog.heartbeat(f"step {self.state.step + 1}, computing and saving")
         return batch
 
     def _end_step(self) -> None:

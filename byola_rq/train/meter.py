@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from byola_rq.runs.metrics import Metrics
-from byola_rq.runtime.distributed import gather_rows, max_over_ranks, num_ranks, sum_over_ranks
+from byola_rq.runtime.distributed import all_gather_rows, all_reduce_max, all_reduce_sum, world_size
 from byola_rq.train.collapse import EmbeddingHealth, examine_embeddings
-from byola_rq.train.step import StepOutcome, Training
+from byola_rq.train.step import StepOutcome, TrainState
 
 Batch = TypeVar("Batch")
 
@@ -72,23 +72,23 @@ class Meter:
     """Adds up loss, time and waiting over the steps of a run, and makes rows of metrics of them.
 
     Args:
-        training: Whose steps they are.
+        state: Whose steps they are.
         data_wait: Through which the batches are taken.
         num_clips: Of the corpus.
     """
 
-    def __init__(self, training: Training, data_wait: DataWait, num_clips: int) -> None:
+    def __init__(self, state: TrainState, data_wait: DataWait, num_clips: int) -> None:
         self.note = ""
         self.health: EmbeddingHealth | None = None
         self.is_skipped: list[bool] = []  # of each step of the last row
         self.skipped: list[tuple[int, list[bool]]] = []  # those steps, and which clips are finite
-        self._training = training
+        self._state = state
         self._data_wait = data_wait
         self._num_clips = num_clips
-        self._total_loss = torch.zeros((), device=training.device)
+        self._total_loss = torch.zeros((), device=state.device)
         self._outcomes: list[tuple[Tensor, Tensor]] = []
         self._embedding: Tensor | None = None  # of the last step
-        self._step = training.step
+        self._step = state.step
         self._started = self._last = time.monotonic()
         self._waited = data_wait.seconds  # until the row before
 
@@ -105,14 +105,14 @@ class Meter:
 
     def read(self) -> Metrics:
         """The row of metrics of the steps since the row before, at least one; all ranks call it."""
-        training, step = self._training, self._training.step
-        config = training.config
+        state, step = self._state, self._state.step
+        config = state.config
         num_steps = step - self._step
         self._read_outcomes()
         num_used = self.is_skipped.count(False)
         assert self._embedding is not None
-        self.health = examine_embeddings(gather_rows(self._embedding))
-        loss = sum_over_ranks(self._total_loss).item() / num_ranks()
+        self.health = examine_embeddings(all_gather_rows(self._embedding))
+        loss = all_reduce_sum(self._total_loss).item() / world_size()
         now = time.monotonic()
         # Every rank waits for the one that waits most.
         waited = torch.tensor((self._data_wait.seconds - self._waited) / (now - self._last))
@@ -120,13 +120,13 @@ class Meter:
             step=step,
             epoch=step * config.train.batch_size / self._num_clips,
             loss=loss / num_used if num_used else float("nan"),
-            learning_rate=training.learning_rate(step - 1),
-            ema_decay=training.ema_decay(step - 1),
+            learning_rate=state.learning_rate(step - 1),
+            ema_decay=state.ema_decay(step - 1),
             embedding_std=self.health.std,
             effective_rank=self.health.effective_rank,
             skipped_steps=num_steps - num_used,
             segments_per_second=num_steps * config.train.batch_size / (now - self._last),
-            wait_share=max_over_ranks(waited).item(),
+            wait_share=all_reduce_max(waited).item(),
             seconds=now - self._started,
         )
         self.note = f"loss {metrics.loss:.4f}  {metrics.segments_per_second:.0f} segments/s"
@@ -139,7 +139,7 @@ class Meter:
     def _read_outcomes(self) -> None:
         self.is_skipped = torch.stack([each for each, _ in self._outcomes]).tolist()
         self.skipped = [
-            (self._step + number, gather_rows(self._outcomes[number - 1][1]).tolist())
+            (self._step + number, all_gather_rows(self._outcomes[number - 1][1]).tolist())
             for number, is_skipped in enumerate(self.is_skipped, start=1)
             if is_skipped
         ]

@@ -11,7 +11,7 @@ from byola_rq.corpus.segments import Replacement
 from byola_rq.errors import CheckpointError
 from byola_rq.runs.checkpoint import save_checkpoint
 from byola_rq.runs.metrics import COLUMNS, Metrics, StepTable, read_metrics
-from byola_rq.runtime.distributed import errors_shared, gather_json, is_main
+from byola_rq.runtime.distributed import all_gather_json, is_main, raise_on_all_ranks
 from byola_rq.runtime.watchdog import Watchdog
 from byola_rq.train.meter import DataWait, Meter, packing_advice
 from byola_rq.train.quarantine import Quarantine
@@ -47,7 +47,7 @@ class Recorder:
         say: Callable[[str], None],
     ) -> None:
         self.saved_step = run.state.step  # of the newest checkpoint; 0 where there is none
-        self._training = run.state
+        self._state = run.state
         self._digest = run.clips.digest
         self._say = say
         self._validation = run.validation
@@ -60,7 +60,7 @@ class Recorder:
         self._has_collapsed = False
         self._replacements: list[Replacement] = []  # of this rank, since the last row
         self._skips_in_a_row = SkipsInARow()
-        with errors_shared():
+        with raise_on_all_ranks():
             if is_main():
                 self._open_tables(run)
 
@@ -77,12 +77,12 @@ class Recorder:
             TrainingError: If too many steps in a row were skipped, looked at with every row; or if
                 the ranks' weights differ, looked at with every checkpoint.
         """
-        training = self._training
-        config, step = training.config, training.step
+        state = self._state
+        config, step = state.config, state.step
         self._advise_packing()
         self._meter.add(outcome)
         self._replacements += replacements
-        is_last = step == training.num_steps
+        is_last = step == state.num_steps
         is_save_due = is_last or step % config.checkpoint.every_steps == 0
         is_validation_due = self._validation.is_due(step)
         score, is_best = math.nan, False
@@ -102,13 +102,13 @@ class Recorder:
 
     def catch_up(self) -> None:
         """Do a validation that was cut off, of the step that the run goes on from."""
-        training, step = self._training, self._training.step
+        state, step = self._state, self._state.step
         if not self._validation.is_open(step):
             return
         score, is_best = self._validate()
         if not is_main() or math.isnan(score):
             return
-        path = training.config.run.dir / "metrics.csv"
+        path = state.config.run.dir / "metrics.csv"
         rows = read_metrics(path)
         if rows and rows[-1]["step"] == str(step):
             self._metrics = StepTable(path, COLUMNS, step - 1)
@@ -118,7 +118,7 @@ class Recorder:
 
     def save_rest(self) -> str:
         """Write what is not written yet, in the middle of a run; says what that was."""
-        step = self._training.step
+        step = self._state.step
         if self._meter.has_steps:
             self._write_row()
         if step != self.saved_step and not self._meter.is_skipped[-1]:
@@ -151,10 +151,10 @@ class Recorder:
             self._tensorboard = TensorBoardWriter(folder, step, run.state.frontend)
 
     def _write_row(self, score: float = math.nan) -> None:
-        meter, run_dir = self._meter, self._training.config.run.dir
+        meter, run_dir = self._meter, self._state.config.run.dir
         metrics = replace(meter.read(), validation=score)
         row = asdict(metrics)
-        replaced = [each for part in gather_json(self._replacements) for each in part]
+        replaced = [each for part in all_gather_json(self._replacements) for each in part]
         self._replacements.clear()
         if is_main():
             self._append(self._metrics, [row])
@@ -169,7 +169,7 @@ class Recorder:
                 )
             self._watch_collapse(row["step"])
         self._skips_in_a_row.refuse_many(meter.is_skipped, run_dir)
-        with errors_shared():
+        with raise_on_all_ranks():
             if is_main():
                 self._quarantine.add(replaced)
 
@@ -194,11 +194,11 @@ class Recorder:
     def _validate(self) -> tuple[float, bool]:
         # The other ranks wait for rank 0, which validates.
         with self._watchdog.paused():
-            return self._validation.score(self._training, self._should_stop)
+            return self._validation.score(self._state, self._should_stop)
 
     def _write_views(self, tensorboard: TensorBoardWriter, outcome: StepOutcome) -> None:
         try:
-            tensorboard.write_views(*outcome.views, self._training.step)
+            tensorboard.write_views(*outcome.views, self._state.step)
         except OSError as error:
             self._say(
                 f"WARNING: {tensorboard.path}: cannot be written ({error}). "
@@ -216,17 +216,17 @@ class Recorder:
         self._has_collapsed = collapse is not None
 
     def _save(self, *, is_last: bool) -> None:
-        refuse_divergence(self._training.byol, self._training.config.run.dir)
+        refuse_divergence(self._state.byol, self._state.config.run.dir)
         # What can fail in rank 0 alone must not leave the others waiting for it.
-        with errors_shared() if is_last else contextlib.nullcontext():
+        with raise_on_all_ranks() if is_last else contextlib.nullcontext():
             if is_main():
                 self._write_checkpoint(is_last=is_last)
         if not is_main():
-            self.saved_step = self._training.step
+            self.saved_step = self._state.step
 
     def _write_checkpoint(self, *, is_last: bool) -> None:
-        config = self._training.config
-        checkpoint = self._training.snapshot(corpus_digest=self._digest)
+        config = self._state.config
+        checkpoint = self._state.snapshot(corpus_digest=self._digest)
         try:
             save_checkpoint(
                 config.run.dir,
@@ -243,4 +243,4 @@ class Recorder:
                 f"the next one is due in {config.checkpoint.every_steps} steps: make room"
             )
         else:
-            self.saved_step = self._training.step
+            self.saved_step = self._state.step

@@ -18,10 +18,10 @@ from byola_rq.corpus.segments import SegmentBatch, SegmentCorpus, open_clips
 from byola_rq.errors import ConfigError, CorpusError
 from byola_rq.runs.directory import held_run, reset_run
 from byola_rq.runtime.distributed import (
-    errors_shared,
     is_main,
-    num_ranks,
+    raise_on_all_ranks,
     rank,
+    world_size,
 )
 from byola_rq.runtime.memory import keep_freed_memory
 from byola_rq.runtime.progress import log
@@ -33,7 +33,7 @@ from byola_rq.train.agreement import (
     share_precision,
     share_statistics,
 )
-from byola_rq.train.step import Training, build_training
+from byola_rq.train.step import TrainState, build_state
 from byola_rq.train.validation import RunValidation
 
 
@@ -50,7 +50,7 @@ class Run:
         left_out: (source, reason) of the clips that cannot be read.
     """
 
-    state: Training
+    state: TrainState
     clips: Clips
     order: ClipOrder
     validation: RunValidation
@@ -72,7 +72,7 @@ class Run:
         batches = load_batches(
             _segments(config, self.clips),
             self._sample(),
-            batch_size=config.train.batch_size // num_ranks(),
+            batch_size=config.train.batch_size // world_size(),
             num_workers=self.num_workers,
             pin_memory=device.type == "cuda",
         )
@@ -86,7 +86,7 @@ class Run:
             self.config.train.batch_size,
             first_step=self.state.step,
             num_steps=self.state.num_steps,
-            part=(rank(), num_ranks()),
+            part=(rank(), world_size()),
         )
         if isinstance(self.order, WindowOrder) and isinstance(self.clips, PackedClips):
             return read_windows_ahead(sampler, self.order, self.clips.paths)
@@ -110,10 +110,10 @@ def start_run(
         CheckpointError: If `run.dir` holds something else, or a run with another configuration or
             other clips, or cannot be written.
     """
-    with errors_shared():
+    with raise_on_all_ranks():
         refuse_uneven_batch(config)
         clips, left_out = _open_clips(config)
-    with errors_shared():
+    with raise_on_all_ranks():
         if is_main():
             if reset and (aside := reset_run(config.run.dir)):
                 log(f"{config.run.dir}: the run that was in it is now {aside}")
@@ -148,10 +148,10 @@ def refuse_uneven_batch(config: Config) -> None:
     Raises:
         ConfigError: If their parts would not be of one size, or have fewer than 2 clips.
     """
-    parts = num_ranks() * config.train.accumulate
+    parts = world_size() * config.train.accumulate
     if config.train.batch_size % parts or config.train.batch_size // parts < 2:
         raise ConfigError(
-            f"train.batch_size must be a multiple of the {num_ranks()} processes x "
+            f"train.batch_size must be a multiple of the {world_size()} processes x "
             f"train.accumulate = {parts}, and at least twice that; got {config.train.batch_size}"
         )
 
@@ -187,7 +187,7 @@ def _order(config: Config, clips: Clips) -> ClipOrder:
 
 def _prepare_training(
     config: Config, clips: Clips, device: torch.device, num_workers: int
-) -> Training:
+) -> TrainState:
     """What is trained, as the run's newest checkpoint left it.
 
     Raises:
@@ -207,12 +207,12 @@ def _prepare_training(
         check_resumed_clips(config, clips, checkpoint)
         statistics = Statistics(**checkpoint.state["statistics"])
     num_steps = count_steps(config, len(clips))
-    training = build_training(
+    state = build_state(
         config, statistics, frontend, device=device, precision=precision, num_steps=num_steps
     )
     if checkpoint is not None:
-        training.load(checkpoint)
-    return training
+        state.load(checkpoint)
+    return state
 
 
 def _segments(config: Config, clips: Clips) -> SegmentCorpus:
@@ -227,7 +227,7 @@ def _describe(run: Run) -> None:
         f"{len(clips)} clips, {clips.hours:.2f} h; log-mel mean {state.statistics.mean:.3f}, "
         f"std {state.statistics.std:.3f}"
     )
-    processes = f" in {num_ranks()} processes" if num_ranks() > 1 else ""
+    processes = f" in {world_size()} processes" if world_size() > 1 else ""
     log(
         f"{config.encoder.name}, D = {config.encoder.dim}, {num_parameters / 1e6:.1f} M weights; "
         f"{state.device.type}{processes}, {str(state.precision).removeprefix('torch.')}"

@@ -11,7 +11,7 @@ from byola_rq.corpus.order import ClipOrder, IntArray, StepSampler
 from byola_rq.errors import TrainingError
 from byola_rq.model.model_file import digest_weights
 from byola_rq.runs.metrics import StepTable
-from byola_rq.runtime.distributed import gather_json, num_ranks, raised_in_all
+from byola_rq.runtime.distributed import all_gather_json, error_on_all_ranks, world_size
 
 MAX_SKIPPED_IN_A_ROW = 10
 
@@ -84,7 +84,7 @@ class SkipsInARow:
             TrainingError: If ten steps in a row were skipped.
         """
         if (longest := self.count(is_skipped)) >= MAX_SKIPPED_IN_A_ROW:
-            raise raised_in_all(
+            raise error_on_all_ranks(
                 TrainingError(
                     f"{run_dir}: the loss or its gradient is not finite in {longest} steps in a "
                     "row; no weight has changed in them, skipped_steps.csv names their clips, and "
@@ -100,14 +100,14 @@ def refuse_divergence(network: nn.Module, run_dir: Path) -> None:
     Raises:
         TrainingError: If they are not: a device or a connection computes wrongly.
     """
-    if num_ranks() == 1:
+    if world_size() == 1:
         return
     # Parameters alone: batch-norm statistics may be each rank's own.
     weights = {name: parameter.detach() for name, parameter in network.named_parameters()}
-    digests = gather_json(digest_weights(weights))
+    digests = all_gather_json(digest_weights(weights))
     others = [str(number) for number, each in enumerate(digests) if each != digests[0]]
     if others:
-        raise raised_in_all(
+        raise error_on_all_ranks(
             TrainingError(
                 f"{run_dir}: the weights of rank {', '.join(others)} are not those of rank 0 any "
                 "more: a device or connection there computes wrongly. The last checkpoint is "

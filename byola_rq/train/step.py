@@ -20,7 +20,7 @@ from byola_rq.model.byol import BYOL
 from byola_rq.model.encoder import build_encoder
 from byola_rq.model.sync_batch_norm import over_all_ranks
 from byola_rq.runs.checkpoint import Checkpoint, load_optimizer_tensors, optimizer_tensors
-from byola_rq.runtime.distributed import is_launched, local_rank, max_over_ranks, num_ranks
+from byola_rq.runtime.distributed import all_reduce_max, is_launched, local_rank, world_size
 from byola_rq.runtime.stages import stage
 from byola_rq.train.schedules import ema_decay, learning_rate
 
@@ -28,7 +28,7 @@ BFLOAT16_CPUS = ("avx512_bf16", "amx_bf16")  # instructions; on other CPUs it is
 
 
 @dataclass
-class Training:
+class TrainState:
     """Everything that a step changes or needs."""
 
     config: Config
@@ -63,7 +63,7 @@ class Training:
                 "config": self.config.model_dump(mode="json"),
                 "statistics": asdict(self.statistics),
                 "corpus_digest": corpus_digest,
-                "num_ranks": num_ranks(),
+                "num_ranks": world_size(),
                 "precision": str(self.precision).removeprefix("torch."),
                 "versions": {
                     name: importlib.metadata.version(name) for name in ("byola_rq", "torch")
@@ -96,7 +96,7 @@ class Training:
         return nn.ModuleDict({"byol": self.byol, "views": self.views})
 
 
-def build_training(
+def build_state(
     config: Config,
     statistics: Statistics,
     frontend: LogMelSpectrogram,
@@ -104,7 +104,7 @@ def build_training(
     device: torch.device,
     precision: torch.dtype,
     num_steps: int,
-) -> Training:
+) -> TrainState:
     """Networks with seeded weights, views and optimizer, on the device."""
     torch.manual_seed(config.run.seed)
     encoder = build_encoder(
@@ -125,7 +125,7 @@ def build_training(
         weight_decay=config.optimizer.weight_decay,
         fused=True,
     )
-    return Training(
+    return TrainState(
         config=config,
         device=device,
         precision=precision,
@@ -142,7 +142,7 @@ def build_training(
 def _network(byol: BYOL, *, is_compiled: bool) -> nn.Module:
     """`byol` as it is called in a step."""
     network = cast(nn.Module, torch.compile(byol)) if is_compiled else byol
-    if num_ranks() == 1:
+    if world_size() == 1:
         return network
     with warnings.catch_warnings():
         # The argument's new name is not there in every version of torch that will do.
@@ -163,72 +163,72 @@ class StepOutcome(NamedTuple):
     views: tuple[Tensor, Tensor]  # (F, T) each, of the first clip
 
 
-def train_step(training: Training, batch: SegmentBatch) -> StepOutcome:
+def train_step(state: TrainState, batch: SegmentBatch) -> StepOutcome:
     """One step; skipped, without waiting for the device, where loss or gradient is not finite.
 
     A skipped step leaves weights, optimizer, target and all batch-norm statistics as they were.
     The views remember its batch (mixup), with zeros for the clips that are not finite.
     """
-    config, byol = training.config, training.byol
+    config, byol = state.config, state.byol
     # Dropout's stream is a function of the step, so that resuming has no generator to restore.
-    torch.manual_seed((config.run.seed << 32) + training.step)
+    torch.manual_seed((config.run.seed << 32) + state.step)
     with stage("input"):
-        waveform, key, _ = batch.to(training.device)  # (B, S)
+        waveform, key, _ = batch.to(state.device)  # (B, S)
     with torch.no_grad():
         with stage("frontend"):
-            log_mel = training.statistics.standardize(training.frontend(waveform))[:, None]
+            log_mel = state.statistics.standardize(state.frontend(waveform))[:, None]
             is_finite = log_mel.flatten(1).isfinite().all(dim=1)  # (B,)
             log_mel = log_mel.where(is_finite[:, None, None, None], 0.0)
         with stage("views"):
-            view_1, view_2 = training.views(log_mel, key)  # (B, 1, F, T) each
+            view_1, view_2 = state.views(log_mel, key)  # (B, 1, F, T) each
         # Buffers are batch-norm statistics: some 40,000 numbers.
         buffers = [(buffer, buffer.clone()) for buffer in byol.buffers()]
-    for group in training.optimizer.param_groups:
-        group["lr"] = training.learning_rate(training.step)
-    training.optimizer.zero_grad(set_to_none=True)
-    loss, embedding = _accumulate_gradient(training, view_1, view_2)
+    for group in state.optimizer.param_groups:
+        group["lr"] = state.learning_rate(state.step)
+    state.optimizer.zero_grad(set_to_none=True)
+    loss, embedding = _accumulate_gradient(state, view_1, view_2)
     with stage("optimizer"):
         norm = _clip_gradient(byol, config.optimizer.clip_norm)
     with torch.no_grad():
-        is_skipped = max_over_ranks(
+        is_skipped = all_reduce_max(
             (~(loss.isfinite() & norm.isfinite() & is_finite.all())).to(torch.uint8)
         ).bool()
         with stage("optimizer"):
             # Fused optimizers read this on the device and then write nothing, as with GradScaler.
-            training.optimizer.found_inf = is_skipped.float()  # type: ignore[attr-defined]
-            training.optimizer.step()
+            state.optimizer.found_inf = is_skipped.float()  # type: ignore[attr-defined]
+            state.optimizer.step()
         with stage("EMA"):
             # After the optimizer's step, so that the target follows the new weights.
-            byol.update_target(training.ema_decay(training.step), is_skipped)
+            byol.update_target(state.ema_decay(state.step), is_skipped)
         for buffer, before in buffers:
             torch.where(is_skipped, before, buffer, out=buffer)
-    training.step += 1
+    state.step += 1
     return StepOutcome(loss, embedding, is_skipped, is_finite, (view_1[0, 0], view_2[0, 0]))
 
 
 def _accumulate_gradient(
-    training: Training, view_1: Tensor, view_2: Tensor
+    state: TrainState, view_1: Tensor, view_2: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Loss and embeddings of a batch, one part after the other, and their gradient.
 
     The gradient is the mean of the parts' own: that of the whole batch, but for batch norm, which
     sees one part at a time.
     """
-    parts = training.config.train.accumulate
-    total = torch.zeros((), device=training.device)
+    parts = state.config.train.accumulate
+    total = torch.zeros((), device=state.device)
     embeddings = []
     for number, (part_1, part_2) in enumerate(
         zip(view_1.chunk(parts), view_2.chunk(parts), strict=True), start=1
     ):
         is_last = number == parts
         # Ranks exchange gradients once a step.
-        with contextlib.nullcontext() if is_last else _gradients_kept(training.network):
-            is_bfloat16 = training.precision is torch.bfloat16
+        with contextlib.nullcontext() if is_last else _gradients_kept(state.network):
+            is_bfloat16 = state.precision is torch.bfloat16
             with (
                 stage("online forward"),
-                torch.autocast(training.device.type, torch.bfloat16, enabled=is_bfloat16),
+                torch.autocast(state.device.type, torch.bfloat16, enabled=is_bfloat16),
             ):
-                loss, embedding = training.network(part_1, part_2)
+                loss, embedding = state.network(part_1, part_2)
             with stage("backward"):
                 (loss / parts).backward()
         total += loss.detach() / parts

@@ -19,11 +19,11 @@ from byola_rq.embed.clip_encoder import FRAMES_AT_ONCE, MIN_SECONDS
 from byola_rq.errors import AudioError, ByolaRQError, CheckpointError, ConfigError, CorpusError
 from byola_rq.model.encoder import Encoder, build_encoder
 from byola_rq.runs.best import BestCheckpoint, read_best
-from byola_rq.runtime.distributed import errors_shared, is_main, shared
+from byola_rq.runtime.distributed import broadcast_bytes, is_main, raise_on_all_ranks
 from byola_rq.runtime.progress import ProgressBar
 from byola_rq.sources.labelled_csv import LabelledClip, read_labelled_rows
 from byola_rq.train.probe import Features, import_sklearn, score_embeddings
-from byola_rq.train.step import Training
+from byola_rq.train.step import TrainState
 
 MAX_SECONDS = 60.0  # what is longer is embedded up to here: 96 MiB in the first convolution
 MAX_BYTES_KEPT = 2**30  # of decoded clips: 4.6 h at 16 kHz; above it every validation decodes
@@ -66,12 +66,12 @@ class Validation:
         self._num_samples = self._decode_all(options.labelled)
 
     def score(
-        self, training: Training, should_stop: Callable[[], bool] = lambda: False
+        self, state: TrainState, should_stop: Callable[[], bool] = lambda: False
     ) -> float | None:
         """Fit the probe on the train clips' embeddings, and test it on the valid clips'.
 
         Args:
-            training: Whose online encoder it is; left as it is.
+            state: Whose online encoder it is; left as it is.
             should_stop: Asked between pieces of work, of a second or so.
 
         Returns:
@@ -80,7 +80,7 @@ class Validation:
         Raises:
             AudioError: If a clip that is not kept cannot be read any more.
         """
-        embeddings = self._embed(training, should_stop)
+        embeddings = self._embed(state, should_stop)
         if embeddings is None:
             return None
         labels = np.array([clip.label for clip in self._clips])
@@ -90,29 +90,29 @@ class Validation:
         )
 
     @torch.no_grad()
-    def _embed(self, training: Training, should_stop: Callable[[], bool]) -> Features | None:
+    def _embed(self, state: TrainState, should_stop: Callable[[], bool]) -> Features | None:
         """Embeddings `(N, D)` of all clips, each over its whole length; None where stopped."""
-        encoder = _copy_encoder(training)
+        encoder = _copy_encoder(state)
         embeddings = np.empty((len(self._clips), encoder.embedding_dim), np.float32)
-        for positions in self._batches(training):
+        for positions in self._batches(state):
             if should_stop():
                 return None
             waveforms = [
                 self._kept[position] if self._kept else self._read(self._clips[position])
                 for position in positions
             ]
-            waveform = torch.stack(waveforms).to(training.device)  # (B, S)
-            log_mel = training.statistics.standardize(training.frontend(waveform))[:, None]
+            waveform = torch.stack(waveforms).to(state.device)  # (B, S)
+            log_mel = state.statistics.standardize(state.frontend(waveform))[:, None]
             embeddings[positions] = encoder(log_mel).cpu().numpy()
         return embeddings
 
-    def _batches(self, training: Training) -> Iterator[list[int]]:
+    def _batches(self, state: TrainState) -> Iterator[list[int]]:
         """Positions of clips of one length: none is padded to another's."""
         in_order = sorted(range(len(self._clips)), key=self._num_samples.__getitem__)
         for num_samples, group in groupby(in_order, self._num_samples.__getitem__):
             positions = list(group)
-            num_frames = 1 + num_samples // training.frontend.hop_length
-            size = max(FRAMES_AT_ONCE[training.device.type] // num_frames, 1)
+            num_frames = 1 + num_samples // state.frontend.hop_length
+            size = max(FRAMES_AT_ONCE[state.device.type] // num_frames, 1)
             yield from (positions[start : start + size] for start in range(0, len(positions), size))
 
     def _decode_all(self, path: Path) -> list[int]:
@@ -164,15 +164,13 @@ def _read_clips(path: Path) -> tuple[LabelledClip, ...]:
     return tuple(clip for clip in rows.clips if clip.part in classes)
 
 
-def _copy_encoder(training: Training) -> Encoder:
+def _copy_encoder(state: TrainState) -> Encoder:
     """The online encoder on its own, in eval mode; what wraps the original for training is not."""
-    options = training.config.encoder
+    options = state.config.encoder
     with torch.random.fork_rng(devices=[]):  # weights are drawn only to be overwritten
-        encoder = build_encoder(
-            options.name, dim=options.dim, n_mels=training.config.frontend.n_mels
-        )
-    encoder.load_state_dict(training.byol.encoder.state_dict())
-    encoder.to(training.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        encoder = build_encoder(options.name, dim=options.dim, n_mels=state.config.frontend.n_mels)
+    encoder.load_state_dict(state.byol.encoder.state_dict())
+    encoder.to(state.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return encoder.requires_grad_(False).eval()
 
 
@@ -203,7 +201,7 @@ class RunValidation:
         every_clips = Fraction(str(config.validation.every_epochs)) * num_clips
         self._every_steps = every_clips / config.train.batch_size
         self._kept_step: int | None = None  # of a best checkpoint that nothing is compared with
-        with errors_shared():
+        with raise_on_all_ranks():
             if is_main() and self._is_on:
                 self._validation = Validation(config)
                 self._best = BestCheckpoint(config.run.dir, self._validation.measured_by)
@@ -233,13 +231,13 @@ class RunValidation:
         def ask() -> bytes:
             return json.dumps(self._best.step != step).encode()
 
-        return self.is_due(step) and bool(json.loads(shared(ask)))
+        return self.is_due(step) and bool(json.loads(broadcast_bytes(ask)))
 
-    def score(self, training: Training, should_stop: Callable[[], bool]) -> tuple[float, bool]:
+    def score(self, state: TrainState, should_stop: Callable[[], bool]) -> tuple[float, bool]:
         """Validate the encoder as it is.
 
         Args:
-            training: Left as it is.
+            state: Left as it is.
             should_stop: Asked about every second, in rank 0.
 
         Returns:
@@ -250,14 +248,14 @@ class RunValidation:
 
         def measure() -> bytes:
             try:
-                score = self._validation.score(training, should_stop)
+                score = self._validation.score(state, should_stop)
             except ByolaRQError as error:
                 self._say(f"WARNING: {error}. Training goes on without this validation")
                 score = None
             score = math.nan if score is None else score
             return json.dumps([score, self._best.is_beaten_by(score)]).encode()
 
-        score, is_best = json.loads(shared(measure))
+        score, is_best = json.loads(broadcast_bytes(measure))
         return score, is_best
 
     def note_best(self, step: int, score: float) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from byola_rq.synthesis.instruments import FAMILIES, Instrument, draw_instrument, play_note
 from byola_rq.synthesis.primitives import SAMPLE_RATE, Waveform, make_generator, make_seed
-from evaluate.miniature.plans import Plan, Sound, scale
+from evaluate.miniature.plans import SetFile, SetPlan, scale
 
 _SOURCES = ("acoustic", "electronic", "synthetic")
 _QUALITIES = (
@@ -22,10 +22,10 @@ _HELD_OUT_PARTS = ("valid", "test", "test")  # one instrument in both, as in the
 _SECONDS = 0.5  # 4 s in the real set
 
 
-def plan_nsynth(seed: int, size: float) -> Plan:
+def plan_nsynth(seed: int, size: float) -> SetPlan:
     """Plan `nsynth/nsynth-{train,valid,test}`, each `examples.json` and `audio/<note_str>.wav`."""
     examples: dict[str, dict[str, Any]] = {"train": {}, "valid": {}, "test": {}}
-    sounds: list[Sound] = []
+    sounds: list[SetFile] = []
     num_instruments = 0
     for family in FAMILIES:
         num_trained = scale(_NUM_TRAINED, size, at_least=2)
@@ -42,13 +42,13 @@ def plan_nsynth(seed: int, size: float) -> Plan:
                 note |= {"note": len(sounds), "instrument": num_instruments}
                 examples[part][note["note_str"]] = note
                 name = f"nsynth-{part}/audio/{note['note_str']}.wav"
-                sounds.append(Sound(name, partial(_play, instrument, int(pitch), velocity, seed)))
+                sounds.append(SetFile(name, partial(_play, instrument, int(pitch), velocity, seed)))
             num_instruments += 1
     texts = {
         f"nsynth-{part}/examples.json": json.dumps(notes, indent=2, sort_keys=True) + "\n"
         for part, notes in examples.items()
     }
-    return Plan("nsynth", tuple(sounds), texts)
+    return SetPlan("nsynth", tuple(sounds), texts)
 
 
 def _play(instrument: Instrument, pitch: int, velocity: int, seed: int) -> Waveform:

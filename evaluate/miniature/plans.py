@@ -19,7 +19,7 @@ LEVEL_DB = (-26.0, -20.0)
 
 
 @dataclass(frozen=True)
-class Sound:
+class SetFile:
     """One audio file: where it lies in its data set, what is heard, how it is stored."""
 
     name: str  # its suffix, .wav or .flac, is its format
@@ -30,7 +30,7 @@ class Sound:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SetPlan:
     """All files of one data set.
 
     Attributes:
@@ -41,7 +41,7 @@ class Plan:
     """
 
     folder: str
-    sounds: tuple[Sound, ...]
+    sounds: tuple[SetFile, ...]
     texts: dict[str, str]
     packed: frozenset[str] = frozenset()
 
@@ -51,7 +51,7 @@ def scale(count: int, size: float, at_least: int = 1) -> int:
     return max(at_least, round(count * size))
 
 
-def write_plan(plan: Plan, folder: Path) -> Iterator[int]:
+def write_plan(plan: SetPlan, folder: Path) -> Iterator[int]:
     """Write the files that are not there yet, each of them whole or not at all.
 
     Yields:
@@ -66,20 +66,20 @@ def write_plan(plan: Plan, folder: Path) -> Iterator[int]:
             parent = PurePosixPath(name).parent
             path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(path, encoded[name] if name in encoded else _pack(encoded, parent))
-        yield sum(isinstance(content, Sound) for content in entries.values())
+        yield sum(isinstance(content, SetFile) for content in entries.values())
 
 
-def _files(plan: Plan) -> dict[str, dict[str, Sound | str]]:
+def _files(plan: SetPlan) -> dict[str, dict[str, SetFile | str]]:
     """What goes into each file on disk: one entry, or the members of an archive."""
-    files: dict[str, dict[str, Sound | str]] = {}
-    contents: dict[str, Sound | str] = {**plan.texts, **{s.name: s for s in plan.sounds}}
+    files: dict[str, dict[str, SetFile | str]] = {}
+    contents: dict[str, SetFile | str] = {**plan.texts, **{s.name: s for s in plan.sounds}}
     for name, content in contents.items():
         archives = [str(p) for p in PurePosixPath(name).parents if str(p) in plan.packed]
         files.setdefault(f"{archives[0]}.tgz" if archives else name, {})[name] = content
     return files
 
 
-def _encode(content: Sound | str) -> bytes:
+def _encode(content: SetFile | str) -> bytes:
     if isinstance(content, str):
         return content.encode()
     waveform = content.make()

@@ -10,7 +10,7 @@ from byola_rq.synthesis.primitives import Waveform, make_generator, make_seed
 from byola_rq.synthesis.recording import draw_scene, make_background, record
 from byola_rq.synthesis.soundscapes import EVENTS, make_event
 from byola_rq.synthesis.voices import draw_speaker, say_word
-from evaluate.miniature.plans import LEVEL_DB, Plan, Sound, scale
+from evaluate.miniature.plans import LEVEL_DB, SetFile, SetPlan, scale
 
 _COMMANDS = ("down", "go", "left", "no", "off", "on", "right", "stop", "up", "yes")
 _NOISES = {  # the publisher's name -> what it is made of
@@ -37,10 +37,10 @@ class _Utterance(NamedTuple):
     word: str
     part: str
     file_name: str  # <speaker>_nohash_<take>.wav
-    sound: Sound
+    sound: SetFile
 
 
-def plan_commands(seed: int, size: float) -> Plan:
+def plan_commands(seed: int, size: float) -> SetPlan:
     """Plan `speech_commands_v0.02/`: a folder for each word, the lists and the noises."""
     lists: dict[str, list[str]] = {part: [] for part in _NUM_CLIPS}
     sounds = []
@@ -49,7 +49,7 @@ def plan_commands(seed: int, size: float) -> Plan:
         sounds.append(utterance.sound)
     for name in _NOISES:
         make = partial(_make_noise, seed, name, 0, _NOISE_SECONDS)
-        sounds.append(Sound(f"_background_noise_/{name}.wav", make))
+        sounds.append(SetFile(f"_background_noise_/{name}.wav", make))
     texts = {
         "README.md": _README,
         "LICENSE": _LICENSE,
@@ -57,10 +57,10 @@ def plan_commands(seed: int, size: float) -> Plan:
         "validation_list.txt": "".join(sorted(lists["validation"])),
         "testing_list.txt": "".join(sorted(lists["testing"])),
     }
-    return Plan("speech_commands_v0.02", tuple(sounds), texts)
+    return SetPlan("speech_commands_v0.02", tuple(sounds), texts)
 
 
-def plan_commands_test(seed: int, size: float) -> Plan:
+def plan_commands_test(seed: int, size: float) -> SetPlan:
     """Plan `speech_commands_test_set_v0.02/`: ten words, `_unknown_` and `_silence_`.
 
     As in the real one, the words are the test clips of `plan_commands` once more, and the names of
@@ -76,9 +76,9 @@ def plan_commands_test(seed: int, size: float) -> Plan:
     for number in range(scale(_NUM_SILENCES, size)):
         name = list(_NOISES)[number % len(_NOISES)]
         make = partial(_make_noise, seed, name, 1 + number, 1.0)
-        sounds.append(Sound(f"_silence_/{101 + 17 * number}.wav", make))
+        sounds.append(SetFile(f"_silence_/{101 + 17 * number}.wav", make))
     texts = {"README.md": _README, "LICENSE": _LICENSE}
-    return Plan("speech_commands_test_set_v0.02", tuple(sounds), texts)
+    return SetPlan("speech_commands_test_set_v0.02", tuple(sounds), texts)
 
 
 def _draw_utterances(seed: int, size: float) -> Iterator[_Utterance]:
@@ -94,7 +94,7 @@ def _draw_utterances(seed: int, size: float) -> Iterator[_Utterance]:
                 take = people[:place].count(person)
                 who = make_seed("miniature", "commands", seed, part, person)
                 file_name = f"{who:08x}_nohash_{take}.wav"
-                sound = Sound(f"{word}/{file_name}", partial(_say, word, who, take))
+                sound = SetFile(f"{word}/{file_name}", partial(_say, word, who, take))
                 yield _Utterance(word, part, file_name, sound)
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from byola_rq.synthesis.primitives import Waveform, make_generator, make_seed
 from byola_rq.synthesis.recording import draw_scene, record
 from byola_rq.synthesis.soundscapes import make_event
-from evaluate.miniature.plans import LEVEL_DB, Plan, Sound, scale
+from evaluate.miniature.plans import LEVEL_DB, SetFile, SetPlan, scale
 
 _CLASSES = (
     "air_conditioner", "car_horn", "children_playing", "dog_bark", "drilling", "engine_idling",
@@ -28,7 +28,7 @@ _COLUMNS = ("slice_file_name", "fsID", "start", "end", "salience", "fold", "clas
 _README = "A miniature of UrbanSound8K: synthetic sounds, named and arranged as the publisher's.\n"
 
 
-def plan_urbansound8k(seed: int, size: float) -> Plan:
+def plan_urbansound8k(seed: int, size: float) -> SetPlan:
     """Plan `UrbanSound8K/metadata/UrbanSound8K.csv` and `audio/fold1` to `fold10`."""
     places = [(fold, class_id) for fold in range(1, _NUM_FOLDS + 1) for class_id in range(10)]
     rng = make_generator("miniature", "urbansound8k", seed)
@@ -49,12 +49,12 @@ def plan_urbansound8k(seed: int, size: float) -> Plan:
                 _make_slice, seed, fs_id, cut, name=_CLASSES[class_id], seconds=seconds,
                 salience=salience,
             )  # fmt: skip
-            sounds.append(Sound(f"audio/fold{fold}/{name}", make, *formats[number]))
+            sounds.append(SetFile(f"audio/fold{fold}/{name}", make, *formats[number]))
             start = round(start + seconds / 2, 6)
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows([_COLUMNS, *sorted(rows)])
     texts = {"metadata/UrbanSound8K.csv": table.getvalue(), "UrbanSound8K_README.txt": _README}
-    return Plan("UrbanSound8K", tuple(sounds), texts)
+    return SetPlan("UrbanSound8K", tuple(sounds), texts)
 
 
 def _make_slice(

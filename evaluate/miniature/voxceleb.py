@@ -6,7 +6,7 @@ from functools import partial
 from byola_rq.synthesis.primitives import Waveform, make_generator, make_seed
 from byola_rq.synthesis.recording import draw_scene, record
 from byola_rq.synthesis.voices import draw_speaker, say_sentences
-from evaluate.miniature.plans import LEVEL_DB, Plan, Sound, scale
+from evaluate.miniature.plans import LEVEL_DB, SetFile, SetPlan, scale
 
 _NUM_SPEAKERS = 10
 _FIRST_ID, _ID_STEP = 10_001, 117
@@ -15,7 +15,7 @@ _SECONDS = (1.0, 1.4)  # 4 to 145 s in the real set
 _VIDEO_CHARACTERS = string.ascii_letters + string.digits + "-_"
 
 
-def plan_voxceleb1(seed: int, size: float) -> Plan:
+def plan_voxceleb1(seed: int, size: float) -> SetPlan:
     """Plan `VoxCeleb1/iden_split.txt` and `wav/<speaker>/<video>/<number>.wav`."""
     sounds, lines = [], []
     for person in range(scale(_NUM_SPEAKERS, size, at_least=4)):
@@ -31,11 +31,11 @@ def plan_voxceleb1(seed: int, size: float) -> Plan:
                 name = f"{speaker_id}/{video}/{clip:05d}.wav"
                 seconds = float(rng.uniform(*_SECONDS))
                 sounds.append(
-                    Sound(f"wav/{name}", partial(_speak, seed, person, number, clip, seconds))
+                    SetFile(f"wav/{name}", partial(_speak, seed, person, number, clip, seconds))
                 )
                 lines.append(f"{part} {name}\n")
     lines.sort(key=lambda line: line.split()[1])
-    return Plan("VoxCeleb1", tuple(sounds), {"iden_split.txt": "".join(lines)})
+    return SetPlan("VoxCeleb1", tuple(sounds), {"iden_split.txt": "".join(lines)})
 
 
 def _speak(seed: int, person: int, video: int, clip: int, seconds: float) -> Waveform:

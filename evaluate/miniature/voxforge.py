@@ -10,7 +10,7 @@ from byola_rq.synthesis.languages import LANGUAGES
 from byola_rq.synthesis.primitives import Waveform, make_generator, make_seed
 from byola_rq.synthesis.recording import draw_scene, record
 from byola_rq.synthesis.voices import Speaker, draw_speaker, say_sentences
-from evaluate.miniature.plans import LEVEL_DB, Plan, Sound, scale
+from evaluate.miniature.plans import LEVEL_DB, SetFile, SetPlan, scale
 
 _NUM_SPEAKERS = 24  # of a language
 _NUM_CLIPS = 2  # of an archive
@@ -27,9 +27,9 @@ class _Archive(NamedTuple):
     number: int  # among the language's archives
 
 
-def plan_voxforge(seed: int, size: float) -> Plan:
+def plan_voxforge(seed: int, size: float) -> SetPlan:
     """Plan `voxforge/<language>/<user>-<date>-<id>/`, `wav` or `flac` and `etc`, or its `.tgz`."""
-    sounds: list[Sound] = []
+    sounds: list[SetFile] = []
     texts: dict[str, str] = {}
     packed = set()
     for language in LANGUAGES:
@@ -42,11 +42,11 @@ def plan_voxforge(seed: int, size: float) -> Plan:
             for clip in range(scale(_NUM_CLIPS, size)):
                 utterance = f"{language}-{_NUM_CLIPS * archive.number + clip:04d}"
                 make = partial(_speak, seed, language, archive, clip)
-                sounds.append(Sound(f"{folder}/{suffix}/{utterance}.{suffix}", make))
+                sounds.append(SetFile(f"{folder}/{suffix}/{utterance}.{suffix}", make))
                 prompts.append(f"{archive.name}/mfc/{utterance} INVENTED SENTENCE\n")
             texts[f"{folder}/etc/PROMPTS"] = "".join(prompts)
             texts[f"{folder}/etc/README"] = _describe(archive.user, language, suffix)
-    return Plan("voxforge", tuple(sounds), texts, frozenset(packed))
+    return SetPlan("voxforge", tuple(sounds), texts, frozenset(packed))
 
 
 def _draw_archives(language: str, seed: int, size: float) -> Iterator[_Archive]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from evaluate.miniature.nsynth import plan_nsynth
-from evaluate.miniature.plans import Plan, write_plan
+from evaluate.miniature.plans import SetPlan, write_plan
 from evaluate.miniature.speech_commands import plan_commands, plan_commands_test
 from evaluate.miniature.urbansound import plan_urbansound8k
 from evaluate.miniature.voxceleb import plan_voxceleb1
@@ -15,7 +15,7 @@ from evaluate.miniature.voxforge import plan_voxforge
 from evaluate.publishers.base import MINIATURE_MARKER
 from evaluate.tasks.task import PAPER_TASKS, TaskError
 
-_PLANS: dict[str, Callable[[int, float], Plan]] = {
+_PLANS: dict[str, Callable[[int, float], SetPlan]] = {
     "nsynth": plan_nsynth,
     "us8k": plan_urbansound8k,
     "vc1": plan_voxceleb1,
@@ -87,7 +87,7 @@ def num_clips(*, size: float = 1.0, tasks: Sequence[str] | None = None) -> int:
     return sum(len(plan.sounds) for plan in _make_plans(0, size, tasks).values())
 
 
-def _make_plans(seed: int, size: float, tasks: Sequence[str] | None) -> dict[str, Plan]:
+def _make_plans(seed: int, size: float, tasks: Sequence[str] | None) -> dict[str, SetPlan]:
     if not 0 < size <= 1:
         raise TaskError(f"size must be above 0 and at most 1; got {size}")
     wanted = set(PAPER_TASKS if tasks is None else tasks)

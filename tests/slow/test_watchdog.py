@@ -53,7 +53,7 @@ if __name__ == "__main__":
     batches = load_batches(corpus, items, batch_size=2, num_workers=2)
     with closing(batches), Watchdog(limit / 60, folder) as watchdog:
         for batch in batches:
-            watchdog.beat("waiting for data")
+            watchdog.heartbeat("waiting for data")
             print("batch", flush=True)
             time.sleep(0.01)
 """
@@ -111,7 +111,7 @@ def test_a_process_that_hangs_is_ended_and_says_where(
     process = start(
         f"def {name}(): {statement}\n"
         "with Watchdog(limit / 60, folder) as watchdog:\n"
-        "    watchdog.beat('step 7')\n"
+        "    watchdog.heartbeat('step 7')\n"
         f"    {name}()\n"
     )
     status, stderr = end(process)
@@ -222,7 +222,7 @@ def test_a_healthy_process_is_left_alone(
             "began = time.monotonic()\n"
             "with Watchdog(limit / 60, folder) as watchdog:\n"
             "    while time.monotonic() < began + 3 * limit:\n"
-            "        watchdog.beat('step')\n"
+            "        watchdog.heartbeat('step')\n"
             "        time.sleep(0.01)\n"
             "    with watchdog.paused():\n"
             "        with watchdog.paused(): pass\n"
@@ -238,7 +238,7 @@ def test_after_a_pause_it_watches_again(start: Callable[..., subprocess.Popen[st
     status, stderr = end(
         start(
             "with Watchdog(limit / 60, folder) as watchdog:\n"
-            "    watchdog.beat('saving')\n"
+            "    watchdog.heartbeat('saving')\n"
             "    with watchdog.paused(): pass\n"
             "    time.sleep(1000)\n"
         )
@@ -252,7 +252,7 @@ def test_a_process_that_was_suspended_has_not_hung(
 ) -> None:
     process = start(
         "with Watchdog(limit / 60, folder) as watchdog:\n"
-        "    watchdog.beat('step')\n"
+        "    watchdog.heartbeat('step')\n"
         "    print('ready', flush=True)\n"
         "    sys.stdin.readline()\n"
     )
@@ -289,14 +289,14 @@ RANKS = """
 import torch
 import torch.distributed as dist
 from byola_rq.runtime.signals import RUN_SIGNALS, stop_on_signals
-from byola_rq.runtime.distributed import joined_ranks, rank
+from byola_rq.runtime.distributed import process_group, rank
 
 def hangs_here():
     time.sleep(1000)
 
-with stop_on_signals(RUN_SIGNALS) as stop, joined_ranks(torch.device("cpu")), stop.held():
+with stop_on_signals(RUN_SIGNALS) as stop, process_group(torch.device("cpu")), stop.held():
     with Watchdog(limit / 60, folder) as watchdog:
-        watchdog.beat("step 3")
+        watchdog.heartbeat("step 3")
         if rank() == 1:
             hangs_here()
         dist.all_reduce(torch.ones(1))
@@ -350,7 +350,7 @@ def test_without_a_limit_nothing_is_watched(tmp_path: Path) -> None:
 
     before = threading.active_count()
     with Watchdog(None, tmp_path) as watchdog:
-        watchdog.beat("step")
+        watchdog.heartbeat("step")
         with watchdog.paused():
             assert threading.active_count() == before
     with Watchdog(30, tmp_path) as watchdog:

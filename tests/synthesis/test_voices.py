@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from byola_rq.synthesis.languages import PHONES, VOWELS, Segment
+from byola_rq.synthesis.languages import PHONES, VOWELS, Spoken
 from byola_rq.synthesis.primitives import SAMPLE_RATE
 from byola_rq.synthesis.voices import Speaker, draw_speaker, say_sentences, say_word, speak
 
@@ -39,7 +39,7 @@ def find_formants(waveform):
 @pytest.mark.parametrize("tract_scale", [1.0, 1.2])
 def test_a_vowels_formants_are_those_of_the_table_times_the_tract(vowel, tract_scale):
     speaker = replace(PLAIN, tract_scale=tract_scale)
-    waveform = speak([Segment(vowel, 0.5)], speaker, seed=1)[1600:6400]
+    waveform = speak([Spoken(vowel, 0.5)], speaker, seed=1)[1600:6400]
     expected = np.array(VOWELS[vowel][:2]) * tract_scale
     # Linear prediction is drawn to the nearest harmonic: at most half their distance away.
     np.testing.assert_allclose(find_formants(waveform)[:2], expected, atol=50)
@@ -54,7 +54,7 @@ def find_pitch(waveform):
 
 @pytest.mark.parametrize("semitones", [0.0, 6.0, 12.0])
 def test_pitch_follows_speaker_and_melody(semitones):
-    waveform = speak([Segment("a", 0.6, semitones)], PLAIN, seed=1)[3200:6400]
+    waveform = speak([Spoken("a", 0.6, semitones)], PLAIN, seed=1)[3200:6400]
     # The voice sinks by 1.5 semitones over the phrase, half of it by the middle.
     expected = 100 * 2 ** ((semitones - 0.75) / 12)
     assert find_pitch(waveform) == pytest.approx(expected, rel=0.03)
@@ -67,7 +67,7 @@ def band_power(waveform, low, high):
 
 
 def test_fricatives_hiss_in_their_bands():
-    spoken = {s: speak([Segment(s, 0.4)], PLAIN, seed=1)[1600:4800] for s in ("s", "S", "x", "a")}
+    spoken = {s: speak([Spoken(s, 0.4)], PLAIN, seed=1)[1600:4800] for s in ("s", "S", "x", "a")}
     assert band_power(spoken["s"], 4500, 8000) > 0.8
     assert band_power(spoken["S"], 2000, 4800) > 0.8
     assert band_power(spoken["x"], 500, 2500) > 0.7
@@ -75,7 +75,7 @@ def test_fricatives_hiss_in_their_bands():
 
 
 def test_stops_are_a_silence_then_a_burst():
-    spoken = speak([Segment("a", 0.2), Segment("t", 0.15), Segment("a", 0.2)], PLAIN, seed=1)
+    spoken = speak([Spoken("a", 0.2), Spoken("t", 0.15), Spoken("a", 0.2)], PLAIN, seed=1)
     loudness = np.sqrt(np.convolve(spoken**2, np.ones(80) / 80, "same"))
     vowel, closure = loudness[1600:2800].mean(), loudness[int(0.23 * 16000) : int(0.28 * 16000)]
     burst = loudness[int(0.31 * 16000) : int(0.35 * 16000)]
@@ -114,5 +114,5 @@ def test_seeds_change_what_is_said_and_how():
 
 def test_every_phone_sounds():
     for symbol in PHONES:
-        spoken = speak([Segment("a", 0.1), Segment(symbol, 0.1), Segment("a", 0.1)], PLAIN, seed=1)
+        spoken = speak([Spoken("a", 0.1), Spoken(symbol, 0.1), Spoken("a", 0.1)], PLAIN, seed=1)
         assert np.isfinite(spoken).all(), symbol

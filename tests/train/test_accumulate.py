@@ -12,7 +12,7 @@ from byola_rq.corpus.decoded_clips import measure_clips
 from byola_rq.corpus.order import ClipOrder, StepSampler
 from byola_rq.corpus.segments import SegmentCorpus, find_clips
 from byola_rq.errors import ConfigError
-from byola_rq.train.step import build_training, train_step
+from byola_rq.train.step import build_state, train_step
 from tests.conftest import SMALL
 from tests.rank_steps import DoubleLogMel
 
@@ -23,7 +23,7 @@ def gradient(config: Config, sounds: Path, *, batch_norm_is_fixed: bool) -> dict
     frontend = DoubleLogMel(**config.frontend.model_dump())
     torch.set_default_dtype(torch.float64)
     try:
-        training = build_training(
+        training = build_state(
             config,
             Statistics(-6.0, 4.0),
             frontend,

@@ -10,15 +10,15 @@ from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
 from byola_rq.config import Config, default_config_path, load_config
 from byola_rq.corpus.segments import SegmentBatch
 from byola_rq.train import step as training_module
-from byola_rq.train.step import Training, build_training, can_compile, choose_precision, train_step
+from byola_rq.train.step import TrainState, build_state, can_compile, choose_precision, train_step
 from tests.conftest import SMALL
 
 
-def small_training(*overrides: str, device: str = "cpu") -> Training:
+def small_training(*overrides: str, device: str = "cpu") -> TrainState:
     config: Config = load_config(default_config_path(), [*SMALL, "run.dir=unused", *overrides])
     place = torch.device(device)
     statistics, frontend = Statistics(mean=-6.0, std=4.0), LogMelSpectrogram().to(place)
-    return build_training(
+    return build_state(
         config, statistics, frontend, device=place, precision=torch.float32, num_steps=8
     )
 
@@ -29,7 +29,7 @@ def batch(number: int) -> SegmentBatch:
     return SegmentBatch(waveform, torch.arange(8) + 100 * number)
 
 
-def copy_of(training: Training) -> dict[str, Tensor]:
+def copy_of(training: TrainState) -> dict[str, Tensor]:
     """Everything that a checkpoint holds, the inputs that mixup remembers left out."""
     checkpoint = training.snapshot(corpus_digest="")
     everything = {**checkpoint.model, **{f"adam.{k}": v for k, v in checkpoint.optimizer.items()}}
@@ -113,7 +113,7 @@ def test_mixup_remembers_nothing_that_is_not_finite() -> None:
 
 
 def test_resuming_a_skipped_step_repeats_it(tmp_path: Path) -> None:
-    def run(training: Training, first: int) -> dict[str, Tensor]:
+    def run(training: TrainState, first: int) -> dict[str, Tensor]:
         for number in range(first, 5):
             each = batch(number)
             if number == 3:

@@ -21,7 +21,7 @@ from byola_rq.errors import AudioError, ConfigError, CorpusError, MissingPackage
 from byola_rq.synthesis.generate import make_clip, write_wav
 from byola_rq.train import validation as module
 from byola_rq.train.probe import score_embeddings
-from byola_rq.train.step import Training, build_training, train_step
+from byola_rq.train.step import TrainState, build_state, train_step
 from byola_rq.train.validation import Validation
 from tests.conftest import SMALL
 from tests.train.test_step import batch
@@ -75,10 +75,10 @@ def make_config(labelled: Path | None, *overrides: str) -> Config:
     return load_config(default_config_path(), values)
 
 
-def make_training(config: Config) -> Training:
+def make_training(config: Config) -> TrainState:
     statistics, frontend = Statistics(mean=-6.0, std=4.0), LogMelSpectrogram()
     device = torch.device("cpu")
-    return build_training(
+    return build_state(
         config, statistics, frontend, device=device, precision=torch.float32, num_steps=8
     )
 
@@ -129,7 +129,7 @@ def test_what_is_trained_does_not_depend_on_it(
         assert all(torch.equal(expected[name], got[name]) for name in expected)
 
 
-def naive_knn_score(path: Path, training: Training) -> float:
+def naive_knn_score(path: Path, training: TrainState) -> float:
     """Clip by clip, with the embedder that users get, and a vote spelled out."""
     encoder = training.byol.encoder.train(mode=False)
     embedder = Embedder(encoder, training.frontend, training.statistics)
