@@ -1,6 +1,7 @@
 # make demo   the whole job on built-in sounds: pack, pretrain, embed, probe, compare
 # make bench  what every speed figure rests on
-# make test   the test suite
+# make test   the test suite, without what is slow
+# make test-all   all of it: processes and signals, kills, browser, notebooks, commands of the docs
 # make lint   formatting, lint, types, layers
 # make release-check   build, check, and a small job of the wheel in a clean environment
 # Each sets up .venv when it is missing. PYTHON names the interpreter to make it with.
@@ -10,7 +11,7 @@ BIN := .venv/bin
 DEMO := runs/demo
 BENCH := runs/bench
 
-.PHONY: demo test bench lint release-check clean
+.PHONY: demo test test-slow test-all bench lint release-check clean
 
 .venv/installed: pyproject.toml requirements-dev.txt
 	$(PYTHON) -m venv .venv
@@ -34,8 +35,18 @@ demo: .venv/installed
 	  --data-root $(DEMO)/sets --out $(DEMO)/results
 	@echo "scores: $(DEMO)/results/summary.md, .csv, .png   views: $(DEMO)/views.png   by ear: $(DEMO)/listen.html   model: $(DEMO)/trained/encoder.safetensors"
 
+# One thread a process: the tensors are small, and more would mostly wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+# First the whole job in small: what it finds, no other test need be read for.
 test: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST) tests/test_smoke.py
+	$(PYTEST) -n 2 --dist loadfile -m "not slow" --ignore tests/test_smoke.py
+
+test-slow: .venv/installed
+	$(PYTEST) -n 2 --dist loadfile -m slow
+
+test-all: test test-slow
 
 # Each says on what it ran; the tables are also kept as JSON. Under 10 minutes on two cores.
 bench: .venv/installed

@@ -18,6 +18,22 @@ if not torch.cuda.is_available():
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of tests/slow are slow; those for a GPU need one."""
+    for item in items:
+        if "slow" in item.path.relative_to(ROOT).parts:
+            item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Count the tests that would need a GPU."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if num_gpu := sum("gpu" in report.keywords for report in skipped):
+        terminalreporter.write_line(f"{num_gpu} tests need a CUDA device and did not run")
+
+
 @pytest.fixture(scope="session")
 def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 24 synthesized clips of 1 to 2 s, of every kind."""

@@ -126,6 +126,7 @@ def test_error_is_a_third_of_torchaudio_s(sounds: Path) -> None:
         assert round_trip_error(ours, log_mel) < round_trip_error(theirs, log_mel) / 3
 
 
+@pytest.mark.slow
 def test_phases_fit_the_mel_twice_as_well_as_librosa_s(sounds: Path) -> None:
     """Griffin-Lim alone, of the linear spectrogram that ours starts from."""
     librosa = pytest.importorskip("librosa")
@@ -309,7 +310,6 @@ def test_clips_computed_together_do_not_mix(sounds: Path) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_gives_the_same_sound(sounds: Path) -> None:
     log_mel = FRONTEND(torch.stack(read_sounds(sounds)))
     on_gpu = mel_to_audio(log_mel.cuda(), FRONTEND)

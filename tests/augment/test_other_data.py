@@ -215,8 +215,6 @@ def test_it_is_a_module_like_any_other(digits: Tensor) -> None:
 
 @pytest.mark.gpu
 def test_the_same_on_a_gpu(digits: Tensor) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     quantize = QuantizeAlong(8, channel_dim=-3, sample_ndim=3)
     keys = sample_keys(0, 0, torch.arange(64))
     found = quantize(digits.cuda(), keys.cuda()).cpu()

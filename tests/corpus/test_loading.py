@@ -120,7 +120,6 @@ def test_what_takes_the_place_of_broken_clips_is_the_same(
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_pinned_batches_tell_their_replacements(num_workers: int, damaged: SegmentCorpus) -> None:
     items = np.array([[0, 3], [0, 2]])
@@ -141,10 +140,7 @@ def test_pinned_batches_tell_their_replacements(num_workers: int, damaged: Segme
         "cpu",
         pytest.param(
             "cuda",
-            marks=[
-                pytest.mark.gpu,
-                pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"),
-            ],
+            marks=pytest.mark.gpu,
         ),
     ],
 )

@@ -203,6 +203,7 @@ app(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_killed_run_goes_on_with_its_first_missing_fold(tmp_path, write_set, fold_rows):
     fold_csv = write_set(tmp_path / "tones/metadata.csv", fold_rows, "fold")
     arguments = ["--baseline", "random", "--dim", 16, "--task", fold_csv, "--out"]
@@ -356,6 +357,7 @@ def test_help_imports_nothing_heavy():
     assert "python -m evaluate --baseline logmel --baseline random --task birds.csv" in run.stdout
 
 
+@pytest.mark.slow
 def test_runs_as_a_module(tmp_path):
     run = subprocess.run(
         [sys.executable, "-m", "evaluate", "--baseline", "logmel", "--task", tmp_path / "no.csv"],

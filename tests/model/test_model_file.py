@@ -231,6 +231,7 @@ def test_a_folder_is_no_model_file(tmp_path: Path) -> None:
         byola_rq.load(tmp_path)
 
 
+@pytest.mark.slow
 def test_200_mb_of_metadata_are_not_read(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     metadata = {"byola_rq": "{" + " " * 200_000_000 + "}"}

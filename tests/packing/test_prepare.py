@@ -277,6 +277,7 @@ def many_packed(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(
     many: Path, many_packed: Path, tmp_path: Path
 ) -> None:
@@ -302,6 +303,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.slow
 def test_signals_stop_it_with_one_line_and_whole_shards(
     many: Path, many_packed: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -330,6 +332,7 @@ def limit_file_size(num_bytes: int) -> Callable[[], None]:
     return functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (num_bytes, num_bytes))
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_costs_what_is_not_whole(tmp_path: Path) -> None:
     source, folder = tmp_path / "source", tmp_path / "c"
     source.mkdir()
@@ -391,6 +394,7 @@ def decode_or_die(job: ClipJob, rules: ClipRules) -> DecodedClip:
     return decode_clip(job, rules)
 
 
+@pytest.mark.slow
 def test_clips_that_crash_or_hang_the_decoder_are_left_out(
     collection: Path, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -523,6 +527,7 @@ def test_a_dry_run_says_what_there_is_and_writes_nothing(collection: Path, tmp_p
     ]
 
 
+@pytest.mark.slow
 def test_the_command(collection: Path, packed: Path, tmp_path: Path) -> None:
     folder = tmp_path / "c"
     arguments = (collection, folder, "--shard-megabytes", SMALL_SHARDS, "--strict")

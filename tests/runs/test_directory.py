@@ -96,6 +96,7 @@ def first_line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline()
 
 
+@pytest.mark.slow
 def test_a_second_run_in_a_directory_is_refused(
     tmp_path: Path, hold: Callable[..., subprocess.Popen[str]]
 ) -> None:
@@ -118,6 +119,7 @@ def test_a_second_run_in_a_directory_is_refused(
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_second_pretrain_is_refused_before_it_writes_anything(
     small_config: Config, hold: Callable[..., subprocess.Popen[str]]
 ) -> None:
@@ -131,6 +133,7 @@ def test_a_second_pretrain_is_refused_before_it_writes_anything(
     assert content(small_config.run.dir) == before
 
 
+@pytest.mark.slow
 def test_children_do_not_keep_the_lock(
     tmp_path: Path, hold: Callable[..., subprocess.Popen[str]]
 ) -> None:
@@ -146,6 +149,7 @@ def test_children_do_not_keep_the_lock(
         os.kill(child, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_run_waits_for_one_that_is_about_to_end(
     tmp_path: Path, hold: Callable[..., subprocess.Popen[str]]
 ) -> None:
@@ -158,6 +162,7 @@ def test_a_run_waits_for_one_that_is_about_to_end(
     assert first_line(second) == "held\n"
 
 
+@pytest.mark.slow
 def test_only_one_of_many_gets_it(
     tmp_path: Path, hold: Callable[..., subprocess.Popen[str]]
 ) -> None:
@@ -183,6 +188,7 @@ for _ in range(20):
     assert lines == ["in", "out"] * (len(lines) // 2)
 
 
+@pytest.mark.slow
 def test_it_is_held_once_in_a_process_too(tmp_path: Path) -> None:
     refused = pytest.raises(CheckpointError, match="one run at a time")
     with held_run(tmp_path), refused, held_run(tmp_path):
@@ -219,6 +225,7 @@ def test_other_errors_of_a_lock_are_errors(tmp_path: Path, monkeypatch: pytest.M
         pass
 
 
+@pytest.mark.slow
 def test_an_error_in_a_child_leaves_the_lock_to_its_parent(tmp_path: Path) -> None:
     def fail() -> None:
         raise SystemExit(3)
@@ -290,6 +297,7 @@ def test_reset_does_not_move_the_ground_it_stands_on(
     assert (small_config.run.dir / "config.yaml").exists()
 
 
+@pytest.mark.slow
 def test_reset_refuses_a_run_that_is_at_work(
     small_config: Config, hold: Callable[..., subprocess.Popen[str]]
 ) -> None:
@@ -387,6 +395,7 @@ def drop_power_over_files() -> None:
 
 @pytest.mark.parametrize("mode", [0o555, 0o000])
 @pytest.mark.parametrize("state", ["empty", "run"])
+@pytest.mark.slow
 def test_a_directory_without_permission(
     small_config: Config, tmp_path: Path, mode: int, state: str
 ) -> None:

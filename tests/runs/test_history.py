@@ -295,6 +295,7 @@ def command(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_command(runs_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="pictures need matplotlib")
     with (runs_folder / "low" / "metrics.csv").open("a") as file:
@@ -312,6 +313,7 @@ def test_the_command(runs_folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["nowhere"], ["{runs}", "--picture", "{runs}/x.abc"]])
+@pytest.mark.slow
 def test_the_command_refuses_in_one_line(trained_runs: Path, arguments: list[str]) -> None:
     done = command(*(argument.format(runs=trained_runs) for argument in arguments))
     assert done.returncode == 2

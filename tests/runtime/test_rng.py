@@ -100,7 +100,6 @@ def test_permutation_is_one_and_changes_with_epoch_and_seed() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_bits_are_the_same_on_the_gpu() -> None:
     keys = sample_keys(0, 0, torch.arange(512))
     assert torch.equal(uniform(keys, 64, 9), uniform(keys.cuda(), 64, 9).cpu())

@@ -159,7 +159,6 @@ def test_a_run_keeps_its_precision_on_another_processor(
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_trains_on_the_gpu(small_config: Config, tmp_path: Path) -> None:
     model = byola_rq.load(pretrain(changed(small_config, tmp_path, "run.device=cuda")), "cuda")
     assert model(torch.randn(2, 16000), 16000).device.type == "cuda"

@@ -81,7 +81,6 @@ def test_the_advice_is_one_over_what_is_left(share: float, line: str | None) -> 
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_work_of_the_gpu_is_not_waiting() -> None:
     """The process is free at once, the device is not: only its own waiting counts."""
     matrix = torch.randn(4096, 4096, device="cuda")

@@ -128,7 +128,6 @@ def test_a_trace_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_s_time_is_its_own() -> None:
     device = torch.device("cuda")
     clock = StageClock(device)

@@ -44,10 +44,7 @@ DEVICES = [
     "cpu",
     pytest.param(
         "cuda",
-        marks=[
-            pytest.mark.gpu,
-            pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-        ],
+        marks=pytest.mark.gpu,
     ),
 ]
 
@@ -131,7 +128,6 @@ def test_resuming_a_skipped_step_repeats_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_step_does_not_wait_for_the_device() -> None:
     training = small_training(device="cuda")
     for number in range(2):
@@ -157,6 +153,7 @@ def test_precision_is_what_the_processor_multiplies(monkeypatch: pytest.MonkeyPa
     assert choose_precision("auto", cpu) is torch.float32
 
 
+@pytest.mark.slow
 def test_a_compiled_network_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = small_training()
     # Traced and taken apart as for any compiler, whose own code would take a minute to make.

@@ -106,6 +106,7 @@ def settings() -> dict[str, Any]:
         ("views.augmentations=[mixup, random_resized_crop]", "views.mixup.memory=16"),
     ],
 )
+@pytest.mark.slow
 def test_what_is_trained_does_not_depend_on_it(
     labelled_sounds: Path, probe: str, overrides: tuple[str, ...]
 ) -> None:
