@@ -1,6 +1,8 @@
 """Sounds for all tests: synthesized ones always, real recordings where they are at hand."""
 
 import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,11 @@ from byola_rq.config import Config, default_config_path, load_config
 from byola_rq.synthesis.generate import write_corpus
 
 torch.set_num_threads(1)  # the tensors are small; two threads would mostly wait for each other
+
+# A shell without job control starts what runs in the background with SIGINT ignored, and that passes
+# on to every process that a test starts and interrupts.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Triton makes its functions for a GPU or for its interpreter when it is first imported.
 if not torch.cuda.is_available():
