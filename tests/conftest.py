@@ -13,8 +13,8 @@ from byola_rq.synthesis.generate import write_corpus
 
 torch.set_num_threads(1)  # the tensors are small; two threads would mostly wait for each other
 
-# A shell without job control starts what runs in the background with SIGINT ignored, and that passes
-# on to every process that a test starts and interrupts.
+# A shell without job control starts what runs in the background with SIGINT ignored; the processes
+# that a test starts and interrupts would inherit that.
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
