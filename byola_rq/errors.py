@@ -1,11 +1,51 @@
 """The exceptions a caller can catch."""
 
 import contextlib
+import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+# Which rule was broken, for programs; words that people read are in the message.
+Code = Literal[
+    "cut",  # shorter than it says it is
+    "damaged",  # not what was written, or not even its own format
+    "different",  # from what the same place, run or job had before
+    "diverged",  # training that computes no finite numbers, or not the same in all ranks
+    "empty",  # nothing in it that can be used
+    "exists",  # a place that is taken
+    "foreign",  # of another kind than the one asked for
+    "held",  # by another process at work
+    "malformed",  # a table or text without the columns, keys or form it must have
+    "missing",  # not there
+    "newer",  # of a format that comes after this version
+    "not-finite",  # NaN or infinity
+    "stopped",  # by a signal
+    "too-large",
+    "too-many",  # broken parts in a whole that could do without a few
+    "too-short",
+    "twice",  # what must be there once
+    "unknown",  # a name that is none of the known ones
+    "unreachable",  # another machine or process
+    "unreadable",  # by the disk, the operating system or a decoder
+    "unsupported",  # understood, and refused
+    "unwritable",
+    "usage",  # arguments that do not go together
+    "value",  # out of its range, or of another type
+]
 
 
 class ByolaRQError(Exception):
     """Base of every error that byola_rq raises on purpose.
+
+    Its message is one line: what is wrong, where, and what to do. Programs ask its attributes.
+
+    Args:
+        message: For people.
+        code: Which rule was broken.
+        path: File or folder it is about.
+        key: Key, column, option or argument it is about.
+        value: What was found there.
 
     `exit_code` is the status with which the command line leaves: 2 for wrong use or wrong input,
     1 for a failure at work. `is_said`: another process of the job tells the user.
@@ -13,6 +53,21 @@ class ByolaRQError(Exception):
 
     exit_code = 2
     is_said = False
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        code: Code | None = None,
+        path: str | os.PathLike[str] | None = None,
+        key: str | None = None,
+        value: Any = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.path = None if path is None else Path(path)
+        self.key = key
+        self.value = value
 
 
 class AudioError(ByolaRQError, ValueError):
