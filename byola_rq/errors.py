@@ -86,7 +86,7 @@ class CheckpointError(ByolaRQError, ValueError):
     """A checkpoint or model file that cannot be used; the message starts with its path."""
 
 
-class MissingPackageError(ByolaRQError, ImportError):
+class MissingPackageError(ByolaRQError, ImportError):  # type: ignore[misc]  # both have a path
     """An optional package that is not installed or does not import; the message says what to do."""
 
 
