@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,13 +69,35 @@ class ByolaRQError(Exception):
         self.key = key
         self.value = value
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The arguments beside the message, for an error that says more of the same."""
+        return {"code": self.code, "path": self.path, "key": self.key, "value": self.value}
+
 
 class AudioError(ByolaRQError, ValueError):
     """An audio file or waveform that cannot be used; the message starts with its path."""
 
 
 class ConfigError(ByolaRQError, ValueError):
-    """A configuration file or override that breaks a rule; the message names every wrong key."""
+    """A configuration file or override that breaks a rule; the message names every wrong key.
+
+    Args:
+        message: For people, a line for every problem.
+        problems: (key, value, rule) of every wrong key; the first gives `code`, `key` and `value`.
+        facts: As of every error.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        problems: Sequence[tuple[str, Any, Code]] = (),
+        **facts: Any,
+    ) -> None:
+        first = dict(zip(("key", "value", "code"), problems[0], strict=True)) if problems else {}
+        super().__init__(message, **{**first, **facts})
+        self.problems = tuple(problems)
 
 
 class CorpusError(ByolaRQError, ValueError):
@@ -113,5 +135,7 @@ def package_needed(purpose: str, package: str, *, extra: str) -> Iterator[None]:
     except ImportError as error:
         raise MissingPackageError(
             f"{purpose} needs {package}, which does not import ({error}); "
-            f"`pip install 'byola_rq[{extra}]'` adds it"
+            f"`pip install 'byola_rq[{extra}]'` adds it",
+            code="missing",
+            key=package,
         ) from error

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import BinaryIO
 
-from byola_rq.audio.io import AUDIO_SUFFIXES, EncodedAudio
+from byola_rq.audio.io import AUDIO_SUFFIXES, EncodedAudio, audio_error
 from byola_rq.errors import AudioError
 from byola_rq.sources.clip_source import (
     MAX_ENCODED_BYTES,
@@ -145,13 +145,13 @@ def _suffix(name: str) -> str:
 def read_member(descriptor: int, clip: ClipSource) -> EncodedAudio | AudioError:
     """A member's bytes from its open tar, which may have changed since it was listed."""
     if clip.size > MAX_ENCODED_BYTES:
-        return AudioError(
-            f"{clip}: encoded audio must have at most {MAX_ENCODED_BYTES} bytes; got {clip.size}"
-        )
+        rule = f"encoded audio must have at most {MAX_ENCODED_BYTES} bytes; got {clip.size}"
+        return audio_error(clip, "too-large", rule, value=clip.size)
     try:
         data = os.pread(descriptor, clip.size, clip.offset)
     except OSError as error:
-        return AudioError(f"{clip}: cannot be read ({error.strerror})")
+        return audio_error(clip, "unreadable", f"cannot be read ({error.strerror})")
     if len(data) < clip.size:
-        return AudioError(f"{clip}: the tar has become shorter; {len(data)} of {clip.size} bytes")
+        rule = f"the tar has become shorter; {len(data)} of {clip.size} bytes"
+        return audio_error(clip, "cut", rule, value=len(data))
     return EncodedAudio(str(clip), data)
