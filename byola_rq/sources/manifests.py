@@ -52,12 +52,13 @@ def list_manifest(manifest: str, listing: Listing) -> Iterator[ClipSource]:
     index = FileIndex(listing)
     id_folder = _id_folder(_read_rows(manifest, root), os.path.abspath(folder))
     num_rows = num_there = 0
-    example = ""
+    missing = example = ""
     for row in _read_rows(manifest, root):
         num_rows += 1
         path = os.path.join(folder, row.path)
         if not row.path or not index.has_file(path):
-            example = f"row {row.number}: no such file: {printable(row.path)!r}"
+            missing = printable(row.path)
+            example = f"row {row.number}: no such file: {missing!r}"
             listing.missing.append(f"{printable(manifest)}: {example}")
             continue
         num_there += 1
@@ -84,6 +85,7 @@ def list_manifest(manifest: str, listing: Listing) -> Iterator[ClipSource]:
             f"to {folder or 'the current folder'}",
             code="missing",
             path=manifest,
+            value=missing,
         )
 
 

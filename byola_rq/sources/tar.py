@@ -59,7 +59,7 @@ def list_tar(path: str, stem: str, listing: Listing) -> Iterator[ClipSource]:
                         labels=labels,
                     )
         if not num_clips:
-            raise TarDamage("no audio member to read in this tar")
+            raise TarDamage("no audio member to read in this tar", code="empty")
     except OSError as error:
         listing.damaged.append((printable(path), f"cannot be read ({error.strerror})"))
     except TarDamage as damage:
@@ -78,7 +78,9 @@ def _usable_members(tar: BinaryIO, path: str, listing: Listing) -> Iterator[Memb
         TarDamage: As `walk_members`, at a compressed tar, and at a second tar behind the first.
     """
     if os.pread(tar.fileno(), 8, 0).startswith(_COMPRESSIONS):
-        raise TarDamage("the tar is compressed; unpack the compression, not the tar")
+        raise TarDamage(
+            "the tar is compressed; unpack the compression, not the tar", code="unsupported"
+        )
     for member in walk_members(tar, os.fstat(tar.fileno()).st_size):
         if member.name.rpartition("/")[2].startswith("."):
             continue
@@ -93,7 +95,9 @@ def _usable_members(tar: BinaryIO, path: str, listing: Listing) -> Iterator[Memb
     if tar.read(1 << 16).strip(b"\0"):  # a tar ends in zeros, up to a whole record
         raise TarDamage(
             f"what stands behind the end mark at byte {end} is not read; if tars were joined, give "
-            "them one by one"
+            "them one by one",
+            code="damaged",
+            value=end,
         )
 
 
