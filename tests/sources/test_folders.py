@@ -8,6 +8,7 @@ import pytest
 from byola_rq.errors import CorpusError
 from byola_rq.sources.clip_source import Listing
 from byola_rq.sources.folders import FileIndex, walk_folder
+from tests.refusal import refused
 
 
 def touch(folder: Path, *names: str) -> Path:
