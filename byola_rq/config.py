@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from byola_rq.errors import ConfigError
+from byola_rq.errors import Code, ConfigError
 
 AugmentationName = Literal[
     "mixup", "random_resized_crop", "randomized_quantization", "random_linear_fader"
@@ -287,15 +287,21 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(f"{path}: not a configuration that can be read ({reason})") from error
+        code: Code = "unreadable" if isinstance(error, OSError) else "malformed"
+        raise ConfigError(
+            f"{path}: not a configuration that can be read ({reason})", code=code, path=path
+        ) from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: must hold sections ({', '.join(Config.model_fields)})")
+        sections = ", ".join(Config.model_fields)
+        raise ConfigError(f"{path}: must hold sections ({sections})", code="empty", path=path)
     for override in overrides:
         _apply_override(values, override, path)
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{path}: {line}" for line in _lines(error))) from error
+        problems = _problems(error)
+        message = "\n".join(f"{path}: {line}" for line in problems)
+        raise ConfigError(message, path=path, problems=list(problems.values())) from error
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -316,31 +322,48 @@ def _apply_override(values: dict[str, Any], override: str, path: Path) -> None:
     if not equals or not sections or not isinstance(block, dict) or key not in block:
         known = f" (known there: {', '.join(block)})" if isinstance(block, dict) else ""
         raise ConfigError(
-            f"override {override!r} must be section.key=value naming a key of {path}{known}"
+            f"override {override!r} must be section.key=value naming a key of {path}{known}",
+            code="unknown" if equals and sections else "usage",
+            path=path,
+            key=dotted,
         )
     try:
         block[key] = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"override {override!r}: the value must be YAML") from error
+        raise ConfigError(
+            f"override {override!r}: the value must be YAML",
+            code="malformed",
+            key=dotted,
+            value=text,
+        ) from error
 
 
-def _lines(error: ValidationError) -> list[str]:
-    """One line per broken rule: key, rule, value."""
-    lines: dict[str, None] = {}
+def _problems(error: ValidationError) -> dict[str, tuple[str, Any, Code]]:
+    """A line per broken rule -> key, value and rule for programs."""
+    problems: dict[str, tuple[str, Any, Code]] = {}
     for problem in error.errors():
         # Members of a union add a step of their own; config keys are all there is to name.
         steps = [str(step) for step in problem["loc"]]
         key = ".".join(step for step in steps if step.isidentifier() and step.islower())
         if problem["type"] == "extra_forbidden":
-            lines[f"{key}: unknown key; known are {_known_keys(steps[:-1])}"] = None
+            line = f"{key}: unknown key; known are {_known_keys(steps[:-1])}"
+            problems[line] = (key, problem["input"], "unknown")
         elif problem["type"] == "missing":
-            lines[f"{key}: missing; a configuration names every key"] = None
+            problems[f"{key}: missing; a configuration names every key"] = (key, None, "missing")
         else:
             rule = problem["msg"].removeprefix("Value error, ")
             rule = rule.replace("Input should", "must")
             got = f"; got {problem['input']!r}" if "got " not in rule else ""
-            lines[f"{key}: {rule}{got}" if key else f"{rule}{got}"] = None
-    return list(lines)
+            line, value = f"{key}: {rule}{got}", problem["input"]
+            if problem["type"] == "value_error" and not rule.startswith("must "):
+                # A rule of a whole section, which begins with the key that breaks it.
+                name, _, rule = rule.partition(" ")
+                key = f"{key}.{name}" if key else name
+                line = f"{key} {rule}"
+                for step in name.split("."):
+                    value = value[step]
+            problems[line] = (key, value, "value")
+    return problems
 
 
 def _known_keys(sections: list[str]) -> str:

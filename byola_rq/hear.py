@@ -38,7 +38,10 @@ class HearModel(nn.Module):
         if embedder.sample_rate not in SAMPLE_RATES:
             raise CheckpointError(
                 f"the model's sample rate must be one of {', '.join(map(str, SAMPLE_RATES))} Hz "
-                f"for HEAR; got {embedder.sample_rate}"
+                f"for HEAR; got {embedder.sample_rate}",
+                code="value",
+                key="sample rate",
+                value=embedder.sample_rate,
             )
         self.embedder = embedder
         self.sample_rate = embedder.sample_rate
@@ -62,7 +65,9 @@ def load_model(model_file_path: Path | str = "") -> HearModel:
     """
     if not str(model_file_path):
         raise CheckpointError(
-            "model_file_path must name a model file (encoder.safetensors); byola_rq ships none"
+            "model_file_path must name a model file (encoder.safetensors); byola_rq ships none",
+            code="usage",
+            key="model_file_path",
         )
     return HearModel(load(model_file_path))
 
@@ -89,7 +94,12 @@ def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, T
     embedder = model.embedder
     step = embedder.encoder.frames_per_embedding * embedder.frontend.hop_length  # samples
     if audio.shape[1] <= step:
-        raise AudioError(f"audio: length must be over {step} samples; got {audio.shape[1]}")
+        raise AudioError(
+            f"audio: length must be over {step} samples; got {audio.shape[1]}",
+            code="too-short",
+            key="audio",
+            value=audio.shape[1],
+        )
     starts = range(0, step, step // model.num_passes)
     passes = [_frames_from(start, audio, embedder, step) for start in starts]
     samples = torch.cat(
@@ -145,14 +155,19 @@ def _count_passes(embedder: Embedder) -> int:
             return passes
     raise CheckpointError(
         f"the model's log-mel frames must be at most {MAX_HOP_MS:g} ms apart for HEAR; "
-        f"got {frame_ms:g} ms"
+        f"got {frame_ms:g} ms",
+        code="value",
+        key="log-mel frames",
+        value=frame_ms,
     )
 
 
 def _checked(audio: Tensor) -> Tensor:
     """Float32 sounds in the one form that HEAR knows."""
     if audio.ndim != 2:
-        raise AudioError(f"audio: must be (B, S) for HEAR; got shape {tuple(audio.shape)}")
+        shape = tuple(audio.shape)
+        rule = f"audio: must be (B, S) for HEAR; got shape {shape}"
+        raise AudioError(rule, code="value", key="audio", value=shape)
     rows = as_rows(audio)
     assert isinstance(rows, Tensor)
     return rows

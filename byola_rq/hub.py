@@ -67,7 +67,8 @@ class HubEmbedder(ModelHubMixin, Embedder):
             url: str | None = super().save_pretrained(save_directory, **options)
             return url
         except OSError as error:
-            raise CheckpointError(f"{save_directory}: cannot be written ({error})") from error
+            message = f"{save_directory}: cannot be written ({error})"
+            raise CheckpointError(message, code="unwritable", path=save_directory) from error
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Upload model file, description and model card.

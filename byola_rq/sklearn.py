@@ -70,7 +70,8 @@ class AudioEmbedder(
             ValueError, TypeError: If the sounds have another form.
         """
         if self.short not in ("error", "pad"):
-            raise ConfigError(f"short must be error or pad; got {self.short!r}")
+            rule = f"short must be error or pad; got {self.short!r}"
+            raise ConfigError(rule, code="value", key="short", value=self.short)
         _as_sounds(X)
         self.embedder_ = self._load()
         self._n_features_out = self.embedder_.embedding_dim
@@ -147,7 +148,8 @@ def _as_sounds(sounds: Any) -> list[Path] | list[Tensor]:
         raise TypeError(f"sounds must be a sequence of paths or waveforms; got one path, {sounds}")
     items = _as_list(sounds)
     if isinstance(sounds, (list, tuple)) and not items:
-        raise AudioError("sounds: must be at least one path or waveform; got none (0 samples)")
+        rule = "sounds: must be at least one path or waveform; got none (0 samples)"
+        raise AudioError(rule, code="empty", key="sounds")
     if items and all(isinstance(item, (str, Path)) for item in items):
         return [Path(item) for item in items]
     if items and all(np.ndim(item) == 1 for item in items):

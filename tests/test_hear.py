@@ -9,6 +9,7 @@ from torch import Tensor
 from byola_rq import AudioError, CheckpointError, Embedder, hear
 from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
 from byola_rq.audio.io import read_audio
+from tests.refusal import refused
 
 DIMS = {"audio_ntt_2020": 24, "audio_ntt_2022": 1048}
 
@@ -135,23 +136,23 @@ def test_a_head_can_be_trained_on_them(model: hear.HearModel) -> None:
 
 
 def test_wrong_calls_are_refused(model: hear.HearModel, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="must name a model file"):
+    with refused(CheckpointError, "usage", key="model_file_path"):
         hear.load_model()
-    with pytest.raises(CheckpointError, match="no such model file"):
+    with refused(CheckpointError, "missing", tmp_path / "none.safetensors"):
         hear.load_model(tmp_path / "none.safetensors")
     for embed in (hear.get_timestamp_embeddings, hear.get_scene_embeddings):
-        with pytest.raises(AudioError, match=r"must be \(B, S\) for HEAR; got shape \(16000,\)"):
+        with refused(AudioError, "value", key="audio", value=(16000,)):
             embed(torch.zeros(16000), model)
-        with pytest.raises(AudioError, match="must be finite"):
+        with refused(AudioError, "not-finite"):
             embed(torch.full((1, 16000), torch.nan), model)
-        with pytest.raises(AudioError, match=r"length must be"):
+        with refused(AudioError, "too-short"):
             embed(torch.zeros(1, 160), model)
 
 
 def test_models_that_hear_has_no_sound_for_are_refused() -> None:
     frontend = LogMelSpectrogram(sample_rate=8000, f_max=3900)
-    with pytest.raises(CheckpointError, match="sample rate must be one of 16000, .*; got 8000"):
+    with refused(CheckpointError, "value", key="sample rate", value=8000):
         hear.HearModel(Embedder.untrained(dim=8, frontend=frontend))
     frontend = LogMelSpectrogram(hop_length=1600)
-    with pytest.raises(CheckpointError, match="at most 50 ms apart for HEAR; got 100 ms"):
+    with refused(CheckpointError, "value", key="log-mel frames", value=100):
         hear.HearModel(Embedder.untrained(dim=8, frontend=frontend))

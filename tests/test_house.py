@@ -59,7 +59,7 @@ def test_the_wheel_holds_the_package_only(tmp_path: Path) -> None:
 def test_public_names_exist_and_are_documented() -> None:
     for name in byola_rq.__all__:
         assert getattr(byola_rq, name).__doc__, name
-    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+    with pytest.raises(AttributeError, match="'nonsense'"):
         _ = byola_rq.nonsense
     assert set(byola_rq.__all__) <= set(dir(byola_rq))
 

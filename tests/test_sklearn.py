@@ -19,6 +19,7 @@ from byola_rq import AudioError, CheckpointError, ConfigError, Embedder
 from byola_rq.audio.frontend import Statistics
 from byola_rq.audio.io import read_audio
 from byola_rq.sklearn import AudioEmbedder
+from tests.refusal import refused
 
 # What scikit-learn checks and we do not follow. Everything else must pass.
 SAMPLES_ARE_NO_FEATURES = "waveforms may be of other lengths in transform than in fit"
@@ -126,7 +127,7 @@ def test_pandas_output_names_its_columns(model: Path, paths: list[Path]) -> None
 
 
 def test_without_a_model_it_warns(paths: list[Path]) -> None:
-    with pytest.warns(UserWarning, match="the model is untrained"):
+    with pytest.warns(UserWarning, match="untrained"):
         transformer = AudioEmbedder().fit(paths[:1])
     assert transformer.transform(paths[:1]).shape == (1, 2048)
 
@@ -134,7 +135,7 @@ def test_without_a_model_it_warns(paths: list[Path]) -> None:
 def test_short_sound_is_refused_or_padded(model: Path, tmp_path: Path, paths: list[Path]) -> None:
     soundfile.write(tmp_path / "short.wav", np.full(500, 0.1), 16000)
     for sounds in ([paths[0], tmp_path / "short.wav"], [np.full(16000, 0.1), np.full(500, 0.1)]):
-        with pytest.raises(AudioError, match=r"length must be at least 0.1 s; got 0.03"):
+        with refused(AudioError, "too-short", value=500 / 16000):
             AudioEmbedder(model).fit(sounds).transform(sounds)
         padded = AudioEmbedder(model, short="pad").fit(sounds).transform(sounds)
         expected = byola_rq.load(model)(np.pad(np.full(500, 0.1), 550), 16000).numpy()[0]
@@ -147,22 +148,22 @@ def test_wrong_input_is_refused(model: Path, tmp_path: Path) -> None:
     fitted = AudioEmbedder(model).fit(np.zeros((1, 1600)))
     with pytest.raises(NotFittedError):
         AudioEmbedder(model).transform(np.zeros((1, 1600)))
-    with pytest.raises(TypeError, match="sequence of paths or waveforms; got one path"):
+    with pytest.raises(TypeError, match=r"a\.wav"):
         fitted.transform("a.wav")
-    with pytest.raises(AudioError, match=r"none\.wav"):
+    with refused(AudioError, "missing", tmp_path / "none.wav"):
         fitted.transform([tmp_path / "none.wav"])
     with pytest.raises(ValueError, match="contains NaN"):
         fitted.transform(np.full((1, 1600), np.nan))
-    with pytest.raises(AudioError, match="samples must be finite"):
+    with refused(AudioError, "not-finite", key="waveform 0"):
         fitted.transform([np.full(1600, np.nan), np.zeros(1700)])
     for nothing in ([], np.empty((0, 1600))):
         with pytest.raises(ValueError, match="0 sample"):
             fitted.transform(nothing)
-    with pytest.raises(AudioError, match=r"got torch\.int64"):
+    with refused(AudioError, "value", value=torch.int64):
         fitted.transform(np.zeros((1, 1600), np.int64))
-    with pytest.raises(AudioError, match="sample rate must be .*; got 0"):
+    with refused(AudioError, "value", key="sample rate", value=0):
         AudioEmbedder(model, sample_rate=0).fit_transform(np.zeros((1, 1600)))
-    with pytest.raises(ConfigError, match="short must be error or pad; got 'cut'"):
+    with refused(ConfigError, "value", key="short", value="cut"):
         AudioEmbedder(model, short="cut").fit(np.zeros((1, 1600)))  # type: ignore[arg-type]
-    with pytest.raises(CheckpointError, match="no such model file"):
+    with refused(CheckpointError, "missing", tmp_path / "none.safetensors"):
         AudioEmbedder(tmp_path / "none.safetensors").fit(np.zeros((1, 1600)))

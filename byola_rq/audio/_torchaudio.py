@@ -29,7 +29,9 @@ def import_torchaudio() -> ModuleType:
     if importlib.util.find_spec("torchaudio") is None:
         raise MissingPackageError(
             "torchaudio is not installed; `pip install torchaudio` adds it "
-            "(or choose frontend.backend=torch, which does not need it)"
+            "(or choose frontend.backend=torch, which does not need it)",
+            code="missing",
+            key="torchaudio",
         )
     try:
         return importlib.import_module("torchaudio")
@@ -55,7 +57,9 @@ def _import_without_extension() -> ModuleType:
         del sys.modules["torchaudio._extension"]
         raise MissingPackageError(
             f"torchaudio is installed but does not import ({type(error).__name__}: {error}); "
-            "install the release that belongs to your torch, or choose another frontend.backend"
+            "install the release that belongs to your torch, or choose another frontend.backend",
+            code="damaged",
+            key="torchaudio",
         ) from error
 
 
@@ -64,7 +68,9 @@ def _absent_extension() -> ModuleType:
         @functools.wraps(function)
         def fail(*_args: object, **_kwargs: object) -> NoReturn:
             raise MissingPackageError(
-                f"{function.__name__} needs torchaudio's compiled part, which does not load here"
+                f"{function.__name__} needs torchaudio's compiled part, which does not load here",
+                code="missing",
+                key=function.__name__,
             )
 
         return fail

@@ -15,7 +15,7 @@ from byola_rq.audio.containers import (
     skip_id3,
     walk_chunks,
 )
-from byola_rq.audio.io import EncodedAudio
+from byola_rq.audio.io import EncodedAudio, audio_error
 from byola_rq.errors import AudioError
 
 # Decoders are code that strangers' files run. These are the codecs that collections of sound
@@ -98,23 +98,26 @@ def identify_codec(source: Path | EncodedAudio) -> Codec:
         with open_encoded(source) as file:
             codec = _identify(file)
     except FileNotFoundError as error:
-        raise AudioError(f"{source}: no such file") from error
+        raise audio_error(source, "missing", "no such file") from error
     except OSError as error:
-        raise AudioError(f"{source}: the file cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise AudioError(f"{source}: {error}") from error
+        rule = f"the file cannot be read: {error.strerror}"
+        raise audio_error(source, "unreadable", rule) from error
+    except AudioError as error:
+        facts = {"key": error.key, "value": error.value}
+        raise audio_error(source, error.code, str(error), **facts) from error
     if not codec.is_allowed:
-        raise AudioError(f"{source}: codec must be {ALLOWED}; got {codec.name}")
+        rule = f"codec must be {ALLOWED}; got {codec.name}"
+        raise audio_error(source, "unsupported", rule, key="codec", value=codec.name)
     return codec
 
 
 def _identify(file: BinaryIO) -> Codec:
-    """ValueError where there is no codec at all."""
+    """AudioError, without the source's name, where there is no codec at all."""
     start = skip_id3(file)
     file.seek(start)
     head = file.read(64)
     if not head and not start:
-        raise ValueError("the file is empty (0 bytes)")
+        raise AudioError("the file is empty (0 bytes)", code="empty")
     if order := chunk_order(head):
         form = head[8:12]
         is_wave = form == b"WAVE"
@@ -133,7 +136,8 @@ def _identify_wave(file: BinaryIO, start: int, order: str) -> Codec:
     chunk = _find_chunk(file, start, b"fmt ", order)
     tag, _, sample_rate = struct.unpack(f"{order}HHI", chunk[:8])
     if sample_rate == 0:  # no decoder would open it, nor say why
-        raise ValueError("sample rate must be above 0 Hz; got 0 Hz")
+        rule = "sample rate must be above 0 Hz; got 0 Hz"
+        raise AudioError(rule, code="value", key="sample rate", value=0)
     if tag == _WAVE_EXTENSIBLE and chunk[26:40] in _GUID_TAILS:
         (tag,) = struct.unpack(f"{order}H", chunk[24:26])
     if tag in _WAVE_TAGS:
@@ -159,9 +163,8 @@ def _find_chunk(file: BinaryIO, start: int, name: bytes, order: str) -> bytes:
                 file.seek(place)
                 if len(content := file.read(min(num_bytes, 64))) >= _MIN_CHUNK:
                     return content
-    raise ValueError(
-        f"cut short or broken: it has no chunk {name.decode()!r}, which says the codec"
-    )
+    rule = f"cut short or broken: it has no chunk {name.decode()!r}, which says the codec"
+    raise AudioError(rule, code="cut", key=name.decode())
 
 
 def _identify_ogg(file: BinaryIO, start: int) -> Codec:
@@ -176,7 +179,7 @@ def _identify_ogg(file: BinaryIO, start: int) -> Codec:
         if packet.startswith(magic):
             return Codec(f"{name} in Ogg", False)
     if not packet:
-        raise ValueError("cut short: it ends within its header")
+        raise AudioError("cut short: it ends within its header", code="cut")
     return Codec(f"a codec in Ogg whose packets begin with {packet[:8]!r}", False)
 
 
@@ -190,5 +193,6 @@ def _identify_mpeg(file: BinaryIO, start: int, head: bytes) -> Codec:
     data = file.read(MAX_MP3_JUNK)
     frame = find_mp3_frame(data)
     if frame < 0 or (not start and data[:frame].strip(b"\0")):
-        raise ValueError(f"not an audio file that can be read (it begins with {head[:12]!r})")
+        rule = f"not an audio file that can be read (it begins with {head[:12]!r})"
+        raise AudioError(rule, code="damaged", value=head[:12])
     return Codec("MP3", True, start + frame)

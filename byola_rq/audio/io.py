@@ -13,7 +13,7 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from byola_rq.errors import AudioError
+from byola_rq.errors import AudioError, Code
 
 # torch is imported where a tensor is made: the processes that only decode do without its 190 MB.
 if TYPE_CHECKING:
@@ -35,8 +35,13 @@ _BLOCK_FRAMES = 2**17
 class EncodedAudio:
     """A file's bytes without the file: a member of an archive, a cell of a table."""
 
-    name: str  # for messages
+    name: str  # for messages: ARCHIVE::MEMBER, or a path
     data: bytes
+
+    @property
+    def path(self) -> Path:
+        """The archive or table, or what stands in the name's place."""
+        return Path(self.name.partition("::")[0])
 
     def __str__(self) -> str:
         return self.name
@@ -53,6 +58,19 @@ class AudioInfo:
     def num_samples_at(self, sample_rate: int) -> int:
         """The clip's length after resampling."""
         return -(-self.num_samples * sample_rate // self.sample_rate)
+
+
+def audio_error(source: object, code: Code | None, rule: str, **facts: Any) -> AudioError:
+    """An error that begins with a file's name, or with that of something within a file.
+
+    Args:
+        source: A path, or what has one beside its name: encoded audio, a clip.
+        code: As of every error.
+        rule: What follows the name.
+        facts: `key` and `value`, as of every error.
+    """
+    path: Any = getattr(source, "path", source)
+    return AudioError(f"{source}: {rule}", code=code, path=path, **facts)
 
 
 class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc]
@@ -76,7 +94,8 @@ def inspect_audio(source: Path | EncodedAudio) -> AudioInfo:
     """
     with open_audio(source) as file:
         if file.frames > MAX_SAMPLES:
-            raise AudioError(f"{source}: length must be stated in the header; re-encode the file")
+            rule = "length must be stated in the header; re-encode the file"
+            raise audio_error(source, "unsupported", rule, key="length")
         return AudioInfo(file.frames, file.samplerate, file.channels)
 
 
@@ -104,7 +123,8 @@ def read_audio(
 
     waveform = np.concatenate(list(stream_audio(source, sample_rate, start, num_samples)))
     if len(waveform) == 0:
-        raise AudioError(f"{source}: no samples from {start} on (counted at {sample_rate} Hz)")
+        rule = f"no samples from {start} on (counted at {sample_rate} Hz)"
+        raise audio_error(source, "empty", rule, value=start)
     return torch.from_numpy(waveform)
 
 
@@ -168,10 +188,12 @@ def decode(
         # Before resampling, which would spread one bad sample over its neighbours.
         if not (is_finite := np.isfinite(block)).all():
             place = int(np.argmin(is_finite))
-            raise AudioError(
-                f"{source}: samples must be finite; sample {position + place} (at "
+            name = f"sample {position + place}"
+            rule = (
+                f"samples must be finite; {name} (at "
                 f"{(position + place) / file.samplerate:.3f} s) is {block[place]}"
             )
+            raise audio_error(source, "not-finite", rule, key=name, value=float(block[place]))
         position += len(frames)
         yield block if resampler is None else resampler.resample_chunk(block, last=is_last)
 
@@ -189,7 +211,8 @@ def resample(waveform: Tensor, from_rate: int, to_rate: int) -> Tensor:
 
     for rate in (from_rate, to_rate):
         if rate not in SAMPLE_RATES:
-            raise AudioError(f"waveform: sample rate must be {_limits()}; got {rate}")
+            rule = f"waveform: sample rate must be {_limits()}; got {rate}"
+            raise AudioError(rule, code="value", key="sample rate", value=rate)
     if from_rate == to_rate:
         return waveform
     rows = waveform.detach().to("cpu", torch.float32).reshape(-1, waveform.shape[-1])
@@ -225,24 +248,27 @@ def open_audio(source: Path | EncodedAudio) -> soundfile.SoundFile:
     """
     num_bytes = len(source.data) if isinstance(source, EncodedAudio) else _size_of(Path(source))
     if num_bytes == 0:
-        raise AudioError(f"{source}: the file is empty (0 bytes)")
+        raise audio_error(source, "empty", "the file is empty (0 bytes)")
     try:
         file = _SequentialFile(
             io.BytesIO(source.data) if isinstance(source, EncodedAudio) else source
         )
     except (soundfile.SoundFileError, RuntimeError) as error:
         reason = str(error).rsplit(": ", 1)[-1].rstrip(".")
-        raise AudioError(f"{source}: not an audio file that can be read ({reason})") from error
-    problem = None
+        rule = f"not an audio file that can be read ({reason})"
+        raise audio_error(source, "damaged", rule) from error
+    problem: tuple[Code, str, str, int] | None = None
     if file.samplerate not in SAMPLE_RATES:
-        problem = f"sample rate must be {_limits()}; got {file.samplerate} Hz"
+        problem = "value", "sample rate", f"{_limits()}; got {file.samplerate} Hz", file.samplerate
     elif file.channels > MAX_CHANNELS:
-        problem = f"channels must be at most {MAX_CHANNELS}; got {file.channels}"
+        limit = f"at most {MAX_CHANNELS}; got {file.channels}"
+        problem = "value", "channels", limit, file.channels
     elif file.frames <= 0:
-        problem = "length must be at least one sample; got 0"
+        problem = "empty", "length", "at least one sample; got 0", 0
     if problem:
         file.close()
-        raise AudioError(f"{source}: {problem}")
+        code, key, limit, value = problem
+        raise audio_error(source, code, f"{key} must be {limit}", key=key, value=value)
     return file
 
 
@@ -268,7 +294,7 @@ def _call(
         return function(*values, **options)
     except (soundfile.SoundFileError, RuntimeError) as error:
         reason = str(error) or f"libsndfile's error {getattr(error, 'code', '?')}"
-        raise AudioError(f"{source}: decoding failed: {reason}") from error
+        raise audio_error(source, "unreadable", f"decoding failed: {reason}") from error
 
 
 def _take(
@@ -284,7 +310,7 @@ def _take(
 
 def _size_of(path: Path) -> int:
     if not path.is_file():
-        raise AudioError(f"{path}: no such file")
+        raise audio_error(path, "missing", "no such file")
     return path.stat().st_size
 
 

@@ -18,8 +18,7 @@ from byola_rq.audio.containers import (
     unpack_at,
     walk_chunks,
 )
-from byola_rq.audio.io import MAX_SAMPLES, EncodedAudio
-from byola_rq.errors import AudioError
+from byola_rq.audio.io import MAX_SAMPLES, EncodedAudio, audio_error
 
 # Writers that count their own header in the data size overstate it by less than this; so many
 # bytes are at most 4 ms of speech, and no reason to leave out a collection.
@@ -50,7 +49,8 @@ def find_truncation(source: Path | EncodedAudio) -> str | None:
     except EOFError:
         return "cut short: it ends within its header"
     except OSError as error:
-        raise AudioError(f"{source}: the file cannot be read: {error.strerror}") from error
+        rule = f"the file cannot be read: {error.strerror}"
+        raise audio_error(source, "unreadable", rule) from error
 
 
 def _check(file: BinaryIO, size: int) -> str | None:

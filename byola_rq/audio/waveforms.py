@@ -35,14 +35,17 @@ def as_rows(
     """
     if isinstance(waveform, (list, tuple)) and any(_is_row(each) for each in waveform):
         if lengths is not None:
-            raise AudioError("lengths: must be left out for a list of waveforms, which has its own")
+            raise AudioError(
+                "lengths: must be left out for a list of waveforms, which has its own",
+                code="usage",
+                key="lengths",
+            )
         rows = [_as_row(each, f"waveform {place}") for place, each in enumerate(waveform)]
         return torch.stack(rows) if len({len(row) for row in rows}) == 1 else rows
     batch = _as_tensor(waveform, "waveform")
     batch = batch[None] if batch.ndim == 1 else batch
     if batch.ndim != 2 or batch.numel() == 0:
-        what = ", which has no sample" if batch.numel() == 0 else ""
-        raise AudioError(f"waveform: must be (S,) or (B, S); got shape {tuple(batch.shape)}{what}")
+        raise _wrong_shape("waveform", "(S,) or (B, S)", batch)
     if lengths is None:
         return _checked(batch, "waveform")
     counts = _check_lengths(lengths, batch)
@@ -61,9 +64,19 @@ def _is_row(value: Any) -> bool:
 def _as_row(value: Any, name: str) -> Tensor:
     row = _as_tensor(value, name)
     if row.ndim != 1 or row.numel() == 0:
-        what = ", which has no sample" if row.numel() == 0 else ""
-        raise AudioError(f"{name}: must be (S,); got shape {tuple(row.shape)}{what}")
+        raise _wrong_shape(name, "(S,)", row)
     return _checked(row, name)
+
+
+def _wrong_shape(name: str, rule: str, samples: Tensor) -> AudioError:
+    shape, is_empty = tuple(samples.shape), samples.numel() == 0
+    what = ", which has no sample" if is_empty else ""
+    return AudioError(
+        f"{name}: must be {rule}; got shape {shape}{what}",
+        code="empty" if is_empty else "value",
+        key=name,
+        value=shape,
+    )
 
 
 def _as_tensor(value: Any, name: str) -> Tensor:
@@ -73,7 +86,9 @@ def _as_tensor(value: Any, name: str) -> Tensor:
         return torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise AudioError(f"{name}: must be an array of samples ({reason})") from error
+        raise AudioError(
+            f"{name}: must be an array of samples ({reason})", code="malformed", key=name
+        ) from error
 
 
 def _checked(samples: Tensor, name: str) -> Tensor:
@@ -85,11 +100,16 @@ def _checked(samples: Tensor, name: str) -> Tensor:
     if not samples.is_floating_point():
         raise AudioError(
             f"{name}: must be floating point in [-1, 1], or uint8, int16 or int32 at full scale; "
-            f"got {samples.dtype}"
+            f"got {samples.dtype}",
+            code="value",
+            key=name,
+            value=samples.dtype,
         )
     samples = samples.float()
     if not torch.isfinite(samples).all():
-        raise AudioError(f"{name}: samples must be finite; got NaN or infinity")
+        raise AudioError(
+            f"{name}: samples must be finite; got NaN or infinity", code="not-finite", key=name
+        )
     return samples
 
 
@@ -98,9 +118,17 @@ def _check_lengths(lengths: Sequence[int] | Tensor, batch: Tensor) -> list[int]:
     if counts.is_floating_point() or counts.shape != batch.shape[:1]:
         raise AudioError(
             f"lengths: must be {len(batch)} whole numbers, one for each row; "
-            f"got {counts.dtype} of shape {tuple(counts.shape)}"
+            f"got {counts.dtype} of shape {tuple(counts.shape)}",
+            code="value",
+            key="lengths",
+            value=(counts.dtype, tuple(counts.shape)),
         )
     least, most = int(counts.min()), int(counts.max())
     if least < 1 or most > batch.shape[1]:
-        raise AudioError(f"lengths: must be 1 to {batch.shape[1]}; got {least} to {most}")
+        raise AudioError(
+            f"lengths: must be 1 to {batch.shape[1]}; got {least} to {most}",
+            code="value",
+            key="lengths",
+            value=(least, most),
+        )
     return [int(count) for count in counts]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from byola_rq.audio.io import AudioInfo, inspect_audio, pad_both_ends, read_audio
+from byola_rq.audio.io import AudioInfo, audio_error, inspect_audio, pad_both_ends, read_audio
 from byola_rq.corpus.clips import Clips
 from byola_rq.corpus.order import IntArray
 from byola_rq.errors import AudioError
@@ -31,10 +31,11 @@ class UnreadableClipError(AudioError):
         message: Begins with the clip's path.
         row: Its place among the segments asked for; those before it are filled.
         reason: The message without the path.
+        facts: As of every error.
     """
 
-    def __init__(self, message: str, row: int, reason: str) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, row: int, reason: str, **facts: Any) -> None:
+        super().__init__(message, **facts)
         self.row = row
         self.reason = reason
 
@@ -87,7 +88,7 @@ class DecodedClips(Clips):
                 self._refuse_cut(index, start, len(waveform), length)
             except AudioError as error:
                 reason = _reason(self.sources[index], error)
-                raise UnreadableClipError(str(error), row, reason) from error
+                raise UnreadableClipError(str(error), row, reason, **error.facts) from error
             segments[row] = pad_both_ends(waveform, length).numpy()
 
     def read(self, index: int, start: int = 0, num_samples: int | None = None) -> Tensor:
@@ -109,10 +110,11 @@ class DecodedClips(Clips):
         """A cut WAV, OGG or MP3 file decodes without a word to where it ends."""
         expected = min(int(self.num_samples[index]) - start, length)
         if expected - found > _TOLERATED_SECONDS * self.sample_rate:
-            raise AudioError(
-                f"{self.sources[index]}: cut short: the {expected} samples from {start} on must "
+            rule = (
+                f"cut short: the {expected} samples from {start} on must "
                 f"decode (counted at {self.sample_rate} Hz); got {found}"
             )
+            raise audio_error(self.sources[index], "cut", rule, value=found)
 
 
 def measure_clips(
@@ -125,8 +127,9 @@ def measure_clips(
     """
     clips, unreadable = _measure(sources, sample_rate, on_clip)
     if unreadable:
+        error = unreadable[0][1]
         others = f" (and {len(unreadable) - 1} more clips like it)" if len(unreadable) > 1 else ""
-        raise AudioError(f"{unreadable[0][1]}{others}; remove it from data.source")
+        raise AudioError(f"{error}{others}; remove it from data.source", **error.facts)
     return clips
 
 
@@ -147,7 +150,10 @@ def measure_readable_clips(
         raise AudioError(
             f"{unreadable[0][1]}; {len(unreadable)} of {len(sources)} clips cannot be read, and at "
             "most 1 % may be left out. Remove them from data.source, or pack it first: "
-            "`byola-rq prepare` lists them all and goes on without them"
+            "`byola-rq prepare` lists them all and goes on without them",
+            code="too-many",
+            path=unreadable[0][1].path,
+            value=len(unreadable),
         )
     return clips, [(source, _reason(source, error)) for source, error in unreadable]
 
@@ -190,9 +196,10 @@ def _file_system_errors_named(source: ClipSource) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise AudioError(f"{source}: cannot be read ({error.strerror or error})") from error
+        rule = f"cannot be read ({error.strerror or error})"
+        raise audio_error(source, "unreadable", rule) from error
     except UnicodeEncodeError as error:  # soundfile opens no path that is not UTF-8
-        raise AudioError(f"{source}: cannot be read ({error})") from error
+        raise audio_error(source, "unreadable", f"cannot be read ({error})") from error
 
 
 def _reason(source: ClipSource, error: AudioError) -> str:
@@ -211,7 +218,7 @@ def _place(source: ClipSource, info: AudioInfo, sample_rate: int) -> tuple[int, 
     first = round(start * sample_rate)
     length = (num_samples if stop >= seconds else round(stop * sample_rate)) - first
     if length < 1:
-        raise AudioError(f"{source}: a clip must have at least one sample; got none")
+        raise audio_error(source, "empty", "a clip must have at least one sample; got none")
     return first, length
 
 

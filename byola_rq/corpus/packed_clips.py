@@ -47,7 +47,11 @@ class PackedClips(Clips):
             if rate != rates[0]:
                 raise CorpusError(
                     f"{corpus.folder}: sample rate must be {rates[0]} Hz, as in "
-                    f"{corpora[0].folder}; got {rate}"
+                    f"{corpora[0].folder}; got {rate}",
+                    code="different",
+                    path=corpus.folder,
+                    key="sample rate",
+                    value=rate,
                 )
         self.sample_rate = rates[0]
         num_shards = np.cumsum([0, *(len(corpus.shards) for corpus in corpora)])

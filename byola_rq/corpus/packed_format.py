@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from byola_rq.errors import CorpusError
+from byola_rq.errors import Code, CorpusError
 
 FORMAT = "byola_rq packed corpus"
 FORMAT_VERSION = 1
@@ -83,13 +83,21 @@ def read_info(folder: Path) -> dict[str, Any]:
     try:
         info = _read_json(folder / "corpus.json")
     except (OSError, ValueError) as error:
-        raise CorpusError(f"{folder}: no packed corpus ({error})") from error
+        code: Code = "missing" if isinstance(error, FileNotFoundError) else "malformed"
+        raise CorpusError(
+            f"{folder}: no packed corpus ({error})", code=code, path=folder
+        ) from error
     if info.get("format") != FORMAT:
-        raise CorpusError(f"{folder}: no packed corpus (its corpus.json is something else's)")
+        message = f"{folder}: no packed corpus (its corpus.json is something else's)"
+        raise CorpusError(message, code="foreign", path=folder)
     if info.get("format_version") != FORMAT_VERSION:
         raise CorpusError(
             f"{folder}: format version must be {FORMAT_VERSION}; got "
-            f"{info.get('format_version')}. Pack it again with this version of byola_rq"
+            f"{info.get('format_version')}. Pack it again with this version of byola_rq",
+            code="newer",
+            path=folder,
+            key="format version",
+            value=info.get("format_version"),
         )
     return info
 
@@ -105,7 +113,8 @@ def read_index(folder: Path, columns: list[str] | None = None) -> pa.Table:
         table = pq.read_table(path, columns=columns)
         return table.cast(pa.schema([INDEX_SCHEMA.field(name) for name in table.column_names]))
     except (OSError, KeyError, pa.ArrowException) as error:
-        raise CorpusError(f"{path}: not an index that can be read ({_one_line(error)})") from error
+        message = f"{path}: not an index that can be read ({_one_line(error)})"
+        raise CorpusError(message, code="unreadable", path=path) from error
 
 
 def open_packed(folder: Path) -> PackedCorpus:
@@ -119,9 +128,12 @@ def open_packed(folder: Path) -> PackedCorpus:
     folder = Path(folder)
     info = read_info(folder)
     for name, expected in info["files"].items():
-        if problem := _check_size(folder / name, expected["bytes"]):
+        path = folder / name
+        if problem := _check_size(path, expected["bytes"]):
             raise CorpusError(
-                f"{folder / name}: {problem}. `byola-rq prepare --verify {folder}` says more"
+                f"{path}: {problem}. `byola-rq prepare --verify {folder}` says more",
+                code="damaged" if path.exists() else "missing",
+                path=path,
             )
     names = ["shard", "offset", "num_samples"]
     index = read_index(folder, names)
@@ -179,11 +191,15 @@ def _map_shard(path: Path) -> npt.NDArray[np.int16]:
     try:
         samples: npt.NDArray[np.int16] = np.load(path, mmap_mode="r")
     except (OSError, ValueError) as error:
-        raise CorpusError(f"{path}: not a shard that can be read ({_one_line(error)})") from error
+        message = f"{path}: not a shard that can be read ({_one_line(error)})"
+        raise CorpusError(message, code="unreadable", path=path) from error
     if samples.dtype != np.int16 or samples.ndim != 1:
         raise CorpusError(
             f"{path}: a shard must be one-dimensional int16; got {samples.ndim}-dimensional "
-            f"{samples.dtype}"
+            f"{samples.dtype}",
+            code="malformed",
+            path=path,
+            value=samples.dtype,
         )
     return samples
 
@@ -194,7 +210,11 @@ def _check_fit(corpus: PackedCorpus) -> None:
     if len(corpus) != corpus.info["clips"]:
         raise CorpusError(
             f"{folder}: index.parquet must have {corpus.info['clips']} rows, as corpus.json says; "
-            f"got {len(corpus)}"
+            f"got {len(corpus)}",
+            code="damaged",
+            path=folder,
+            key="index.parquet",
+            value=len(corpus),
         )
     lengths = np.array([len(samples) for samples in corpus.shards], np.int64)
     is_known = (shard >= 0) & (shard < len(lengths))
@@ -204,9 +224,14 @@ def _check_fit(corpus: PackedCorpus) -> None:
     is_inside = is_known & (offset >= 0) & (num_samples > 0) & (num_samples <= room - offset)
     if not is_inside.all():
         row = int(np.flatnonzero(~is_inside)[0])
+        place = (int(shard[row]), int(offset[row]), int(offset[row]) + int(num_samples[row]))
         raise CorpusError(
             f"{folder}: row {row} of index.parquet must lie within a shard; got shard "
-            f"{shard[row]}, samples {offset[row]} to {int(offset[row]) + int(num_samples[row])}"
+            f"{place[0]}, samples {place[1]} to {place[2]}",
+            code="damaged",
+            path=folder,
+            key=f"row {row}",
+            value=place,
         )
 
 

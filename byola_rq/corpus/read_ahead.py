@@ -78,4 +78,5 @@ def read_whole(paths: Sequence[Path], must_stop: threading.Event) -> None:
                 while not must_stop.is_set() and file.readinto(buffer):
                     pass
         except OSError as error:
-            raise CorpusError(f"{path}: cannot be read ({error.strerror})") from error
+            message = f"{path}: cannot be read ({error.strerror})"
+            raise CorpusError(message, code="unreadable", path=path) from error

@@ -15,7 +15,7 @@ from byola_rq.corpus.decoded_clips import UnreadableClipError, measure_readable_
 from byola_rq.corpus.order import IntArray
 from byola_rq.corpus.packed_clips import PackedClips
 from byola_rq.corpus.packed_format import is_packed
-from byola_rq.errors import AudioError, CorpusError
+from byola_rq.errors import AudioError, Code, CorpusError
 from byola_rq.runtime.progress import ProgressBar
 from byola_rq.runtime.rng import fold_in, integers, sample_keys
 from byola_rq.sources.clip_source import ClipSource
@@ -127,7 +127,7 @@ class SegmentCorpus:
                 self.clips.fill(segment, neighbour, self._draw_starts(key, neighbour))
                 return int(neighbour[0])
         others = f" (and {num_neighbours} clips after it like it)" if num_neighbours else ""
-        raise AudioError(f"{error}{others}") from error
+        raise AudioError(f"{error}{others}", **error.facts) from error
 
 
 def open_clips(
@@ -169,13 +169,20 @@ def open_packed_clips(sources: Sequence[Path], sample_rate: int) -> PackedClips 
     if unpacked:
         raise CorpusError(
             f"{unpacked[0]}: data.source must name packed corpora alone, or none; this is not one. "
-            "Pack it first (`byola-rq prepare`)"
+            "Pack it first (`byola-rq prepare`)",
+            code="foreign",
+            path=unpacked[0],
+            key="data.source",
         )
     clips = PackedClips.open(sources)
     if clips.sample_rate != sample_rate:
         raise CorpusError(
             f"{sources[0]}: frontend.sample_rate must be {clips.sample_rate}, the packed corpus'; "
-            f"got {sample_rate}"
+            f"got {sample_rate}",
+            code="different",
+            path=sources[0],
+            key="frontend.sample_rate",
+            value=sample_rate,
         )
     return clips
 
@@ -195,30 +202,41 @@ def find_clips(sources: Sequence[Path]) -> tuple[list[ClipSource], list[str]]:
     """
     if not sources:
         raise CorpusError(
-            "data.source must name a folder, manifest, tar or audio file, or a packed corpus"
+            "data.source must name a folder, manifest, tar or audio file, or a packed corpus",
+            code="missing",
+            key="data.source",
         )
     for source in sources:
         if is_packed(source):
             raise CorpusError(
-                f"{source}: only pretraining reads packed corpora; name what it was packed from"
+                f"{source}: only pretraining reads packed corpora; name what it was packed from",
+                code="unsupported",
+                path=source,
             )
     if unfinished := [source for source in sources if (source / ".parts").is_dir()]:
         raise CorpusError(
-            f"{unfinished[0]}: its packing is not finished; give its `byola-rq prepare` again"
+            f"{unfinished[0]}: its packing is not finished; give its `byola-rq prepare` again",
+            code="cut",
+            path=unfinished[0],
         )
     listing = list_sources(sources)
-    problems = [f"{where}: {reason}" for where, reason in listing.damaged]
+    problems: list[tuple[Code, str]] = [
+        ("damaged", f"{where}: {reason}") for where, reason in listing.damaged
+    ]
     if all(source.exists() for source in sources):
-        problems += listing.missing
+        problems += [("missing", line) for line in listing.missing]
     problems += [
-        f"{clip}: clips in Parquet cannot be read at random"
+        ("unsupported", f"{clip}: clips in Parquet cannot be read at random")
         for clip in listing.clips
         if clip.row >= 0
     ]
     if problems:
+        code, line = problems[0]
         others = f" (and {len(problems) - 1} more like it)" if len(problems) > 1 else ""
         raise CorpusError(
-            f"{problems[0]}{others}; `byola-rq prepare` packs what can be read into a corpus"
+            f"{line}{others}; `byola-rq prepare` packs what can be read into a corpus",
+            code=code,
+            path=max((each for each in map(str, sources) if line.startswith(each)), default=None),
         )
     notes = list(listing.notes)
     if listing.duplicates:

@@ -63,7 +63,8 @@ def measure_corpus(
             if type(error) is not ValueError:
                 raise  # one of ours, which names its file
             names = ", ".join(map(str, sources))
-            raise CorpusError(f"{names}: the clips cannot be learned from: {error}") from error
+            message = f"{names}: the clips cannot be learned from: {error}"
+            raise CorpusError(message, code="empty", path=sources[0]) from error
 
 
 def measure_sources(sources: Sequence[Path]) -> Statistics:

@@ -29,7 +29,8 @@ def embed_files(
         paths = [paths]
     files = [Path(path) for path in paths]
     if not files:
-        raise AudioError("paths: must name at least one audio file; got none")
+        rule = "paths: must name at least one audio file; got none"
+        raise AudioError(rule, code="empty", key="paths")
     lengths = list(map_ahead(lambda path: _measure(clips, path), files, num_workers))
     groups = group_by_length(lengths, clips.max_samples)
     whole = [

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -62,12 +62,25 @@ class ClipEncoder:
         return max(least, frontend.min_samples, of_one_embedding)
 
     def refuse_short(self, num_samples: int, name: object) -> None:
-        """Raise AudioError, which begins with `name`, for a clip of so many samples."""
+        """Raise AudioError, which begins with `name`, for a clip of so many samples.
+
+        Args:
+            num_samples: At the frontend's rate.
+            name: A path, a clip, or the text that stands for a waveform.
+        """
         if num_samples < self.min_samples:
             rate = self.frontend.sample_rate
+            path: Any = getattr(name, "path", name)
+            key = "length"
+            if isinstance(name, str):
+                path, key = None, name
             raise AudioError(
                 f"{name}: length must be at least {self.min_samples / rate:g} s; "
-                f"got {num_samples / rate:.4f} s"
+                f"got {num_samples / rate:.4f} s",
+                code="too-short",
+                path=path,
+                key=key,
+                value=num_samples / rate,
             )
 
     def count_frames(self, num_samples: int) -> int:

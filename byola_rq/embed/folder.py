@@ -52,7 +52,9 @@ class EmbeddingFolder:
         if not overwrite:
             raise CorpusError(
                 f"{self.path / there[0]}: holds the embeddings of another model or other clips; "
-                "choose another folder, or --overwrite"
+                "choose another folder, or --overwrite",
+                code="exists",
+                path=self.path / there[0],
             )
         return False
 
@@ -97,7 +99,8 @@ class EmbeddingFolder:
         try:
             yield
         except (OSError, ValueError) as error:
-            raise CorpusError(f"{self.path}: cannot be written ({error})") from error
+            message = f"{self.path}: cannot be written ({error})"
+            raise CorpusError(message, code="unwritable", path=self.path) from error
 
 
 def _read_key(path: Path) -> str | None:

@@ -14,13 +14,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from byola_rq.audio.io import audio_error
 from byola_rq.corpus.decoded_clips import DecodedClips, measure_clips
 from byola_rq.corpus.order import IntArray
 from byola_rq.corpus.segments import find_clips
 from byola_rq.embed.embedder import Embedder
 from byola_rq.embed.folder import EmbeddingFolder
 from byola_rq.embed.rows import EmbeddingRows
-from byola_rq.errors import AudioError, CorpusError
+from byola_rq.errors import CorpusError
 from byola_rq.runtime import distributed as ranks
 from byola_rq.runtime.prefetch import map_ahead
 from byola_rq.runtime.progress import ProgressBar
@@ -128,7 +129,9 @@ def _refuse_other_listing(found: Sequence[ClipSource]) -> None:
         if listings[ranks.rank()] != listings[0]:
             raise CorpusError(
                 f"all ranks must find the same clips; got {len(found)}, rank 0 {listings[0][0]} "
-                "(or others). Let no file come or go, and give every machine the same folders"
+                "(or others). Let no file come or go, and give every machine the same folders",
+                code="different",
+                value=len(found),
             )
 
 
@@ -136,7 +139,7 @@ def _size_and_time(source: ClipSource) -> tuple[int, int]:
     try:
         status = source.path.stat()
     except OSError as error:
-        raise AudioError(f"{source}: cannot be read ({error})") from error
+        raise audio_error(source, "unreadable", f"cannot be read ({error})") from error
     return status.st_size, status.st_mtime_ns
 
 

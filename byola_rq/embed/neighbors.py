@@ -25,7 +25,8 @@ def read_embeddings(folder: Path) -> tuple[FloatArray, list[Path]]:
         with (folder / "index.csv").open(newline="", encoding="utf-8") as file:
             paths = [Path(row["path"]) for row in csv.DictReader(file)]
     except (OSError, ValueError, KeyError) as error:
-        raise CorpusError(f"{folder}: not embeddings of `byola-rq embed` ({error})") from error
+        message = f"{folder}: not embeddings of `byola-rq embed` ({error})"
+        raise CorpusError(message, code="foreign", path=folder) from error
     return embeddings, paths
 
 

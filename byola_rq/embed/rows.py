@@ -10,12 +10,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from byola_rq.audio.io import stream_audio
+from byola_rq.audio.io import audio_error, stream_audio
 from byola_rq.corpus.decoded_clips import DecodedClips
 from byola_rq.corpus.order import IntArray
 from byola_rq.embed.embedder import Embedder
 from byola_rq.embed.folder import EMBEDDINGS, FRAMES
-from byola_rq.errors import AudioError
 from byola_rq.sources.encoded import read_encoded
 
 BATCH_SECONDS = 240.0  # of sound embedded together, in clips of one length
@@ -115,7 +114,8 @@ class EmbeddingRows:
             for block in stream_audio(audio, self.clips.sample_rate, first, length):
                 yield torch.from_numpy(block)
         except OSError as error:
-            raise AudioError(f"{source}: cannot be read ({error.strerror or error})") from error
+            rule = f"cannot be read ({error.strerror or error})"
+            raise audio_error(source, "unreadable", rule) from error
 
     def describe(self) -> dict[str, Any]:
         """What meta.json says of frames: times are `first_seconds + i * seconds_apart`."""

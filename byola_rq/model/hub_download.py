@@ -51,10 +51,16 @@ def hub_errors(name: str | Path) -> Iterator[None]:
     except LocalEntryNotFoundError as error:
         raise CheckpointError(
             f"{name}: not in the cache of the hub, and the hub cannot be reached. Name a model "
-            "file or folder that is here, or go online (HF_HUB_OFFLINE must not be set)"
+            "file or folder that is here, or go online (HF_HUB_OFFLINE must not be set)",
+            code="unreachable",
+            key=str(name),
         ) from error
     except TypeError:
         raise  # a wrong argument
     # What reaches us from below the hub's own errors depends on its HTTP client, which has changed.
     except Exception as error:
-        raise CheckpointError(f"{name}: the hub cannot be used ({first_line(error)})") from error
+        raise CheckpointError(
+            f"{name}: the hub cannot be used ({first_line(error)})",
+            code="unreachable",
+            key=str(name),
+        ) from error

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
-from byola_rq.errors import CheckpointError
+from byola_rq.errors import CheckpointError, Code
 from byola_rq.model.encoder import Encoder, build_encoder
 from byola_rq.runtime.files import replace_file
 
@@ -55,21 +55,23 @@ def read_model_file(path: Path) -> StoredModel:
     """
     description, shapes = read_description(path)
     try:
-        frontend = _build_frontend(description["frontend"])
+        frontend = _build_frontend(path, description["frontend"])
         # Without memory for its weights: the file brings them, once their shapes are right.
         with torch.device("meta"):
             encoder = build_encoder(**description["encoder"], n_mels=frontend.n_mels)
-        _compare_shapes(encoder, shapes)
+        _compare_shapes(path, encoder, shapes)
         statistics = Statistics(**description["statistics"])
         if not (math.isfinite(statistics.mean) and 0 < statistics.std < math.inf):
-            raise ValueError(f"statistics must be finite with std above 0; got {statistics}")
+            rule = f"statistics must be finite with std above 0; got {statistics}"
+            raise _unfit(path, "value", rule, key="statistics", value=statistics)
         weights = read_weights(path, description["weights_sha256"])
         encoder.load_state_dict(weights, assign=True)
     except CheckpointError:
         raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: its description does not fit ({reason})") from error
+        key = error.args[0] if isinstance(error, KeyError) else None
+        raise _unfit(path, "malformed", reason, key=key) from error
     summary, licence = description.get("training") or {}, description.get("licence")
     return StoredModel(encoder, frontend, statistics, summary, licence)
 
@@ -100,7 +102,9 @@ def write_model_file(
         # Not by save_file, whose files nobody else on a shared disk may read.
         replace_file(path, save(stored, metadata={_KEY: text}))
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be written ({error})") from error
+        raise CheckpointError(
+            f"{path}: cannot be written ({error})", code="unwritable", path=path
+        ) from error
 
 
 def read_description(path: Path) -> tuple[dict[str, Any], Shapes]:
@@ -117,18 +121,27 @@ def read_description(path: Path) -> tuple[dict[str, Any], Shapes]:
     metadata = header.pop("__metadata__", None)
     text = metadata.get(_KEY) if isinstance(metadata, dict) else None
     if not isinstance(text, str):
-        raise CheckpointError(f"{path}: a safetensors file, but not one of byola_rq")
+        raise CheckpointError(
+            f"{path}: a safetensors file, but not one of byola_rq", code="foreign", path=path
+        )
     description = _parse(path, text.encode())
     version = description.get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise CheckpointError(
             f"{path}: format version must be at most {FORMAT_VERSION}; got {version}. "
-            "Update byola_rq."
+            "Update byola_rq.",
+            code="newer",
+            path=path,
+            key="format version",
+            value=version,
         )
     digest = description.pop("content_sha256", None)
     if digest != _digest_description(description):
         raise CheckpointError(
-            f"{path}: its description is not what was written (SHA-256). Copy the file again"
+            f"{path}: its description is not what was written (SHA-256). Copy the file again",
+            code="damaged",
+            path=path,
+            key="description",
         )
     return description, {name: tuple(entry["shape"]) for name, entry in header.items()}
 
@@ -144,10 +157,13 @@ def read_weights(path: Path, weights_sha256: object) -> dict[str, Tensor]:
             # Copied: what safetensors gives is the file itself, mapped, whoever changes it later.
             weights = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise _unreadable(path, str(error)) from error
+        raise _unreadable(path, "unreadable", str(error)) from error
     if digest_weights(weights) != weights_sha256:
         raise CheckpointError(
-            f"{path}: its weights are not those that were written (SHA-256). Copy the file again"
+            f"{path}: its weights are not those that were written (SHA-256). Copy the file again",
+            code="damaged",
+            path=path,
+            key="weights",
         )
     return weights
 
@@ -162,29 +178,35 @@ def digest_weights(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _build_frontend(options: dict[str, Any]) -> LogMelSpectrogram:
-    if options["n_fft"] > MAX_FFT:
-        raise ValueError(f"n_fft must be at most {MAX_FFT}; got {options['n_fft']}")
+def _build_frontend(path: Path, options: dict[str, Any]) -> LogMelSpectrogram:
+    if (n_fft := options["n_fft"]) > MAX_FFT:
+        rule = f"n_fft must be at most {MAX_FFT}; got {n_fft}"
+        raise _unfit(path, "too-large", rule, key="n_fft", value=n_fft)
     return LogMelSpectrogram(**options)
 
 
-def _compare_shapes(encoder: Encoder, shapes: Shapes) -> None:
+def _compare_shapes(path: Path, encoder: Encoder, shapes: Shapes) -> None:
     expected = {name: tuple(tensor.shape) for name, tensor in encoder.state_dict().items()}
     if missing := sorted(expected.keys() - shapes.keys()):
-        raise ValueError(f"{len(missing)} weights are missing, such as {missing[0]}")
+        rule = f"{len(missing)} weights are missing, such as {missing[0]}"
+        raise _unfit(path, "missing", rule, key=missing[0])
     if foreign := sorted(shapes.keys() - expected.keys()):
-        raise ValueError(f"{len(foreign)} weights are no part of the encoder, such as {foreign[0]}")
+        rule = f"{len(foreign)} weights are no part of the encoder, such as {foreign[0]}"
+        raise _unfit(path, "unknown", rule, key=foreign[0])
     for name, shape in expected.items():
         if shapes[name] != shape:
-            raise ValueError(f"{name} must be {shape}; got {shapes[name]}")
+            rule = f"{name} must be {shape}; got {shapes[name]}"
+            raise _unfit(path, "value", rule, key=name, value=shapes[name])
 
 
 def _read_header(path: Path) -> dict[str, Any]:
     """The JSON at the file's beginning, once its stated length is one that can be read."""
     if path.is_dir():
-        raise CheckpointError(f"{path}: a folder; name the model file in it")
+        raise CheckpointError(
+            f"{path}: a folder; name the model file in it", code="foreign", path=path
+        )
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such model file")
+        raise CheckpointError(f"{path}: no such model file", code="missing", path=path)
     try:
         with path.open("rb") as file:
             num_bytes = os.fstat(file.fileno()).st_size
@@ -192,18 +214,19 @@ def _read_header(path: Path) -> dict[str, Any]:
             length = _check_start(path, start, num_bytes)
             header = _parse(path, file.read(length))
     except OSError as error:
-        raise _unreadable(path, error.strerror or str(error)) from error
+        raise _unreadable(path, "unreadable", error.strerror or str(error)) from error
     try:
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name[:2] != "__"]
         shapes = [entry["shape"] for name, entry in header.items() if name[:2] != "__"]
         expected = 8 + length + max(ends, default=0)
         is_sound = all(isinstance(size, int) for shape in shapes for size in shape)
     except (KeyError, TypeError, IndexError) as error:
-        raise _unreadable(path, "its header lists no tensors") from error
+        raise _unreadable(path, "malformed", "its header lists no tensors") from error
     if not is_sound:
-        raise _unreadable(path, "its header lists no tensors")
+        raise _unreadable(path, "malformed", "its header lists no tensors")
     if num_bytes < expected:
-        raise _unreadable(path, f"cut short: must have {expected} bytes; got {num_bytes}")
+        reason = f"cut short: must have {expected} bytes; got {num_bytes}"
+        raise _unreadable(path, "cut", reason, value=num_bytes)
     return header
 
 
@@ -212,16 +235,17 @@ def _check_start(path: Path, start: bytes, num_bytes: int) -> int:
     if start.startswith(_PICKLES):
         raise _unreadable(
             path,
+            "unsupported",
             "it is pickled, as by torch.save, whatever its name; for weights in the published "
             "naming there is `byola-rq import-weights`",
         )
     length = int.from_bytes(start, "little")
     if len(start) < 8 or length > num_bytes - 8:
-        raise _unreadable(path, f"foreign or cut: {num_bytes} bytes that hold no whole header")
+        reason = f"foreign or cut: {num_bytes} bytes that hold no whole header"
+        raise _unreadable(path, "damaged", reason)
     if length > MAX_HEADER_BYTES:
-        raise _unreadable(
-            path, f"its header must be at most {MAX_HEADER_BYTES} bytes; got {length}, not read"
-        )
+        reason = f"its header must be at most {MAX_HEADER_BYTES} bytes; got {length}, not read"
+        raise _unreadable(path, "too-large", reason, key="header", value=length)
     return length
 
 
@@ -229,9 +253,9 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _unreadable(path, "its header is not JSON") from error
+        raise _unreadable(path, "malformed", "its header is not JSON") from error
     if not isinstance(value, dict):
-        raise _unreadable(path, "its header is not a JSON object")
+        raise _unreadable(path, "malformed", "its header is not a JSON object")
     return value
 
 
@@ -239,5 +263,11 @@ def _digest_description(description: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
 
 
-def _unreadable(path: Path, reason: str) -> CheckpointError:
-    return CheckpointError(f"{path}: not a model file that can be read ({reason})")
+def _unreadable(path: Path, code: Code, reason: str, **facts: Any) -> CheckpointError:
+    message = f"{path}: not a model file that can be read ({reason})"
+    return CheckpointError(message, code=code, path=path, **facts)
+
+
+def _unfit(path: Path, code: Code, reason: str, **facts: Any) -> CheckpointError:
+    message = f"{path}: its description does not fit ({reason})"
+    return CheckpointError(message, code=code, path=path, **facts)

@@ -60,10 +60,13 @@ class SegmentList:
             with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
                 announced = self._read(file, listing)
         except (OSError, csv.Error) as error:
-            raise CorpusError(f"{path}: not a segment list that can be read ({error})") from error
+            message = f"{path}: not a segment list that can be read ({error})"
+            raise CorpusError(message, code="unreadable", path=path) from error
         if not len(self):
             raise CorpusError(
-                f"{path}: no segment listed; rows must be YTID, start_seconds, end_seconds, labels"
+                f"{path}: no segment listed; rows must be YTID, start_seconds, end_seconds, labels",
+                code="empty",
+                path=path,
             )
         if announced is not None and announced != len(self):
             listing.notes.append(
@@ -257,7 +260,9 @@ def _report(
     if not num_there:
         raise CorpusError(
             f"{path}: none of its {len(segments)} segments has a file in {where}; names must be "
-            f"YTID, YYTID or YTID_start; there are {num_surplus} other files{some}"
+            f"YTID, YYTID or YTID_start; there are {num_surplus} other files{some}",
+            code="missing",
+            path=segments.path,
         )
     listing.missing.extend(
         f"{path}: {name}" for name in segments.ids_of(lambda row: place_of[row] < 0)

@@ -74,7 +74,10 @@ class ClipSource:
         if start >= file_seconds:
             raise AudioError(
                 f"{self}: the clip must begin before the end of its audio ({file_seconds:.3f} s); "
-                f"it begins at {start:.3f} s"
+                f"it begins at {start:.3f} s",
+                code="value",
+                path=self.path,
+                value=start,
             )
         if self.num_seconds < 0:
             return start, file_seconds

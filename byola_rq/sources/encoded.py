@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from byola_rq.audio.io import EncodedAudio
+from byola_rq.audio.io import EncodedAudio, audio_error
 from byola_rq.errors import AudioError
 from byola_rq.sources.clip_source import ClipSource
 from byola_rq.sources.parquet import read_rows
@@ -56,7 +56,8 @@ def _read_members(file: str, clips: Sequence[ClipSource]) -> Iterator[EncodedAud
     try:
         descriptor = os.open(file, os.O_RDONLY)
     except OSError as error:
-        yield from (AudioError(f"{clip}: cannot be read ({error.strerror})") for clip in clips)
+        rule = f"cannot be read ({error.strerror})"
+        yield from (audio_error(clip, "unreadable", rule) for clip in clips)
         return
     try:
         for clip in clips:

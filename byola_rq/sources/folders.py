@@ -38,7 +38,8 @@ def walk_folder(folder: str, listing: Listing) -> Iterator[tuple[str, str]]:
     open_folders = [_OpenFolder(folder, "", os.path.realpath(folder), unread)]
     first_path_of = {open_folders[0].real: folder}
     if open_folders[0].error:
-        raise CorpusError(f"{folder}: cannot be read ({open_folders[0].error})")
+        message = f"{folder}: cannot be read ({open_folders[0].error})"
+        raise CorpusError(message, code="unreadable", path=folder)
     while open_folders:
         current = open_folders[-1]
         if not current.names:

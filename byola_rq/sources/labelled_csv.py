@@ -5,8 +5,9 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from byola_rq.errors import CorpusError
+from byola_rq.errors import Code, CorpusError
 
 # The part that a column of splits means; people write the validation part in several ways.
 PART_NAMES = {"train": "train", "test": "test"} | dict.fromkeys(
@@ -73,11 +74,13 @@ def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                 if row:
                     yield number, [field.strip() for field in row]
     except OSError as error:
-        raise CorpusError(f"{path}: the labelled csv cannot be read: {error.strerror}") from error
+        message = f"{path}: the labelled csv cannot be read: {error.strerror}"
+        raise CorpusError(message, code="unreadable", path=path) from error
     except UnicodeDecodeError as error:
-        raise CorpusError(f"{path}: the labelled csv must be UTF-8; {error.reason}") from error
+        message = f"{path}: the labelled csv must be UTF-8; {error.reason}"
+        raise CorpusError(message, code="malformed", path=path) from error
     except csv.Error as error:
-        raise CorpusError(f"{path}: not a csv: {error}") from error
+        raise CorpusError(f"{path}: not a csv: {error}", code="malformed", path=path) from error
 
 
 def _check_header(
@@ -88,23 +91,23 @@ def _check_header(
     words = [" or ".join(choice) for choice in choices]
     rule = f"the header must name {words[0]}, {words[1]}, and {words[2]}"
     if not names:
-        raise CorpusError(f"{path}: {rule}; the file is empty")
+        raise CorpusError(f"{path}: {rule}; the file is empty", code="empty", path=path)
     missing = [
         word
         for word, choice in zip(words, choices, strict=True)
         if not any(name in names for name in choice)
     ]
     if missing:
-        raise CorpusError(
-            f"{path}, row 1: {rule}; got {', '.join(names)} (missing: {', '.join(missing)})"
-        )
+        rule = f"{rule}; got {', '.join(names)} (missing: {', '.join(missing)})"
+        raise _row_error(path, 1, "malformed", rule, key=missing[0], value=names)
     wanted = [name for choice in choices for name in choice]
     repeated = [name for name in wanted if names.count(name) > 1]
     if repeated:
-        raise CorpusError(f"{path}, row 1: column {repeated[0]!r} must be there once; got it twice")
+        rule = f"column {repeated[0]!r} must be there once; got it twice"
+        raise _row_error(path, 1, "twice", rule, key=repeated[0])
     if sum(name in names for name in label_columns) > 1:
-        rule = f"the header must name {words[1]}, not both"
-        raise CorpusError(f"{path}, row 1: {rule}; got both")
+        rule = f"the header must name {words[1]}, not both; got both"
+        raise _row_error(path, 1, "twice", rule, key=words[1])
     return {name: names.index(name) for name in wanted if name in names}
 
 
@@ -117,31 +120,39 @@ def _read_clips(
 ) -> Iterator[LabelledClip]:
     seen: dict[str, tuple[int, str]] = {}
     for number, row in rows:
-        where = f"{path}, row {number}"
         if len(row) <= max(header.values()):
-            raise CorpusError(f"{where}: a row must have as many fields as the header; got {row}")
+            rule = f"a row must have as many fields as the header; got {row}"
+            raise _row_error(path, number, "malformed", rule, value=row)
         file_name, label = row[header["file_name"]], row[header[label_column]]
         if not label:
-            raise CorpusError(f"{where}: {label_column} must not be empty")
-        part = _check_part(where, part_column, row[header[part_column]])
+            rule = f"{label_column} must not be empty"
+            raise _row_error(path, number, "empty", rule, key=label_column)
+        part = _check_part(path, number, part_column, row[header[part_column]])
         clip_path = path.parent / file_name
         # Not Path.is_file, which raises where a name is too long for the file system.
         if not os.path.isfile(clip_path):
-            raise CorpusError(f"{where}: file_name must be a file that exists; got {file_name!r}")
+            rule = f"file_name must be a file that exists; got {file_name!r}"
+            raise _row_error(path, number, "missing", rule, key="file_name", value=file_name)
         first_row, first_part = seen.setdefault(os.path.realpath(clip_path), (number, part))
         if first_row != number:
-            raise CorpusError(
-                f"{where}: a file must be listed once; {file_name!r} ({part_column} {part}) is "
+            rule = (
+                f"a file must be listed once; {file_name!r} ({part_column} {part}) is "
                 f"also row {first_row} ({part_column} {first_part})"
             )
+            raise _row_error(path, number, "twice", rule, value=file_name)
         yield LabelledClip(clip_path, file_name, label, part, number)
 
 
-def _check_part(where: str, column: str, text: str) -> str:
+def _check_part(path: Path, number: int, column: str, text: str) -> str:
     if column == "fold":
         if not text:
-            raise CorpusError(f"{where}: fold must not be empty")
+            raise _row_error(path, number, "empty", "fold must not be empty", key="fold")
         return text
     if text.lower() not in PART_NAMES:
-        raise CorpusError(f"{where}: split must be one of {', '.join(PART_NAMES)}; got {text!r}")
+        rule = f"split must be one of {', '.join(PART_NAMES)}; got {text!r}"
+        raise _row_error(path, number, "value", rule, key="split", value=text)
     return PART_NAMES[text.lower()]
+
+
+def _row_error(path: Path, number: int, code: Code, rule: str, **facts: Any) -> CorpusError:
+    return CorpusError(f"{path}, row {number}: {rule}", code=code, path=path, **facts)

@@ -67,7 +67,9 @@ def list_sources(
             there is no clip at all. A damaged archive beside others is in the listing instead.
     """
     if not sources:
-        raise CorpusError("no source; name a folder, a manifest, tar or Parquet files, LIST=FOLDER")
+        raise CorpusError(
+            "no source; name a folder, a manifest, tar or Parquet files, LIST=FOLDER", code="usage"
+        )
     listing = Listing()
     spans = []
     for source in map(str, sources):
@@ -82,13 +84,19 @@ def list_sources(
             listing.clips.extend(_counted(_find_in(source, listing), on_clip))
         if len(listing.clips) == first and len(listing.damaged) == num_damaged:
             known = ", ".join(sorted({*AUDIO_SUFFIXES, TAR_SUFFIX, PARQUET_SUFFIX}))
-            raise CorpusError(f"{source}: no audio file in this folder (looked for {known})")
+            raise CorpusError(
+                f"{source}: no audio file in this folder (looked for {known})",
+                code="empty",
+                path=source,
+            )
         listing.found.append((printable(source), len(listing.clips) - first))
         spans.append(SourceSpan(len(listing.clips), is_segment_list=pair is not None))
     if not listing.clips:
         where, reason = listing.damaged[0]
         others = f" (and {len(listing.damaged) - 1} more like it)" * (len(listing.damaged) > 1)
-        raise CorpusError(f"{where}: {reason}{others}; there is no other clip")
+        raise CorpusError(
+            f"{where}: {reason}{others}; there is no other clip", code="damaged", path=sources[0]
+        )
     settle_duplicates(listing, spans)
     return listing
 
@@ -109,7 +117,10 @@ def _list_and_folder(source: str) -> tuple[str, str] | None:
             return source[:place], source[place + 1 :]
     if places:
         raise CorpusError(
-            f"{source}: no such file or folder; of LIST=FOLDER, no such list: {source[: places[0]]}"
+            f"{source}: no such file or folder; of LIST=FOLDER, no such list: "
+            f"{source[: places[0]]}",
+            code="missing",
+            path=source,
         )
     return None
 
@@ -121,11 +132,12 @@ def _find_in(source: str, listing: Listing) -> Iterator[ClipSource]:
         yield from _find_in_folder(source, listing)
         return
     if not os.path.isfile(source):
-        raise CorpusError(f"{source}: no such file or folder")
+        raise CorpusError(f"{source}: no such file or folder", code="missing", path=source)
     if os.path.islink(source):
         listing.links[source] = os.path.realpath(source)
     if source.lower().endswith(COMPRESSED_SUFFIXES):
-        raise CorpusError(f"{source}: {compression_advice(source)}")
+        message = f"{source}: {compression_advice(source)}"
+        raise CorpusError(message, code="unsupported", path=source)
     if suffix in AUDIO_SUFFIXES:
         yield ClipSource(printable(os.path.basename(source)), file=source)
     elif suffix in {TAR_SUFFIX, PARQUET_SUFFIX} and _is_archive(source):
@@ -133,14 +145,18 @@ def _find_in(source: str, listing: Listing) -> Iterator[ClipSource]:
     elif suffix == ".csv" and is_segment_list(source):
         raise CorpusError(
             f"{source}: AudioSet's segment list names no files; join it to the folder that holds "
-            f"them: {source}=FOLDER"
+            f"them: {source}=FOLDER",
+            code="usage",
+            path=source,
         )
     elif suffix in {".csv", ".tsv", PARQUET_SUFFIX}:
         yield from list_manifest(source, listing)
     else:
         raise CorpusError(
             f"{source}: must be a folder, a .csv, .tsv or .parquet manifest, a .tar, a Parquet "
-            "file of encoded audio, or an audio file"
+            "file of encoded audio, or an audio file",
+            code="foreign",
+            path=source,
         )
 
 

@@ -52,12 +52,13 @@ def list_manifest(manifest: str, listing: Listing) -> Iterator[ClipSource]:
     index = FileIndex(listing)
     id_folder = _id_folder(_read_rows(manifest, root), os.path.abspath(folder))
     num_rows = num_there = 0
-    example = ""
+    missing = example = ""
     for row in _read_rows(manifest, root):
         num_rows += 1
         path = os.path.join(folder, row.path)
         if not row.path or not index.has_file(path):
-            example = f"row {row.number}: no such file: {printable(row.path)!r}"
+            missing = printable(row.path)
+            example = f"row {row.number}: no such file: {missing!r}"
             listing.missing.append(f"{printable(manifest)}: {example}")
             continue
         num_there += 1
@@ -77,11 +78,14 @@ def list_manifest(manifest: str, listing: Listing) -> Iterator[ClipSource]:
             clip_id, file=path, labels=row.labels, start_seconds=start, num_seconds=num_seconds
         )
     if not num_rows:
-        raise CorpusError(f"{manifest}: no clip listed")
+        raise CorpusError(f"{manifest}: no clip listed", code="empty", path=manifest)
     if not num_there:
         raise CorpusError(
             f"{manifest}: none of the {num_rows} files is there ({example}); paths are relative "
-            f"to {folder or 'the current folder'}"
+            f"to {folder or 'the current folder'}",
+            code="missing",
+            path=manifest,
+            value=missing,
         )
 
 
@@ -112,7 +116,10 @@ def _fairseq_root(manifest: str) -> str | None:
     if not os.path.isdir(root):
         raise CorpusError(
             f"{manifest}: the first line must name columns, path among them, or (fairseq) the "
-            f"folder of the files; got {first!r}, which is no folder"
+            f"folder of the files; got {first!r}, which is no folder",
+            code="malformed",
+            path=manifest,
+            value=first,
         )
     return root
 
@@ -169,8 +176,8 @@ def _parquet_rows(manifest: str) -> Iterator[_Row]:
                     )
                     number += 1
     except CorpusError as error:
-        text = str(error)
-        raise CorpusError(text if text.startswith(manifest) else f"{manifest}: {text}") from error
+        message = str(error) if error.path else f"{manifest}: {error}"
+        raise CorpusError(message, **{**error.facts, "path": manifest}) from error
 
 
 def _names_of_columns(manifest: str, columns: list[str]) -> list[str]:
@@ -179,7 +186,13 @@ def _names_of_columns(manifest: str, columns: list[str]) -> list[str]:
     names = [next((name for name in known if name in columns), "") for known in wanted]
     if not names[0]:
         there = printable(", ".join(columns))[:200]
-        raise CorpusError(f"{manifest}: must have a column path; its columns are {there}")
+        raise CorpusError(
+            f"{manifest}: must have a column path; its columns are {there}",
+            code="malformed",
+            path=manifest,
+            key="path",
+            value=columns,
+        )
     return names
 
 
@@ -190,7 +203,8 @@ def _part(row: _Row) -> tuple[float, float]:
     if end is None:
         return start or 0.0, -1.0
     if end <= (start or 0.0):
-        raise CorpusError(f"end must be after start; got {start or 0.0:g} s to {end:g} s")
+        rule = f"end must be after start; got {start or 0.0:g} s to {end:g} s"
+        raise CorpusError(rule, code="value", key="end", value=end)
     return start or 0.0, end - (start or 0.0)
 
 
@@ -202,7 +216,8 @@ def _seconds(name: str, value: object) -> float | None:
     except ValueError:
         seconds = math.nan
     if not (math.isfinite(seconds) and seconds >= 0):
-        raise CorpusError(f"{name} must be a number of seconds, at least 0; got {value!r}")
+        rule = f"{name} must be a number of seconds, at least 0; got {value!r}"
+        raise CorpusError(rule, code="value", key=name, value=value)
     return seconds
 
 
@@ -214,4 +229,5 @@ def _open_text(manifest: str) -> Iterator[IO[str]]:
         with open(manifest, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             yield file
     except (OSError, csv.Error) as error:
-        raise CorpusError(f"{manifest}: not a manifest that can be read ({error})") from error
+        message = f"{manifest}: not a manifest that can be read ({error})"
+        raise CorpusError(message, code="unreadable", path=manifest) from error

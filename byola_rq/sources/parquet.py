@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from byola_rq.audio.io import EncodedAudio
-from byola_rq.errors import AudioError, CorpusError
+from byola_rq.audio.io import EncodedAudio, audio_error
+from byola_rq.errors import AudioError, Code, CorpusError
 from byola_rq.sources.clip_source import (
     MAX_ENCODED_BYTES,
     ClipSource,
@@ -44,7 +44,10 @@ def audio_column(schema: Any) -> str | None:
     ]
     if len(fitting) > 1 and "audio" not in fitting:
         raise CorpusError(
-            f"one column of encoded audio must be named audio; got {', '.join(fitting)}"
+            f"one column of encoded audio must be named audio; got {', '.join(fitting)}",
+            code="malformed",
+            key="audio",
+            value=fitting,
         )
     return "audio" if "audio" in fitting else next(iter(fitting), None)
 
@@ -114,7 +117,7 @@ def read_rows(clips: Sequence[ClipSource]) -> Iterator[EncodedAudio | AudioError
         with open_table(path) as file:
             column = audio_column(file.schema_arrow)
             if column is None:
-                raise CorpusError("holds no encoded audio any more")
+                raise CorpusError("holds no encoded audio any more", code="different")
             first = 0
             for group in range(file.num_row_groups):
                 stop = first + file.metadata.row_group(group).num_rows
@@ -124,11 +127,12 @@ def read_rows(clips: Sequence[ClipSource]) -> Iterator[EncodedAudio | AudioError
                     num_done += 1
                 yield from _read_group(file, group, first, f"{column}.bytes", here)
                 first = stop
-        error = AudioError(f"the file ends at row {first}")
+        code: Code | None = "cut"
+        reason = f"the file ends at row {first}"
     except CorpusError as caught:
-        error = AudioError(str(caught))
+        code, reason = caught.code, str(caught)
     for clip in clips[num_done:]:
-        yield AudioError(f"{clip}: {error}")
+        yield audio_error(clip, code, reason)
 
 
 def _read_group(
@@ -137,7 +141,9 @@ def _read_group(
     """The rows wanted of one row group, whose first row is `first`."""
     import pyarrow as pa
 
-    num_done, reason = 0, "the row group ends before this row"
+    num_done = 0
+    code: Code = "cut"
+    reason = "the row group ends before this row"
     try:
         for batch in file.iter_batches(
             batch_size=_rows_at_once(file.metadata.row_group(group), column),
@@ -154,9 +160,9 @@ def _read_group(
                 return
             first += len(cells)
     except (OSError, pa.ArrowException) as error:
-        reason = f"its row group cannot be read ({_one_line(error)})"
+        code, reason = "unreadable", f"its row group cannot be read ({_one_line(error)})"
     for clip in clips[num_done:]:
-        yield AudioError(f"{clip}: {reason}")
+        yield audio_error(clip, code, reason)
 
 
 def _rows_at_once(group: Any, column: str) -> int:
@@ -167,12 +173,10 @@ def _rows_at_once(group: Any, column: str) -> int:
 
 def _encoded(clip: ClipSource, cell: Any) -> EncodedAudio | AudioError:
     if not cell.is_valid:
-        return AudioError(f"{clip}: the row has no bytes (null)")
-    if len(cell.as_buffer()) > MAX_ENCODED_BYTES:
-        return AudioError(
-            f"{clip}: encoded audio must have at most {MAX_ENCODED_BYTES} bytes; "
-            f"got {len(cell.as_buffer())}"
-        )
+        return audio_error(clip, "empty", "the row has no bytes (null)")
+    if (num_bytes := len(cell.as_buffer())) > MAX_ENCODED_BYTES:
+        rule = f"encoded audio must have at most {MAX_ENCODED_BYTES} bytes; got {num_bytes}"
+        return audio_error(clip, "too-large", rule, value=num_bytes)
     return EncodedAudio(str(clip), cell.as_py())
 
 
@@ -190,7 +194,8 @@ def open_table(path: str) -> Iterator[Any]:
         with pq.ParquetFile(path, buffer_size=_READ_AHEAD_BYTES, pre_buffer=False) as file:
             yield file
     except (OSError, pa.ArrowException) as error:
-        raise CorpusError(f"not a Parquet file that can be read ({_one_line(error)})") from error
+        rule = f"not a Parquet file that can be read ({_one_line(error)})"
+        raise CorpusError(rule, code="unreadable") from error
 
 
 def _one_line(error: Exception) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import BinaryIO
 
-from byola_rq.audio.io import AUDIO_SUFFIXES, EncodedAudio
+from byola_rq.audio.io import AUDIO_SUFFIXES, EncodedAudio, audio_error
 from byola_rq.errors import AudioError
 from byola_rq.sources.clip_source import (
     MAX_ENCODED_BYTES,
@@ -59,7 +59,7 @@ def list_tar(path: str, stem: str, listing: Listing) -> Iterator[ClipSource]:
                         labels=labels,
                     )
         if not num_clips:
-            raise TarDamage("no audio member to read in this tar")
+            raise TarDamage("no audio member to read in this tar", code="empty")
     except OSError as error:
         listing.damaged.append((printable(path), f"cannot be read ({error.strerror})"))
     except TarDamage as damage:
@@ -78,7 +78,9 @@ def _usable_members(tar: BinaryIO, path: str, listing: Listing) -> Iterator[Memb
         TarDamage: As `walk_members`, at a compressed tar, and at a second tar behind the first.
     """
     if os.pread(tar.fileno(), 8, 0).startswith(_COMPRESSIONS):
-        raise TarDamage("the tar is compressed; unpack the compression, not the tar")
+        raise TarDamage(
+            "the tar is compressed; unpack the compression, not the tar", code="unsupported"
+        )
     for member in walk_members(tar, os.fstat(tar.fileno()).st_size):
         if member.name.rpartition("/")[2].startswith("."):
             continue
@@ -93,7 +95,9 @@ def _usable_members(tar: BinaryIO, path: str, listing: Listing) -> Iterator[Memb
     if tar.read(1 << 16).strip(b"\0"):  # a tar ends in zeros, up to a whole record
         raise TarDamage(
             f"what stands behind the end mark at byte {end} is not read; if tars were joined, give "
-            "them one by one"
+            "them one by one",
+            code="damaged",
+            value=end,
         )
 
 
@@ -145,13 +149,13 @@ def _suffix(name: str) -> str:
 def read_member(descriptor: int, clip: ClipSource) -> EncodedAudio | AudioError:
     """A member's bytes from its open tar, which may have changed since it was listed."""
     if clip.size > MAX_ENCODED_BYTES:
-        return AudioError(
-            f"{clip}: encoded audio must have at most {MAX_ENCODED_BYTES} bytes; got {clip.size}"
-        )
+        rule = f"encoded audio must have at most {MAX_ENCODED_BYTES} bytes; got {clip.size}"
+        return audio_error(clip, "too-large", rule, value=clip.size)
     try:
         data = os.pread(descriptor, clip.size, clip.offset)
     except OSError as error:
-        return AudioError(f"{clip}: cannot be read ({error.strerror})")
+        return audio_error(clip, "unreadable", f"cannot be read ({error.strerror})")
     if len(data) < clip.size:
-        return AudioError(f"{clip}: the tar has become shorter; {len(data)} of {clip.size} bytes")
+        rule = f"the tar has become shorter; {len(data)} of {clip.size} bytes"
+        return audio_error(clip, "cut", rule, value=len(data))
     return EncodedAudio(str(clip), data)

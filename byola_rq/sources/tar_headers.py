@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Iterator
 from typing import IO, NamedTuple, cast
 
+from byola_rq.errors import ByolaRQError
 from byola_rq.sources.clip_source import printable
 
 # Of all that stands before one member's bytes. A path has at most 4 KiB; Python before 3.11.10
@@ -28,7 +29,7 @@ class Member(NamedTuple):
     kind: str
 
 
-class TarDamage(Exception):  # noqa: N818  what is found in a file, not what went wrong in here
+class TarDamage(ByolaRQError):  # noqa: N818  what is found in a file, not what went wrong in here
     """From here on the tar cannot be read."""
 
 
@@ -62,11 +63,13 @@ def walk_members(file: IO[bytes], limit: int) -> Iterator[Member]:
                     yield Member(name, offset, 0, "link")
     except _DAMAGE as error:
         if file.tell() <= tarfile.BLOCKSIZE:
-            raise TarDamage(f"not a tar ({error})") from error
-        raise TarDamage(f"the header before byte {file.tell()} is broken ({error})") from error
+            raise TarDamage(f"not a tar ({error})", code="foreign") from error
+        reason = f"the header before byte {file.tell()} is broken ({error})"
+        raise TarDamage(reason, code="damaged", value=file.tell()) from error
     if headers.last_read != _END:
         place = file.tell() - tarfile.BLOCKSIZE
-        raise TarDamage(f"the header at byte {place} is broken; members behind it are not read")
+        reason = f"the header at byte {place} is broken; members behind it are not read"
+        raise TarDamage(reason, code="damaged", value=place)
 
 
 class _Headers:
@@ -90,7 +93,10 @@ class _Headers:
         if not self.tell() <= end <= self._limit:
             raise TarDamage(
                 f"the tar is cut, or its header is wrong: {name} claims bytes up to {end:,}; "
-                f"there are at most {self._limit:,}"
+                f"there are at most {self._limit:,}",
+                code="cut",
+                key=name,
+                value=end,
             )
 
     def read(self, num_bytes: int) -> bytes:
@@ -99,13 +105,21 @@ class _Headers:
         if num_bytes < 0 or self.num_read > MAX_HEADER_BYTES:
             raise TarDamage(
                 f"the header at byte {place} must have at most {MAX_HEADER_BYTES} bytes; "
-                f"got {self.num_read}"
+                f"got {self.num_read}",
+                code="too-large",
+                value=self.num_read,
             )
         self.last_read = self._file.read(num_bytes)
         if len(self.last_read) == num_bytes:
             return self.last_read
         if place == 0:
-            raise TarDamage(f"not a tar ({len(self.last_read)} bytes, shorter than a header)")
+            num_bytes = len(self.last_read)
+            reason = f"not a tar ({num_bytes} bytes, shorter than a header)"
+            raise TarDamage(reason, code="foreign", value=num_bytes)
         if not self.last_read:
-            raise TarDamage("the tar has no end mark: it was cut, or its writer did not close it")
-        raise TarDamage(f"the tar is cut in the header at byte {place}")
+            raise TarDamage(
+                "the tar has no end mark: it was cut, or its writer did not close it",
+                code="cut",
+                key="end mark",
+            )
+        raise TarDamage(f"the tar is cut in the header at byte {place}", code="cut", value=place)

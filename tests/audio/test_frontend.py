@@ -138,24 +138,24 @@ def test_autocast_does_not_reach_the_frontend() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "named"),
     [
-        ({"backend": "essentia"}, "backend must be one of torch, nnaudio, torchaudio, librosa"),
-        ({"f_max": 9000}, "within 0 to 8000 Hz; got 60 and 9000"),
-        ({"f_min": 8000, "f_max": 100}, "f_min and f_max must be in order"),
-        ({"win_length": 2048}, r"win_length must be at most n_fft \(1024\); got 2048"),
-        ({"hop_length": 0}, "hop_length must be at least 1; got 0"),
+        ({"backend": "essentia"}, "backend"),
+        ({"f_max": 9000}, "9000"),
+        ({"f_min": 8000, "f_max": 100}, "f_min"),
+        ({"win_length": 2048}, "win_length"),
+        ({"hop_length": 0}, "hop_length"),
     ],
 )
-def test_wrong_options_are_refused(options: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_wrong_options_are_refused(options: dict[str, object], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
         LogMelSpectrogram(**options)  # type: ignore[arg-type]
 
 
 def test_wrong_waveforms_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least 513 samples; got 512"):
+    with pytest.raises(ValueError, match="512"):
         LogMelSpectrogram()(torch.zeros(512))
-    with pytest.raises(ValueError, match="floating point .* got torch.int16"):
+    with pytest.raises(ValueError, match="int16"):
         LogMelSpectrogram()(torch.zeros(2000, dtype=torch.int16))
 
 
@@ -172,9 +172,9 @@ def test_statistics_are_mean_and_std_of_all_elements() -> None:
 
 
 def test_statistics_need_spread() -> None:
-    with pytest.raises(ValueError, match="got none"):
+    with pytest.raises(ValueError, match="log-mel.* none"):
         measure_statistics([])
-    with pytest.raises(ValueError, match="must not be constant; all are -15.94"):
+    with pytest.raises(ValueError, match="-15.94"):
         measure_statistics([torch.full((2, 64, 96), math.log(2.0**-23))])
 
 

@@ -232,7 +232,7 @@ def test_lengths(num_frames: int) -> None:
     longest = mel_to_audio(log_mel, FRONTEND, num_samples=160 * num_frames - 1)
     assert longest.shape == (2, 160 * num_frames - 1)
     for wrong in (160 * (num_frames - 1) - 1, 160 * num_frames):
-        with pytest.raises(ValueError, match=rf"num_samples must be .* frames; got {wrong}"):
+        with pytest.raises(ValueError, match="num_samples"):
             mel_to_audio(log_mel, FRONTEND, num_samples=wrong)
 
 
@@ -359,27 +359,27 @@ def test_views_that_no_sound_has_are_approached(sounds: Path, num_bins: int) -> 
 
 
 @pytest.mark.parametrize(
-    ("log_mel", "message"),
+    ("log_mel", "value"),
     [
-        (torch.zeros(64), r"log_mel must be \(B, 1, 64, T\).* got \(64,\)"),
-        (torch.zeros(2, 96, 64), r"log_mel must be .* got \(2, 96, 64\)"),
-        (torch.zeros(2, 2, 64, 96), r"log_mel must be .* got \(2, 2, 64, 96\)"),
-        (torch.zeros(2, 1, 64, 0), r"log_mel must be .* not empty; got \(2, 1, 64, 0\)"),
-        (torch.zeros(0, 64, 8), r"log_mel must be .* not empty; got \(0, 64, 8\)"),
-        (torch.zeros(64, 8, dtype=torch.int64), "log_mel must be floating point, .* torch.int64"),
-        (torch.full((64, 8), math.nan), "log_mel must be finite .* got a highest value of nan"),
-        (torch.full((64, 8), -math.inf), "log_mel must be finite .* got a highest value of -inf"),
-        (torch.full((64, 8), 31.0), "at most 30 nat; got a highest value of 31. .* no decibels"),
+        (torch.zeros(64), r"\(64,\)"),
+        (torch.zeros(2, 96, 64), r"\(2, 96, 64\)"),
+        (torch.zeros(2, 2, 64, 96), r"\(2, 2, 64, 96\)"),
+        (torch.zeros(2, 1, 64, 0), r"\(2, 1, 64, 0\)"),
+        (torch.zeros(0, 64, 8), r"\(0, 64, 8\)"),
+        (torch.zeros(64, 8, dtype=torch.int64), "int64"),
+        (torch.full((64, 8), math.nan), "nan"),
+        (torch.full((64, 8), -math.inf), "-inf"),
+        (torch.full((64, 8), 31.0), "31"),
     ],
 )
-def test_wrong_input_is_refused(log_mel: Tensor, message: str) -> None:
+def test_wrong_input_is_refused(log_mel: Tensor, value: str) -> None:
     for invert in (mel_to_audio, mel_to_linear):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=f"log_mel.*{value}"):
             invert(log_mel, FRONTEND)
 
 
 @pytest.mark.parametrize("iterations", [0, -1])
 def test_iterations_are_at_least_one(iterations: int) -> None:
     for invert in (mel_to_audio, mel_to_linear):
-        with pytest.raises(ValueError, match=f"iterations must be at least 1; got {iterations}"):
+        with pytest.raises(ValueError, match="iterations"):
             invert(torch.zeros(64, 8), FRONTEND, iterations=iterations)

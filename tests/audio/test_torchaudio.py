@@ -14,7 +14,7 @@ from byola_rq.errors import MissingPackageError
 try:
     import_torchaudio()
 except MissingPackageError as error:
-    print(error)
+    print(error.code, error.key)
 """
 
 # What a fresh machine sees where the compiled part was built for another torch.
@@ -33,15 +33,15 @@ print(torchaudio.transforms.MelSpectrogram(16000, 512, n_mels=20)(torch.zeros(1,
 try:
     torchaudio.functional.forced_align(torch.zeros(1, 5, 3), torch.ones(1, 2, dtype=torch.int32))
 except ImportError as error:
-    print(error)
+    print(error.code, error.key)
 """
 
 
 @pytest.mark.parametrize(
     ("script", "expected"),
     [
-        (ABSENT, ["torchaudio is not installed; `pip install torchaudio` adds it"]),
-        (BROKEN, ["torch.Size([1, 20, 8])", "forced_align needs torchaudio's compiled part"]),
+        (ABSENT, ["missing torchaudio"]),
+        (BROKEN, ["torch.Size([1, 20, 8])", "missing forced_align"]),
     ],
 )
 def test_in_a_fresh_interpreter(script: str, expected: list[str]) -> None:
@@ -49,5 +49,4 @@ def test_in_a_fresh_interpreter(script: str, expected: list[str]) -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    for line, start in zip(done.stdout.splitlines(), expected, strict=True):
-        assert line.startswith(start)
+    assert done.stdout.splitlines() == expected

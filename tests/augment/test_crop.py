@@ -121,13 +121,8 @@ def test_shapes_eval_and_non_contiguous_input() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"canvas": (0.5, 1.5)}, "canvas must be at least 1"),
-        ({"freq_scale": (0, 1)}, "freq_scale must be"),
-        ({"time_scale": (1.5, 0.6)}, "time_scale must be"),
-    ],
+    "options", [{"canvas": (0.5, 1.5)}, {"freq_scale": (0, 1)}, {"time_scale": (1.5, 0.6)}]
 )
-def test_wrong_options_are_refused(options: dict[str, tuple[float, float]], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_wrong_options_are_refused(options: dict[str, tuple[float, float]]) -> None:
+    with pytest.raises(ValueError, match=f"^{next(iter(options))} "):
         RandomResizedCrop(**options)

@@ -223,32 +223,32 @@ def test_the_same_on_a_gpu(digits: Tensor) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "name"),
     [
-        ({"channel_dim": 1, "sample_ndim": 3}, "channel_dim must be counted from the end.*got 1"),
-        ({"channel_dim": -4, "sample_ndim": 3}, "-1 to -3.*got -4"),
-        ({"channel_dim": -1, "sample_ndim": 1}, "sample_ndim must be at least 2; got 1"),
-        ({"channel_dim": -1, "sample_ndim": 2, "p": 2}, "p must be within 0 to 1; got 2"),
-        ({"channel_dim": -1, "sample_ndim": 2, "bins": "even"}, "bins must be one of random"),
+        ({"channel_dim": 1, "sample_ndim": 3}, "channel_dim"),
+        ({"channel_dim": -4, "sample_ndim": 3}, "channel_dim"),
+        ({"channel_dim": -1, "sample_ndim": 1}, "sample_ndim"),
+        ({"channel_dim": -1, "sample_ndim": 2, "p": 2}, "p"),
+        ({"channel_dim": -1, "sample_ndim": 2, "bins": "even"}, "bins"),
     ],
 )
-def test_wrong_options_are_refused(options: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_wrong_options_are_refused(options: dict, name: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name} "):
         QuantizeAlong(8, **options)
 
 
 @pytest.mark.parametrize(
-    ("x", "key", "error", "message"),
+    ("x", "key", "error", "fact"),
     [
-        (torch.zeros(8, 8), None, ValueError, r"3 dimensions, or 4 with a batch.*\(8, 8\)"),
-        (torch.zeros(0, 1, 8, 8), None, ValueError, "with elements"),
-        (torch.full((1, 8, 8), torch.nan), None, ValueError, "must be finite; 64 of its 64"),
-        (torch.zeros(1, 8, 8, dtype=torch.uint8), None, TypeError, "floating point; got torch.uin"),
-        (np.zeros((1, 8, 8)), None, TypeError, "must be a torch.Tensor; got ndarray"),
-        (torch.zeros(2, 1, 8, 8), 3, ValueError, r"key must have shape \(2,\); got \(1,\)"),
-        (torch.zeros(1, 8, 8), torch.tensor(1.0), TypeError, "key must be int64"),
+        (torch.zeros(8, 8), None, ValueError, r"\(8, 8\)"),
+        (torch.zeros(0, 1, 8, 8), None, ValueError, r"\(0, 1, 8, 8\)"),
+        (torch.full((1, 8, 8), torch.nan), None, ValueError, "64 of its 64"),
+        (torch.zeros(1, 8, 8, dtype=torch.uint8), None, TypeError, "uint8"),
+        (np.zeros((1, 8, 8)), None, TypeError, "ndarray"),
+        (torch.zeros(2, 1, 8, 8), 3, ValueError, r"^key .*\(1,\)"),
+        (torch.zeros(1, 8, 8), torch.tensor(1.0), TypeError, "^key "),
     ],
 )
-def test_wrong_inputs_are_refused(x: Tensor, key: object, error: type, message: str) -> None:
-    with pytest.raises(error, match=message):
+def test_wrong_inputs_are_refused(x: Tensor, key: object, error: type, fact: str) -> None:
+    with pytest.raises(error, match=fact):
         QuantizeAlong(8, channel_dim=-3, sample_ndim=3)(x, key)

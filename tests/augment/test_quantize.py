@@ -237,43 +237,36 @@ def test_is_a_module_and_the_identity_in_eval() -> None:
 
 
 @pytest.mark.parametrize(
-    ("x", "error", "message"),
+    ("x", "error", "value"),
     [
-        (torch.tensor([[[1.0, math.nan]]]), ValueError, "must be finite; 1 of its 2"),
-        (torch.tensor([[[1.0, math.inf]]]), ValueError, "must be finite"),
-        (torch.ones(2, 3, 4, dtype=torch.int64), TypeError, "floating point; got torch.int64"),
-        (torch.ones(5), ValueError, r"must be \(..., F, T\)"),
-        (torch.ones(0, 1, 4, 4), ValueError, r"must be \(..., F, T\)"),
+        (torch.tensor([[[1.0, math.nan]]]), ValueError, "1 of its 2"),
+        (torch.tensor([[[math.inf, math.inf]]]), ValueError, "2 of its 2"),
+        (torch.ones(2, 3, 4, dtype=torch.int64), TypeError, "int64"),
+        (torch.ones(5), ValueError, r"\(5,\)"),
+        (torch.ones(0, 1, 4, 4), ValueError, r"\(0, 1, 4, 4\)"),
     ],
 )
-def test_wrong_input_is_refused(x: Tensor, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
+def test_wrong_input_is_refused(x: Tensor, error: type[Exception], value: str) -> None:
+    with pytest.raises(error, match=f"^input .*{value}"):
         RandomizedQuantization(5)(x)
 
 
 def test_wrong_keys_are_refused() -> None:
     x = torch.ones(2, 1, 4, 4)
-    with pytest.raises(ValueError, match=r"key must have shape \(2,\); got \(3,\)"):
+    with pytest.raises(ValueError, match=r"^key .*\(3,\)"):
         RandomizedQuantization(5)(x, KEYS[:3])
-    with pytest.raises(TypeError, match="key must be int64"):
+    with pytest.raises(TypeError, match="^key "):
         RandomizedQuantization(5)(x, torch.ones(2))
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"num_bins": 0}, "num_bins must be at least 1; got 0"),
-        ({"bins": "log"}, "bins must be one of random, uniform; got 'log'"),
-        ({"values": "mean"}, "values must be one of random, midpoint"),
-        ({"per": "batch"}, "per must be one of channel, instance"),
-        ({"p": 1.5}, "p must be within 0 to 1; got 1.5"),
-    ],
+    "options", [{"num_bins": 0}, {"bins": "log"}, {"values": "mean"}, {"per": "batch"}, {"p": 1.5}]
 )
-def test_wrong_options_are_refused(options: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_wrong_options_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=f"^{next(iter(options))} "):
         RandomizedQuantization(**options)  # type: ignore[arg-type]
 
 
 def test_channel_dimension_must_not_be_the_samples() -> None:
-    with pytest.raises(ValueError, match="channel_dim must name a dimension after the first"):
+    with pytest.raises(ValueError, match="channel_dim"):
         RandomizedQuantization(channel_dim=0)(torch.ones(2, 3, 4))

@@ -62,13 +62,13 @@ def test_mixup_state_survives_saving() -> None:
 def test_mixup_refuses_another_shape() -> None:
     mixup = Mixup()
     mixup(torch.randn(2, 1, 8, 9))
-    with pytest.raises(ValueError, match=r"one shape; got \(1, 8, 10\) after \(1, 8, 9\)"):
+    with pytest.raises(ValueError, match=r"\(1, 8, 10\) after \(1, 8, 9\)"):
         mixup(torch.randn(2, 1, 8, 10))
 
 
 @pytest.mark.parametrize("options", [{"ratio": 0}, {"ratio": 1.1}, {"memory": 0}])
 def test_mixup_options(options: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="must be"):
+    with pytest.raises(ValueError, match=f"^{next(iter(options))} "):
         Mixup(**options)  # type: ignore[arg-type]
 
 
@@ -93,7 +93,7 @@ def test_fader_ends_are_uniform() -> None:
         assert ends.abs().max() <= 0.5
         assert abs(ends.mean()) < 5 * 0.5 / math.sqrt(3 * 4000)
         assert abs(ends.square().mean() - 0.25 / 3) < 5 * 0.25 * math.sqrt(4 / 45 / 4000)
-    with pytest.raises(ValueError, match="gain must be above 0"):
+    with pytest.raises(ValueError, match="gain"):
         RandomLinearFader(gain=0)
 
 
@@ -136,7 +136,7 @@ def test_mixup_views_mix_with_earlier_batches_only() -> None:
 
 
 def test_wrong_chains_are_refused() -> None:
-    with pytest.raises(ValueError, match="augmentations must be among mixup, .*; got 'noise'"):
+    with pytest.raises(ValueError, match="'noise'"):
         Views({"noise": {}}, post_norm=True)
-    with pytest.raises(ValueError, match="mixup must come first"):
+    with pytest.raises(ValueError, match="random_resized_crop, mixup"):
         Views({"random_resized_crop": {}, "mixup": {}}, post_norm=True)

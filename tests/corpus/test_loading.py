@@ -15,6 +15,7 @@ from byola_rq.corpus.loading import default_num_workers, load_batches, on_device
 from byola_rq.corpus.order import ClipOrder, StepSampler
 from byola_rq.corpus.segments import SegmentCorpus, find_clips, open_packed_clips
 from tests.hand_packed import pack
+from tests.refusal import refused
 
 SEGMENT = 15200
 
@@ -76,9 +77,8 @@ def test_a_bad_clip_is_one_line(tmp_path: Path, num_workers: int) -> None:
     batches = load_batches(
         decoded(tmp_path), [np.array([[0, 0]])], batch_size=1, num_workers=num_workers
     )
-    with pytest.raises(AudioError, match=r"^\S*a\.wav: samples must be finite") as caught:
+    with refused(AudioError, "not-finite", tmp_path / "a.wav"):
         list(batches)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.fixture(scope="module")

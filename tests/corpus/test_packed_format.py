@@ -15,6 +15,7 @@ from byola_rq.errors import CorpusError
 from byola_rq.packing.merge import merge_shards
 from byola_rq.packing.plan import PackingPlan, fix_plan
 from byola_rq.packing.shards import ShardWriter
+from tests.refusal import refused
 
 
 def pack(folder: Path, shards: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
@@ -113,7 +114,7 @@ def test_is_packed_tells_a_corpus_from_other_folders(folder: Path, tmp_path: Pat
     assert not is_packed(tmp_path)
     (tmp_path / "corpus.json").write_text('{"format": "something else"}')
     assert not is_packed(tmp_path)
-    with pytest.raises(CorpusError, match="its corpus.json is something else's"):
+    with refused(CorpusError, "foreign", tmp_path):
         read_info(tmp_path)
 
 
@@ -125,25 +126,26 @@ def rewrite_info(folder: Path, **values: object) -> None:
 def test_another_format_version_is_refused(folder: Path) -> None:
     rewrite_info(folder, format_version=2)
     assert is_packed(folder)
-    with pytest.raises(CorpusError, match=r"packed: format version must be 1; got 2\. Pack it"):
+    with refused(CorpusError, "newer", folder, key="format version", value=2):
         open_packed(folder)
-    with pytest.raises(CorpusError, match="format version must be 1; got 2"):
+    with refused(CorpusError, "newer", folder, key="format version", value=2):
         list(find_damage(folder))
 
 
 def test_what_is_not_there_is_said(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="nothing: no packed corpus"):
+    with refused(CorpusError, "missing", tmp_path / "nothing"):
         open_packed(tmp_path / "nothing")
     (folder / "pcm-00002.npy").unlink()
-    with pytest.raises(CorpusError, match=r"pcm-00002.npy: missing .*--verify"):
+    with refused(CorpusError, "missing", folder / "pcm-00002.npy"):
         open_packed(folder)
 
 
 def test_files_of_another_size_are_not_opened(folder: Path) -> None:
     with (folder / "pcm-00000.npy").open("ab") as file:
         file.write(b"\0\0")
-    with pytest.raises(CorpusError, match="pcm-00000.npy: its size must be 1710 bytes; got 1712"):
+    with refused(CorpusError, "damaged", folder / "pcm-00000.npy") as caught:
         open_packed(folder)
+    assert "1712" in str(caught.value)
 
 
 def replace_index(folder: Path, index: pd.DataFrame) -> None:
@@ -156,34 +158,34 @@ def replace_index(folder: Path, index: pd.DataFrame) -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "message"),
+    ("column", "value", "place"),  # shard, first and last sample
     [
-        ("shard", 3, "row 4 of index.parquet must lie within a shard; got shard 3"),
-        ("shard", -1, "got shard -1"),
-        ("shard", 1, "got shard 1, samples 1600 to 1605"),
-        ("offset", 1601, "got shard 2, samples 1601 to 1606"),
-        ("offset", -1, "got shard 2, samples -1 to 4"),
-        ("num_samples", 0, "got shard 2, samples 1600 to 1600"),
-        ("num_samples", 2**63 - 1, "must lie within a shard"),
+        ("shard", 3, (3, 1600, 1605)),
+        ("shard", -1, (-1, 1600, 1605)),
+        ("shard", 1, (1, 1600, 1605)),
+        ("offset", 1601, (2, 1601, 1606)),
+        ("offset", -1, (2, -1, 4)),
+        ("num_samples", 0, (2, 1600, 1600)),
+        ("num_samples", 2**63 - 1, (2, 1600, 1600 + 2**63 - 1)),
     ],
 )
 def test_rows_outside_of_the_shards_are_refused(
-    folder: Path, column: str, value: int, message: str
+    folder: Path, column: str, value: int, place: tuple[int, int, int]
 ) -> None:
     index = pd.read_parquet(folder / "index.parquet")
     index.loc[4, column] = value
     replace_index(folder, index)
-    with pytest.raises(CorpusError, match=message):
+    with refused(CorpusError, "damaged", folder, key="row 4", value=place):
         open_packed(folder)
 
 
 def test_an_index_of_other_rows_or_columns_is_refused(folder: Path) -> None:
     index = pd.read_parquet(folder / "index.parquet")
     replace_index(folder, index[:4])
-    with pytest.raises(CorpusError, match="index.parquet must have 5 rows, .* got 4"):
+    with refused(CorpusError, "damaged", folder, key="index.parquet", value=4):
         open_packed(folder)
     replace_index(folder, index.drop(columns="shard"))
-    with pytest.raises(CorpusError, match="index.parquet: not an index that can be read"):
+    with refused(CorpusError, "unreadable", folder / "index.parquet"):
         open_packed(folder)
 
 
@@ -192,10 +194,10 @@ def test_shards_of_another_kind_are_refused(folder: Path) -> None:
     info = json.loads((folder / "corpus.json").read_text())
     info["files"]["pcm-00000.npy"]["bytes"] = (folder / "pcm-00000.npy").stat().st_size
     rewrite_info(folder, files=info["files"])
-    with pytest.raises(CorpusError, match="must be one-dimensional int16; got 1-dim.* float32"):
+    with refused(CorpusError, "malformed", folder / "pcm-00000.npy", value=np.float32):
         open_packed(folder)
     (folder / "pcm-00000.npy").write_bytes(b"no npy".ljust(info["files"]["pcm-00000.npy"]["bytes"]))
-    with pytest.raises(CorpusError, match="not a shard that can be read"):
+    with refused(CorpusError, "unreadable", folder / "pcm-00000.npy"):
         open_packed(folder)
 
 

@@ -11,6 +11,7 @@ from byola_rq.corpus import read_ahead
 from byola_rq.corpus.order import StepSampler, WindowOrder
 from byola_rq.corpus.read_ahead import read_windows_ahead
 from byola_rq.errors import CorpusError
+from tests.refusal import refused
 
 SHARD = np.repeat(np.arange(6, dtype=np.int32), [13, 1, 40, 22, 5, 9])
 PATHS = [Path(f"pcm-{number:05d}.npy") for number in range(6)]
@@ -85,8 +86,9 @@ def test_files_are_read_to_their_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_shard_that_cannot_be_read_is_an_error() -> None:
     order = WindowOrder(SHARD, window_shards=2, seed=0)
     sampler = StepSampler(order, 8, first_step=0, num_steps=40)
-    with pytest.raises(CorpusError, match=r"pcm-0000\d\.npy: cannot be read \(No such file"):
+    with refused(CorpusError, "unreadable") as caught:
         list(read_windows_ahead(sampler, order, PATHS))
+    assert caught.value.path in PATHS
 
 
 def test_a_stopped_run_does_not_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

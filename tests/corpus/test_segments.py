@@ -31,10 +31,11 @@ from byola_rq.corpus.segments import (
     find_clips,
     open_packed_clips,
 )
-from byola_rq.errors import CorpusError
+from byola_rq.errors import Code, CorpusError
 from byola_rq.runtime.rng import fold_in, integers, sample_keys
 from byola_rq.sources.clip_source import ClipSource
 from tests.hand_packed import pack
+from tests.refusal import refused
 
 SEGMENT = 15200
 
@@ -194,18 +195,18 @@ def test_several_packed_corpora_are_one(
 
 
 def test_packed_and_other_sources_do_not_mix(packed: Path, unpacked: Path) -> None:
-    with pytest.raises(CorpusError, match=r"unpacked\d*: data\.source must name packed corpora"):
+    with refused(CorpusError, "foreign", unpacked, key="data.source"):
         open_packed_clips([packed, unpacked], 16000)
     assert open_packed_clips([unpacked], 16000) is None
-    with pytest.raises(CorpusError, match="corpus: only pretraining reads packed corpora"):
+    with refused(CorpusError, "unsupported", packed):
         find_clips([packed])
-    with pytest.raises(CorpusError, match=r"frontend\.sample_rate must be 16000, .*; got 32000"):
+    with refused(CorpusError, "different", packed, key="frontend.sample_rate", value=32000):
         open_packed_clips([packed], 32000)
 
 
 def test_an_unfinished_packing_is_told(tmp_path: Path) -> None:
     (tmp_path / "corpus" / ".parts").mkdir(parents=True)
-    with pytest.raises(CorpusError, match=r"corpus: its packing is not finished"):
+    with refused(CorpusError, "cut", tmp_path / "corpus"):
         find_clips([tmp_path / "corpus"])
 
 
@@ -306,29 +307,24 @@ def test_manifests_keep_their_order(tmp_path: Path, name: str, text: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "message"),
+    ("name", "text", "code", "told"),
     [
-        (
-            "m.csv",
-            "path\na.wav\ngone.wav\n",
-            r"row 3: no such file: 'gone.wav'; `byola-rq prepare`",
-        ),
-        (
-            "m.csv",
-            "path,start\na.wav,-1\na.wav,x\n",
-            r"row 2: start must be .*\(and 1 more like it\)",
-        ),
-        ("m.csv", "name\na.wav\n", "must have a column path; its columns are name"),
-        ("m.csv", "path\n", "no clip listed"),
-        ("m.csv", "", "no clip listed"),
-        ("m.txt", "path\n", "must be a folder, a .csv, .tsv"),
+        ("m.csv", "path\na.wav\ngone.wav\n", "missing", ["row 3", "gone.wav"]),
+        ("m.csv", "path,start\na.wav,-1\na.wav,x\n", "damaged", ["row 2", "start", "-1", "1 more"]),
+        ("m.csv", "name\na.wav\n", "malformed", []),
+        ("m.csv", "path\n", "empty", []),
+        ("m.csv", "", "empty", []),
+        ("m.txt", "path\n", "foreign", []),
     ],
 )
-def test_bad_manifests_are_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
+def test_bad_manifests_are_refused(
+    tmp_path: Path, name: str, text: str, code: Code, told: list[str]
+) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(100), 16000)
     (tmp_path / name).write_text(text)
-    with pytest.raises(CorpusError, match=message):
+    with refused(CorpusError, code, tmp_path / name) as caught:
         find_clips([tmp_path / name])
+    assert [each for each in told if each not in str(caught.value)] == []
 
 
 def test_what_a_segment_list_misses_is_a_note(tmp_path: Path, sounds: Path) -> None:
@@ -351,17 +347,18 @@ def test_parquet_must_be_packed_first(tmp_path: Path, sounds: Path) -> None:
         {"audio": [{"bytes": data, "path": "a.wav"}, {"bytes": data, "path": "b.wav"}]}
     )
     pq.write_table(table, tmp_path / "x.parquet")
-    message = r"x\.parquet::0 .*: clips in Parquet cannot .*\(and 1 more .*`byola-rq prepare`"
-    with pytest.raises(CorpusError, match=message):
+    with refused(CorpusError, "unsupported", tmp_path / "x.parquet") as caught:
         find_clips([tmp_path / "x.parquet"])
+    assert "x.parquet::0 " in str(caught.value)
+    assert "1 more" in str(caught.value)
 
 
 def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="no such file or folder"):
+    with refused(CorpusError, "missing", tmp_path / "gone"):
         find_clips([tmp_path / "gone"])
-    with pytest.raises(CorpusError, match="no audio file in this folder"):
+    with refused(CorpusError, "empty", tmp_path):
         find_clips([tmp_path])
-    with pytest.raises(CorpusError, match=r"data\.source must name"):
+    with refused(CorpusError, "missing", key="data.source"):
         find_clips([])
     assert open_packed_clips([], 16000) is None
 
@@ -370,8 +367,9 @@ def test_unreadable_clips_are_named_and_counted(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(100), 16000)
     for name in ("b.wav", "c.wav", "d.wav"):
         (tmp_path / name).write_text("no sound")
-    with pytest.raises(AudioError, match=r"b\.wav: not an audio file .*and 2 more clips"):
+    with refused(AudioError, "damaged", tmp_path / "b.wav") as caught:
         decoded_clips(tmp_path)
+    assert "2 more" in str(caught.value)
 
 
 def write_forms(folder: Path, sounds: Path, suffixes: list[str], rate: int = 16000) -> list[Path]:
@@ -501,8 +499,9 @@ def test_neighbours_are_not_tried_without_end(tmp_path: Path) -> None:
     replacements = corpus.load([(0, 0)]).replacements
     assert replacements == (Replacement(0, MAX_NEIGHBOURS, "no such file"),)
     (tmp_path / f"{MAX_NEIGHBOURS:03d}.wav").unlink()
-    with pytest.raises(AudioError, match=r"^\S*000\.wav: no such file \(and 100 clips after it"):
+    with refused(AudioError, "missing", tmp_path / "000.wav") as caught:
         corpus.load([(0, 0)])
+    assert "100 clips after it" in str(caught.value)
     # Clip 1 is nearer to those that are left.
     assert corpus.load([(0, 1)]).replacements[0].replaced_by == MAX_NEIGHBOURS + 1
 
@@ -512,8 +511,9 @@ def test_where_no_clip_is_left_the_first_error_is_told(tmp_path: Path, sounds: P
     corpus = corpus_of(tmp_path / "a")
     for path in paths:
         path.unlink()
-    with pytest.raises(AudioError, match=r"^\S*001\.wav: no such file \(and 2 clips after it"):
+    with refused(AudioError, "missing", paths[1]) as caught:
         corpus.load([(0, 1)])
+    assert "2 clips after it" in str(caught.value)
 
 
 @contextmanager
@@ -584,6 +584,6 @@ def test_more_than_a_hundredth_unreadable_is_an_error(tmp_path: Path) -> None:
         (198, 2),
     ]
     for num_good, num_bad in ((1, 2), (0, 1), (197, 2), (98, 2)):
-        message = rf"bad\.wav: not an .*; {num_bad} of {num_good + num_bad} clips cannot be read"
-        with pytest.raises(AudioError, match=message):
+        with refused(AudioError, "too-many", bad.path, value=num_bad) as caught:
             measure(num_good, num_bad)
+        assert f"{num_bad} of {num_good + num_bad} clips" in str(caught.value)

@@ -1,6 +1,7 @@
 """Long clips in windows: the embeddings of the whole, in the memory of a window."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from byola_rq import AudioError, Embedder
 from byola_rq.embed import clip_encoder
 from byola_rq.embed.clip_encoder import cut_windows
 from tests.embed.test_padding import TOLERANCE, build
+from tests.refusal import refused
 
 RATE = 16000
 
@@ -86,8 +88,8 @@ def test_a_stream_is_taken_as_it_comes(long: Tensor, monkeypatch: pytest.MonkeyP
             assert taken - given <= 2.5 * RATE, "more is held than a window"
         ours = embedder.clips.embed_stream(blocks())
     assert (ours - whole).abs().max() <= TOLERANCE * whole.abs().max()
-    with pytest.raises(AudioError, match=r"a\.wav: length must be at least 0.1 s; got 0.0000 s"):
-        embedder.clips.embed_stream(iter([]), "a.wav")
+    with refused(AudioError, "too-short", Path("a.wav"), value=0):
+        embedder.clips.embed_stream(iter([]), Path("a.wav"))
 
 
 def test_a_large_batch_goes_in_parts(long: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:

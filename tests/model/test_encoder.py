@@ -73,14 +73,14 @@ def test_pooling_is_maximum_plus_mean() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "fact"),
     [
-        ({"name": "resnet", "dim": 512, "n_mels": 64}, "audio_ntt_2020, audio_ntt_2022; got 'res"),
-        ({"name": "audio_ntt_2020", "dim": 0, "n_mels": 64}, "encoder.dim must be at least 1"),
-        ({"name": "audio_ntt_2022", "dim": 1024, "n_mels": 64}, "must be at least 1025; got 1024"),
-        ({"name": "audio_ntt_2020", "dim": 8, "n_mels": 60}, "n_mels must be a multiple of 8"),
+        ({"name": "resnet", "dim": 512, "n_mels": 64}, "'resnet'"),
+        ({"name": "audio_ntt_2020", "dim": 0, "n_mels": 64}, r"^encoder\.dim .* 0$"),
+        ({"name": "audio_ntt_2022", "dim": 1024, "n_mels": 64}, r"^encoder\.dim .*1025.* 1024$"),
+        ({"name": "audio_ntt_2020", "dim": 8, "n_mels": 60}, "^n_mels .* 60$"),
     ],
 )
-def test_wrong_sizes_are_refused(arguments: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_wrong_sizes_are_refused(arguments: dict[str, object], fact: str) -> None:
+    with pytest.raises(ValueError, match=fact):
         build_encoder(**arguments)  # type: ignore[arg-type]

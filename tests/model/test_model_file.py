@@ -19,9 +19,11 @@ from byola_rq.audio.frontend import Statistics
 from byola_rq.cli.app import main
 from byola_rq.config import Config
 from byola_rq.embed.embedder import load
-from byola_rq.model.model_file import MAX_HEADER_BYTES, read_description
+from byola_rq.errors import Code
+from byola_rq.model.model_file import read_description
 from byola_rq.train.loop import pretrain
 from tests.conftest import ROOT
+from tests.refusal import refused
 
 FIXTURES = ROOT / "tests" / "fixtures"
 
@@ -118,7 +120,7 @@ def test_half_leaves_the_frontend_as_it_is(embedder: Embedder, path: Path) -> No
 
 
 def test_other_precisions_are_refused(path: Path) -> None:
-    with pytest.raises(ValueError, match=r"dtype must be one of .*bfloat16; got torch.float64"):
+    with pytest.raises(ValueError, match="dtype .*float64"):
         byola_rq.load(path, dtype=torch.float64)
 
 
@@ -140,49 +142,51 @@ def set_frontend(name: str, value: object) -> Callable[[dict], object]:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "code", "facts"),
     [
-        (lambda e: e["encoder"].update(dim=9), r"does not fit \(fc\.0\.weight must be \(9, 512\)"),
-        (lambda e: e["encoder"].update(dim=10**6), r"fc\.0\.weight must be \(1000000, 512"),
-        (lambda e: e["encoder"].update(dim=10**12), "its description does not fit"),
-        (lambda e: e["encoder"].update(name="vit"), "encoder must be one of audio_ntt_2020"),
-        (lambda e: e["encoder"].update(name="audio_ntt_2022", dim=3072), "are no part of the enc"),
-        (lambda e: e["encoder"].update(dim="wide"), "its description does not fit"),
-        (lambda e: e.pop("statistics"), r"does not fit \('statistics'\)"),
-        (lambda e: e["statistics"].update(std=0.0), "finite with std above 0; got .*std=0.0"),
-        (lambda e: e["statistics"].update(mean=float("nan")), "statistics must be finite"),
-        (set_frontend("n_fft", 1 << 40), "n_fft must be at most 65536; got 1099511627776"),
-        (set_frontend("hop", 3), "its description does not fit .*hop"),
-        (lambda e: e.update(format_version=2), "version must be at most 1; got 2. Update byola_rq"),
-        (lambda e: e.pop("format_version"), "version must be at most 1; got None"),
-        (lambda e: e.update(weights_sha256="0"), "not those that were written"),
+        (lambda e: e["encoder"].update(dim=9), "value", {"key": "fc.0.weight", "value": (8, 512)}),
+        (lambda e: e["encoder"].update(dim=10**6), "value", {"key": "fc.0.weight"}),
+        (lambda e: e["encoder"].update(dim=10**12), "malformed", {}),
+        (lambda e: e["encoder"].update(name="vit"), "malformed", {}),
+        (lambda e: e["encoder"].update(name="audio_ntt_2022", dim=3072), "unknown", {}),
+        (lambda e: e["encoder"].update(dim="wide"), "malformed", {}),
+        (lambda e: e.pop("statistics"), "malformed", {"key": "statistics"}),
+        (
+            lambda e: e["statistics"].update(mean=0.5, std=0.0),
+            "value",
+            {"key": "statistics", "value": Statistics(0.5, 0.0)},
+        ),
+        (lambda e: e["statistics"].update(mean=float("nan")), "value", {"key": "statistics"}),
+        (set_frontend("n_fft", 1 << 40), "too-large", {"key": "n_fft", "value": 1 << 40}),
+        (set_frontend("hop", 3), "malformed", {}),
+        (lambda e: e.update(format_version=2), "newer", {"key": "format version", "value": 2}),
+        (lambda e: e.pop("format_version"), "newer", {"key": "format version", "value": None}),
+        (lambda e: e.update(weights_sha256="0"), "damaged", {"key": "weights"}),
     ],
 )
 def test_a_file_that_does_not_fit_together(
-    path: Path, change: Callable[[dict], object], message: str
+    path: Path, change: Callable[[dict], object], code: Code, facts: dict[str, object]
 ) -> None:
     rewrite(path, change)
-    with pytest.raises(CheckpointError, match=message) as raised:
+    with refused(CheckpointError, code, path, **facts):
         byola_rq.load(path)
-    assert str(raised.value).startswith(f"{path}: ")
-    assert "\n" not in str(raised.value)
 
 
 def test_weights_of_another_width_or_name(embedder: Embedder, path: Path) -> None:
     wide = Embedder.untrained(dim=16).encoder.state_dict()
     rewrite(path, lambda entries: None, wide)
-    with pytest.raises(CheckpointError, match=r"fc\.0\.weight must be \(8, 512\); got \(16, 512\)"):
+    with refused(CheckpointError, "value", path, key="fc.0.weight", value=(16, 512)):
         byola_rq.load(path)
     few = {name: each for name, each in embedder.encoder.state_dict().items() if "fc" not in name}
     rewrite(path, lambda entries: None, few)
-    with pytest.raises(CheckpointError, match=r"4 weights are missing, such as fc\.0\.bias"):
+    with refused(CheckpointError, "missing", path, key="fc.0.bias"):
         byola_rq.load(path)
 
 
 @pytest.mark.parametrize("kept", [0, 5, 8, 100, 3000, -1])
 def test_a_cut_file(path: Path, kept: int) -> None:
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(CheckpointError, match=r"not a model file that can be read \((foreign|cut)"):
+    with refused(CheckpointError, "cut" if kept in {3000, -1} else "damaged", path):
         byola_rq.load(path)
 
 
@@ -193,27 +197,27 @@ def test_every_damaged_byte_of_the_description_is_found(embedder: Embedder, path
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         with pytest.raises(CheckpointError) as raised:
             byola_rq.load(path)
-        assert str(raised.value).startswith(f"{path}: ")
+        assert raised.value.path == path
     path.write_bytes(whole.replace(b"CC-BY-4.0", b"CC0-1.0  "))
-    with pytest.raises(CheckpointError, match="its description is not what was written"):
+    with refused(CheckpointError, "damaged", path, key="description"):
         byola_rq.load(path)
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "code"),
     [
-        b"RIFF\x24\x00\x00\x00WAVEfmt ",
-        (2).to_bytes(8, "little") + b"[]",
-        (4).to_bytes(8, "little") + b"\xff{}\xff",
-        (100_000).to_bytes(8, "little") + b"[" * 100_000,
-        (9).to_bytes(8, "little") + b'{"a": 1} ',
-        (27).to_bytes(8, "little") + b'{"a":{"data_offsets":[0]} }',
+        (b"RIFF\x24\x00\x00\x00WAVEfmt ", "damaged"),
+        ((2).to_bytes(8, "little") + b"[]", "malformed"),
+        ((4).to_bytes(8, "little") + b"\xff{}\xff", "malformed"),
+        ((100_000).to_bytes(8, "little") + b"[" * 100_000, "malformed"),
+        ((9).to_bytes(8, "little") + b'{"a": 1} ', "malformed"),
+        ((27).to_bytes(8, "little") + b'{"a":{"data_offsets":[0]} }', "malformed"),
     ],
 )
-def test_a_foreign_file(tmp_path: Path, content: bytes) -> None:
+def test_a_foreign_file(tmp_path: Path, content: bytes, code: Code) -> None:
     path = tmp_path / "foreign.safetensors"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="not a model file that can be read"):
+    with refused(CheckpointError, code, path):
         byola_rq.load(path)
 
 
@@ -222,12 +226,13 @@ def test_a_pickle_by_another_name(embedder: Embedder, tmp_path: Path, is_zipped:
     path = tmp_path / "model.safetensors"
     weights = embedder.encoder.state_dict()
     torch.save(weights, path, _use_new_zipfile_serialization=is_zipped)
-    with pytest.raises(CheckpointError, match=r"it is pickled.*byola-rq import-weights"):
+    with refused(CheckpointError, "unsupported", path) as caught:
         byola_rq.load(path)
+    assert "import-weights" in str(caught.value)
 
 
 def test_a_folder_is_no_model_file(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="a folder; name the model file in it"):
+    with refused(CheckpointError, "foreign", tmp_path):
         byola_rq.load(tmp_path)
 
 
@@ -237,21 +242,22 @@ def test_200_mb_of_metadata_are_not_read(tmp_path: Path) -> None:
     metadata = {"byola_rq": "{" + " " * 200_000_000 + "}"}
     with path.open("wb") as file:
         header = json.dumps({"__metadata__": metadata}).encode()
-        file.write(len(header).to_bytes(8, "little") + header)
+        header_bytes = len(header)
+        file.write(header_bytes.to_bytes(8, "little") + header)
     del header, metadata
     code = (
         "import resource, sys, byola_rq\n"
         "from byola_rq.embed.embedder import load\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try:\n    load(sys.argv[1])\n"
-        "except byola_rq.CheckpointError as error:\n    print(error)\n"
+        "except byola_rq.CheckpointError as error:\n    print(error.code, error.value)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
     )
     output = subprocess.run(
         [sys.executable, "-c", code, path], capture_output=True, text=True, check=True
     ).stdout
-    message, kilobytes = output.splitlines()
-    assert f"header must be at most {MAX_HEADER_BYTES} bytes; got 2000" in message
+    refusal, kilobytes = output.splitlines()
+    assert refusal == f"too-large {header_bytes}"
     assert int(kilobytes) < 20_000
 
 
@@ -267,11 +273,11 @@ def test_a_missing_name_that_is_no_hub_id_opens_no_connection(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     for name in ("encoder", "runs/encoder", "no/encoder.safetensors", "a/b/c", "../a/b", "/no/b"):
-        with pytest.raises(CheckpointError, match="no such model file"):
+        with refused(CheckpointError, "missing", Path(name)):
             load(name)
     with pytest.raises(ConnectionError, match="owner/name"):
         load("owner/name")
-    with pytest.raises(CheckpointError, match="no such model file"):
+    with refused(CheckpointError, "missing", Path("owner/name")):
         load(Path("owner/name"))
 
 

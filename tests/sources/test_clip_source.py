@@ -7,6 +7,7 @@ import pytest
 
 from byola_rq.errors import AudioError
 from byola_rq.sources.clip_source import ClipSource, clean_name, joined_labels, printable
+from tests.refusal import refused
 
 
 @pytest.mark.parametrize(
@@ -41,8 +42,7 @@ def test_a_part_ends_with_its_audio(start: float, num: float, part: tuple[float,
 
 def test_a_part_behind_the_audio_is_an_error() -> None:
     clip = ClipSource("a", file="a.wav", start_seconds=8.0, num_seconds=2.0)
-    message = r"a\.wav@8-10: the clip must begin before .* \(8\.000 s\); it begins at 8\.000 s"
-    with pytest.raises(AudioError, match=message):
+    with refused(AudioError, "value", Path("a.wav"), value=8.0):
         clip.part_of(8.0)
 
 

@@ -8,6 +8,7 @@ import pytest
 from byola_rq.errors import CorpusError
 from byola_rq.sources.clip_source import Listing
 from byola_rq.sources.folders import FileIndex, walk_folder
+from tests.refusal import refused
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -93,17 +94,17 @@ def test_a_folder_that_cannot_be_read_costs_only_itself(
     original = os.scandir
 
     def refuse(path: str):
-        if path == refused:
+        if path == closed:
             raise PermissionError(13, "Permission denied")
         return original(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    refused = f"{tmp_path}/b"
+    closed = f"{tmp_path}/b"
     found, listing = walk(tmp_path)
     assert found == ["a/1.wav", "c/3.wav"]
-    assert listing.damaged == [(refused, "cannot be read (Permission denied)")]
-    refused = str(tmp_path)
-    with pytest.raises(CorpusError, match=r"cannot be read \(Permission denied\)"):
+    assert listing.damaged == [(closed, "cannot be read (Permission denied)")]
+    closed = str(tmp_path)
+    with refused(CorpusError, "unreadable", tmp_path):
         walk(tmp_path)
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from byola_rq.errors import CorpusError
+from byola_rq.errors import Code, CorpusError
 from byola_rq.sources.clip_source import Listing
 from byola_rq.sources.manifests import list_manifest
+from tests.refusal import refused
 
 
 @pytest.fixture
@@ -135,27 +136,27 @@ def test_bad_rows_cost_only_themselves(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("name", "content", "code", "facts"),
     [
-        ("m.csv", b"", "no clip listed"),
-        ("m.csv", b"path\n", "no clip listed"),
-        ("m.csv", b"name\na.wav\n", "must have a column path; its columns are name"),
-        ("m.csv", b"\xff\xfe\0\n", r"must have a column path; its columns are \\xff\\xfe"),
-        ("m.csv", b"path\n" + b"x" * 200_000, "not a manifest that can be read .field larger"),
-        ("m.csv", b"path\nq.wav\nr.wav\n", "none of the 2 files is there .row 3: no such file"),
-        ("m.tsv", b"name\na.wav\n", "must name columns, path among them, or .fairseq. the folder"),
-        ("m.tsv", b"a\tb\n", "must have a column path; its columns are a, b"),
-        ("m.parquet", b"no table", "m.parquet: not a Parquet file that can be read"),
+        ("m.csv", b"", "empty", {}),
+        ("m.csv", b"path\n", "empty", {}),
+        ("m.csv", b"name\na.wav\n", "malformed", {"key": "path", "value": ["name"]}),
+        ("m.csv", b"\xff\xfe\0\n", "malformed", {"key": "path"}),
+        ("m.csv", b"path\n" + b"x" * 200_000, "unreadable", {}),
+        ("m.csv", b"path\nq.wav\nr.wav\n", "missing", {"value": "r.wav"}),
+        ("m.tsv", b"name\na.wav\n", "malformed", {"key": None, "value": "name"}),
+        ("m.tsv", b"a\tb\n", "malformed", {"key": "path", "value": ["a", "b"]}),
+        ("m.parquet", b"no table", "unreadable", {}),
     ],
 )
 def test_what_is_no_manifest_is_refused(
-    folder: Path, name: str, content: bytes, message: str
+    folder: Path, name: str, content: bytes, code: Code, facts: dict[str, object]
 ) -> None:
     (folder / name).write_bytes(content)
-    with pytest.raises(CorpusError, match=message):
+    with refused(CorpusError, code, folder / name, **facts):
         list_one(folder / name)
     pd.DataFrame({"name": ["a.wav"]}).to_parquet(folder / "n.parquet")
-    with pytest.raises(CorpusError, match=r"n\.parquet: must have a column path"):
+    with refused(CorpusError, "malformed", folder / "n.parquet", key="path", value=["name"]):
         list_one(folder / "n.parquet")
 
 

@@ -13,6 +13,7 @@ from byola_rq.errors import AudioError, CorpusError
 from byola_rq.sources.clip_source import MAX_ENCODED_BYTES, ClipSource, Listing
 from byola_rq.sources.encoded import iterate_encoded
 from byola_rq.sources.parquet import audio_column, list_table
+from tests.refusal import refused
 
 
 def write(path: Path, rows: list[dict | None], column: str = "audio", **columns) -> Path:
@@ -91,7 +92,7 @@ def test_the_column_is_found_by_its_type(tmp_path: Path) -> None:
         pa.table({"path": ["a.wav"]}),
     ):
         assert audio_column(table.schema) is None
-    with pytest.raises(CorpusError, match="must be named audio; got left, right"):
+    with refused(CorpusError, "malformed", key="audio", value=["left", "right"]):
         audio_column(pa.table({"left": rows, "right": rows}).schema)
 
 

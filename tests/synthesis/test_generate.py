@@ -57,9 +57,9 @@ def test_another_process_makes_the_same_bits():
 
 
 def test_wrong_arguments_are_refused():
-    with pytest.raises(ValueError, match=r"kind must be one of .*; got 'voice-tlh'"):
+    with pytest.raises(ValueError, match="kind.*'voice-tlh'"):
         make_clip("voice-tlh", seed=0, seconds=1.0)
-    with pytest.raises(ValueError, match=r"seconds must be positive; got -1"):
+    with pytest.raises(ValueError, match="seconds"):
         make_clip("voice-de", seed=0, seconds=-1.0)
 
 

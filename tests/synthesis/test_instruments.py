@@ -104,9 +104,9 @@ def test_a_phrase_has_several_notes():
 
 
 def test_wrong_arguments_are_refused():
-    with pytest.raises(ValueError, match=r"family must be one of bass, .*; got 'kazoo'"):
+    with pytest.raises(ValueError, match="family.*'kazoo'"):
         draw_instrument("kazoo", 0)
-    with pytest.raises(ValueError, match="velocity must be from 1 to 127; got 0"):
+    with pytest.raises(ValueError, match="velocity"):
         play_note(draw_instrument("bass", 0), pitch=40, velocity=0, seed=0)
-    with pytest.raises(ValueError, match="seconds must be positive; got 0"):
+    with pytest.raises(ValueError, match="seconds"):
         play_note(draw_instrument("bass", 0), pitch=40, seed=0, seconds=0)

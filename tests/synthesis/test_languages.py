@@ -70,7 +70,7 @@ def test_french_phrases_rise_and_german_ones_fall():
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match=r"word must be one of .*; got 'maybe'"):
+    with pytest.raises(ValueError, match="word.*'maybe'"):
         spell_word("maybe", rng=make_generator(1))
-    with pytest.raises(ValueError, match=r"language must be one of de, en.*; got 'tlh'"):
+    with pytest.raises(ValueError, match="language.*'tlh'"):
         spell_sentences("tlh", seconds=1, rng=make_generator(1))

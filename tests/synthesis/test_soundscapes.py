@@ -87,5 +87,5 @@ def test_events_can_be_very_short(name, seconds):
 
 
 def test_unknown_events_are_refused():
-    with pytest.raises(ValueError, match=r"event must be one of .*; got 'applause'"):
+    with pytest.raises(ValueError, match="event.*'applause'"):
         make_event("applause", seed=0, seconds=1.0)
