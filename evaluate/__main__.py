@@ -200,7 +200,9 @@ def run(
         )
         compared = _load_models(models or [], baseline or [], dim, seed, settings.device)
         if norm == Norm.checkpoint and not models:
-            raise _usage_error("--norm checkpoint needs a model file; a baseline has no statistics")
+            raise _usage_error(
+                "--norm checkpoint needs a model file; a baseline has no statistics", "--norm"
+            )
         to_do, errors = gather_tasks(
             data_root,
             tasks,
@@ -319,10 +321,10 @@ def _print_error(error: Exception, debug: bool) -> None:
     print(f"error: {message}", file=sys.stderr)
 
 
-def _usage_error(text: str) -> Exception:
+def _usage_error(text: str, option: str | None = None) -> Exception:
     from byola_rq.errors import ByolaRQError
 
-    return ByolaRQError(f"{text}; see python -m evaluate --help")
+    return ByolaRQError(f"{text}; see python -m evaluate --help", code="usage", key=option)
 
 
 def _check_usage(has_model: bool, has_root: bool, has_csv: bool, has_names: bool) -> None:
@@ -331,7 +333,9 @@ def _check_usage(has_model: bool, has_root: bool, has_csv: bool, has_names: bool
     if not (has_root or has_csv):
         raise _usage_error("nothing to evaluate on: name a --data-root or a --task")
     if has_names and not has_root:
-        raise _usage_error("--tasks chooses among the sets under --data-root, which is not given")
+        raise _usage_error(
+            "--tasks chooses among the sets under --data-root, which is not given", "--tasks"
+        )
 
 
 def _num_workers(workers: int | None) -> int:
@@ -357,7 +361,9 @@ def _choose_device(device: Device) -> str:
     import torch
 
     if device == Device.cuda and not torch.cuda.is_available():
-        raise _usage_error("--device must be cpu or auto: torch finds no CUDA device here")
+        raise _usage_error(
+            "--device must be cpu or auto: torch finds no CUDA device here", "--device"
+        )
     chosen = device.value
     if device == Device.auto:
         chosen = "cuda" if torch.cuda.is_available() else "cpu"

@@ -38,7 +38,11 @@ def make_clip_keys(clips: Sequence[Clip]) -> ClipKeys:
             try:
                 status = clip.path.stat()
             except OSError as error:
-                raise TaskError(f"{clip.path}: cannot be read: {error.strerror}") from error
+                raise TaskError(
+                    f"{clip.path}: cannot be read: {error.strerror}",
+                    code="unreadable",
+                    path=clip.path,
+                ) from error
             statuses[clip.path] = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         place = (os.path.abspath(clip.path), clip.member, clip.start_seconds)
         digest = hashlib.blake2b(repr((place, statuses[clip.path])).encode(), digest_size=16)
@@ -162,5 +166,7 @@ def _clear_errors(path: Path) -> Iterator[None]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise TaskError(
-            f"{path}: embeddings cannot be stored ({reason}); --cache names another folder"
+            f"{path}: embeddings cannot be stored ({reason}); --cache names another folder",
+            code="unwritable" if isinstance(error, OSError) else "damaged",
+            path=path,
         ) from error

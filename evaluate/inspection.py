@@ -273,7 +273,9 @@ def _write_problems(out: Path, findings: Sequence[Finding]) -> None:
     try:
         replace_file(out, _printable(text.getvalue()))
     except OSError as error:
-        raise TaskError(f"{out}: the problems cannot be written: {error.strerror}") from error
+        raise TaskError(
+            f"{out}: the problems cannot be written: {error.strerror}", code="unwritable", path=out
+        ) from error
 
 
 def _digest(source: Path | EncodedAudio) -> str:

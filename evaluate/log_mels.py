@@ -11,7 +11,7 @@ from torch import Tensor
 from byola_rq.audio.frontend import LogMelSpectrogram, Statistics, measure_statistics
 from byola_rq.audio.io import fit_length, read_audio
 from byola_rq.audio.truncation import find_truncation
-from byola_rq.errors import AudioError, ByolaRQError
+from byola_rq.errors import AudioError, ByolaRQError, Code
 from byola_rq.runtime.prefetch import map_ahead
 from evaluate.tasks.archives import read_member
 from evaluate.tasks.task import Clip, Task, TaskError
@@ -32,8 +32,8 @@ class LogMels:
         max_bytes_kept: Above this nothing is kept.
 
     Attributes:
-        unreadable: Why the clip at a position cannot be used, as far as decoded. In a task that
-            must be whole (`max_skipped` 0) such a clip raises instead.
+        unreadable: The rule that the clip at a position breaks, of those decoded so far. In a task
+            that must be whole (`max_skipped` 0) such a clip raises instead.
         decode_seconds: Spent waiting for waveforms so far.
     """
 
@@ -48,7 +48,7 @@ class LogMels:
     ) -> None:
         self.task = task
         self.frontend = frontend
-        self.unreadable: dict[int, str] = {}
+        self.unreadable: dict[int, Code | None] = {}
         self.decode_seconds = 0.0
         self._device = device
         self._num_workers = num_workers
@@ -121,7 +121,9 @@ class LogMels:
         except ValueError as error:
             if isinstance(error, ByolaRQError):
                 raise
-            raise TaskError(f"{self.task.source}: training clips: {error}") from error
+            raise TaskError(
+                f"{self.task.source}: training clips: {error}", code="value", path=self.task.source
+            ) from error
 
     def _decode(
         self, positions: Sequence[int], decoded: Iterator[Tensor | AudioError]
@@ -143,7 +145,7 @@ class LogMels:
         return readable, log_mel.unsqueeze(1)
 
     def _leave_out(self, position: int, error: AudioError) -> None:
-        self.unreadable[position] = str(error)
+        self.unreadable[position] = error.code
         num_skipped = self.task.num_missing + len(self.unreadable)
         num_listed = self.task.num_missing + len(self.task.clips)
         if self.task.max_skipped == 0:
@@ -151,7 +153,11 @@ class LogMels:
         if num_skipped > self.task.max_skipped * num_listed:
             raise TaskError(
                 f"{self.task.source}: missing and unreadable clips must be at most "
-                f"{self.task.max_skipped:.0%} of {num_listed}; got {num_skipped}, the last: {error}"
+                f"{self.task.max_skipped:.0%} of {num_listed}; got {num_skipped}, the last: "
+                f"{error}",
+                code="too-many",
+                path=self.task.source,
+                value=num_skipped,
             )
 
     def _try_reading(self, position: int) -> Tensor | AudioError:
@@ -172,6 +178,8 @@ def read_clip(clip: Clip, sample_rate: int, num_samples: int) -> Tensor:
     source = read_member(clip.path, clip.member) if clip.member else clip.path
     reason = find_truncation(source)
     if reason:
-        raise AudioError(f"{source}: the file must be whole; {reason}")
+        raise AudioError(
+            f"{source}: the file must be whole; {reason}", code="cut", path=str(source)
+        )
     start = round(clip.start_seconds * sample_rate)
     return fit_length(read_audio(source, sample_rate, start, num_samples), num_samples)

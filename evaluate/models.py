@@ -130,7 +130,9 @@ def embed(
         if not is_finite.all():
             clip = log_mels.task.clips[readable[int(np.argmin(is_finite))]]
             raise CheckpointError(
-                f"{model.name}: embeddings must be finite; {clip.file_name} has none"
+                f"{model.name}: embeddings must be finite; {clip.file_name} has none",
+                code="not-finite",
+                value=clip.file_name,
             )
         yield readable, embeddings
 

@@ -230,7 +230,11 @@ def _names_found(data_root: Path) -> list[str]:
     names = list(find_layouts(data_root))
     if not names:
         wanted = "; ".join(f"{layout.name}: {layout.holds}" for layout in LAYOUTS)
-        raise TaskError(f"{data_root}: must hold a published set; found none of these: {wanted}")
+        raise TaskError(
+            f"{data_root}: must hold a published set; found none of these: {wanted}",
+            code="missing",
+            path=data_root,
+        )
     return names
 
 

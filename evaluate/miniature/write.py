@@ -73,7 +73,9 @@ def write_miniatures(
         except OSError as error:
             raise TaskError(
                 f"{error.filename or final}: the miniature cannot be written: {error.strerror}. "
-                "The same call goes on from here"
+                "The same call goes on from here",
+                code="unwritable",
+                path=error.filename or final,
             ) from error
     return {task: folder / plan.folder for task, plan in plans.items()}
 
@@ -89,11 +91,18 @@ def num_clips(*, size: float = 1.0, tasks: Sequence[str] | None = None) -> int:
 
 def _make_plans(seed: int, size: float, tasks: Sequence[str] | None) -> dict[str, SetPlan]:
     if not 0 < size <= 1:
-        raise TaskError(f"size must be above 0 and at most 1; got {size}")
+        raise TaskError(
+            f"size must be above 0 and at most 1; got {size}", code="value", key="size", value=size
+        )
     wanted = set(PAPER_TASKS if tasks is None else tasks)
     unknown = sorted(wanted - set(PAPER_TASKS))
     if unknown:
-        raise TaskError(f"tasks must be of {', '.join(PAPER_TASKS)}; got {unknown[0]!r}")
+        raise TaskError(
+            f"tasks must be of {', '.join(PAPER_TASKS)}; got {unknown[0]!r}",
+            code="unknown",
+            key="tasks",
+            value=unknown[0],
+        )
     if "spcv2_12" in wanted:  # trained on the words and noises of the other
         wanted.add("spcv2")
     mark = {"is": "synthetic sounds in place of the publisher's", "seed": seed, "size": size}
@@ -115,5 +124,8 @@ def _check_free(folder: Path, mark: str) -> None:
         found = _read_mark(folder).strip() or "a folder that is none"
         raise TaskError(
             f"{folder}: must be this miniature, {mark.strip()}, or not be there; got {found}. "
-            "Nothing was written; name another folder"
+            "Nothing was written; name another folder",
+            code="exists",
+            path=folder,
+            value=found,
         )

@@ -67,5 +67,6 @@ def _check(labels: Labels, scores: Scores) -> None:
         )
     if labels.ndim == 2 and labels.shape != scores.shape:
         raise ValueError(f"scores must be of the targets' {labels.shape}; got {scores.shape}")
-    if np.isnan(scores).any():
-        raise ValueError(f"scores must be numbers; got nan in row {np.isnan(scores).argmax()}")
+    is_nan = np.isnan(scores).any(axis=1)
+    if is_nan.any():
+        raise ValueError(f"scores must be numbers; got nan in row {is_nan.argmax()}")

@@ -9,6 +9,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from byola_rq.errors import Code
 from evaluate.tasks.task import Clip, Problem, Task, TaskError, check_classes
 
 MAX_SKIPPED = 0.01  # share of a published set that may be missing before its score means another
@@ -139,11 +140,16 @@ def compare_counts(layout: Layout, task: Task) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def half_unpacked(layout: Layout, folder: Path, what: str) -> TaskError:
-    """The error for a copy that is not all there; `what` is missing, in a few words."""
+def half_unpacked(
+    layout: Layout, folder: Path, what: str, *, value: object, code: Code = "missing"
+) -> TaskError:
+    """The error for a copy that is not all there: `what` it lacks, in a few words and as value."""
     return TaskError(
         f"{folder}: {layout.title} is half unpacked: {what}. Unpack the publisher's archives "
-        "again, or leave the task out"
+        "again, or leave the task out",
+        code=code,
+        path=folder,
+        value=value,
     )
 
 
@@ -196,4 +202,6 @@ def _check_complete(
             layout,
             task.source,
             f"{len(missing):,} of the {len(listed):,} listed clips are not there ({which})",
+            value=missing,
+            code="missing" if among else "too-many",
         )

@@ -44,11 +44,13 @@ def _read(copy: Copy) -> Task:
     ]
     here = [clip for clip in clips if clip.file_name in found]
     if not here:
-        raise half_unpacked(LAYOUT, root, f"{_AUDIO} has no clips such as 1001_DFA_ANG_XX.wav")
+        raise half_unpacked(
+            LAYOUT, root, f"{_AUDIO} has no clips such as 1001_DFA_ANG_XX.wav", value=_AUDIO
+        )
     with here[0].path.open("rb") as file:
         if file.read(len(_POINTER)) == _POINTER:
             what = f"{_AUDIO} holds pointers of Git LFS, not sound; git lfs pull gets it"
-            raise half_unpacked(LAYOUT, root, what)
+            raise half_unpacked(LAYOUT, root, what, value=_AUDIO, code="foreign")
     sizes = {"the set": Counter(clip.group for clip in clips)}
     parts = divide_groups(sizes, copy.seed, where=str(root), group="actor")
     clips = [replace(clip, part=parts[clip.group]) for clip in clips]

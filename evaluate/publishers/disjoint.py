@@ -49,7 +49,11 @@ def divide_groups(
         if not all(counts.values()):
             raise TaskError(
                 f"{where}: {stratum} must have at least {len(SHARES)} {group}s, to train, to "
-                f"validate and to test on; got {len(groups)} ({', '.join(sorted(groups)[:3])})"
+                f"validate and to test on; got {len(groups)} ({', '.join(sorted(groups)[:3])})",
+                code="missing",
+                path=where,
+                key=stratum,
+                value=len(groups),
             )
     return parts
 

@@ -3,6 +3,7 @@
 import csv
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from byola_rq.audio.io import AUDIO_SUFFIXES
@@ -46,12 +47,35 @@ def list_folder(folder: Path) -> list["os.DirEntry[str]"]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise TaskError(f"{folder}: the folder cannot be listed: {error.strerror}") from error
+        raise TaskError(
+            f"{folder}: the folder cannot be listed: {error.strerror}",
+            code="unreadable",
+            path=folder,
+        ) from error
 
 
 def is_audio(name: str) -> bool:
     """Whether a file's name ends as that of audio does."""
     return os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Read a publisher's text in it.
+
+    Raises:
+        TaskError: If the file cannot be read, or is not UTF-8.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise TaskError(
+            f"{path}: the {what} cannot be read: {error.strerror}", code="unreadable", path=path
+        ) from error
+    except UnicodeDecodeError as error:
+        raise TaskError(
+            f"{path}: the {what} must be UTF-8; {error.reason}", code="malformed", path=path
+        ) from error
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -63,26 +87,33 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     rows = []
     try:
         # utf-8-sig: spreadsheets put a byte order mark before the first column's name.
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with reading(path, "csv"), path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             header = [name.strip() for name in reader.fieldnames or ()]
             absent = [column for column in columns if column not in header]
             if absent:
-                raise TaskError(f"{path}: the header must name {', '.join(absent)}; got {header}")
+                raise TaskError(
+                    f"{path}: the header must name {', '.join(absent)}; got {header}",
+                    code="malformed",
+                    path=path,
+                    key=absent[0],
+                    value=header,
+                )
             reader.fieldnames = header
             for row in reader:
                 values = {column: (row[column] or "").strip() for column in columns}
                 empty = [column for column in columns if not values[column]]
                 if empty:
                     where = f"{path}, row {reader.line_num}"
-                    raise TaskError(f"{where}: {empty[0]} must not be empty; got {row}")
+                    raise TaskError(
+                        f"{where}: {empty[0]} must not be empty; got {row}",
+                        code="empty",
+                        path=path,
+                        key=empty[0],
+                    )
                 rows.append(values)
-    except OSError as error:
-        raise TaskError(f"{path}: the csv cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise TaskError(f"{path}: the csv must be UTF-8; {error.reason}") from error
     except csv.Error as error:
-        raise TaskError(f"{path}: not a csv: {error}") from error
+        raise TaskError(f"{path}: not a csv: {error}", code="malformed", path=path) from error
     return rows
 
 
@@ -92,10 +123,6 @@ def read_lines(path: Path) -> list[str]:
     Raises:
         TaskError: If it is not UTF-8 text.
     """
-    try:
+    with reading(path, "list"):
         text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise TaskError(f"{path}: the list cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise TaskError(f"{path}: the list must be UTF-8; {error.reason}") from error
     return [line.strip() for line in text.split("\n") if line.strip()]

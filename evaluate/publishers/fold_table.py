@@ -32,7 +32,7 @@ def read_fold_table(
         TaskError: If the csv is not there or cannot be read, or as `make_task`.
     """
     if not (copy.folder / table).is_file():
-        raise half_unpacked(layout, copy.folder, f"{table} is not there")
+        raise half_unpacked(layout, copy.folder, f"{table} is not there", value=table)
     rows = read_table(copy.folder / table, (name, "fold", label, group))
     clips = [
         Clip(

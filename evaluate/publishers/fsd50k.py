@@ -31,7 +31,9 @@ def _read(copy: Copy) -> Task:
 def _list_clips(root: Path, audio: str, table: str) -> list[Clip]:
     path = root / _TRUTH / table
     if not path.is_file():
-        raise half_unpacked(LAYOUT, root, f"{_TRUTH}/{table} is not there")
+        raise half_unpacked(
+            LAYOUT, root, f"{_TRUTH}/{table} is not there", value=f"{_TRUTH}/{table}"
+        )
     clips = []
     columns = ("fname", "labels", "split") if audio == _DEV else ("fname", "labels")
     for row in read_table(path, columns):
@@ -39,7 +41,11 @@ def _list_clips(root: Path, audio: str, table: str) -> list[Clip]:
         if part is None:
             raise TaskError(
                 f"{path}: split of clip {row['fname']} must be one of {', '.join(_PARTS)}; "
-                f"got {row['split']!r}"
+                f"got {row['split']!r}",
+                code="value",
+                path=path,
+                key="split",
+                value=row["split"],
             )
         name = f"{audio}/{row['fname']}.wav"
         clips.append(Clip(root / name, name, row["labels"], part))

@@ -62,7 +62,9 @@ def _read(copy: Copy) -> Task:
     given = [name for name in _LISTS.values() if (root / name).is_file()]
     absent = [name for name in _LISTS.values() if name not in given]
     if given and absent:
-        raise half_unpacked(LAYOUT, root, f"{given[0]} is there, {', '.join(absent)} not")
+        raise half_unpacked(
+            LAYOUT, root, f"{given[0]} is there, {', '.join(absent)} not", value=absent
+        )
     if given:
         parts = _read_lists(root)
         layout = replace(LAYOUT, counts=_FILTERED_COUNTS)
@@ -117,12 +119,18 @@ def _read_lists(root: Path) -> dict[str, str]:
             if not match:
                 raise TaskError(
                     f"{root / list_name}: a line must be a clip's name, such as "
-                    f"blues/blues.00029.wav; got {line!r}"
+                    f"blues/blues.00029.wav; got {line!r}",
+                    code="malformed",
+                    path=root / list_name,
+                    value=line,
                 )
             if parts.setdefault(match[1], part) != part:
                 raise TaskError(
                     f"{root / list_name}: a clip must be in one list; {match[1]} is also in "
-                    f"{_LISTS[parts[match[1]]]}"
+                    f"{_LISTS[parts[match[1]]]}",
+                    code="twice",
+                    path=root / list_name,
+                    value=match[1],
                 )
     return parts
 

@@ -78,19 +78,31 @@ def read_layout(name: str, data_root: Path, *, seed: int) -> Task:
     """
     if name not in _BY_NAME:
         known = ", ".join(layout.name for layout in LAYOUTS)
-        raise TaskError(f"{data_root}: task must be one of {known}; got {name!r}")
+        raise TaskError(
+            f"{data_root}: task must be one of {known}; got {name!r}",
+            code="unknown",
+            path=data_root,
+            key="task",
+            value=name,
+        )
     layout = _BY_NAME[name]
     roots, partners = _search(data_root)
     folders = roots[name]
     if not folders:
         raise TaskError(
             f"{data_root}: {name} must be there, a folder with {layout.holds}; found none down to "
-            f"{_MAX_DEPTH} levels. Point --data-root at it or a folder above it"
+            f"{_MAX_DEPTH} levels. Point --data-root at it or a folder above it",
+            code="missing",
+            path=data_root,
+            value=name,
         )
     if len(folders) > 1:
         raise TaskError(
             f"{data_root}: {name} must be there once; found {len(folders)} copies, in "
-            f"{name_some([str(folder) for folder in folders])}. Point --data-root at one"
+            f"{name_some([str(folder) for folder in folders])}. Point --data-root at one",
+            code="twice",
+            path=data_root,
+            value=folders,
         )
     return layout.read(Copy(folders[0], seed, tuple(partners[name])))
 
@@ -115,7 +127,11 @@ def _walk(data_root: Path) -> Iterator[tuple[Path, list[Layout]]]:
     the root of one set and hold the next.
     """
     if not data_root.is_dir():
-        raise TaskError(f"{data_root}: the data root must be a folder that exists")
+        raise TaskError(
+            f"{data_root}: the data root must be a folder that exists",
+            code="missing",
+            path=data_root,
+        )
     level, seen = [data_root], set[str]()
     for depth in range(_MAX_DEPTH + 1):
         below = []
@@ -159,6 +175,10 @@ def _folders_in(folder: Path, *, is_top: bool) -> list[str]:
                     names.append(entry.name)
     except OSError as error:
         if is_top:
-            raise TaskError(f"{folder}: the folder cannot be listed: {error.strerror}") from error
+            raise TaskError(
+                f"{folder}: the folder cannot be listed: {error.strerror}",
+                code="unreadable",
+                path=folder,
+            ) from error
         return []
     return names

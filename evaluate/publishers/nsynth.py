@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from evaluate.publishers.base import Copy, Layout, half_unpacked, make_task
-from evaluate.publishers.files import list_audio
+from evaluate.publishers.files import list_audio, reading
 from evaluate.tasks.task import Clip, Problem, Task, TaskError, find_overlaps
 
 _FOLDERS = {"train": "nsynth-train", "valid": "nsynth-valid", "test": "nsynth-test"}
@@ -63,19 +63,25 @@ def _read_examples(root: Path, name: str) -> tuple[dict[str, dict[str, str]], li
             )
         return values
 
+    if not path.exists():
+        what = f"{name}/examples.json"
+        raise half_unpacked(LAYOUT, root, f"{what} is not there", value=what)
     try:
-        with path.open(encoding="utf-8") as file:
+        with reading(path, "notes"), path.open(encoding="utf-8") as file:
             examples = json.load(file, object_pairs_hook=keep)
-    except FileNotFoundError as error:
-        raise half_unpacked(LAYOUT, root, f"{name}/examples.json is not there") from error
-    except OSError as error:
-        raise TaskError(f"{path}: the notes cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise TaskError(f"{path}: the notes must be UTF-8; {error.reason}") from error
     except (json.JSONDecodeError, RecursionError) as error:
-        raise TaskError(f"{path}: not complete JSON: {error}. Unpack the archive again") from error
+        raise TaskError(
+            f"{path}: not complete JSON: {error}. Unpack the archive again",
+            code="damaged",
+            path=path,
+        ) from error
     if not isinstance(examples, dict):
-        raise TaskError(f"{path}: the notes must be an object by name; got {type(examples)}")
+        raise TaskError(
+            f"{path}: the notes must be an object by name; got {type(examples)}",
+            code="malformed",
+            path=path,
+            value=type(examples),
+        )
     return examples, problems
 
 
@@ -84,9 +90,13 @@ def _make_clips(folder: Path, part: str, examples: dict[str, dict[str, str]]) ->
         for fact in (_LABEL, _GROUP):
             value = facts.get(fact) if isinstance(facts, dict) else None
             if not isinstance(value, str) or not value:
+                path = folder / "examples.json"
                 raise TaskError(
-                    f"{folder / 'examples.json'}: {fact} of note {note!r} must be a name; "
-                    f"got {value!r}"
+                    f"{path}: {fact} of note {note!r} must be a name; got {value!r}",
+                    code="value",
+                    path=path,
+                    key=fact,
+                    value=value,
                 )
         yield Clip(
             path=folder / "audio" / f"{note}.wav",

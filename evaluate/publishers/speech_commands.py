@@ -141,7 +141,7 @@ def _read_12_classes(folder: Path, parts: Collection[str]) -> tuple[list[Clip], 
 def _read_lists(folder: Path) -> dict[str, list[str]]:
     for name in _LISTS.values():
         if not (folder / name).is_file():
-            raise half_unpacked(LAYOUT_35, folder, f"{name} is not there")
+            raise half_unpacked(LAYOUT_35, folder, f"{name} is not there", value=name)
     return {part: read_lines(folder / name) for part, name in _LISTS.items()}
 
 
@@ -151,7 +151,10 @@ def _list_words(folder: Path) -> set[str]:
     if present == _WORDS - _NOT_IN_VERSION_1:
         raise TaskError(
             f"{folder}: Speech Commands must be version 0.02, of 35 words; got the 30 words of "
-            "version 0.01"
+            "version 0.01",
+            code="foreign",
+            path=folder,
+            value="0.01",
         )
     return {name for word in present for name in list_audio(folder / word, f"{word}/")}
 
@@ -173,8 +176,9 @@ def _measure_noise(folder: Path) -> dict[str, int]:
     """Samples at 16 kHz of every noise recording."""
     files = sorted(list_audio(folder / NOISE))
     if _VALID_NOISE not in files or len(files) < 2:
-        lost = _VALID_NOISE if files and _VALID_NOISE not in files else "noise to train on"
-        raise half_unpacked(LAYOUT_12, folder, f"{NOISE} has no {lost}")
+        lost = _VALID_NOISE if files and _VALID_NOISE not in files else NOISE
+        what = lost if lost == _VALID_NOISE else "noise to train on"
+        raise half_unpacked(LAYOUT_12, folder, f"{NOISE} has no {what}", value=lost)
     return {
         file: inspect_audio(folder / NOISE / file).num_samples_at(SAMPLE_RATE) for file in files
     }
@@ -184,13 +188,19 @@ def _the_test_archive(copy: Copy) -> Path:
     if len(copy.partners) > 1:
         raise TaskError(
             f"{copy.folder}: the test archive must be there once; it is "
-            f"{' and '.join(map(str, copy.partners))}. Take one away"
+            f"{' and '.join(map(str, copy.partners))}. Take one away",
+            code="twice",
+            path=copy.folder,
+            value=copy.partners,
         )
     if not copy.partners:
         raise TaskError(
             f"{copy.folder}: {LAYOUT_12.name} needs the publisher's separate test archive, "
             f"speech_commands_test_set_v0.02, unpacked under the data root too; without it there "
-            f"is {LAYOUT_12_LISTS.name}"
+            f"is {LAYOUT_12_LISTS.name}",
+            code="missing",
+            path=copy.folder,
+            value="speech_commands_test_set_v0.02",
         )
     return copy.partners[0]
 
@@ -200,7 +210,8 @@ def _read_test_archive(folder: Path) -> list[Clip]:
     for label in (*COMMANDS, UNKNOWN, SILENCE):
         names = sorted(list_audio(folder / label, f"{label}/"))
         if not names:
-            raise half_unpacked(LAYOUT_12, folder, f"{label}/ of the test archive has no clips")
+            what = f"{label}/ of the test archive has no clips"
+            raise half_unpacked(LAYOUT_12, folder, what, value=label)
         clips += [
             Clip(
                 path=folder / name,

@@ -74,7 +74,7 @@ def _find_list(folder: Path) -> Path:
         if candidate.is_file():
             return candidate
     raise half_unpacked(
-        LAYOUT, folder, f"{_LIST}, the publisher's identification split, is not there"
+        LAYOUT, folder, f"{_LIST}, the publisher's identification split, is not there", value=_LIST
     )
 
 
@@ -85,7 +85,10 @@ def _make_clips(list_path: Path, folder: Path, where: dict[str, Path]) -> Iterat
         video = rest.partition("/")[0]
         if number not in _PARTS or not rest:
             raise TaskError(
-                f"{list_path}: a line must be 1, 2 or 3 and speaker/video/file; got {line!r}"
+                f"{list_path}: a line must be 1, 2 or 3 and speaker/video/file; got {line!r}",
+                code="malformed",
+                path=list_path,
+                value=line,
             )
         file_name = f"{speaker}/{rest}"
         yield Clip(

@@ -42,7 +42,9 @@ def _read(copy: Copy) -> Task:
     archives, problems = list_archives(root)
     absent = sorted(LANGUAGES.keys() - {a.language for a in archives if a.clips})
     if absent:
-        raise half_unpacked(LAYOUT, root, f"no clips of {', '.join(absent)} are there")
+        raise half_unpacked(
+            LAYOUT, root, f"no clips of {', '.join(absent)} are there", value=absent
+        )
     clips = [
         Clip(
             path=archive.packed or archive.folder / name,
@@ -64,7 +66,12 @@ def _find_split(root: Path) -> Path | None:
     found = sorted(path for pattern in _SPLITS for path in root.glob(pattern))
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
-        raise TaskError(f"{root}: there must be one csv of the split at most; got {names}")
+        raise TaskError(
+            f"{root}: there must be one csv of the split at most; got {names}",
+            code="twice",
+            path=root,
+            value=found,
+        )
     return found[0] if found else None
 
 
@@ -78,13 +85,23 @@ def _divide_as_given(
         if part is None:
             raise TaskError(
                 f"{given}: split of {name} must be one of {', '.join(PART_NAMES)}; "
-                f"got {row['split']!r}"
+                f"got {row['split']!r}",
+                code="value",
+                path=given,
+                key="split",
+                value=row["split"],
             )
         language = LANGUAGE_OF.get(row["label"].casefold(), "")
         clip = here.get(name, Clip(root / name, name, language, ""))
         if not language or language != clip.label:
             wanted = clip.label if language else f"one of {', '.join(LANGUAGES)}"
-            raise TaskError(f"{given}: label of {name} must be {wanted}; got {row['label']!r}")
+            raise TaskError(
+                f"{given}: label of {name} must be {wanted}; got {row['label']!r}",
+                code="different" if language else "value",
+                path=given,
+                key="label",
+                value=row["label"],
+            )
         listed.append(replace(clip, part=part))
     return make_task(
         LAYOUT,
@@ -117,7 +134,7 @@ def _divide_by_speaker(copy: Copy, clips: Iterable[Clip], problems: Sequence[Pro
     num_missing = _CLIPS_OF_AN_ARCHIVE * len(damaged)
     if num_missing > MAX_SKIPPED * (num_missing + len(divided)):
         what = f"{len(damaged):,} of its archives cannot be read ({name_some(damaged)})"
-        raise half_unpacked(LAYOUT, copy.folder, what)
+        raise half_unpacked(LAYOUT, copy.folder, what, value=damaged, code="too-many")
     return replace(task, num_missing=num_missing)
 
 

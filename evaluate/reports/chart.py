@@ -63,7 +63,9 @@ def write_chart(summary: Summary, path: Path) -> None:
             warnings.filterwarnings("ignore", message="Glyph")  # names in a script without a font
             figure.savefig(temporary, format="png", dpi=150)
     except OSError as error:
-        raise WriteError(f"{path}: the chart cannot be written: {error.strerror}") from error
+        raise WriteError(
+            f"{path}: the chart cannot be written: {error.strerror}", code="unwritable", path=path
+        ) from error
 
 
 def draw_chart(summary: Summary) -> Any:

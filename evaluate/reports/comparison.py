@@ -123,7 +123,10 @@ def compare(out: Path, first: str, second: str) -> Comparisons:
     if not rows:
         raise ReportError(
             f"{out}: {first} and {second} must have a task in common, with one probe, norm and "
-            f"state of the set; got none. {'; '.join(notes)}"
+            f"state of the set; got none. {'; '.join(notes)}",
+            code="missing",
+            path=out,
+            value=notes,
         )
     return Comparisons(first, second, tuple(rows), tuple(notes))
 
@@ -174,7 +177,12 @@ def _find_runs(
     found = found or [entry for entry in entries if entry.model == name]
     if not found:
         names = ", ".join(dict.fromkeys(entry.label for entry in entries)) or "those there, none"
-        raise ReportError(f"{out}: a model must be one of {names}; got {name!r}")
+        raise ReportError(
+            f"{out}: a model must be one of {names}; got {name!r}",
+            code="unknown",
+            path=out,
+            value=name,
+        )
     runs: dict[Setting, dict[State, list[ResultRow]]] = defaultdict(dict)
     for entry in found:
         for task in dict.fromkeys(row.task for row in entry.rows):
@@ -184,7 +192,10 @@ def _find_runs(
                     labels = dict.fromkeys(entry.label for entry in found)
                     raise ReportError(
                         f"{out}: {name!r} must name one model; it stands for {', '.join(labels)}. "
-                        "Name one of these"
+                        "Name one of these",
+                        code="twice",
+                        path=out,
+                        value=list(labels),
                     )
                 of_task[state] = rows
     return runs
@@ -199,7 +210,7 @@ def _compare_on(
     """The comparison on the newest state of a set that both have, and its draws."""
     common = [state for state in states_1 if state in states_2]
     if not common:
-        raise ReportError("they have no complete runs on one state of the set")
+        raise ReportError("they have no complete runs on one state of the set", code="different")
     first, second = (read_tested_clips(out, states[common[-1]]) for states in (states_1, states_2))
     return compare_clips(setting, first, second)
 
@@ -231,7 +242,7 @@ def _align(first: TestedClips, second: TestedClips) -> tuple[TestedClips, Tested
     clips = list(zip(first.names, first.labels, strict=True))
     kept = [number for number, clip in enumerate(clips) if clip in place]
     if not kept or first.classes != second.classes:
-        raise ReportError("they have no test clips and classes in common")
+        raise ReportError("they have no test clips and classes in common", code="different")
     return first.take(kept), second.take([place[clips[number]] for number in kept])
 
 

@@ -47,7 +47,12 @@ def read_runs(folder: Path) -> list[ResultRow]:
     }
     if not newest:
         path = results_path(folder)
-        raise ReportError(f"{path}: must have a row with accuracy; `python -m evaluate` writes it")
+        raise ReportError(
+            f"{path}: must have a row with accuracy; `python -m evaluate` writes it",
+            code="empty",
+            path=path,
+            key="accuracy",
+        )
     return list(newest.values())
 
 
@@ -137,5 +142,7 @@ def _read_summary(folder: Path) -> pd.DataFrame:
         return texts.apply(pd.to_numeric)
     except (OSError, ValueError, KeyError) as error:
         raise ReportError(
-            f"{path}: must be a summary of `python -m evaluate`; it cannot be read ({error})"
+            f"{path}: must be a summary of `python -m evaluate`; it cannot be read ({error})",
+            code="unreadable" if isinstance(error, OSError) else "malformed",
+            path=path,
         ) from error

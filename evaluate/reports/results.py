@@ -117,7 +117,11 @@ def open_folder(out: Path) -> None:
         if results_path(out).exists():
             results_path(out).open("ab").close()
     except OSError as error:
-        raise ReportError(f"{out}: the output folder must be writable: {error.strerror}") from error
+        raise ReportError(
+            f"{out}: the output folder must be writable: {error.strerror}",
+            code="unwritable",
+            path=out,
+        ) from error
     read_results(out)
 
 
@@ -165,7 +169,9 @@ def append_fold(
     except OSError as error:
         raise WriteError(
             f"{path}: cannot be written: {error.strerror or error}. Earlier results are safe; "
-            "make room and call again to go on"
+            "make room and call again to go on",
+            code="unwritable",
+            path=path,
         ) from error
 
 
@@ -249,13 +255,19 @@ def _read_records(path: Path) -> list[list[str]]:
         text = path.read_bytes().decode()  # not read_text, which alters line ends within names
         records = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except OSError as error:
-        raise ReportError(f"{path}: cannot be read: {error.strerror}") from error
+        raise ReportError(
+            f"{path}: cannot be read: {error.strerror}", code="unreadable", path=path
+        ) from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ReportError(f"{path}: not a csv of ours: {error}. Move it away") from error
+        raise ReportError(
+            f"{path}: not a csv of ours: {error}. Move it away", code="malformed", path=path
+        ) from error
     if text and not text.endswith("\n"):
         raise ReportError(
             f"{path}, row {len(records)}: the last line must be whole; it was cut off after "
-            f"{','.join(records[-1])[-40:]!r}. Delete that line"
+            f"{','.join(records[-1])[-40:]!r}. Delete that line",
+            code="cut",
+            path=path,
         )
     return records
 
@@ -263,7 +275,10 @@ def _read_records(path: Path) -> list[list[str]]:
 def _header_error(path: Path, header: Sequence[str], wanted: Sequence[str]) -> ReportError:
     return ReportError(
         f"{path}, row 1: the header must be {','.join(wanted)}; got {','.join(header)}. "
-        "Move the file away or name another output folder"
+        "Move the file away or name another output folder",
+        code="malformed",
+        path=path,
+        value=list(header),
     )
 
 
@@ -272,12 +287,21 @@ def _parse(
 ) -> list[Any]:
     if len(record) != len(columns):
         raise ReportError(
-            f"{path}, row {number}: a row must have {len(columns)} fields; got {len(record)}"
+            f"{path}, row {number}: a row must have {len(columns)} fields; got {len(record)}",
+            code="malformed",
+            path=path,
+            value=len(record),
         )
     values = []
     for (name, parse), text in zip(columns, record, strict=True):
         try:
             values.append(parse(text))
         except ValueError as error:
-            raise ReportError(f"{path}, row {number}: {name}: {error}") from error
+            raise ReportError(
+                f"{path}, row {number}: {name}: {error}",
+                code="value",
+                path=path,
+                key=name,
+                value=text,
+            ) from error
     return values

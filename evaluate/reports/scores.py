@@ -161,7 +161,10 @@ def read_tested_clips(out: Path, rows: Sequence[ResultRow]) -> TestedClips:
         if any(missing.values()):
             raise ReportError(
                 f"{predictions_path(out, run_id)}: must have every test clip of the rows in "
-                f"results.csv; {sum(missing.values())} are not there"
+                f"results.csv; {sum(missing.values())} are not there",
+                code="missing",
+                path=predictions_path(out, run_id),
+                value=sum(missing.values()),
             )
     if classes:
         # Scores of several seeds make one array: only clips that all seeds were tested on.

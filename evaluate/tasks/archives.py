@@ -10,7 +10,7 @@ from threading import Lock
 from typing import IO, cast
 
 from byola_rq.audio.io import AUDIO_SUFFIXES, EncodedAudio
-from byola_rq.errors import AudioError
+from byola_rq.errors import AudioError, Code
 from byola_rq.sources.tar_headers import TarDamage, walk_members
 from evaluate.tasks.task import TaskError
 
@@ -53,19 +53,23 @@ def read_member(path: Path, member: str) -> EncodedAudio:
     try:
         status = path.stat()
     except OSError as error:
-        raise AudioError(f"{path}: the archive cannot be read: {error.strerror}") from error
+        raise AudioError(
+            f"{path}: the archive cannot be read: {error.strerror}", code="unreadable", path=path
+        ) from error
     key = (str(path), status.st_size, status.st_mtime_ns)
     with _lock:
         archive = _kept.setdefault(key, _Archive(path))
         _kept.move_to_end(key)
-    try:
-        data = archive.read(member)
-    except TaskError as error:
-        raise AudioError(str(error)) from error
+    data = archive.read(member)
     with _lock:
         _forget_some()
     if data is None:
-        raise AudioError(f"{path}: the archive must hold the audio file {member!r}; it does not")
+        raise AudioError(
+            f"{path}: the archive must hold the audio file {member!r}; it does not",
+            code="missing",
+            path=path,
+            value=member,
+        )
     return EncodedAudio(f"{path}/{member}", data)
 
 
@@ -79,7 +83,7 @@ class _Archive:
         self._members: OrderedDict[str, bytes] = OrderedDict()
         self._rest = _walk(path, with_data=True)
         self._is_whole = True  # nothing of it was forgotten
-        self._damage = ""
+        self._damage: tuple[str, Code | None] | None = None
 
     def read(self, member: str) -> bytes | None:
         """The clip of that name; who comes while it is being read waits, and finds it there."""
@@ -91,7 +95,8 @@ class _Archive:
                 self._rest = _walk(self._path, with_data=True)
                 found = self._read_on(member)
             if found is None and self._damage:
-                raise TaskError(self._damage)
+                message, code = self._damage
+                raise AudioError(message, code=code, path=self._path)
             return found
 
     def _read_on(self, member: str) -> bytes | None:
@@ -107,7 +112,7 @@ class _Archive:
                 if name == member:
                     return data
         except TaskError as error:
-            self._damage = str(error)
+            self._damage = (str(error), error.code)
         return None
 
 
@@ -137,9 +142,13 @@ def _walk(path: Path, *, with_data: bool) -> Iterator[tuple[str, bytes]]:
             else:
                 yield from _walk_tar(file, size, with_data=with_data)
     except (TarDamage, EOFError, OSError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        # None of gzip's own errors, which are OSErrors too: the file, not the disk, is to blame.
+        refusal = getattr(error, "strerror", None)
         raise TaskError(
-            f"{path}: the archive must be a complete tar or tar.gz; {reason}. Download it again"
+            f"{path}: the archive must be a complete tar or tar.gz; {refusal or error}. "
+            "Download it again",
+            code="unreadable" if refusal else "damaged",
+            path=path,
         ) from error
 
 

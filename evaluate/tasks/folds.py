@@ -64,7 +64,13 @@ def make_folds(task: Task, seed: int) -> tuple[Fold, ...]:
     targets = class_targets(task)
     names = sorted(set(parts.tolist()), key=_natural_order) if task.has_folds else [""]
     if task.has_folds and len(names) < 2:
-        raise TaskError(f"{task.source}: fold must have at least 2 values; got only {names[0]!r}")
+        raise TaskError(
+            f"{task.source}: fold must have at least 2 values; got only {names[0]!r}",
+            code="value",
+            path=task.source,
+            key="fold",
+            value=names[0],
+        )
     return tuple(
         _make_fold(task, targets, parts, name, (seed, number)) for number, name in enumerate(names)
     )
@@ -82,19 +88,34 @@ def _make_fold(
     is_train = ~is_test & ~is_valid
     for part, members in (("train", is_train), ("test", is_test)):
         if not members.any():
-            raise TaskError(f"{task.source}: split must name {part} clips; got none")
+            raise TaskError(
+                f"{task.source}: split must name {part} clips; got none",
+                code="missing",
+                path=task.source,
+                key="split",
+                value=part,
+            )
     untrained = np.setdiff1d(_memberships(targets)[1], _memberships(targets, is_train)[1])
     if untrained.size:
         label = task.classes[untrained[0]]
         where = f"with fold {name!r} left out, class" if task.has_folds else "class"
-        raise TaskError(f"{task.source}: {where} {label!r} must have training clips; got none")
+        raise TaskError(
+            f"{task.source}: {where} {label!r} must have training clips; got none",
+            code="missing",
+            path=task.source,
+            key="class",
+            value=label,
+        )
     if not is_valid.any():
         is_valid = _draw_valid(targets, is_train, seed)
         is_train &= ~is_valid
         if not is_valid.any():
             raise TaskError(
                 f"{task.source}: a class must have at least 2 training clips for a validation "
-                "part to be drawn; none has"
+                "part to be drawn; none has",
+                code="missing",
+                path=task.source,
+                key="validation",
             )
     return Fold(name, *(np.flatnonzero(part) for part in (is_train, is_valid, is_test)))
 

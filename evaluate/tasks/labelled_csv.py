@@ -38,7 +38,9 @@ def read_labelled_csv(path: Path, unit_seconds: float | None = None) -> Task:
             path, label_columns=("label", "labels"), part_columns=("split", "fold")
         )
     except CorpusError as error:
-        raise TaskError(str(error)) from error
+        raise TaskError(
+            str(error), code=error.code, path=error.path, key=error.key, value=error.value
+        ) from error
     clips = tuple(sorted(_make_clips(path, rows), key=lambda clip: clip.file_name))
     is_multilabel = rows.label_column == "labels"
     has_folds = rows.part_column == "fold"
@@ -55,7 +57,12 @@ def read_labelled_csv(path: Path, unit_seconds: float | None = None) -> Task:
         unit_seconds, note = _choose_unit(clips)
         notes.append(note)
     elif not MIN_SECONDS <= unit_seconds < math.inf:
-        raise TaskError(f"unit_seconds must be at least {MIN_SECONDS}; got {unit_seconds:g}")
+        raise TaskError(
+            f"unit_seconds must be at least {MIN_SECONDS}; got {unit_seconds:g}",
+            code="value",
+            key="unit_seconds",
+            value=unit_seconds,
+        )
     else:
         notes.append(f"unit {unit_seconds:g} s, as given")
     return replace(task, unit_seconds=unit_seconds, notes=tuple(notes))
@@ -66,7 +73,11 @@ def _name_of(path: Path) -> str:
     if name in _SUMMARY_COLUMNS or name.endswith(("_low", "_high")):
         raise TaskError(
             f"{path}: task name must not be a column of summary.csv "
-            f"({', '.join(_SUMMARY_COLUMNS)}, *_low, *_high); got {name!r}. Rename the file"
+            f"({', '.join(_SUMMARY_COLUMNS)}, *_low, *_high); got {name!r}. Rename the file",
+            code="value",
+            path=path,
+            key="task name",
+            value=name,
         )
     return name
 
@@ -77,7 +88,12 @@ def _make_clips(path: Path, rows: LabelledRows) -> Iterator[Clip]:
         if rows.label_column == "labels":
             label = ",".join(split_labels(label))
         if not label:
-            raise TaskError(f"{path}, row {clip.row}: labels must not be empty")
+            raise TaskError(
+                f"{path}, row {clip.row}: labels must not be empty",
+                code="empty",
+                path=path,
+                key="labels",
+            )
         yield Clip(clip.path, clip.file_name, label, clip.part)
 
 

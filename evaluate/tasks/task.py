@@ -108,7 +108,10 @@ def check_names(tasks: Sequence[Task]) -> None:
         if task.name in sources:
             raise TaskError(
                 f"{task.source}: task names must differ; {task.name!r} is also the name of "
-                f"{sources[task.name]}. Rename one file"
+                f"{sources[task.name]}. Rename one file",
+                code="twice",
+                path=task.source,
+                value=task.name,
             )
         sources[task.name] = task.source
 
@@ -120,7 +123,9 @@ def check_classes(task: Task) -> None:
         TaskError: Naming the class.
     """
     if not task.clips:
-        raise TaskError(f"{task.source}: the set must have clips; got none")
+        raise TaskError(
+            f"{task.source}: the set must have clips; got none", code="empty", path=task.source
+        )
     counts = Counter(
         label
         for clip in task.clips
@@ -128,12 +133,22 @@ def check_classes(task: Task) -> None:
     )
     if len(counts) < 2:
         only = next(iter(counts), "")
-        raise TaskError(f"{task.source}: label must have at least 2 classes; got only {only!r}")
+        raise TaskError(
+            f"{task.source}: label must have at least 2 classes; got only {only!r}",
+            code="value",
+            path=task.source,
+            key="label",
+            value=only,
+        )
     for label, count in counts.items():
         if count < 2:
             raise TaskError(
                 f"{task.source}: a class must have at least 2 clips, to train and to test; "
-                f"{label!r} has {count}"
+                f"{label!r} has {count}",
+                code="missing",
+                path=task.source,
+                key="class",
+                value=label,
             )
 
 

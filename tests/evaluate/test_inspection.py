@@ -27,6 +27,7 @@ from tests.evaluate.published import (
     write_urbansound,
     write_voxceleb,
 )
+from tests.refusal import refused
 
 
 @pytest.fixture
@@ -100,9 +101,10 @@ def test_files_that_cannot_be_used_are_told(tmp_path, look, capsys):
     assert [row[:3] for row in rows] == [
         ["nsynth", "unreadable", f"nsynth-train/audio/{name}.wav"] for name in names[:3]
     ]
-    assert rows[0][3].startswith("cut short: ")
-    assert rows[1][3] == "the file is empty (0 bytes)"
-    assert rows[2][3].startswith("not an audio file that can be read")
+    assert rows[0][3].startswith("cut ")
+    assert "0 bytes" in rows[1][3]
+    assert "audio file" in rows[2][3]
+    assert not any(row[2] in row[3] for row in rows)  # the name stands beside what is wrong
     text = capsys.readouterr().out
     assert "  unreadable: 3\n" in text
     assert "none is cut short" not in text
@@ -177,7 +179,7 @@ def test_broken_set_does_not_hide_the_others(tmp_path, look, capsys):
     assert not is_sound
     ((task, kind, _, detail),) = rows
     assert (task, kind) == ("us8k", "error")
-    assert f"found 2 copies, in {tmp_path / 'a'}, {tmp_path / 'b'}" in detail
+    assert f"{tmp_path / 'a'}, {tmp_path / 'b'}" in detail
     assert "all 18 files open" in capsys.readouterr().out
 
 
@@ -219,8 +221,8 @@ def test_clips_in_an_archive(tmp_path):
         ("overlap", names[2]),
     }
     details = {p.name: p.detail for p in finding.problems}
-    assert details[names[1]].startswith("cut short")
-    assert "must hold the audio file 'ralf-1/wav/3.wav'" in details[names[3]]
+    assert details[names[1]].startswith("cut ")
+    assert repr(names[3]) in details[names[3]]
     assert finding.hours * 3600 == pytest.approx(3 * 0.25 - 150 / 16_000)  # 300 bytes are cut
 
 
@@ -245,10 +247,9 @@ def test_names_that_are_no_text(tmp_path, look, capsys):
 
 def test_csv_that_cannot_be_written(tmp_path):
     write_urbansound(tmp_path)
-    with pytest.raises(TaskError, match="the problems cannot be written"):
-        inspect(
-            tmp_path, (), seed=0, num_workers=1, with_digests=False, out=tmp_path / "no/where.csv"
-        )
+    out = tmp_path / "no/where.csv"
+    with refused(TaskError, "unwritable", out):
+        inspect(tmp_path, (), seed=0, num_workers=1, with_digests=False, out=out)
 
 
 @pytest.mark.parametrize(

@@ -113,24 +113,34 @@ def swap(path: Path, old: str, new: str) -> None:
 
 
 BAD_INPUT = {
-    "missing clip": ([], lambda p: swap(p, "audio/low_1.wav", "x.wav"), "row 3: file_name.*x.wav"),
-    "empty label": ([], lambda p: swap(p, "low_1.wav,low", "low_1.wav,"), "row 3: label"),
-    "untrained class": ([], lambda p: p.write_text(p.read_text().replace("high,train", "high,test")
-    ), "class 'high' must have training"),
-    "no audio": ([], lambda p: (p.parent / "audio/low_1.wav").write_text("x"), "low_1.wav: not an"),
-    "no model file": (["no.safetensors"], lambda path: None, "no.safetensors: no such model"),
-    "csv as model": ([__file__], lambda path: None, "test_main.py: not a model file"),
-    "same name": (["--task", "{csv}"], lambda path: None, "task names must differ"),
-    "unit": (["--unit-seconds", "0.01"], lambda path: None, "unit_seconds must be at least 0.1"),
-    "norm": (["--norm", "checkpoint"], lambda path: None, "--norm checkpoint needs a model file"),
+    "missing clip": (
+        [], lambda p: swap(p, "audio/low_1.wav", "x.wav"),
+        ["pitch.csv, row 3: ", "file_name", "'x.wav'"],
+    ),
+    "empty label": (
+        [], lambda p: swap(p, "low_1.wav,low", "low_1.wav,"), ["pitch.csv, row 3: label "]
+    ),
+    "untrained class": (
+        [], lambda p: p.write_text(p.read_text().replace("high,train", "high,test")),
+        ["pitch.csv: ", "'high'"],
+    ),
+    "no audio": (
+        [], lambda p: (p.parent / "audio/low_1.wav").write_text("x"), ["audio/low_1.wav: "]
+    ),
+    "no model file": (["no.safetensors"], lambda path: None, ["error: no.safetensors: "]),
+    "csv as model": ([__file__], lambda path: None, [f"error: {__file__}: "]),
+    "same name": (["--task", "{csv}"], lambda path: None, ["pitch.csv: ", "'pitch'"]),
+    "unit": (["--unit-seconds", "0.01"], lambda path: None, ["unit_seconds ", "0.1", "0.01"]),
+    "norm": (["--norm", "checkpoint"], lambda path: None, ["error: --norm checkpoint "]),
     "foreign results": (
-        [], lambda p: (p.parent / "out/results.csv").write_text("a,b\n1,2\n"), "row 1: the header"
+        [], lambda p: (p.parent / "out/results.csv").write_text("a,b\n1,2\n"),
+        ["out/results.csv, row 1: ", "a,b"],
     ),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("extra", "spoil", "message"), BAD_INPUT.values(), ids=BAD_INPUT.keys())
-def test_bad_input_is_one_line_and_exit_2(tmp_path, split_csv, extra, spoil, message):
+@pytest.mark.parametrize(("extra", "spoil", "told"), BAD_INPUT.values(), ids=BAD_INPUT.keys())
+def test_bad_input_is_one_line_and_exit_2(tmp_path, split_csv, extra, spoil, told):
     (tmp_path / "out").mkdir()
     spoil(split_csv)
     kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -139,22 +149,24 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path, split_csv, extra, spoil, mes
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
     assert result.stderr.startswith("error: ")
-    assert re.search(message, result.stderr), result.stderr
+    for fact in told:
+        assert fact in result.stderr
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == kept
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "told"),
     [
-        (["--task", "a.csv"], "name a model file or a --baseline"),
-        (["--baseline", "logmel"], "name a --data-root or a --task"),
-        (["--baseline", "logmel", "--task", "{csv}", "--out", "{csv}/x"], "must be writable"),
+        (["--task", "a.csv"], ["a --baseline;"]),
+        (["--baseline", "logmel"], ["a --data-root ", "a --task;"]),
+        (["--baseline", "logmel", "--task", "{csv}", "--out", "{csv}/x"], ["error: {csv}/x: "]),
     ],
 )
-def test_wrong_use(split_csv, arguments, message):
+def test_wrong_use(split_csv, arguments, told):
     result = call(*(argument.format(csv=split_csv) for argument in arguments))
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
-    assert message in result.stderr
+    for fact in told:
+        assert fact.format(csv=split_csv) in result.stderr
 
 
 def test_the_same_call_again_measures_nothing_again(tmp_path, split_csv):
@@ -245,8 +257,8 @@ def test_a_set_that_fails_does_not_stop_the_others(tmp_path, split_csv, write_se
     assert result.exit_code == 1
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 2
-    assert re.search("row 3: file_name.*x.wav", errors[0])
-    assert re.search("cut: logmel: .*low_3.wav: the file must be whole", errors[1])
+    assert f"{split_csv}, row 3: file_name " in errors[0]
+    assert errors[1].startswith(f"error: cut: logmel: {sound}: ")
     assert {row["task"] for row in read(tmp_path / "out/results.csv")} == {"tones"}
 
 
@@ -316,8 +328,8 @@ def test_each_of_the_tasks_named_is_looked_for(tmp_path):
     assert result.exit_code == 2
     lines = result.stderr.splitlines()
     assert len(lines) == 2
-    assert "us8k must be there" in lines[0]
-    assert "got 'owl'" in lines[1]
+    assert lines[0].startswith(f"error: {tmp_path}: us8k ")
+    assert "'owl'" in lines[1]
 
 
 def test_failure_at_work_is_exit_1(tmp_path, split_csv):
@@ -364,9 +376,8 @@ def test_runs_as_a_module(tmp_path):
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (run.returncode, run.stdout) == (2, "")
-    assert run.stderr == (
-        f"error: {tmp_path}/no.csv: the labelled csv cannot be read: No such file or directory\n"
-    )
+    assert run.stderr.startswith(f"error: {tmp_path}/no.csv: ")
+    assert run.stderr.count("\n") == 1
 
 
 def test_real_recordings(tmp_path):

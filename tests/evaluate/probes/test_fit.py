@@ -291,7 +291,7 @@ def test_logistic_says_when_it_falls_back_to_the_cpu(monkeypatch):
     monkeypatch.delenv("SCIPY_ARRAY_API", raising=False)
     train, valid, test = draw_parts(4.0)
     (fitted,) = fit_logistic(train, valid, seed=0, device="cuda")
-    assert fitted.warnings[0].startswith("logistic is fitted on the CPU, not on cuda")
+    assert "cuda" in fitted.warnings[0]
     assert accuracy(fitted, test) > 0.95
 
 
@@ -311,16 +311,16 @@ def test_gpu_finds_what_the_cpu_finds(monkeypatch, name, draw):
 
 
 @pytest.mark.parametrize(
-    ("features", "labels", "message"),
+    ("features", "labels", "told"),
     [
-        (np.zeros((3, 2)), np.zeros(2, int), r"the number of labels, 2; got \(3, 2\)"),
-        (np.zeros(3), np.zeros(3, int), r"must be \(N, D\).*got \(3,\)"),
-        (np.zeros((3, 2)), np.zeros(3), r"must be integers .* got float64 \(3,\)"),
-        (np.zeros((3, 2)), np.zeros((3, 2), int), r"or bool \(N, C\); got int64 \(3, 2\)"),
+        (np.zeros((3, 2)), np.zeros(2, int), r"^features .* 2; got \(3, 2\)"),
+        (np.zeros(3), np.zeros(3, int), r"^features .* got \(3,\)"),
+        (np.zeros((3, 2)), np.zeros(3), r"^labels .* float64 \(3,\)"),
+        (np.zeros((3, 2)), np.zeros((3, 2), int), r"^labels .* int64 \(3, 2\)"),
     ],
 )
-def test_part_that_does_not_fit_together(features, labels, message):
-    with pytest.raises(ValueError, match=message):
+def test_part_that_does_not_fit_together(features, labels, told):
+    with pytest.raises(ValueError, match=told):
         Part(features, labels)
 
 
@@ -332,15 +332,15 @@ def test_parts_that_cannot_be_learned_from(name):
     def fit(first, second):
         return PROBES[name](first, second, seed=0, device="cpu")
 
-    with pytest.raises(ValueError, match=r"train.labels \(240,\); got \(240, 4\)"):
+    with pytest.raises(ValueError, match=r"^valid\.labels .* \(240,\); got \(240, 4\)"):
         fit(train, tagged)
-    with pytest.raises(ValueError, match="at least 2 classes.*got 1 classes"):
+    with pytest.raises(ValueError, match="1 classes, 90 validation"):
         fit(Part(train.features, np.ones(240, int)), valid)
-    with pytest.raises(ValueError, match="got 0 classes"):
+    with pytest.raises(ValueError, match="0 classes, 240 validation"):
         fit(Part(tagged.features, np.zeros((240, 4), bool)), tagged)
-    with pytest.raises(ValueError, match="0 validation clips"):
+    with pytest.raises(ValueError, match="4 classes, 0 validation"):
         fit(train, Part(valid.features[:0], valid.labels[:0]))
     spoiled = valid.features.copy()
     spoiled[7, 3] = np.nan
-    with pytest.raises(ValueError, match="must be finite; got nan or infinity in row 7 of 90"):
+    with pytest.raises(ValueError, match="^features .* row 7 of 90"):
         fit(train, Part(spoiled, valid.labels))

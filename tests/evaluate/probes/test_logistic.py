@@ -122,7 +122,7 @@ def test_what_scikit_learn_warns_of_is_handed_on_once():
     labels = np.arange(80) // 1.5
     probe = fit(features, labels, features, labels, penalties=(1e-3, 1e-2))
     (message,) = probe.warnings_
-    assert message.startswith("scikit-learn: The number of unique classes is greater than 50%")
+    assert message.startswith("scikit-learn: ")
 
 
 def test_two_classes_have_a_score_each():
@@ -204,7 +204,7 @@ def test_falling_back_to_the_cpu_is_said(monkeypatch):
     monkeypatch.delenv("SCIPY_ARRAY_API", raising=False)
     device, (message,) = choose_device("cuda")
     assert device == "cpu"
-    assert "not on cuda: SCIPY_ARRAY_API=1 must be in the environment" in message
+    assert "SCIPY_ARRAY_API=1" in message
 
     class Old(LogisticRegression):
         def __sklearn_tags__(self):
@@ -216,4 +216,4 @@ def test_falling_back_to_the_cpu_is_said(monkeypatch):
     monkeypatch.setattr(logistic_module, "LogisticRegression", Old)
     device, (message,) = choose_device("cuda")
     assert device == "cpu"
-    assert "scikit-learn must be 1.8 or newer; got" in message
+    assert "scikit-learn must be 1.8" in message

@@ -106,16 +106,16 @@ def test_class_positions():
 
 
 @pytest.mark.parametrize(
-    ("metric", "labels", "scores", "message"),
+    ("metric", "labels", "scores", "told"),
     [
-        ("accuracy", np.zeros(0, int), np.zeros((0, 2)), "at least 1 label; got 0 rows"),
-        ("accuracy", np.zeros(2, int), np.zeros((3, 2)), "got 3 rows for 2 labels"),
-        ("accuracy", np.zeros(2, int), np.array([[1, 2], [np.nan, 2]]), "must be numbers; got nan"),
-        ("mAP", np.ones((2, 3), bool), np.zeros((2, 2)), r"targets' \(2, 3\); got \(2, 2\)"),
-        ("mAP", np.ones((2, 1), bool), np.array([[0], [np.nan]]), "must be numbers; got nan"),
-        ("mAP", np.zeros((2, 2), bool), np.zeros((2, 2)), "a clip with a class; got none"),
+        ("accuracy", np.zeros(0, int), np.zeros((0, 2)), "^scores .* 0 rows for 0"),
+        ("accuracy", np.zeros(2, int), np.zeros((3, 2)), "^scores .* 3 rows for 2"),
+        ("accuracy", np.zeros(2, int), np.array([[1, 2], [np.nan, 2]]), "^scores .* nan in row 1$"),
+        ("mAP", np.ones((2, 3), bool), np.zeros((2, 2)), r"^scores .* \(2, 3\); got \(2, 2\)"),
+        ("mAP", np.ones((2, 1), bool), np.array([[0], [np.nan]]), "^scores .* nan in row 1$"),
+        ("mAP", np.zeros((2, 2), bool), np.zeros((2, 2)), "^targets "),
     ],
 )
-def test_scores_that_cannot_be_measured(metric, labels, scores, message):
-    with pytest.raises(ValueError, match=message):
+def test_scores_that_cannot_be_measured(metric, labels, scores, told):
+    with pytest.raises(ValueError, match=told):
         METRICS[metric](labels, scores)

@@ -40,8 +40,6 @@ def test_feature_that_is_no_number_is_named(monkeypatch, features, value):
     monkeypatch.setattr(scaling_module, "_CHUNK_CLIPS", 7)
     scaler = fit_scaler(features)
     features[40, 2] = value
-    message = "features must be finite; got nan or infinity in row 40 of 100"
-    with pytest.raises(ValueError, match=message):
-        fit_scaler(features)
-    with pytest.raises(ValueError, match=message):
-        scale(scaler, features, "cpu")
+    for refuse in (lambda: fit_scaler(features), lambda: scale(scaler, features, "cpu")):
+        with pytest.raises(ValueError, match="^features .* row 40 of 100"):
+            refuse()

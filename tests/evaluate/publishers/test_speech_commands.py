@@ -30,6 +30,7 @@ from tests.evaluate.published import (
     write_test_archive,
     write_tone,
 )
+from tests.refusal import refused
 
 # Samples at 16 kHz of the published noise recordings.
 PUBLISHED_NOISE = {
@@ -166,7 +167,7 @@ def test_noise_of_another_rate_is_counted_at_16_khz(main, archive):
 
 
 def test_12_classes_without_the_test_archive(main):
-    with pytest.raises(TaskError, match=r"needs the publisher's separate.*there is spcv2_12_lists"):
+    with refused(TaskError, "missing", main, value="speech_commands_test_set_v0.02"):
         read_12(main)
     task = LAYOUT_12_LISTS.read(Copy(main, 0))
     counts = Counter((clip.part, clip.label) for clip in task.clips)
@@ -184,8 +185,9 @@ def test_12_classes_without_the_test_archive(main):
 
 
 def test_two_test_archives(main, archive, tmp_path):
-    with pytest.raises(TaskError, match=r"there once; it is .*v0.02 and .*copy. Take one away"):
+    with refused(TaskError, "twice", main, value=(archive, tmp_path / "copy")) as caught:
         read_12(main, archive, tmp_path / "copy")
+    assert f"{archive} and {tmp_path / 'copy'}" in str(caught.value)
 
 
 def test_archive_is_told_from_the_main_folder(main, archive):
@@ -198,7 +200,7 @@ def test_archive_is_told_from_the_main_folder(main, archive):
 
 def test_archive_half_unpacked(main, archive):
     shutil.rmtree(archive / "stop")
-    with pytest.raises(TaskError, match=r"half unpacked: stop/ of the test archive has no clips"):
+    with refused(TaskError, "missing", archive, value="stop"):
         read_12(main, archive)
 
 
@@ -207,36 +209,38 @@ def test_without_a_list(main, name):
     (main / name).unlink()
     assert LAYOUT_35.is_root(main)
     for layout in (LAYOUT_35, LAYOUT_12_LISTS):
-        with pytest.raises(TaskError, match=f"half unpacked: {name} is not there"):
+        with refused(TaskError, "missing", main, value=name):
             layout.read(Copy(main, 0))
 
 
 def test_without_a_word(main):
     shutil.rmtree(main / "visual")
-    with pytest.raises(TaskError, match=r"2 of the 138 .*visual/.*all of class visual\)"):
+    lost = sorted(name for part, name in utterances("visual") if part != "train")
+    with refused(TaskError, "missing", main, value=lost):
         LAYOUT_35.read(Copy(main, 0))
 
 
 def test_without_noise(main, archive):
     (main / "_background_noise_/running_tap.wav").unlink()
-    with pytest.raises(TaskError, match="_background_noise_ has no running_tap.wav"):
+    with refused(TaskError, "missing", main, value="running_tap.wav"):
         read_12(main, archive)
     shutil.rmtree(main / "_background_noise_")
-    with pytest.raises(TaskError, match="_background_noise_ has no noise to train on"):
+    with refused(TaskError, "missing", main, value="_background_noise_"):
         read_12(main, archive)
     assert len(LAYOUT_35.read(Copy(main, 0)).clips) == 140  # these leave it out
 
 
 def test_noise_that_is_no_audio(main, archive):
-    (main / "_background_noise_/pink_noise.wav").write_text("no audio")
-    with pytest.raises(AudioError, match=r"pink_noise.wav: not an audio file"):
+    path = main / "_background_noise_/pink_noise.wav"
+    path.write_text("no audio")
+    with refused(AudioError, "damaged", path):
         read_12(main, archive)
 
 
 def test_version_1_is_another_set(main):
     for word in ("backward", "follow", "forward", "learn", "visual"):
         shutil.rmtree(main / word)
-    with pytest.raises(TaskError, match=r"must be version 0.02.*got the 30 words of version 0.01"):
+    with refused(TaskError, "foreign", main, value="0.01"):
         LAYOUT_35.read(Copy(main, 0))
 
 
@@ -268,14 +272,15 @@ def test_listed_but_absent(main):
     task = LAYOUT_35.read(Copy(main, 0))
     assert task.problems == (Problem("missing", name, "listed, not on disk"),)
     assert (task.num_missing, len(task.clips)) == (1, 139)
-    (main / utterances("no")[2][1]).unlink()
-    with pytest.raises(TaskError, match=r"2 of the 140 listed clips are not there \(go/.*, no/"):
+    other = utterances("no")[2][1]
+    (main / other).unlink()
+    with refused(TaskError, "too-many", main, value=[name, other]):
         LAYOUT_35.read(Copy(main, 0))
 
 
 def test_list_that_is_not_utf_8(main):
     (main / "testing_list.txt").write_bytes(b"go/\xff.wav")
-    with pytest.raises(TaskError, match=r"testing_list.txt: the list must be UTF-8"):
+    with refused(TaskError, "malformed", main / "testing_list.txt"):
         LAYOUT_35.read(Copy(main, 0))
 
 
@@ -288,5 +293,5 @@ def test_class_with_one_clip(main):
         lines = (main / list_name).read_text().splitlines()
         (main / list_name).write_text("\n".join(x for x in lines if not x.startswith("wow/")))
     (main / utterances("wow")[0][1]).unlink()
-    with pytest.raises(TaskError, match=r"at least 2 clips.*'wow' has 1"):
+    with refused(TaskError, "missing", main, key="class", value="wow"):
         LAYOUT_35.read(Copy(main, 0))

@@ -24,12 +24,14 @@ from evaluate.reports.results import (
 )
 from tests.conftest import ROOT
 from tests.evaluate.conftest import ROW
+from tests.refusal import refused
 
 COLUMNS = (
     "run_id,date,model,weights_sha256,task,split,fold,seed,probe,probe_params,metric,score,"
     "n_train,n_valid,n_test,n_classes,n_skipped,embedding_dim,norm,unit_seconds,fit_seconds,"
     "embed_seconds,byola_rq,torch,sklearn,device"
 )
+PREDICTION_COLUMNS = ["file_name", "label", "prediction", "fold", "seed"]
 NOBODY = 65534
 
 QUOTED = dataclasses.replace(
@@ -59,9 +61,8 @@ def out(tmp_path):
 
 def test_columns_are_those_of_the_published_format(out):
     assert results_path(out).read_text().splitlines()[0] == COLUMNS
-    assert predictions_path(out, "r1").read_text().splitlines()[0] == (
-        "file_name,label,prediction,fold,seed"
-    )
+    header = predictions_path(out, "r1").read_text().splitlines()[0]
+    assert header.split(",") == PREDICTION_COLUMNS
 
 
 def test_what_was_written_is_read(out):
@@ -139,60 +140,65 @@ def test_folder_without_results_has_none(tmp_path):
 def test_foreign_header(out):
     text = results_path(out).read_text()
     results_path(out).write_text(text.replace("weights_sha256,", ""))
-    with pytest.raises(ReportError, match=r"results\.csv, row 1: the header must be run_id,date"):
+    header = COLUMNS.replace("weights_sha256,", "").split(",")
+    with refused(ReportError, "malformed", results_path(out), value=header) as caught:
         open_folder(out)
+    assert COLUMNS in str(caught.value)
 
 
 @pytest.mark.parametrize("num_bytes", [1, 10, 100])
 def test_torn_last_line(out, num_bytes):
     append_fold(out, [dataclasses.replace(QUOTED, run_id="r2")], PREDICTIONS)
     os.truncate(results_path(out), results_path(out).stat().st_size - num_bytes)
-    with pytest.raises(ReportError, match=r"results\.csv, row 3: the last line must be whole"):
+    with refused(ReportError, "cut", results_path(out)) as caught:
         open_folder(out)
+    assert "row 3" in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
+    ("old", "new", "code", "key", "value"),
     [
-        ("66.6667", "two thirds", "row 2: score: .*two thirds"),
-        (",cpu\n", "\n", "row 2: a row must have 26 fields; got 25"),
-        ('"a ""b"", c"', '"a "b"', "not a csv"),
+        ("66.6667", "two thirds", "value", "score", "two thirds"),
+        (",cpu\n", "\n", "malformed", None, 25),
+        ('"a ""b"", c"', '"a "b"', "malformed", None, None),
     ],
 )
-def test_row_that_is_not_ours(out, old, new, message):
+def test_row_that_is_not_ours(out, old, new, code, key, value):
     text = results_path(out).read_text()
     assert old in text
     results_path(out).write_text(text.replace(old, new))
-    with pytest.raises(ReportError, match=message):
+    with refused(ReportError, code, results_path(out), key=key, value=value) as caught:
         read_results(out)
+    assert value is None or "row 2" in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
+    ("old", "new", "code", "key", "value"),
     [
-        ("seed\n", "seed,extra\n", "row 1: the header must be file_name,label,prediction,fold"),
-        (",0\n", ",first\n", "row 2: seed: .*first"),
-        (",0\n", "\n", "row 2: a row must have 5 fields; got 4"),
+        ("seed\n", "seed,extra\n", "malformed", None, [*PREDICTION_COLUMNS, "extra"]),
+        (",0\n", ",first\n", "value", "seed", "first"),
+        (",0\n", "\n", "malformed", None, 4),
     ],
 )
-def test_predictions_that_are_not_ours(out, old, new, message):
+def test_predictions_that_are_not_ours(out, old, new, code, key, value):
     path = predictions_path(out, "r1")
     text = path.read_bytes().decode()
     assert old in text
     path.write_bytes(text.replace(old, new, 1).encode())
-    with pytest.raises(ReportError, match=rf"r1\.csv, {message}"):
+    with refused(ReportError, code, path, key=key, value=value) as caught:
         read_predictions(out, "r1")
+    assert f"row {1 if 'extra' in new else 2}" in str(caught.value)
 
 
 def test_missing_predictions(out):
-    with pytest.raises(ReportError, match=r"r9\.csv: cannot be read"):
+    with refused(ReportError, "unreadable", predictions_path(out, "r9")):
         read_predictions(out, "r9")
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])
 def test_folder_that_is_in_the_way(tmp_path, place):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ReportError, match=f"{place}: the output folder must be writable"):
+    with refused(ReportError, "unwritable", tmp_path / place):
         open_folder(tmp_path / place)
     assert (tmp_path / "file").read_text() == "in the way"
 
@@ -223,7 +229,7 @@ def foreign_folder():
 def test_read_only_place_is_found_before_any_work(foreign_folder, place, mode):
     open_folder(foreign_folder)
     (foreign_folder / place).chmod(mode)
-    with pytest.raises(ReportError, match="the output folder must be writable: Permission denied"):
+    with refused(ReportError, "unwritable", foreign_folder):
         open_folder(foreign_folder)
     assert len(read_results(foreign_folder)) == 1
 
@@ -264,8 +270,8 @@ def test_full_disk_leaves_both_files_as_they_were(out, num_clips, bytes_left, fu
     process = run_python(APPEND, out, out, "f", limit, num_clips)
     _, errors = process.communicate()
     assert process.returncode == 1
-    assert "WriteError" in errors
-    assert "results.csv: cannot be written: " in errors.splitlines()[-1]
+    assert "WriteError" in errors.splitlines()[-1]
+    assert str(results_path(out)) in errors.splitlines()[-1]
     folds = [row.fold for row in read_results(out)[1:]]
     assert folds == [f"f{number}" for number in range(len(folds))]
     assert 0 < len(folds) < 20

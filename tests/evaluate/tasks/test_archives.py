@@ -19,6 +19,7 @@ from byola_rq.errors import AudioError
 from evaluate.tasks import archives
 from evaluate.tasks.archives import list_archive, read_member
 from evaluate.tasks.task import TaskError
+from tests.refusal import refused
 
 Member = tuple[str, bytes]
 
@@ -94,7 +95,7 @@ def test_only_audio_files_are_listed(tmp_path):
     path = pack(tmp_path / "a.tgz", members)
     assert list_archive(path) == ("a/wav/1.WAV", "a/wav/2.flac")
     assert read_member(path, "a/wav/2.flac").data == b"2"
-    with pytest.raises(AudioError, match=r"a\.tgz: the archive must hold .* 'a/etc/PROMPTS'"):
+    with refused(AudioError, "missing", path, value="a/etc/PROMPTS"):
         read_member(path, "a/etc/PROMPTS")
 
 
@@ -122,7 +123,7 @@ def test_names_lead_nowhere(tmp_path):
     names = list_archive(path)
     assert names == ("../outside.wav", str(outside), "../../new.wav", "ok.wav")
     assert {read_member(path, name).data for name in names} == {b"data"}
-    with pytest.raises(AudioError, match=r"must hold the audio file 'link\.wav'"):
+    with refused(AudioError, "missing", path, value="link.wav"):
         read_member(path, "link.wav")
     assert outside.read_bytes() == b"secret"
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["a.tgz", "box", "outside.wav"]
@@ -184,7 +185,7 @@ def test_an_archive_too_large_to_keep_is_read_in_order(tmp_path, clips, monkeypa
     for member, data in clips[::-1]:  # against its order, at a price
         assert read_member(path, member).data == data
     assert count_walks.count(path) <= 1 + len(clips)
-    with pytest.raises(AudioError, match="it does not"):
+    with refused(AudioError, "missing", path, value="gone.wav"):
         read_member(path, "gone.wav")
 
 
@@ -193,9 +194,6 @@ def test_a_clip_too_large_to_keep_is_read(tmp_path, monkeypatch):
     path = pack(tmp_path / "a.tgz", [("1.wav", noise(100)), ("2.wav", noise(90))])
     for name, size in (("2.wav", 90), ("1.wav", 100)):
         assert read_member(path, name).data == noise(size)
-
-
-COMPLETE = r"a\.t\w+: the archive must be a complete tar or tar\.gz; .+\. Download it again"
 
 
 @pytest.mark.parametrize("mode", ["w:gz", "w:"])
@@ -208,7 +206,7 @@ def test_every_cut_is_found(tmp_path, clips, mode):
         if mode == "w:" and size > content - 10_240 + 512:
             continue  # all clips and the mark behind them are there
         path.write_bytes(whole[:size])
-        with pytest.raises(TaskError, match=COMPLETE):
+        with refused(TaskError, "damaged", path):
             list_archive(path)
 
 
@@ -217,7 +215,7 @@ def test_a_damaged_archive_gives_what_is_before(tmp_path, clips):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert read_member(path, clips[0][0]).data == clips[0][1]
     for _ in range(2):
-        with pytest.raises(AudioError, match=COMPLETE):
+        with refused(AudioError, "damaged", path):
             read_member(path, clips[-1][0])
     assert read_member(path, clips[0][0]).data == clips[0][1]
 
@@ -229,7 +227,7 @@ def test_a_changed_byte_is_found(tmp_path, clips):
         changed = data.copy()
         changed[position] ^= 0x10
         path.write_bytes(changed)
-        with pytest.raises(TaskError, match=COMPLETE):
+        with refused(TaskError, "damaged", path):
             list_archive(path)
 
 
@@ -237,15 +235,16 @@ def test_a_changed_byte_is_found(tmp_path, clips):
 def test_what_is_no_archive(tmp_path, data):
     path = tmp_path / "a.tgz"
     path.write_bytes(data)
-    with pytest.raises(TaskError, match=COMPLETE):
+    with refused(TaskError, "damaged", path):
         list_archive(path)
 
 
 def test_an_archive_that_is_not_there(tmp_path):
-    with pytest.raises(TaskError, match=r"No such file"):
-        list_archive(tmp_path / "a.tgz")
-    with pytest.raises(AudioError, match=r"a\.tgz: the archive cannot be read: No such file"):
-        read_member(tmp_path / "a.tgz", "1.wav")
+    path = tmp_path / "a.tgz"
+    with refused(TaskError, "unreadable", path):
+        list_archive(path)
+    with refused(AudioError, "unreadable", path):
+        read_member(path, "1.wav")
 
 
 def test_an_archive_without_clips(tmp_path):
@@ -259,15 +258,17 @@ def test_bombs_are_refused(tmp_path, monkeypatch):
     path = pack(tmp_path / "a.tgz", [("LICENSE", bytes(2_000_000)), ("1.wav", b"1")], "w:gz")
     assert path.stat().st_size * archives.MAX_UNPACKED_RATIO < 2_000_000
     limit = max(100_000, archives.MAX_UNPACKED_RATIO * path.stat().st_size)
-    with pytest.raises(TaskError, match=f"at most {limit:,}"):
+    with refused(TaskError, "damaged", path) as caught:
         list_archive(path)
-    with pytest.raises(AudioError, match=f"at most {limit:,}"):
+    assert f" {limit:,}" in str(caught.value)
+    with refused(AudioError, "damaged", path):
         read_member(path, "1.wav")
     tar = pack(tmp_path / "a.tar", [("1.wav", b"1")], "w:").read_bytes()
     path.write_bytes(gzip.compress(tar + bytes(2_000_000)))
     limit = max(100_000, archives.MAX_UNPACKED_RATIO * path.stat().st_size)
-    with pytest.raises(TaskError, match=f"more than {limit:,}"):
+    with refused(TaskError, "damaged", path) as caught:
         list_archive(path)
+    assert f" {limit:,}" in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
@@ -278,7 +279,7 @@ def test_headers_that_claim_too_much_are_refused(tmp_path, kind, name):
     header = info.tobuf(tarfile.GNU_FORMAT) + bytes(2_000)
     path = tmp_path / name
     path.write_bytes(gzip.compress(header) if name == "a.tgz" else header)
-    with pytest.raises(TaskError, match=COMPLETE):
+    with refused(TaskError, "damaged", path):
         list_archive(path)
 
 
@@ -304,5 +305,5 @@ def test_endless_headers_do_no_harm(tmp_path):
     info.type, info.size = tarfile.GNUTYPE_LONGNAME, 0
     path = tmp_path / "a.tgz"
     path.write_bytes(gzip.compress(info.tobuf(tarfile.GNU_FORMAT) * 20_000))
-    with pytest.raises(TaskError, match=COMPLETE):
+    with refused(TaskError, "damaged", path):
         list_archive(path)
