@@ -224,7 +224,7 @@ BAD: dict[str, tuple[bytes, set[Code], str]] = {  # data, what is wrong, with wh
     "empty": (b"", {"empty"}, "0 bytes"),
     "text": (b"hello " * 100, {"damaged"}, "hello"),
     "half wav": (half(encode("WAV")), {"cut"}, "47978 of 96000 bytes"),
-    "half aiff": (half(encode("AIFF")), {"cut"}, "of 96000 bytes"),
+    "half aiff": (half(encode("AIFF")), {"cut"}, "47981 of 96008 bytes"),
     "half flac": (half(encode("FLAC")), {"cut"}, "sample 47999"),
     "half ogg": (half(encode("OGG")), {"cut"}, "Ogg"),
     "half opus": (half(encode("OGG", subtype="OPUS")), {"cut"}, "Ogg"),

@@ -11,6 +11,7 @@ from byola_rq.packing.inventory import count_reasons, describe_corpus, draw_leng
 from byola_rq.packing.merge import merge_shards
 from byola_rq.packing.plan import PackingPlan, fix_plan
 from byola_rq.packing.shards import ShardWriter
+from byola_rq.plots.style import COLORS
 from tests.refusal import refused
 
 REASONS = [
@@ -122,11 +123,12 @@ def test_pictures_of_all_kinds_of_lengths(
     if suffix == "svg":
         assert "length (s)" in picture.read_text()
         return
+    from matplotlib.colors import to_rgb
     from matplotlib.image import imread
 
     pixels = imread(picture)[..., :3]
-    blue = np.abs(pixels - np.array([0x3B, 0x6E, 0xA5]) / 255).max(axis=-1) < 0.02
-    assert blue.sum() > 300  # bars can be seen
+    is_bar = np.abs(pixels - np.array(to_rgb(COLORS[0]))).max(axis=-1) < 0.02
+    assert is_bar.sum() > 300  # bars can be seen
 
 
 def test_pictures_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

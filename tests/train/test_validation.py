@@ -226,7 +226,7 @@ def test_little_memory_changes_no_score(
     training = make_training(config)
     score = Validation(config).score(training)
     monkeypatch.setattr(module, "MAX_BYTES_KEPT", 100_000)
-    monkeypatch.setattr(module, "_FRAMES_PER_BATCH", {"cpu": 1})
+    monkeypatch.setattr(module, "FRAMES_AT_ONCE", {"cpu": 1})
     reading = Validation(config)
     assert not reading._kept
     assert reading.score(training) == score
@@ -355,7 +355,7 @@ def test_a_clip_that_is_gone_later_is_named(copied: Path, monkeypatch: pytest.Mo
     validation = Validation(config)
     name = read_rows(copied)[7][0]
     (copied.parent / name).unlink()
-    with refused(AudioError, "missing", copied.parent / name):
+    with refused(AudioError, "unreadable", copied.parent / name):
         validation.score(make_training(config))
 
 
