@@ -54,13 +54,13 @@ def failed_in(where: int | None) -> list[object]:
     try:
         with raise_on_all_ranks():
             if rank() == where:
-                raise CorpusError("no such folder")
+                raise CorpusError("gone: no such folder", code="missing", path="gone")
     except ByolaRQError as error:
-        return [str(error), error.exit_code, error.is_said]
+        return [str(error), error.exit_code, error.is_said, error.code, str(error.path)]
     return []
 
 
-def divergence(difference: float) -> str:
+def divergence(difference: float) -> list[object]:
     network = nn.Linear(2, 2)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -69,8 +69,8 @@ def divergence(difference: float) -> str:
     try:
         refuse_divergence(network, Path("runs/a"))
     except ByolaRQError as error:
-        return str(error)
-    return ""
+        return [error.code, str(error.path), str(error)]
+    return []
 
 
 if __name__ == "__main__":

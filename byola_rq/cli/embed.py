@@ -86,13 +86,15 @@ def export(
     """
     if run.is_file():
         if onnx is None or model or best or licence:
-            raise ConfigError(f"{run}: export of a model file takes --onnx FILE and nothing else")
+            message = f"{run}: export of a model file takes --onnx FILE and nothing else"
+            raise ConfigError(message, code="usage", path=run, key="--onnx")
         _export_onnx(run, onnx)
         return
     if model is None:
         if not run.exists():
-            raise ConfigError(f"{run}: no such run or model file")
-        raise ConfigError(f"{run}: export of a run takes the model file to write")
+            raise ConfigError(f"{run}: no such run or model file", code="missing", path=run)
+        message = f"{run}: export of a run takes the model file to write"
+        raise ConfigError(message, code="usage", path=run)
     from byola_rq.export.run import export_run
 
     path = export_run(run, model, best=best)
@@ -136,7 +138,8 @@ def import_weights(
     """
     has_both = mean is not None and std is not None
     if has_both == bool(corpus) or (mean is None) != (std is None):
-        raise ConfigError("import-weights takes --mean and --std, or --corpus to measure them")
+        message = "import-weights takes --mean and --std, or --corpus to measure them"
+        raise ConfigError(message, code="usage", key="--mean")
     from byola_rq.audio.frontend import Statistics
     from byola_rq.corpus.statistics import measure_sources
     from byola_rq.export.published_weights import import_weights

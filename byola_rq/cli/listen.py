@@ -72,6 +72,5 @@ def _parse_bins(text: str) -> list[int]:
     try:
         return [int(each) for each in text.split(",")]
     except ValueError:
-        raise ConfigError(
-            f"--bins must be whole numbers joined by commas, such as 2,5,100; got {text!r}"
-        ) from None
+        message = f"--bins must be whole numbers joined by commas, such as 2,5,100; got {text!r}"
+        raise ConfigError(message, code="value", key="--bins", value=text) from None

@@ -89,11 +89,13 @@ def prepare(
             _report(folder, merge_corpus(folder), strict=strict)
         return
     if not sources:
-        raise ConfigError(f"prepare takes at least one SOURCE, then DEST; got only {dest}")
+        message = f"prepare takes at least one SOURCE, then DEST; got only {dest}"
+        raise ConfigError(message, code="usage", key="SOURCE")
     if min_seconds > max_seconds:
-        raise ConfigError(
+        message = (
             f"--min-seconds must be at most --max-seconds ({max_seconds:g}); got {min_seconds:g}"
         )
+        raise ConfigError(message, code="usage", key="--min-seconds", value=min_seconds)
     from byola_rq.packing.decode import ClipRules
     from byola_rq.packing.plan import PackingOptions
     from byola_rq.packing.prepare import describe_work, prepare_corpus
@@ -155,7 +157,8 @@ def synthesize(
       byola-rq pretrain data.source=sounds/clips run.dir=runs/trial encoder.dim=128
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder}: must be new or empty; nothing was written")
+        message = f"{folder}: must be new or empty; nothing was written"
+        raise ConfigError(message, code="exists", path=folder)
     from byola_rq.runtime.progress import ProgressBar
     from byola_rq.synthesis.generate import write_corpus
 
@@ -170,7 +173,8 @@ def _parse_share(text: str | None) -> tuple[int, int] | None:
         return None
     number, _, of = text.partition("/")
     if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
-        raise ConfigError(f"--shard must be I/N with I from 1 to N; got {text}")
+        message = f"--shard must be I/N with I from 1 to N; got {text}"
+        raise ConfigError(message, code="value", key="--shard", value=text)
     return int(number), int(of)
 
 
@@ -184,7 +188,8 @@ def _refuse_others(context: typer.Context, name: str, paths: list[str]) -> None:
         and source.name == "COMMANDLINE"
     ]
     if others or len(paths) > 1:
-        raise ConfigError(f"--{name} takes DEST alone; got {' '.join([*paths, *others])}")
+        message = f"--{name} takes DEST alone; got {' '.join([*paths, *others])}"
+        raise ConfigError(message, code="usage", key=f"--{name}", value=[*paths, *others])
 
 
 def _report(folder: Path, outcome: Any, *, strict: bool, share: str | None = None) -> None:
@@ -202,9 +207,10 @@ def _report(folder: Path, outcome: Any, *, strict: bool, share: str | None = Non
     where = "" if share else f"; {folder / 'rejected.csv'} says why"
     # Of a share, that nothing can be packed may be chance.
     if outcome.clips == 0 and outcome.rejected and not share:
-        raise PackingError(f"{folder}: no clip could be packed{where}")
+        raise PackingError(f"{folder}: no clip could be packed{where}", code="empty", path=folder)
     if strict and outcome.rejected:
-        raise PackingError(f"{what}: {outcome.rejected} clips are rejected{where}")
+        message = f"{what}: {outcome.rejected} clips are rejected{where}"
+        raise PackingError(message, code="too-many", path=folder, value=outcome.rejected)
 
 
 def _verify(folder: Path) -> None:
@@ -216,8 +222,9 @@ def _verify(folder: Path) -> None:
     for damage in damages:
         print(damage)
     if damages:
-        raise PackingError(
+        message = (
             f"{folder}: {len(damages)} of {num_files} files are damaged. Copy them again from "
             "where they are whole, or pack again into another folder"
         )
+        raise PackingError(message, code="damaged", path=folder, value=len(damages))
     print(f"{folder}: {num_files} files are whole")

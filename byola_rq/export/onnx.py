@@ -109,7 +109,8 @@ def export_onnx(embedder: Embedder, path: Path | str) -> None:
             _translate(embedder).save(str(temporary), external_data=False)
             _compare(embedder, onnxruntime, temporary, path)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written ({error})") from error
+        message = f"{path}: cannot be written ({error})"
+        raise CheckpointError(message, code="unwritable", path=path) from error
 
 
 def _translate(embedder: Embedder) -> torch.onnx.ONNXProgram:
@@ -186,7 +187,8 @@ def _compare(embedder: Embedder, onnxruntime: Any, written: Path, path: Path) ->
         expected = model(waveform, model.sample_rate)
         error = float((found - expected).abs().max() / expected.abs().max().clamp_min(1))
         if not error <= TOLERANCE:
-            raise CheckpointError(
+            message = (
                 f"{path}: embeddings by onnxruntime must be the model's to {TOLERANCE:g}; "
                 f"got {error:.2g}. Nothing was written"
             )
+            raise CheckpointError(message, code="different", path=path, value=error)

@@ -12,7 +12,7 @@ from torch import Tensor
 from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
 from byola_rq.embed.embedder import Embedder
 from byola_rq.errors import CheckpointError, ConfigError, first_line
-from byola_rq.model.encoder import Encoder, build_encoder
+from byola_rq.model.encoder import ENCODERS, Encoder, build_encoder
 
 WRAPPERS = ("state_dict", "model")  # keys under which a checkpoint may hold its state dict
 PREFIXES = ("module.", "model.")  # that wrappers put before every name
@@ -42,15 +42,23 @@ def import_weights(
     """
     path = Path(path)
     if not (np.isfinite([statistics.mean, statistics.std]).all() and statistics.std > 0):
-        raise ConfigError(
+        message = (
             "mean must be a finite number and std above 0; "
             f"got {statistics.mean} and {statistics.std}"
         )
+        raise ConfigError(message, code="value", value=statistics)
     frontend = LogMelSpectrogram()
     try:
         encoder = build_encoder(encoder_name, dim=dim, n_mels=frontend.n_mels)
     except ValueError as error:
-        raise ConfigError(str(error)) from error
+        # Of the sizes only `dim` is the caller's.
+        is_known = encoder_name in ENCODERS
+        raise ConfigError(
+            str(error),
+            code="value" if is_known else "unknown",
+            key="encoder.dim" if is_known else "encoder",
+            value=dim if is_known else encoder_name,
+        ) from error
     weights = _read_state_dict(path)
     _load(path, encoder, weights)
     summary = {
@@ -63,31 +71,35 @@ def import_weights(
 def _read_state_dict(path: Path) -> dict[str, Tensor]:
     """Tensors by their bare names."""
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file of weights")
+        raise CheckpointError(f"{path}: no such file of weights", code="missing", path=path)
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     # Of a damaged or foreign file torch raises what its reader happened upon: a dozen types.
     except Exception as error:
         reason = first_line(error).split(". ", 1)[0]
-        raise CheckpointError(
+        message = (
             f"{path}: must be a state dict that torch.save wrote and that loads without running "
             f"code; it does not ({reason})"
-        ) from error
+        )
+        raise CheckpointError(message, code="damaged", path=path) from error
     for key in WRAPPERS * 2:  # of which one may hold the other; a loop might never end
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not content:
-        raise CheckpointError(
+        message = (
             f"{path}: must hold a state dict, plain or under the key "
             f"{' or '.join(WRAPPERS)}; got {_kind(content)}"
         )
+        raise CheckpointError(message, code="foreign", path=path, value=_kind(content))
     weights: dict[str, Tensor] = {}
     for key, value in content.items():
         name = _bare(str(key))
         if not isinstance(value, Tensor):
-            raise CheckpointError(f"{path}: {key} must be a tensor; got {type(value).__name__}")
+            message = f"{path}: {key} must be a tensor; got {type(value).__name__}"
+            raise CheckpointError(message, code="value", path=path, key=str(key), value=value)
         if name in weights:
-            raise CheckpointError(f"{path}: {name} must be there once; it is there twice")
+            message = f"{path}: {name} must be there once; it is there twice"
+            raise CheckpointError(message, code="twice", path=path, key=name)
         weights[name] = value
     return weights
 
@@ -104,24 +116,27 @@ def _load(path: Path, encoder: Encoder, weights: Mapping[str, Tensor]) -> None:
         for name, value in expected.items()
         if name in given and given[name].shape != value.shape
     ]
-    problems = [
-        f"{word} {_some(names)}"
-        for word, names in (("missing", missing), ("unexpected", unexpected), ("shape:", shapes))
-        if names
-    ]
+    found = {"missing": missing, "unexpected": unexpected, "shape:": shapes}
+    problems = {word: names for word, names in found.items() if names}
     if problems:
-        raise CheckpointError(
+        said = "; ".join(f"{word} {_some(names)}" for word, names in problems.items())
+        message = (
             f"{path}: weights must be those of {type(encoder).__name__} with dim "
-            f"{encoder.embedding_dim}; {'; '.join(problems)}. Give the --encoder and --dim that "
+            f"{encoder.embedding_dim}; {said}. Give the --encoder and --dim that "
             "they were trained with"
         )
+        raise CheckpointError(message, code="different", path=path, value=problems)
     for name, value in given.items():
         if name not in counters and not (
             value.is_floating_point() and torch.isfinite(value.float()).all()
         ):
             raise CheckpointError(
                 f"{path}: {name} must be finite and floating point; got {value.dtype}"
-                + (" with NaN or infinity" if value.is_floating_point() else "")
+                + (" with NaN or infinity" if value.is_floating_point() else ""),
+                code="not-finite" if value.is_floating_point() else "value",
+                path=path,
+                key=name,
+                value=value.dtype,
             )
     encoder.load_state_dict(given)
 

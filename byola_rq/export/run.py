@@ -27,7 +27,8 @@ def export_run(run_dir: Path, path: Path, *, best: bool = False) -> Path:
     else:
         checkpoint, _ = load_newest_checkpoint(run_dir)
     if checkpoint is None:
-        raise CheckpointError(f"{run_dir}: no checkpoint in it (is it the run.dir of a run?)")
+        message = f"{run_dir}: no checkpoint in it (is it the run.dir of a run?)"
+        raise CheckpointError(message, code="missing", path=run_dir)
     config = Config.model_validate(checkpoint.state["config"])
     encoder = build_encoder(
         config.encoder.name, dim=config.encoder.dim, n_mels=config.frontend.n_mels

@@ -66,7 +66,8 @@ def listen_to_clip(
         ConfigError: If a number of bins is not within 1 to 4096.
     """
     if wrong := [each for each in bins if not 1 <= each <= MOST_BINS]:
-        raise ConfigError(f"bins: must be within 1 to {MOST_BINS}; got {wrong[0]}")
+        message = f"bins: must be within 1 to {MOST_BINS}; got {wrong[0]}"
+        raise ConfigError(message, code="value", key="bins", value=wrong[0])
     frontend, seed = _frontend(config, model), config.run.seed
     rate = frontend.sample_rate
     num_samples = max(round(config.data.segment_seconds * rate), frontend.min_samples)
@@ -76,9 +77,10 @@ def listen_to_clip(
     others = [*beside, *synthesize_segments(rate, num_samples, seed=seed)]
     maker = _Maker(config, segment, others, model)
     if not maker.log_mel.max() < MAX_LOG_MEL:
-        raise AudioError(
+        message = (
             f"{clip}: samples must be near [-1, 1]; got {float(segment.waveform.abs().max()):.3g}"
         )
+        raise AudioError(message, code="too-large", path=clip, key="samples")
     listening = maker.make(key, bins)
     if model is None:
         return listening

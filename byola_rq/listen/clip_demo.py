@@ -86,5 +86,6 @@ def write_sounds(listening: Listening, folder: Path) -> list[Path]:
             paths.append(path)
         replace_file(folder / "sounds.csv", text.getvalue())
     except (OSError, soundfile.SoundFileError) as error:
-        raise ConfigError(f"{folder}: the sounds cannot be written there ({error})") from error
+        message = f"{folder}: the sounds cannot be written there ({error})"
+        raise ConfigError(message, code="unwritable", path=folder) from error
     return paths

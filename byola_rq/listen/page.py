@@ -48,7 +48,8 @@ def write_page(listening: Listening, page: Path, *, command: str) -> int:
         replace_file(page, text)
     except OSError as error:
         reason = error.strerror or error
-        raise ConfigError(f"{page}: the page cannot be written there ({reason})") from error
+        message = f"{page}: the page cannot be written there ({reason})"
+        raise ConfigError(message, code="unwritable", path=page) from error
     return len(text.encode())
 
 

@@ -79,10 +79,11 @@ def read_segment(
         first = min(round(start * sample_rate), info.num_samples_at(sample_rate) - 1)
         waveform = _read_part(clip, sample_rate, first, num_samples)
     else:
-        raise AudioError(
+        message = (
             f"{clip}: start must be at least 0 and before the end of the clip, at "
             f"{clip_seconds:.3f} s; got {start:g} s"
         )
+        raise AudioError(message, code="value", path=clip, key="start", value=start)
     return Segment(
         name=printable(clip.name),
         waveform=pad_both_ends(waveform, num_samples),
@@ -169,5 +170,6 @@ def _read_part(clip: Path, sample_rate: int, first: int, num_samples: int) -> Te
     skipped = first - begin * sample_rate // file.samplerate
     waveform = np.concatenate(blocks)[skipped : skipped + num_samples]
     if len(waveform) == 0:
-        raise AudioError(f"{clip}: no samples from {first / sample_rate:.3f} s on; it is cut short")
+        message = f"{clip}: no samples from {first / sample_rate:.3f} s on; it is cut short"
+        raise AudioError(message, code="cut", path=clip)
     return torch.from_numpy(waveform.astype(np.float32))

@@ -121,15 +121,16 @@ def _open_clip(job: ClipJob) -> Iterator[tuple[Path | EncodedAudio, soundfile.So
         encoded = job.encoded or read_encoded(job.clip)
         codec = identify_codec(encoded)
         if reason := find_truncation(encoded):
-            raise AudioError(reason)
+            raise AudioError(reason, code="cut")
         readable = _from(encoded, codec.start) if codec.name == "MP3" else encoded
         with open_audio(readable) as file:
             if file.format not in _CONTAINERS:
-                raise AudioError(f"codec must be {codec.name}, as its bytes say; got {file.format}")
+                message = f"codec must be {codec.name}, as its bytes say; got {file.format}"
+                raise AudioError(message, code="unsupported", key="codec", value=file.format)
             yield encoded, file
     except AudioError as error:
         reason = str(error).removeprefix(f"{encoded}: ").removeprefix(f"{job.clip}: ")
-        raise AudioError(reason) from error
+        raise AudioError(reason, code=error.code, key=error.key, value=error.value) from error
 
 
 def _from(encoded: Path | EncodedAudio, start: int) -> EncodedAudio:
@@ -154,9 +155,11 @@ def _part(
     start, stop = round(start_seconds * rate), min(round(stop_seconds * rate), num_frames)
     seconds = (stop - start) / rate
     if seconds > rules.max_seconds:
-        raise AudioError(f"length must be at most {rules.max_seconds:g} s; got {seconds:.2f} s")
+        message = f"length must be at most {rules.max_seconds:g} s; got {seconds:.2f} s"
+        raise AudioError(message, code="too-large", key="length", value=seconds)
     if seconds < rules.min_seconds:
-        raise AudioError(f"length must be at least {rules.min_seconds:g} s; got {seconds:.3f} s")
+        message = f"length must be at least {rules.min_seconds:g} s; got {seconds:.3f} s"
+        raise AudioError(message, code="too-short", key="length", value=seconds)
     return start, stop
 
 
@@ -164,9 +167,11 @@ def _check_all_decoded(num_samples: int, seconds: float) -> None:
     """Ogg and MP3 decoders step over damage in the middle without a word."""
     missing = seconds - num_samples / SAMPLE_RATE
     if missing > _TOLERATED_SECONDS:
-        raise AudioError(f"damaged: {missing:.2f} of {seconds:.2f} s of its sound do not decode")
+        message = f"damaged: {missing:.2f} of {seconds:.2f} s of its sound do not decode"
+        raise AudioError(message, code="damaged", value=missing)
     if num_samples == 0:
-        raise AudioError("length must be at least one sample at 16 kHz; got 0")
+        message = "length must be at least one sample at 16 kHz; got 0"
+        raise AudioError(message, code="empty", key="length", value=0)
 
 
 def _to_int16(block: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:

@@ -80,7 +80,8 @@ def draw_lengths(folder: Path, picture: Path) -> None:
     corpus = open_packed(folder)
     seconds = corpus.num_samples / SAMPLE_RATE
     if not len(seconds):
-        raise ConfigError(f"{folder}: no clip is in it; there are no lengths to draw")
+        message = f"{folder}: no clip is in it; there are no lengths to draw"
+        raise ConfigError(message, code="empty", path=folder)
     is_wide = seconds.max() > _WIDE * seconds.min()
     axes = figure.subplots()
     counts, edges = np.histogram(seconds, _bins(seconds, is_wide=is_wide))

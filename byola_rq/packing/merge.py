@@ -45,10 +45,11 @@ def merge_shards(folder: Path, plan: PackingPlan) -> dict[str, Any]:
     """
     summaries = [read_summary(folder, shard) for shard in range(plan.num_shards)]
     if missing := [shard for shard, summary in enumerate(summaries) if summary is None]:
-        raise CorpusError(
+        message = (
             f"{folder}: all {plan.num_shards} shards must be packed before they are merged; "
             f"missing {_ranges(missing)}. Run what packs them again"
         )
+        raise CorpusError(message, code="missing", path=folder, value=missing)
     files: dict[str, dict[str, Any]] = {}
     tables: list[pa.Table] = [INDEX_SCHEMA.empty_table()]
     rejected: list[tuple[str, str]] = []

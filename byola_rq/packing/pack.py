@@ -186,10 +186,11 @@ def _check_space(folder: Path, plan: PackingPlan, todo: Sequence[int]) -> None:
     place = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     free = shutil.disk_usage(place).free
     if free < needed:
-        raise PackingError(
+        message = (
             f"{folder}: packing needs about {needed / 1e9:.2f} GB; {free / 1e9:.2f} GB are free. "
             "Make room, or choose another disk"
         )
+        raise PackingError(message, code="unwritable", path=folder, value=free)
 
 
 @contextlib.contextmanager
@@ -199,7 +200,8 @@ def _share_held(folder: Path, name: str) -> Iterator[None]:
         try:
             stack.enter_context(locked(folder / PARTS / f"{name}.lock", patience=0))
         except HeldError as error:
-            raise CorpusError(
+            message = (
                 f"{folder}: another process is packing this ({name}; {error}); wait until it ends"
-            ) from error
+            )
+            raise CorpusError(message, code="held", path=folder, value=name) from error
         yield

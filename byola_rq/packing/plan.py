@@ -167,9 +167,8 @@ def read_plan(folder: Path) -> PackingPlan | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CorpusError(
-            f"{path}: cannot be read ({error}). Remove {folder} to begin anew"
-        ) from error
+        message = f"{path}: cannot be read ({error}). Remove {folder} to begin anew"
+        raise CorpusError(message, code="damaged", path=path) from error
 
 
 def fix_plan(folder: Path, plan: PackingPlan) -> None:
@@ -195,33 +194,38 @@ def refuse_other_plan(folder: Path, plan: PackingPlan) -> None:
     begun = read_plan(folder)
     if begun is not None and (differences := compare_plans(begun, plan)):
         raise CorpusError(
-            f"{folder}: was begun with other options or sources ({'; '.join(differences)}). "
-            "Give those again, choose another folder, or remove this one"
+            f"{folder}: was begun with other options or sources "
+            f"({'; '.join(differences.values())}). Give those again, "
+            "choose another folder, or remove this one",
+            code="different",
+            path=folder,
+            key=next(iter(differences)),
+            value=differences,
         )
 
 
-def compare_plans(begun: PackingPlan, now: PackingPlan) -> list[str]:
-    """What differs between two plans, a few words each; of the list, where it first does."""
+def compare_plans(begun: PackingPlan, now: PackingPlan) -> dict[str, str]:
+    """What differs between two plans, with a few words each; of the list, where it first does."""
     differences = compare_options(begun.options, now.options)
     if begun.num_clips != now.num_clips:
-        differences.append(f"{begun.num_clips} clips were listed, {now.num_clips} are now")
+        differences["clips"] = f"{begun.num_clips} clips were listed, {now.num_clips} are now"
     if differences or begun == now:
         return differences
     pairs = zip(begun.digests, now.digests, strict=False)
     shard = next((number for number, (was, is_) in enumerate(pairs) if was != is_), None)
     if shard is None:
-        return ["the listing leaves out other files than it did"]
+        return {"files": "the listing leaves out other files than it did"}
     places = begun.clips_of(shard)
-    return [f"other clips are listed: the first among clips {places[0]} to {places[-1]}"]
+    return {"clips": f"other clips are listed: the first among clips {places[0]} to {places[-1]}"}
 
 
-def compare_options(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Which options differ, `name was x, is y`."""
-    return [
-        f"{name} was {before.get(name)}, is {now.get(name)}"
+def compare_options(before: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
+    """Which options differ, with `name was x, is y`."""
+    return {
+        name: f"{name} was {before.get(name)}, is {now.get(name)}"
         for name in sorted(before.keys() | now.keys())
         if before.get(name) != now.get(name)
-    ]
+    }
 
 
 def _sizes_before(folder: Path) -> tuple[float, int]:

@@ -91,7 +91,9 @@ def prepare_corpus(
                     return _outcome(merge_shards(folder, plan))
             return _outcome_of_share(folder, plan, share)
     except StoppedError as error:
-        raise StoppedError(f"{folder}: {error}; {_what_is_kept(folder)}", error.number) from None
+        raise StoppedError(
+            f"{folder}: {error}; {_what_is_kept(folder)}", error.number, path=folder
+        ) from None
 
 
 def merge_corpus(folder: Path) -> PackingOutcome:
@@ -107,7 +109,8 @@ def merge_corpus(folder: Path) -> PackingOutcome:
         return _outcome(info)
     plan = read_plan(folder)
     if plan is None:
-        raise CorpusError(f"{folder}: nothing to merge; no packing was begun there")
+        message = f"{folder}: nothing to merge; no packing was begun there"
+        raise CorpusError(message, code="missing", path=folder)
     with _disk_errors(folder):
         return _outcome(merge_shards(folder, plan))
 
@@ -178,22 +181,25 @@ def _list_clips(sources: Sequence[str], options: PackingOptions) -> Listing:
 
 def _check_folder(folder: Path, sources: Sequence[str]) -> None:
     if folder.exists() and not folder.is_dir():
-        raise CorpusError(f"{folder}: must be a folder; this is a file")
+        message = f"{folder}: must be a folder; this is a file"
+        raise CorpusError(message, code="foreign", path=folder)
     for source in sources:
         parts = source.split("=")  # `LIST=FOLDER` is one of the forms of a source
         for place in ("=".join(parts[first:]) for first in range(len(parts))):
             if os.path.isdir(place) and folder.resolve().is_relative_to(Path(place).resolve()):
-                raise CorpusError(
+                message = (
                     f"{folder}: must lie outside of the source {place}; packed, it would be part "
                     "of what is packed"
                 )
+                raise CorpusError(message, code="usage", path=folder, value=place)
     if (folder / "corpus.json").exists():
         read_info(folder)
     elif folder.exists() and not (folder / PARTS).is_dir() and (other := os.listdir(folder)):
-        raise CorpusError(
+        message = (
             f"{folder}: must be new, empty or a corpus that `prepare` has begun; "
             f"it holds {min(other)}" + (f" and {len(other) - 1} more" if len(other) > 1 else "")
         )
+        raise CorpusError(message, code="exists", path=folder, value=min(other))
 
 
 def _form(clip: ClipSource) -> str:
@@ -210,8 +216,12 @@ def _compare_with_whole(folder: Path, plan: PackingPlan) -> PackingOutcome:
     now = {**plan.recorded_options, "versions": recorded["versions"]}
     if differences := compare_options(recorded, now):
         raise CorpusError(
-            f"{folder}: holds a corpus of other options or sources ({'; '.join(differences)}). "
-            "Choose another folder"
+            f"{folder}: holds a corpus of other options or sources "
+            f"({'; '.join(differences.values())}). Choose another folder",
+            code="different",
+            path=folder,
+            key=next(iter(differences)),
+            value=differences,
         )
     remove_parts(folder)
     print(f"{folder}: is packed already", file=sys.stderr)
@@ -237,9 +247,8 @@ def _disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise PackingError(
-            f"{folder}: cannot be written: {error.strerror or error}; {_what_is_kept(folder)}"
-        ) from error
+        message = f"{folder}: cannot be written: {error.strerror or error}; {_what_is_kept(folder)}"
+        raise PackingError(message, code="unwritable", path=folder) from error
 
 
 def _what_is_kept(folder: Path) -> str:

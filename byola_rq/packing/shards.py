@@ -131,7 +131,8 @@ def read_rows(folder: Path, shard: int) -> dict[str, Any]:
     try:
         rows: dict[str, Any] = json.loads(path.read_text(encoding="utf-8").splitlines()[1])
     except (OSError, ValueError, IndexError) as error:
-        raise CorpusError(f"{path}: cannot be read ({error}). Remove it and run again") from error
+        message = f"{path}: cannot be read ({error}). Remove it and run again"
+        raise CorpusError(message, code="damaged", path=path) from error
     return rows
 
 

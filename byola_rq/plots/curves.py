@@ -54,7 +54,8 @@ def save_curves_picture(path: Path, runs: Mapping[str, Columns]) -> None:
         if any(_has_values(columns, column) for columns in runs.values())
     ]
     if not panels:
-        raise ConfigError(f"{path}: there are no curves yet; no run has a row in its metrics.csv")
+        message = f"{path}: there are no curves yet; no run has a row in its metrics.csv"
+        raise ConfigError(message, code="empty", path=path)
     figure = make_figure(12, 7)
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.06)
     axes = figure.subplot_mosaic(_arrange(panels), height_ratios=(1.5, 1))

@@ -37,7 +37,8 @@ def save_figure(figure: Any, path: Path) -> None:
         with whole_file(path) as temporary:
             figure.savefig(temporary, format=path.suffix[1:], dpi=110)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: the picture cannot be written ({error})") from error
+        message = f"{path}: the picture cannot be written ({error})"
+        raise ConfigError(message, code="unwritable", path=path) from error
 
 
 def tidy(axes: "Axes") -> None:

@@ -60,7 +60,8 @@ class BestCheckpoint:
         try:
             replace_file(path, json.dumps(asdict(Best(step, score, self._measured_by)), indent=1))
         except OSError as error:
-            raise CheckpointError(f"{path}: cannot be written ({error})") from error
+            message = f"{path}: cannot be written ({error})"
+            raise CheckpointError(message, code="unwritable", path=path) from error
         self.step, self._score = step, score
 
 
@@ -77,17 +78,20 @@ def read_best(run_dir: Path) -> Best | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error})") from error
+        message = f"{path}: cannot be read ({error})"
+        raise CheckpointError(message, code="unreadable", path=path) from error
     except (ValueError, TypeError, KeyError, OverflowError) as error:
-        raise CheckpointError(
+        message = (
             f"{path}: must hold step, score and measured_by ({type(error).__name__}: {error}); "
             "remove it: the next validation writes another"
-        ) from error
+        )
+        raise CheckpointError(message, code="malformed", path=path) from error
     if best.step < 1 or not math.isfinite(best.score):
-        raise CheckpointError(
+        message = (
             f"{path}: step must be at least 1 and score finite; got {best.step} and "
             f"{best.score}. Remove it: the next validation writes another"
         )
+        raise CheckpointError(message, code="value", path=path)
     return best
 
 
@@ -99,14 +103,19 @@ def load_best_checkpoint(run_dir: Path) -> Checkpoint:
     """
     best = read_best(run_dir)
     if best is None:
-        raise CheckpointError(
+        message = (
             f"{run_dir}: no best checkpoint in it; a run notes one where validation.labelled "
             "names a csv"
         )
+        raise CheckpointError(message, code="missing", path=run_dir)
     try:
         return load_checkpoint(run_dir, best.step)
     except CheckpointError as error:
         raise CheckpointError(
             f"{error}; {run_dir / 'best.json'} names it as the best. The newest one can still be "
-            "used, without --best"
+            "used, without --best",
+            code=error.code,
+            path=error.path,
+            key=error.key,
+            value=error.value,
         ) from error

@@ -59,7 +59,8 @@ def save_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
         with contextlib.suppress(OSError):
             _tidy(run_dir)
-        raise CheckpointError(f"{final}: the checkpoint cannot be written ({error})") from error
+        message = f"{final}: the checkpoint cannot be written ({error})"
+        raise CheckpointError(message, code="unwritable", path=final) from error
     with contextlib.suppress(OSError):
         # Newer ones are damaged ones that a resumed run has passed over: they must not count.
         saved = [(number, path) for number, path in _checkpoints(run_dir) if number <= step]
@@ -85,10 +86,11 @@ def load_newest_checkpoint(run_dir: Path) -> tuple[Checkpoint | None, list[str]]
             return _read(path), damages
         damages.append(f"{path}: {damage}")
     if damages:
-        raise CheckpointError(
+        message = (
             f"{run_dir}: no checkpoint in it is whole ({damages[0]}); "
             "restore one from a backup, or start over in another run.dir"
         )
+        raise CheckpointError(message, code="damaged", path=run_dir)
     return None, []
 
 
@@ -99,9 +101,10 @@ def load_checkpoint(run_dir: Path, step: int) -> Checkpoint:
         CheckpointError: If it is missing or damaged, or has a newer format.
     """
     path = checkpoint_path(run_dir, step)
-    damage = find_damage(path) if path.is_dir() else "there is no such checkpoint"
-    if damage is not None:
-        raise CheckpointError(f"{path}: {damage}")
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: there is no such checkpoint", code="missing", path=path)
+    if (damage := find_damage(path)) is not None:
+        raise CheckpointError(f"{path}: {damage}", code="damaged", path=path)
     return _read(path)
 
 
@@ -176,10 +179,11 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
 def _read(path: Path) -> Checkpoint:
     state = json.loads((path / "state.json").read_text())
     if state["format_version"] > FORMAT_VERSION:
-        raise CheckpointError(
+        message = (
             f"{path}: format version must be at most {FORMAT_VERSION}; "
             f"got {state['format_version']}. Update byola_rq."
         )
+        raise CheckpointError(message, code="newer", path=path, value=state["format_version"])
     try:
         return Checkpoint(
             model=load_file(path / "model.safetensors"),
@@ -187,7 +191,8 @@ def _read(path: Path) -> Checkpoint:
             state=state,
         )
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error})") from error
+        message = f"{path}: cannot be read ({error})"
+        raise CheckpointError(message, code="unreadable", path=path) from error
 
 
 def _checkpoints(run_dir: Path) -> Iterator[tuple[int, Path]]:

@@ -108,13 +108,15 @@ def reset_run(run_dir: Path) -> Path | None:
         return None
     if os.environ.get("LOCAL_WORLD_SIZE") != os.environ.get("WORLD_SIZE"):
         # A machine that comes back there counts its restarts anew.
-        raise CheckpointError(
+        message = (
             f"{run_dir}: --reset must be given on one machine; this job is one of several. "
             "Move the directory aside yourself, or choose another run.dir"
         )
+        raise CheckpointError(message, code="unsupported", path=run_dir, key="--reset")
     place = Path(os.path.abspath(run_dir))  # not resolved: what a link names stays where it is
     if Path.cwd().is_relative_to(place.resolve()):
-        raise CheckpointError(f"{run_dir}: --reset must be given from outside the run's directory")
+        message = f"{run_dir}: --reset must be given from outside the run's directory"
+        raise CheckpointError(message, code="usage", path=run_dir, key="--reset")
     with _disk_errors(run_dir), _locked(place):
         number = 1
         while os.path.lexists(aside := place.with_name(f"{place.name}.{number}")):
@@ -132,7 +134,11 @@ def _locked(run_dir: Path) -> Iterator[None]:
         except HeldError as error:
             raise CheckpointError(
                 f"{run_dir}: run.dir must be used by one run at a time; another one is at work "
-                f"in it ({error}). Wait for it, stop it, or choose another run.dir"
+                f"in it ({error}). Wait for it, stop it, or choose another run.dir",
+                code="held",
+                path=run_dir,
+                key="run.dir",
+                value=str(error),
             ) from error
         yield
 
@@ -144,16 +150,17 @@ def _refuse_foreign(run_dir: Path) -> None:
     except FileNotFoundError:
         return
     except NotADirectoryError:
-        raise CheckpointError(
-            f"{run_dir}: run.dir must be a directory; it, or a folder above it, is a file"
-        ) from None
+        message = f"{run_dir}: run.dir must be a directory; it, or a folder above it, is a file"
+        raise CheckpointError(message, code="foreign", path=run_dir, key="run.dir") from None
     except OSError as error:
-        raise CheckpointError(f"{run_dir}: run.dir cannot be read ({error})") from error
+        message = f"{run_dir}: run.dir cannot be read ({error})"
+        raise CheckpointError(message, code="unreadable", path=run_dir, key="run.dir") from error
     if "config.yaml" not in names and not all(_FIRST_TRACES.fullmatch(name) for name in names):
-        raise CheckpointError(
+        message = (
             f"{run_dir}: run.dir must be new, empty or a run; this holds other files "
             f"(such as {min(names)}). Choose another run.dir"
         )
+        raise CheckpointError(message, code="exists", path=run_dir, key="run.dir", value=min(names))
 
 
 @contextlib.contextmanager
@@ -161,7 +168,8 @@ def _disk_errors(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise CheckpointError(f"{run_dir}: run.dir cannot be written ({error})") from error
+        message = f"{run_dir}: run.dir cannot be written ({error})"
+        raise CheckpointError(message, code="unwritable", path=run_dir, key="run.dir") from error
 
 
 def _is_restart() -> bool:
@@ -177,19 +185,23 @@ def _refuse_other_config(config: Config, checkpoint: Checkpoint) -> None:
         free |= {"data.window_shards"}
     before = flatten(checkpoint.state["config"])
     now = flatten(config.model_dump(mode="json"))
-    differences = [
-        f"{key} was {before.get(key)}, is {now.get(key)}"
+    differences = {
+        key: f"{key} was {before.get(key)}, is {now.get(key)}"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key) and key not in free
-    ]
+    }
     ranks_before = checkpoint.state["num_ranks"]
     if not config.train.sync_batch_norm and ranks_before != world_size():
-        differences.append(
+        differences["train.sync_batch_norm"] = (
             f"without train.sync_batch_norm, the number of processes was {ranks_before}, "
             f"is {world_size()}"
         )
     if differences:
         raise CheckpointError(
             f"{config.run.dir}: holds a run with another configuration "
-            f"({'; '.join(differences)}); choose another run.dir, or the values it had"
+            f"({'; '.join(differences.values())}); choose another run.dir, or the values it had",
+            code="different",
+            path=config.run.dir,
+            key=next(iter(differences)),
+            value=differences,
         )

@@ -78,7 +78,7 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[RecordedRun], list[str]]:
         CheckpointError: If a path is neither, or a run's configuration cannot be read.
     """
     runs: dict[Path, RecordedRun] = {}
-    notes: list[str] = []
+    refused: list[CheckpointError] = []
     for path in paths:
         folders = _run_folders(path)
         for folder in folders:
@@ -87,11 +87,14 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[RecordedRun], list[str]]:
             except CheckpointError as error:
                 if folder == path:
                     raise
-                notes.append(f"{error}; this run is left out")
+                refused.append(error)
+    if refused and not runs:
+        raise refused[0]
     if not runs:
-        raise CheckpointError(notes[0] if notes else "at least one RUN must be named; got none")
+        raise CheckpointError("at least one RUN must be named; got none", code="missing", key="RUN")
     named = _with_names(list(runs.values()))
-    return named, notes + [note for run in named for note in run.notes]
+    left_out = [f"{error}; this run is left out" for error in refused]
+    return named, left_out + [note for run in named for note in run.notes]
 
 
 def read_columns(path: Path) -> tuple[dict[str, FloatArray], list[str]]:
@@ -149,12 +152,16 @@ def _run_folders(path: Path) -> list[Path]:
             return [path]
         folders = sorted(each.parent for each in path.glob("*/config.yaml"))
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error})") from error
+        message = f"{path}: cannot be read ({error})"
+        raise CheckpointError(message, code="unreadable", path=path) from error
     if not folders:
         what = "a folder without one" if path.is_dir() else "a file" if path.exists() else "nothing"
         raise CheckpointError(
             f"{path}: RUN must be the run.dir of a run, which holds a config.yaml, or a folder of "
-            f"such; got {what}"
+            f"such; got {what}",
+            code="foreign" if path.exists() else "missing",
+            path=path,
+            key="RUN",
         )
     return folders
 
@@ -165,13 +172,15 @@ def _read_run(folder: Path) -> RecordedRun:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: not a configuration that can be read ({reason})") from error
+        message = f"{path}: not a configuration that can be read ({reason})"
+        raise CheckpointError(message, code="unreadable", path=path) from error
     config = flatten(values) if isinstance(values, dict) else {}
     for key, types in _NEEDED_KEYS.items():
         if not isinstance(config.get(key), types) or key not in config:
-            raise CheckpointError(
+            message = (
                 f"{path}: must be the configuration of a run; its {key} is {config.get(key)!r}"
             )
+            raise CheckpointError(message, code="value", path=path, key=key, value=config.get(key))
     metrics, notes = read_columns(folder / "metrics.csv")
     best, best_notes = _find_best(folder)
     return RecordedRun(folder, folder.resolve().name, config, metrics, notes + best_notes, best)

@@ -56,7 +56,8 @@ class StepTable:
             try:
                 replace_file(path, text)
             except OSError as error:
-                raise CheckpointError(f"{path}: cannot be written ({error})") from error
+                message = f"{path}: cannot be written ({error})"
+                raise CheckpointError(message, code="unwritable", path=path) from error
             self._size = len(text.encode())
         else:
             path.unlink(missing_ok=True)
@@ -107,7 +108,8 @@ def _read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     reader = csv.DictReader(io.StringIO(whole, newline=""))
     found = reader.fieldnames or []
     if whole and set(found) != set(columns):
-        raise CheckpointError(f"{path}: columns must be {', '.join(columns)}")
+        message = f"{path}: columns must be {', '.join(columns)}"
+        raise CheckpointError(message, code="malformed", path=path, value=list(found))
     return [row for row in reader if None not in row.values()]
 
 

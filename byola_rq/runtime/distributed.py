@@ -33,8 +33,8 @@ class ElsewhereError(ByolaRQError):
 
     is_said = True
 
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, exit_code: int, **facts: Any) -> None:
+        super().__init__(message, **facts)
         self.exit_code = exit_code
 
 
@@ -95,7 +95,10 @@ def process_group(device: torch.device) -> Iterator[None]:
         reason = " ".join(str(error).split())
         raise ConfigError(
             f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but the processes cannot find each other "
-            f"({reason}); start them with torchrun"
+            f"({reason}); start them with torchrun",
+            code="unreachable",
+            key="WORLD_SIZE",
+            value=os.environ["WORLD_SIZE"],
         ) from error
     try:
         yield
@@ -106,7 +109,8 @@ def process_group(device: torch.device) -> Iterator[None]:
         reason = " ".join(str(error).split())[:200]
         raise LostRankError(
             f"rank {number} of {world_size} lost another one ({reason}); see what that one says. "
-            "The same command goes on from the last checkpoint"
+            "The same command goes on from the last checkpoint",
+            code="unreachable",
         ) from error
     finally:
         # What still refers to the group would end it while the interpreter ends, and may hang.
@@ -171,22 +175,31 @@ def raise_on_all_ranks() -> Iterator[None]:
         yield
     except ByolaRQError as raised:
         error = raised
-    reports = all_gather_json(None if error is None else [str(error), error.exit_code])
+    reports = all_gather_json(None if error is None else _report(error))
     failed = [number for number, report in enumerate(reports) if report is not None]
     if not failed:
         return
-    message, exit_code = reports[failed[0]]
+    message, exit_code, facts = reports[failed[0]]
     if not is_main():
-        raise ElsewhereError(message, exit_code)
+        raise ElsewhereError(message, exit_code, **facts)
     if error is None:
-        error = ByolaRQError(f"rank {failed[0]} of {world_size()}: {message}")
+        error = ByolaRQError(f"rank {failed[0]} of {world_size()}: {message}", **facts)
         error.exit_code = exit_code
     raise error
 
 
 def error_on_all_ranks(error: ByolaRQError) -> ByolaRQError:
     """What a rank raises when all meet the same error: rank 0 says it."""
-    return error if is_main() else ElsewhereError(str(error), error.exit_code)
+    if is_main():
+        return error
+    message, exit_code, facts = _report(error)
+    return ElsewhereError(message, exit_code, **facts)
+
+
+def _report(error: ByolaRQError) -> tuple[str, int, dict[str, str | None]]:
+    """What ranks tell each other of an error, as JSON can; its value may be anything."""
+    path = None if error.path is None else str(error.path)
+    return str(error), error.exit_code, {"code": error.code, "path": path, "key": error.key}
 
 
 def broadcast_bytes(function: Callable[[], bytes]) -> bytes:

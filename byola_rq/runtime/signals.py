@@ -29,8 +29,8 @@ class StoppedError(ByolaRQError, RuntimeError):
     After SIGUSR1 it is 0: whoever sends that means to give the same command again.
     """
 
-    def __init__(self, message: str, number: int) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, number: int, *, path: Path | None = None) -> None:
+        super().__init__(message, code="stopped", path=path, value=signal.Signals(number).name)
         self.number = number
         self.exit_code = 0 if number == signal.SIGUSR1 else 128 + number
 

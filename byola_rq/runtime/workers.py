@@ -177,7 +177,8 @@ class _Worker(Generic[Item, Result]):
     def _count_failed_start(self, reason: str) -> None:
         self._failed_starts += 1
         if self._failed_starts >= _STARTS:
-            raise WorkerError(f"decoding processes must start; one ended with {reason}")
+            message = f"decoding processes must start; one ended with {reason}"
+            raise WorkerError(message, code="unreachable", value=reason)
 
     def _send(self) -> None:
         assert self.task is not None

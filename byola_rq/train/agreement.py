@@ -36,7 +36,12 @@ def check_same_clips(config: Config, clips: Clips) -> None:
         different = next(number for number, each in enumerate(digests) if each != digests[0])
         sources = ", ".join(map(str, config.data.sources))
         raise error_on_all_ranks(
-            CorpusError(f"{sources}: rank {different} finds other clips there than rank 0")
+            CorpusError(
+                f"{sources}: rank {different} finds other clips there than rank 0",
+                code="different",
+                path=config.data.sources[0],
+                value=different,
+            )
         )
 
 
@@ -50,7 +55,10 @@ def check_resumed_clips(config: Config, clips: Clips, checkpoint: Checkpoint) ->
         raise error_on_all_ranks(
             CheckpointError(
                 f"{config.run.dir}: its run had other clips than data.source has now "
-                "(names, lengths or the packed samples differ); choose another run.dir"
+                "(names, lengths or the packed samples differ); choose another run.dir",
+                code="different",
+                path=config.run.dir,
+                key="data.source",
             )
         )
 

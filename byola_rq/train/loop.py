@@ -73,7 +73,7 @@ def pretrain(config: Config, *, reset: bool = False, profile: int | None = None)
                 return path
     except StoppedError as error:
         message = f"{config.run.dir}: {error}; the same command goes on"
-        raise StoppedError(message, error.number) from None
+        raise StoppedError(message, error.number, path=config.run.dir) from None
 
 
 def _fit(run: Run, stop: Stop, profile: int | None) -> None:

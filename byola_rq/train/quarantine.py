@@ -139,12 +139,13 @@ class Quarantine:
 
     def _refuse_many(self) -> None:
         if is_too_many(len(self), self._num_clips):
-            raise TrainingError(
+            message = (
                 f"{self.path.parent}: {len(self)} of {self._num_clips} clips cannot be decoded, "
                 f"and at most 1 % may be replaced; {self.path} names them. Put them right (are "
                 "all disks there?), delete that file, and the same command goes on; or pack what "
                 "can be read with `byola-rq prepare`, for a new run.dir"
             )
+            raise TrainingError(message, code="too-many", path=self.path, value=len(self))
 
 
 def _row(clip: str, replaced_by: str, reason: str) -> dict[str, str]:
@@ -160,11 +161,13 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}); delete it") from error
+        message = f"{path}: cannot be read ({error}); delete it"
+        raise CheckpointError(message, code="unreadable", path=path) from error
     is_whole = all(None not in row and None not in row.values() for row in rows)
     if (reader.fieldnames or QUARANTINE_COLUMNS) != QUARANTINE_COLUMNS or not is_whole:
-        raise CheckpointError(
+        message = (
             f"{path}: every row must have the columns {', '.join(QUARANTINE_COLUMNS)}, and no "
             "other; this one does not. Delete it"
         )
+        raise CheckpointError(message, code="malformed", path=path)
     return rows

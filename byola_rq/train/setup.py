@@ -152,7 +152,10 @@ def refuse_uneven_batch(config: Config) -> None:
     if config.train.batch_size % parts or config.train.batch_size // parts < 2:
         raise ConfigError(
             f"train.batch_size must be a multiple of the {world_size()} processes x "
-            f"train.accumulate = {parts}, and at least twice that; got {config.train.batch_size}"
+            f"train.accumulate = {parts}, and at least twice that; got {config.train.batch_size}",
+            code="value",
+            key="train.batch_size",
+            value=config.train.batch_size,
         )
 
 
@@ -166,13 +169,21 @@ def _open_clips(config: Config) -> tuple[Clips, list[tuple[ClipSource, str]]]:
     if config.data.shuffle == "windows" and not any(map(is_packed, sources)):
         raise CorpusError(
             f"{sources[0]}: data.shuffle must be full for a source that is no packed corpus; "
-            "got windows. Pack it first (`byola-rq prepare`)"
+            "got windows. Pack it first (`byola-rq prepare`)",
+            code="unsupported",
+            path=sources[0],
+            key="data.shuffle",
+            value="windows",
         )
     clips, left_out = open_clips(sources, config.frontend.sample_rate, log)
     if len(clips) < 2:
         reason = f" ({left_out[0][0]}: {left_out[0][1]})" if left_out else ""
         raise CorpusError(
-            f"{sources[0]}: data.source must hold at least 2 clips; it has {len(clips)}{reason}"
+            f"{sources[0]}: data.source must hold at least 2 clips; it has {len(clips)}{reason}",
+            code="too-short",
+            path=sources[0],
+            key="data.source",
+            value=len(clips),
         )
     return clips, left_out
 

@@ -89,7 +89,10 @@ class SkipsInARow:
                     f"{run_dir}: the loss or its gradient is not finite in {longest} steps in a "
                     "row; no weight has changed in them, skipped_steps.csv names their clips, and "
                     "the last checkpoint is untouched. Where `is_finite` is 0 the clip is broken; "
-                    "else try a lower optimizer.lr, or optimizer.clip_norm=1, in a new run.dir"
+                    "else try a lower optimizer.lr, or optimizer.clip_norm=1, in a new run.dir",
+                    code="diverged",
+                    path=run_dir,
+                    value=longest,
                 )
             )
 
@@ -111,6 +114,9 @@ def refuse_divergence(network: nn.Module, run_dir: Path) -> None:
             TrainingError(
                 f"{run_dir}: the weights of rank {', '.join(others)} are not those of rank 0 any "
                 "more: a device or connection there computes wrongly. The last checkpoint is "
-                "untouched; go on from it without that device"
+                "untouched; go on from it without that device",
+                code="diverged",
+                path=run_dir,
+                value=others,
             )
         )

@@ -49,7 +49,8 @@ class TrainState:
             self._modules().load_state_dict(checkpoint.model)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
-            raise CheckpointError(f"{self.config.run.dir}: does not fit ({reason})") from error
+            message = f"{self.config.run.dir}: does not fit ({reason})"
+            raise CheckpointError(message, code="different", path=self.config.run.dir) from error
         load_optimizer_tensors(self.optimizer, checkpoint.optimizer)
         self.step = checkpoint.state["step"]
 
@@ -263,16 +264,18 @@ def choose_device(name: str) -> torch.device:
     device = torch.device(name)
     if is_launched() and device.type == "cuda":
         if device.index is not None:
-            raise ConfigError(
+            message = (
                 f"run.device must be auto, cpu or cuda for several processes; got {name}. "
                 "CUDA_VISIBLE_DEVICES chooses among GPUs"
             )
+            raise ConfigError(message, code="unsupported", key="run.device", value=name)
         device = torch.device("cuda", local_rank())
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
+        message = (
             f"run.device: {device} is not here; torch {torch.__version__} sees "
             f"{torch.cuda.device_count()} CUDA devices (`byola-rq doctor` says more)"
         )
+        raise ConfigError(message, code="missing", key="run.device", value=str(device))
     return device
 
 

@@ -49,7 +49,8 @@ class TensorBoardWriter:
             self.path = folder / _next_name(folder)
             self._append(self._record(step=last_step + 1, session_log={"status": "START"}))
         except OSError as error:
-            raise CheckpointError(f"{folder}: event files cannot be written ({error})") from error
+            message = f"{folder}: event files cannot be written ({error})"
+            raise CheckpointError(message, code="unwritable", path=folder) from error
 
     def write(self, metrics: Metrics) -> None:
         """Write a row of metrics, a point of a curve for each of its columns.

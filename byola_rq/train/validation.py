@@ -54,7 +54,8 @@ class Validation:
     def __init__(self, config: Config) -> None:
         options = config.validation
         if options.labelled is None:
-            raise ConfigError("validation.labelled must name a csv; got null")
+            message = "validation.labelled must name a csv; got null"
+            raise ConfigError(message, code="missing", key="validation.labelled")
         import_sklearn()
         self._probe = options.probe
         self._sample_rate = config.frontend.sample_rate
@@ -124,7 +125,13 @@ class Validation:
                 try:
                     waveform = self._read(clip)
                 except AudioError as error:
-                    raise AudioError(f"{error} (row {clip.row} of {path})") from error
+                    raise AudioError(
+                        f"{error} (row {clip.row} of {path})",
+                        code=error.code,
+                        path=error.path,
+                        key=error.key,
+                        value=error.value,
+                    ) from error
                 lengths.append(len(waveform))
                 num_bytes += waveform.nbytes
                 if num_bytes <= MAX_BYTES_KEPT:
@@ -136,7 +143,8 @@ class Validation:
 
     def _read(self, clip: LabelledClip) -> Tensor:
         if reason := find_truncation(clip.path):
-            raise AudioError(f"{clip.path}: the file must be whole; {reason}")
+            message = f"{clip.path}: the file must be whole; {reason}"
+            raise AudioError(message, code="cut", path=clip.path)
         most, least = (round(each * self._sample_rate) for each in (MAX_SECONDS, MIN_SECONDS))
         waveform = read_audio(clip.path, self._sample_rate, num_samples=most)
         # What is shorter than an encoder can embed is padded with zeros.
@@ -152,15 +160,18 @@ def _read_clips(path: Path) -> tuple[LabelledClip, ...]:
     }
     for part, labels in classes.items():
         if not labels:
-            raise CorpusError(f"{path}: split must name {part} clips; got none")
+            message = f"{path}: split must name {part} clips; got none"
+            raise CorpusError(message, code="missing", path=path, key="split", value=part)
     if len(classes["train"]) < 2:
         (only,) = classes["train"]
-        raise CorpusError(
+        message = (
             f"{path}: label must have at least 2 classes among the train clips; got only {only!r}"
         )
+        raise CorpusError(message, code="value", path=path, key="label", value=only)
     if untrained := classes["valid"] - classes["train"]:
         label = min(untrained)
-        raise CorpusError(f"{path}: class {label!r} must have train clips; got only valid ones")
+        message = f"{path}: class {label!r} must have train clips; got only valid ones"
+        raise CorpusError(message, code="unknown", path=path, value=label)
     return tuple(clip for clip in rows.clips if clip.part in classes)
 
 

@@ -26,12 +26,12 @@ def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProc
     )
 
 
-def assert_refused(done: subprocess.CompletedProcess[str], message: str, status: int = 2) -> None:
-    """One line that says it, a status, no traceback."""
-    assert done.returncode == status, done.stderr
+def assert_refused(done: subprocess.CompletedProcess[str], *told: object) -> None:
+    """One line that names these, a status, no traceback."""
+    assert done.returncode == 2, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, done.stderr
-    assert message in lines[0]
+    assert all(str(each) in lines[0] for each in told), lines[0]
     assert "Traceback" not in done.stderr
 
 
@@ -99,8 +99,9 @@ def test_synthesize_writes_clips(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(tmp_path / "s" / "clips")
     assert len(list((tmp_path / "s" / "clips").glob("*.wav"))) == 3
-    again = run("synthesize", tmp_path / "s", "--clips", 3)
-    assert_refused(again, "must be new or empty; nothing was written")
+    again = run("synthesize", tmp_path / "s", "--clips", 4)
+    assert_refused(again, f"error: {tmp_path / 's'}: ")
+    assert len(list((tmp_path / "s" / "clips").glob("*.wav"))) == 3
 
 
 def test_help_teaches_every_command() -> None:
@@ -157,19 +158,13 @@ def bad_sound(folder: Path, kind: str, sounds: Path) -> None:
         soundfile.write(bad, noise, 16000, "PCM_24")
 
 
-@pytest.mark.parametrize(
-    ("kind", "message"),
-    [
-        ("text", "odd.wav: not an audio file that can be read"),
-        ("zero length", "odd.wav: length must be at least one sample; got 0"),
-    ],
-)
+@pytest.mark.parametrize(("kind", "told"), [("text", "hello"), ("zero length", "length")])
 def test_too_many_bad_clips_stop_before_anything_is_written(
-    tmp_path: Path, sounds: Path, kind: str, message: str
+    tmp_path: Path, sounds: Path, kind: str, told: str
 ) -> None:
     bad_sound(tmp_path / "in", kind, sounds)
     done = run("pretrain", *SMALL, f"data.source={tmp_path / 'in'}", f"run.dir={tmp_path / 'r'}")
-    assert_refused(done, message)
+    assert_refused(done, tmp_path / "in" / "odd.wav", told)
     assert not list(tmp_path.glob("r/step-*"))
     assert not (tmp_path / "r" / "encoder.safetensors").exists()
 
@@ -181,7 +176,7 @@ def test_a_bad_clip_among_good_ones_is_replaced_and_listed(tmp_path: Path, sound
         "pretrain", *SMALL, whole, f"data.source={tmp_path / 'in'}", f"run.dir={tmp_path / 'r'}"
     )
     assert done.returncode == 0, done.stderr
-    assert "odd.wav: samples must be finite; sample" in done.stderr
+    assert "odd.wav: " in done.stderr
     (row,) = csv.DictReader((tmp_path / "r" / "quarantine.csv").open(newline=""))
     assert row["clip"] == str(tmp_path / "in" / "odd.wav")
     assert row["replaced_by"] == str(tmp_path / "in" / "good.wav")
@@ -198,43 +193,43 @@ def test_unusual_clips_are_fine(tmp_path: Path, sounds: Path, trained: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "told"),
     [
-        (["data.source=gone"], "gone: no such file or folder"),
-        (["data.source=empty"], "empty: no audio file in this folder"),
-        ([], "data.source must name a folder"),
-        (["data.source=clips", "optimizer.lr=abc"], "optimizer.lr: must be a valid number"),
-        (["data.source=clips", "optimizer.lrr=1"], "'optimizer.lrr=1' must be section.key=value"),
+        (["data.source=gone"], ["error: gone: "]),
+        (["data.source=empty"], ["error: empty: "]),
+        ([], ["data.source"]),
+        (["data.source=clips", "optimizer.lr=abc"], ["optimizer.lr: ", "abc"]),
+        (["data.source=clips", "optimizer.lrr=1"], ["optimizer.lrr=1"]),
         (
             ["data.source=clips", "views.randomized_quantization.num_bins=0"],
-            "views.randomized_quantization.num_bins: must be greater than or equal to 1; got 0",
+            ["views.randomized_quantization.num_bins: ", "1; got 0"],
         ),
-        (["none.yaml", "data.source=clips"], "none.yaml: not a configuration that can be read"),
-        (["data.source=clips", "run.device=cuda:99"], "run.device: cuda:99 is not here"),
+        (["none.yaml", "data.source=clips"], ["error: none.yaml: "]),
+        (["data.source=clips", "run.device=cuda:99"], ["run.device: ", "cuda:99"]),
     ],
 )
 def test_bad_pretraining_calls(
-    tmp_path: Path, sounds: Path, arguments: list[str], message: str
+    tmp_path: Path, sounds: Path, arguments: list[str], told: list[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "clips").symlink_to(sounds)
     done = run("pretrain", *arguments, "run.dir=r", cwd=tmp_path)
-    assert_refused(done, message)
+    assert_refused(done, *told)
     assert not (tmp_path / "r").exists()
 
 
 def test_another_encoder_s_run_is_refused(trained: Path, sounds: Path) -> None:
     arguments = [*SMALL, f"data.source={sounds}", f"run.dir={trained}", "encoder.dim=24"]
     done = run("pretrain", *arguments)
-    assert_refused(done, "encoder.dim was 16, is 24")
+    assert_refused(done, trained, "encoder.dim", "16", "24")
 
 
 def test_bad_embedding_calls(trained: Path, sounds: Path, tmp_path: Path) -> None:
     model = trained / "encoder.safetensors"
-    assert_refused(run("embed", tmp_path / "m", sounds, "-o", tmp_path / "o"), "no such model file")
-    assert_refused(run("embed", model, tmp_path, "-o", tmp_path / "o"), "no audio file in this")
-    done = run("embed", model, sounds, "-o", sorted(sounds.glob("*.wav"))[0])
-    assert_refused(done, "cannot be written")
+    out, clip = tmp_path / "o", min(sounds.glob("*.wav"))
+    assert_refused(run("embed", tmp_path / "m", sounds, "-o", out), f"error: {tmp_path / 'm'}: ")
+    assert_refused(run("embed", model, tmp_path, "-o", out), f"error: {tmp_path}: ")
+    assert_refused(run("embed", model, sounds, "-o", clip), f"error: {clip}: ")
     done = run("embed", model, sounds)
     assert done.returncode == 2
     assert "--out" in done.stderr

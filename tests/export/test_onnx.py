@@ -18,6 +18,7 @@ from byola_rq.cli.app import main
 from byola_rq.errors import CheckpointError, MissingPackageError
 from byola_rq.export.onnx import WaveformEncoder, export_onnx, export_program
 from byola_rq.model.encoder import build_encoder
+from tests.refusal import refused
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -193,10 +194,10 @@ def test_the_model_is_left_as_it_was(model: byola_rq.Embedder) -> None:
 
 def test_nothing_is_written_where_it_cannot_be(model: byola_rq.Embedder, tmp_path: Path) -> None:
     (tmp_path / "occupied").write_text("a file, not a folder")
-    with pytest.raises(CheckpointError, match=r"occupied.m\.onnx: cannot be written"):
+    with refused(CheckpointError, "unwritable", tmp_path / "occupied" / "m.onnx"):
         export_onnx(model, tmp_path / "occupied" / "m.onnx")
     (tmp_path / "folder.onnx").mkdir()
-    with pytest.raises(CheckpointError, match=r"folder\.onnx: cannot be written"):
+    with refused(CheckpointError, "unwritable", tmp_path / "folder.onnx"):
         export_onnx(model, tmp_path / "folder.onnx")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.onnx", "occupied"]
 
@@ -212,8 +213,9 @@ def test_a_file_that_computes_something_else_is_not_kept(
     other = model.with_statistics(Statistics(mean=0.0, std=1.0))
     monkeypatch.setattr(onnx_export, "_translate", lambda _: translate(other))
     (tmp_path / "m.onnx").write_bytes(b"the file of before")
-    with pytest.raises(CheckpointError, match=r"must be the model's to 0\.0001; got"):
+    with refused(CheckpointError, "different", tmp_path / "m.onnx") as caught:
         export_onnx(model, tmp_path / "m.onnx")
+    assert caught.value.value > 1e-4
     assert (tmp_path / "m.onnx").read_bytes() == b"the file of before"
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -228,8 +230,8 @@ def test_a_missing_package_is_named(model: byola_rq.Embedder, tmp_path: Path) ->
     )
     command = [sys.executable, "-c", script, str(tmp_path / "m.onnx")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "needs the package onnxscript" in done.stdout
-    assert "pip install 'byola_rq[onnx]'" in done.stdout
+    assert "onnxscript" in done.stdout
+    assert "byola_rq[onnx]" in done.stdout
     assert issubclass(MissingPackageError, byola_rq.ByolaRQError)
     assert not list(tmp_path.iterdir())
 
@@ -254,18 +256,18 @@ def test_the_command_says_what_it_wrote_and_nothing_else(
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "told"),
     [
-        (["encoder.safetensors"], "takes --onnx FILE and nothing else"),
-        (["encoder.safetensors", "m.safetensors", "--onnx", "m.onnx"], "takes --onnx FILE and"),
+        (["encoder.safetensors"], "--onnx"),
+        (["encoder.safetensors", "m.safetensors", "--onnx", "m.onnx"], "--onnx"),
         (["text", "--onnx", "m.onnx"], "text: "),
-        (["gone", "--onnx", "m.onnx"], "gone: no such run or model file"),
-        (["runs", "m.safetensors", "--onnx", "m.onnx"], "runs: no checkpoint in it"),
+        (["gone", "--onnx", "m.onnx"], "gone: "),
+        (["runs", "m.safetensors", "--onnx", "m.onnx"], "runs: "),
     ],
 )
 def test_wrong_use_of_the_command_is_one_line(
     words: list[str],
-    message: str,
+    told: str,
     model: byola_rq.Embedder,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -280,5 +282,5 @@ def test_wrong_use_of_the_command_is_one_line(
     assert end.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
-    assert message in line
+    assert told in line
     assert not Path("m.onnx").exists()

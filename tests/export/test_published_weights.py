@@ -14,9 +14,10 @@ from byola_rq.audio.frontend import LogMelSpectrogram, Statistics, measure_stati
 from byola_rq.audio.io import read_audio
 from byola_rq.cli.app import main
 from byola_rq.corpus.statistics import measure_sources
-from byola_rq.errors import CorpusError
+from byola_rq.errors import Code, CorpusError
 from byola_rq.export.published_weights import import_weights
 from byola_rq.synthesis.generate import write_corpus
+from tests.refusal import refused
 
 STATISTICS = Statistics(-5.5, 5.0)
 
@@ -114,28 +115,27 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     path = tmp_path / "published.pth"
     weights = published_2020(512)
 
-    def refused(content: Any, message: str) -> None:
+    def check(content: Any, code: Code, *told: str, **facts: Any) -> None:
         torch.save(content, path)
-        with pytest.raises(CheckpointError, match=rf"^{path}: {message}"):
+        with refused(CheckpointError, code, path, **facts) as caught:
             load_512(path)
+        assert all(each in str(caught.value) for each in told), caught.value
 
     without = {name: value for name, value in weights.items() if name != "fc.3.bias"}
-    refused(without, r"weights must be those of AudioNTT2020 with dim 512; missing fc\.3\.bias\.")
-    refused(weights | {"head.weight": torch.zeros(1)}, r".*; unexpected head\.weight\. Give")
-    refused(
-        published_2020(1024),
-        r".*shape: fc\.0\.weight is \(1024, 512\) instead of \(512, 512\), .* --dim",
-    )
-    refused(published_2022(), r".*missing features\.8\.weight.* and \d+ more; shape: ")
-    refused(weights | {"fc.0.bias": torch.full((512,), torch.nan)}, r"fc\.0\.bias .* with NaN")
-    refused(
-        weights | {"fc.0.bias": torch.zeros(512, dtype=torch.int64)},
-        r"fc\.0\.bias must be finite and floating point; got torch\.int64$",
-    )
-    refused(weights | {"module.fc.0.bias": weights["fc.0.bias"]}, r"fc\.0\.bias must be there once")
-    refused({"epoch": 3}, r"epoch must be a tensor; got int")
-    refused([torch.zeros(1)], r"must hold a state dict, .*; got list")
-    refused({}, r"must hold a state dict, .*; got an empty dictionary$")
+    check(without, "different", "512", value={"missing": ["fc.3.bias"]})
+    with_head = weights | {"head.weight": torch.zeros(1)}
+    check(with_head, "different", value={"unexpected": ["head.weight"]})
+    check(published_2020(1024), "different", "fc.0.weight", "(1024, 512)", "(512, 512)", "--dim")
+    check(published_2022(), "different", "missing features.8.weight", "shape: ")
+    bias = "fc.0.bias"
+    not_finite = torch.full((512,), torch.nan)
+    check(weights | {bias: not_finite}, "not-finite", key=bias)
+    whole = torch.zeros(512, dtype=torch.int64)
+    check(weights | {bias: whole}, "value", key=bias, value=torch.int64)
+    check(weights | {f"module.{bias}": weights[bias]}, "twice", key=bias)
+    check({"epoch": 3}, "value", key="epoch", value=3)
+    check([torch.zeros(1)], "foreign", value="list")
+    check({}, "foreign", "empty")
 
 
 class Bomb:
@@ -151,7 +151,7 @@ class Bomb:
 def test_no_code_is_run(tmp_path: Path) -> None:
     path, trace = tmp_path / "bomb.pth", tmp_path / "exploded"
     torch.save({"state_dict": Bomb(trace)}, path)
-    with pytest.raises(CheckpointError, match="loads without running code; it does not"):
+    with refused(CheckpointError, "damaged", path):
         load_512(path)
     assert not trace.exists()
     torch.load(path, weights_only=False)  # the bomb is a real one
@@ -160,28 +160,26 @@ def test_no_code_is_run(tmp_path: Path) -> None:
 
 def test_damaged_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "published.pth"
-    with pytest.raises(CheckpointError, match="no such file of weights"):
+    with refused(CheckpointError, "missing", path):
         load_512(path)
     torch.save(published_2020(512), path)
     whole = path.read_bytes()
     for content in (b"", b"RIFF....WAVE", whole[: len(whole) // 2], whole[100:]):
         path.write_bytes(content)
-        with pytest.raises(CheckpointError, match=r"published\.pth: must be a state dict") as info:
+        with refused(CheckpointError, "damaged", path):
             load_512(path)
-        assert "\n" not in str(info.value)
 
 
 def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "published.pth"
     torch.save(published_2020(512), path)
     for mean, std in ((0.0, 0.0), (0.0, -1.0), (float("nan"), 1.0), (0.0, float("inf"))):
-        with pytest.raises(ConfigError, match="std above 0; got"):
-            import_weights(
-                path, encoder_name="audio_ntt_2020", dim=512, statistics=Statistics(mean, std)
-            )
-    with pytest.raises(ConfigError, match="must be one of audio_ntt_2020, audio_ntt_2022"):
+        statistics = Statistics(mean, std)
+        with refused(ConfigError, "value", value=statistics):
+            import_weights(path, encoder_name="audio_ntt_2020", dim=512, statistics=statistics)
+    with refused(ConfigError, "unknown", key="encoder", value="resnet"):
         import_weights(path, encoder_name="resnet", dim=512, statistics=STATISTICS)
-    with pytest.raises(ConfigError, match=r"encoder\.dim must be at least 1025; got 512"):
+    with refused(ConfigError, "value", key="encoder.dim", value=512):
         import_weights(path, encoder_name="audio_ntt_2022", dim=512, statistics=STATISTICS)
 
 
@@ -202,7 +200,7 @@ def test_statistics_of_silence_or_nothing_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CorpusError):
         measure_sources([tmp_path])
     soundfile.write(tmp_path / "silence.wav", torch.zeros(16000).numpy(), 16000)
-    with pytest.raises(CorpusError, match="cannot be learned from: .* constant"):
+    with refused(CorpusError, "empty", tmp_path):
         measure_sources([tmp_path])
     (tmp_path / "silence.wav").write_bytes(b"no sound")
     with pytest.raises((CorpusError, AudioError)):
@@ -226,16 +224,16 @@ def test_the_command(tmp_path: Path, sounds: Path, capsys: pytest.CaptureFixture
     assert byola_rq.load(model).statistics == measure_sources([sounds])
     capsys.readouterr()
     model.unlink()
-    for options, message in (
-        ((), "takes --mean and --std, or --corpus to measure them"),
-        (("--mean", 1), "takes --mean and --std, or --corpus"),
-        (("--mean", 1, "--std", 1, "--corpus", sounds), "takes --mean and --std, or --corpus"),
-        (("--mean", 1, "--std", 0), "std above 0; got 1.0 and 0.0"),
-        (("--mean", 1, "--std", 1), "with dim 2048; shape: fc.0.weight is (512, 512)"),
+    for options, told in (
+        ((), "--corpus"),
+        (("--mean", 1), "--std"),
+        (("--mean", 1, "--std", 1, "--corpus", sounds), "--corpus"),
+        (("--mean", 1, "--std", 0), "0.0"),
+        (("--mean", 1, "--std", 1), "2048"),
     ):
         status, out, error = run(*options)
         assert (status, out) == (2, "")
         assert error.startswith("error: ")
         assert error.count("\n") == 1
-        assert message in error
+        assert told in error
         assert not model.exists()

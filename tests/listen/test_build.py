@@ -27,6 +27,7 @@ from byola_rq.listen.segments import read_segment
 from byola_rq.runtime.rng import sample_keys
 from byola_rq.synthesis.generate import make_clip, write_wav
 from tests.browser import Browser, find_chromium
+from tests.refusal import refused
 
 RATE = 16000
 
@@ -280,56 +281,56 @@ def test_an_end_that_is_shorter_than_a_segment(config: Config, clip: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "told"),
     [
-        (["--start", "-1"], "start must be at least 0 and before the end of the clip"),
-        (["--start", "2.5"], "before the end of the clip, at 2.500 s; got 2.5 s"),
-        (["--start", "nan"], "before the end of the clip"),
-        (["--bins", "0"], "bins: must be within 1 to 4096; got 0"),
-        (["--bins", "5,1000000000"], "bins: must be within 1 to 4096; got 1000000000"),
-        (["--bins", "2,x"], "--bins must be whole numbers joined by commas"),
-        (["--bins", "2,,5"], "got '2,,5'"),
-        (["--bins", ""], "got ''"),
-        (["--model", "nowhere.safetensors"], "nowhere.safetensors: no such model file"),
-        (["--seed", "99999999999"], "run.seed"),
+        (["--start", "-1"], ["start", "2.500 s", "-1 s"]),
+        (["--start", "2.5"], ["start", "2.500 s", "2.5 s"]),
+        (["--start", "nan"], ["start", "2.500 s", "nan s"]),
+        (["--bins", "0"], ["bins", "1 to 4096", " 0"]),
+        (["--bins", "5,1000000000"], ["bins", "1 to 4096", "1000000000"]),
+        (["--bins", "2,x"], ["--bins", "'2,x'"]),
+        (["--bins", "2,,5"], ["--bins", "'2,,5'"]),
+        (["--bins", ""], ["--bins", "''"]),
+        (["--model", "nowhere.safetensors"], ["error: nowhere.safetensors: "]),
+        (["--seed", "99999999999"], ["run.seed", "99999999999"]),
     ],
 )
 def test_wrong_options_are_one_line(
-    clip: Path, tmp_path: Path, options: list[str], message: str
+    clip: Path, tmp_path: Path, options: list[str], told: list[str]
 ) -> None:
     status, out, err = run("listen", clip, "-o", tmp_path / "page.html", *options)
     assert (status, out) == (2, "")
     assert err.count("\n") == 1
     assert err.startswith("error: ")
-    assert message in err
+    assert all(each in err for each in told), err
     assert not (tmp_path / "page.html").exists()
 
 
 def test_what_cannot_be_read_or_written_is_one_line(clip: Path, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("no audio")
-    for clip_path, page, wav, message in (
-        (tmp_path / "none.wav", tmp_path / "p.html", None, "none.wav: no such file"),
-        (file, tmp_path / "p.html", None, "file: not an audio file that can be read"),
-        (clip, file / "page.html", None, "page.html: the page cannot be written there"),
-        (clip, tmp_path, None, f"{tmp_path}: the page cannot be written there (Is a directory)"),
-        (clip, tmp_path / "q.html", file / "wavs", "wavs: the sounds cannot be written there"),
+    for clip_path, page, wav, path in (
+        (tmp_path / "none.wav", tmp_path / "p.html", None, tmp_path / "none.wav"),
+        (file, tmp_path / "p.html", None, file),
+        (clip, file / "page.html", None, file / "page.html"),
+        (clip, tmp_path, None, tmp_path),
+        (clip, tmp_path / "q.html", file / "wavs", file / "wavs"),
     ):
         options = ["--bins", 3, *(["--wav", wav] if wav else [])]
         status, _, err = run("listen", clip_path, "-o", page, *options)
         assert status == 2
         assert err.count("\n") == 1
-        assert message in err
+        assert err.startswith(f"error: {path}: ")
     loud = write(tmp_path / "loud.wav", noise(1) * 1e9)
-    with pytest.raises(AudioError, match=r"loud.wav: samples must be near \[-1, 1\]; got 4"):
+    with refused(AudioError, "too-large", loud, key="samples"):
         listen_to_clip(load_config(default_config_path()), loud)
-    with pytest.raises(ConfigError, match="bins: must be within 1 to 4096; got 5000"):
+    with refused(ConfigError, "value", key="bins", value=5000):
         listen_to_clip(load_config(default_config_path()), clip, bins=(2, 5000))
 
 
 def test_without_matplotlib(listening: Listening, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingPackageError, match=r"pip install 'byola_rq\[plots\]'"):
+    with pytest.raises(MissingPackageError, match=r"byola_rq\[plots\]"):
         render_page(listening, command="")
 
 

@@ -15,6 +15,7 @@ import soxr
 
 from byola_rq import AudioError
 from byola_rq.audio.io import EncodedAudio
+from byola_rq.errors import Code
 from byola_rq.packing.decode import (
     ClipJob,
     ClipRules,
@@ -26,6 +27,7 @@ from byola_rq.packing.decode import (
 )
 from byola_rq.runtime.sandbox import Failure, Limits
 from byola_rq.sources.clip_source import ClipSource
+from tests.refusal import refused
 
 
 def sound(seconds: float, rate: int, channels: int = 1) -> np.ndarray:
@@ -41,10 +43,14 @@ def decode(source: Path | ClipSource, rules: ClipRules | None = None) -> Decoded
     return decode_clip(ClipJob(clip), rules or ClipRules())
 
 
-def refusal(source: Path | ClipSource, rules: ClipRules | None = None) -> str:
+def refusal(source: Path | ClipSource, rules: ClipRules | None = None) -> AudioError:
     with pytest.raises(AudioError) as caught:
         decode(source, rules)
-    return str(caught.value)
+    return caught.value
+
+
+def facts(error: AudioError) -> tuple[object, ...]:
+    return error.code, error.key, error.value
 
 
 def reference(path: Path, start: int = 0, stop: int | None = None) -> np.ndarray:
@@ -154,11 +160,11 @@ def test_limits_are_of_the_part_not_of_its_file(tmp_path: Path) -> None:
         len(decode(ClipSource("x", file=str(path), start_seconds=7, num_seconds=5), rules).samples)
         == 80000
     )
-    assert refusal(path, rules) == "length must be at most 5 s; got 12.00 s"
+    assert facts(refusal(path, rules)) == ("too-large", "length", 12.0)
     short = ClipSource("x", file=str(path), start_seconds=11.5, num_seconds=5)
-    assert refusal(short, rules) == "length must be at least 1 s; got 0.500 s"
+    assert facts(refusal(short, rules)) == ("too-short", "length", 0.5)
     behind = ClipSource("x", file=str(path), start_seconds=12.5, num_seconds=5)
-    assert "must begin before the end of its audio (12.000 s)" in refusal(behind, rules)
+    assert "12.000 s" in str(refusal(behind, rules))
 
 
 def test_members_of_a_tar(tmp_path: Path) -> None:
@@ -175,7 +181,7 @@ def test_members_of_a_tar(tmp_path: Path) -> None:
     gone = ClipSource(
         "c", file=str(tmp_path / "s.tar"), offset=offset, size=size + 10**6, name="c.flac"
     )
-    assert refusal(gone).startswith("the tar has become shorter")
+    assert refusal(gone).code == "cut"
 
 
 # What is wrong with files.
@@ -214,61 +220,57 @@ def holed(value: float) -> np.ndarray:
     return samples
 
 
-BAD = {
-    "empty": (b"", "the file is empty (0 bytes)"),
-    "text": (b"hello " * 100, "not an audio file that can be read (it begins with"),
-    "half wav": (half(encode("WAV")), "cut short: 47978 of 96000 bytes"),
-    "half aiff": (half(encode("AIFF")), "cut short: "),
-    "half flac": (half(encode("FLAC")), "cut short: sample 47999 does not decode"),
-    "half ogg": (half(encode("OGG")), "cut short: its last Ogg page"),
-    "half opus": (half(encode("OGG", subtype="OPUS")), "cut short: its last Ogg page"),
-    "half mp3": (half(encode("MP3")), "cut short: "),
-    "hole in flac": (with_hole(encode("FLAC")), "decoding failed: "),
-    "hole in ogg": (with_hole(encode("OGG")), "damaged: "),
-    "hole in opus": (with_hole(encode("OGG", subtype="OPUS")), "damaged: "),
-    "hole in mp3": (with_hole(encode("MP3")), ""),  # found as one or the other
-    "0 Hz": (wave_with(24, "<I", 0), "sample rate must be above 0 Hz; got 0 Hz"),
-    "10 MHz": (
-        wave_with(24, "<I", 10**7),
-        "sample rate must be 1000 to 768000 Hz; got 10000000 Hz",
-    ),
-    "lying header": (wave_with(40, "<I", 0x7F000000), "cut short: 96000 of 2130706432 bytes"),
-    "no channel": (wave_with(22, "<H", 0), "not an audio file that can be read"),
-    "9 channels": (wave_of(np.zeros((100, 9))), "channels must be at most 8; got 9"),
-    "no sample": (wave_of(np.zeros(0)), "length must be at least one sample; got 0"),
-    "one at 48 kHz": (wave_of(np.zeros(1), 48000), "length must be at least one sample at 16 kHz"),
-    "nan": (wave_of(holed(np.nan)), "samples must be finite; sample 40000 (at 2.500 s) is nan"),
-    "inf": (wave_of(holed(-np.inf)), "samples must be finite; sample 40000 (at 2.500 s) is -inf"),
-    "2 hours": (
-        wave_of(np.zeros(7200 * 1000), 1000, "PCM_U8"),
-        "length must be at most 3600 s; got 7200.00 s",
-    ),
-    "ADPCM": (encode("WAV", subtype="IMA_ADPCM"), "codec must be PCM, float, A-law"),
-    "GSM": (encode("WAV", rate=8000, subtype="GSM610"), "codec must be PCM, float, A-law"),
-    "AU": (encode("AU"), "codec must be PCM, float, A-law"),
+BAD: dict[str, tuple[bytes, set[Code], str]] = {  # data, what is wrong, with which numbers or names
+    "empty": (b"", {"empty"}, "0 bytes"),
+    "text": (b"hello " * 100, {"damaged"}, "hello"),
+    "half wav": (half(encode("WAV")), {"cut"}, "47978 of 96000 bytes"),
+    "half aiff": (half(encode("AIFF")), {"cut"}, "47981 of 96008 bytes"),
+    "half flac": (half(encode("FLAC")), {"cut"}, "sample 47999"),
+    "half ogg": (half(encode("OGG")), {"cut"}, "Ogg"),
+    "half opus": (half(encode("OGG", subtype="OPUS")), {"cut"}, "Ogg"),
+    "half mp3": (half(encode("MP3")), {"cut"}, ""),
+    "hole in flac": (with_hole(encode("FLAC")), {"unreadable"}, ""),
+    "hole in ogg": (with_hole(encode("OGG")), {"damaged"}, "of 3.00 s"),
+    "hole in opus": (with_hole(encode("OGG", subtype="OPUS")), {"damaged"}, "of 3.00 s"),
+    "hole in mp3": (with_hole(encode("MP3")), {"cut", "damaged", "unreadable"}, ""),
+    "0 Hz": (wave_with(24, "<I", 0), {"value"}, "sample rate"),
+    "10 MHz": (wave_with(24, "<I", 10**7), {"value"}, "10000000 Hz"),
+    "lying header": (wave_with(40, "<I", 0x7F000000), {"cut"}, "96000 of 2130706432 bytes"),
+    "no channel": (wave_with(22, "<H", 0), {"damaged"}, ""),
+    "9 channels": (wave_of(np.zeros((100, 9))), {"value"}, "channels"),
+    "no sample": (wave_of(np.zeros(0)), {"empty"}, "one sample;"),
+    "one at 48 kHz": (wave_of(np.zeros(1), 48000), {"empty"}, "16 kHz"),
+    "nan": (wave_of(holed(np.nan)), {"not-finite"}, "40000 (at 2.500 s) is nan"),
+    "inf": (wave_of(holed(-np.inf)), {"not-finite"}, "40000 (at 2.500 s) is -inf"),
+    "2 hours": (wave_of(np.zeros(7200 * 1000), 1000, "PCM_U8"), {"too-large"}, "7200.00 s"),
+    "ADPCM": (encode("WAV", subtype="IMA_ADPCM"), {"unsupported"}, "codec"),
+    "GSM": (encode("WAV", rate=8000, subtype="GSM610"), {"unsupported"}, "codec"),
+    "AU": (encode("AU"), {"unsupported"}, "codec"),
 }
 
 
 @pytest.mark.parametrize("kind", BAD)
 def test_bad_files_are_left_out_with_the_reason_alone(tmp_path: Path, kind: str) -> None:
-    data, reason = BAD[kind]
+    data, codes, told = BAD[kind]
     path = tmp_path / "bad.wav"
     path.write_bytes(data)
     from_file = refusal(path)
-    assert from_file.startswith(reason), from_file
-    assert str(tmp_path) not in from_file
+    assert from_file.code in codes, from_file
+    assert told in str(from_file)
+    assert str(tmp_path) not in str(from_file)
     clip = ClipSource("x", file="x.parquet", row=7, name="bad")
     with pytest.raises(AudioError) as caught:
         decode_clip(ClipJob(clip, EncodedAudio(str(clip), data)), ClipRules())
-    assert str(caught.value) == from_file
+    assert str(caught.value) == str(from_file)
 
 
 def test_errors_of_the_reader_are_passed_on() -> None:
     clip = ClipSource("x", file="x.parquet", row=7)
-    job = ClipJob(clip, AudioError(f"{clip}: bytes must not be null"))
-    with pytest.raises(AudioError, match="^bytes must not be null$"):
-        decode_clip(job, ClipRules())
-    assert refusal(Path("nowhere/missing.wav")) == "no such file"
+    error = AudioError(f"{clip}: bytes must not be null", code="missing", key="bytes", value=None)
+    with refused(AudioError, "missing", key="bytes") as caught:
+        decode_clip(ClipJob(clip, error), ClipRules())
+    assert str(caught.value) == "bytes must not be null"
+    assert refusal(Path("nowhere/missing.wav")).code == "missing"
 
 
 def test_good_files_that_look_odd(tmp_path: Path) -> None:
@@ -294,7 +296,8 @@ def test_good_files_that_look_odd(tmp_path: Path) -> None:
     np.testing.assert_array_equal(decode(tmp_path / "piped.flac").samples, expected)
     part = ClipSource("x", file=str(tmp_path / "piped.flac"), start_seconds=1, num_seconds=5)
     np.testing.assert_array_equal(decode(part).samples, expected[16000:])
-    assert "at most 2 s; got 3.00 s" in refusal(tmp_path / "piped.flac", ClipRules(max_seconds=2))
+    too_long = refusal(tmp_path / "piped.flac", ClipRules(max_seconds=2))
+    assert facts(too_long) == ("too-large", "length", 3.0)
 
 
 def test_what_macos_leaves_beside_files_does_not_matter(tmp_path: Path) -> None:

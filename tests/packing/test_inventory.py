@@ -11,6 +11,8 @@ from byola_rq.packing.inventory import count_reasons, describe_corpus, draw_leng
 from byola_rq.packing.merge import merge_shards
 from byola_rq.packing.plan import PackingPlan, fix_plan
 from byola_rq.packing.shards import ShardWriter
+from byola_rq.plots.style import COLORS
+from tests.refusal import refused
 
 REASONS = [
     "length must be at most 3600 s; got 7200.00 s",
@@ -100,12 +102,12 @@ def test_long_tables_are_cut(tmp_path: Path) -> None:
 def test_an_empty_corpus_is_described(tmp_path: Path) -> None:
     folder = pack(tmp_path / "c", [], ["bad"])
     assert list(describe_corpus(folder))[-2:] == ["left out", "         1  bad"]
-    with pytest.raises(ConfigError, match="no clip is in it"):
+    with refused(ConfigError, "empty", folder):
         draw_lengths(folder, tmp_path / "a.png")
 
 
 def test_no_corpus_no_description(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="no packed corpus"):
+    with refused(CorpusError, "missing", tmp_path):
         list(describe_corpus(tmp_path))
 
 
@@ -121,19 +123,20 @@ def test_pictures_of_all_kinds_of_lengths(
     if suffix == "svg":
         assert "length (s)" in picture.read_text()
         return
+    from matplotlib.colors import to_rgb
     from matplotlib.image import imread
 
     pixels = imread(picture)[..., :3]
-    blue = np.abs(pixels - np.array([0x3B, 0x6E, 0xA5]) / 255).max(axis=-1) < 0.02
-    assert blue.sum() > 300  # bars can be seen
+    is_bar = np.abs(pixels - np.array(to_rgb(COLORS[0]))).max(axis=-1) < 0.02
+    assert is_bar.sum() > 300  # bars can be seen
 
 
 def test_pictures_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = pack(tmp_path / "c", [1.0])
-    with pytest.raises(ConfigError, match="lengths.doc: the picture cannot be written"):
+    with refused(ConfigError, "unwritable", tmp_path / "lengths.doc"):
         draw_lengths(folder, tmp_path / "lengths.doc")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingPackageError, match=r"pip install 'byola_rq\[plots\]'"):
+    with pytest.raises(MissingPackageError, match=r"byola_rq\[plots\]"):
         draw_lengths(folder, tmp_path / "lengths.png")
 
 

@@ -1,6 +1,7 @@
 """Any collection -> the same packed corpus, whatever happens on the way."""
 
 import csv
+import errno
 import functools
 import io
 import os
@@ -32,6 +33,7 @@ from byola_rq.packing.shards import PackingError
 from byola_rq.runtime.lock import locked
 from byola_rq.runtime.sandbox import Limits
 from byola_rq.runtime.workers import map_in_processes
+from tests.refusal import refused
 
 SMALL_SHARDS = 0.02  # megabytes: some clips each
 
@@ -124,8 +126,9 @@ def test_shares_make_the_same_corpus(collection: Path, packed: Path, tmp_path: P
     folder = tmp_path / "c"
     third = prepare(collection, to=folder, share=(3, 3))
     first = prepare(collection, to=folder, share=(1, 3))
-    with pytest.raises(CorpusError, match="missing 1, 4, 7, 10, 13"):
+    with refused(CorpusError, "missing", folder) as caught:
         merge_corpus(folder)
+    assert caught.value.value[:5] == [1, 4, 7, 10, 13]
     # The second machine is given a share that is too large, and stops again.
     second = prepare(collection, to=folder, share=(2, 3))
     assert first.clips + second.clips + third.clips == 90
@@ -142,11 +145,9 @@ def test_a_whole_corpus_is_not_done_again(collection: Path, packed: Path) -> Non
     before = {path: path.stat().st_mtime_ns for path in packed.iterdir()}
     assert prepare(collection, to=packed).clips == 90
     assert {path: path.stat().st_mtime_ns for path in packed.iterdir()} == before
-    with pytest.raises(
-        CorpusError, match=r"holds a corpus of other .*max_seconds was 3600.0, is 9"
-    ):
+    with refused(CorpusError, "different", packed, key="max_seconds"):
         prepare(collection, to=packed, rules=ClipRules(max_seconds=9))
-    with pytest.raises(CorpusError, match="holds a corpus of other .*sources was"):
+    with refused(CorpusError, "different", packed, key="sources"):
         prepare(collection / "0", to=packed)
 
 
@@ -211,7 +212,7 @@ def test_every_form_of_source_in_one_corpus(tmp_path: Path) -> None:
     reasons = "\n".join(
         f"{source}: {reason}" for source, reason in rejects(tmp_path / "packed").items()
     )
-    for expected in ("shard.tar::b.flac: not an audio", "6.flac", "gone.wav", "never_there"):
+    for expected in ("shard.tar::b.flac: ", "6.flac", "gone.wav", "never_there"):
         assert expected in reasons
     assert outcome.rejected == 4
     part = np.load(tmp_path / "packed" / "pcm-00000.npy")
@@ -318,10 +319,9 @@ def test_signals_stop_it_with_one_line_and_whole_shards(
     assert out == ""
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
     whole = len(open_packed(many_packed).shards)
-    assert lines == [
-        f"error: {folder}: stopped by {number.name}; {pieces(folder)} of {whole} shards are whole; "
-        "the same command goes on"
-    ]
+    (line,) = lines
+    for told in (folder, number.name, f"{pieces(folder)} of {whole} "):
+        assert str(told) in line
     assert "Traceback" not in err
     assert not list((folder / ".parts").glob("*.partial"))
     prepare(many, to=folder)
@@ -345,11 +345,11 @@ def test_a_disk_that_fills_up_costs_what_is_not_whole(tmp_path: Path) -> None:
     assert process.returncode == 1, err
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
-    assert f"error: {folder}: cannot be written: File too large; " in lines[0]
+    assert str(folder) in lines[0]
+    assert os.strerror(errno.EFBIG) in lines[0]
     kept = pieces(folder)
     assert kept >= 2
     assert f"{kept} of " in lines[0]
-    assert lines[0].endswith("shards are whole; the same command goes on")
     assert "Traceback" not in err
     assert not list((folder / ".parts").glob("*.partial"))
     assert subprocess.run(command(*arguments), capture_output=True, check=True).stderr
@@ -362,10 +362,9 @@ def test_room_is_looked_for_ahead(
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=15_000_000))
-    with pytest.raises(
-        PackingError, match=r"packing needs about 0.02 GB; 0.01 GB are free\. Make"
-    ) as caught:
-        prepare(collection, to=tmp_path / "deep" / "c")
+    folder = tmp_path / "deep" / "c"
+    with refused(PackingError, "unwritable", folder, value=15_000_000) as caught:
+        prepare(collection, to=folder)
     assert caught.value.exit_code == 1
     assert not (tmp_path / "deep").exists()
 
@@ -373,9 +372,10 @@ def test_room_is_looked_for_ahead(
 def test_two_runs_do_not_pack_the_same_share(collection: Path, tmp_path: Path) -> None:
     folder = tmp_path / "c"
     prepare(collection, to=folder, share=(1, 20))
-    refused = pytest.raises(CorpusError, match=rf"2-of-20; process {os.getpid()} on")
-    with locked(folder / ".parts" / "2-of-20.lock", patience=0), refused:
+    held = refused(CorpusError, "held", folder, value="2-of-20")
+    with locked(folder / ".parts" / "2-of-20.lock", patience=0), held as caught:
         prepare(collection, to=folder, share=(2, 20))
+    assert str(os.getpid()) in str(caught.value)
     assert prepare(collection, to=folder, share=(2, 20)).clips > 0
 
 
@@ -440,24 +440,27 @@ def test_another_job_in_the_folder_is_refused(collection: Path, tmp_path: Path) 
     source, folder = tmp_path / "source", tmp_path / "c"
     shutil.copytree(collection / "0", source)
     prepare(source, to=folder, share=(1, 2))
-    for options, difference in [
-        ({"rules": ClipRules(max_seconds=1.0)}, "max_seconds was 3600.0, is 1.0"),
-        ({"limit": 5}, "limit was None, is 5"),
-        ({"limits": Limits(seconds=9)}, "clip_timeout was 60.0, is 9"),
+    for options, key, was, now in [
+        ({"rules": ClipRules(max_seconds=1.0)}, "max_seconds", "3600.0", "1.0"),
+        ({"limit": 5}, "limit", "None", "5"),
+        ({"limits": Limits(seconds=9)}, "clip_timeout", "60.0", "9"),
     ]:
-        with pytest.raises(CorpusError, match=f"begun with other .*{difference}.* choose another"):
+        with refused(CorpusError, "different", folder, key=key) as caught:
             prepare(source, to=folder, share=(2, 2), **options)
+        assert list(caught.value.value) == [key]
+        assert {was, now} <= set(caught.value.value[key].replace(",", "").split())
     last = sorted(source.iterdir())[-1]
     last.rename(last.with_name("zzz.wav"))
-    with pytest.raises(
-        CorpusError, match=r"other clips are listed: the first among clips \d+ to 33"
-    ):
+    with refused(CorpusError, "different", folder, key="clips") as caught:
         prepare(source, to=folder, share=(2, 2))
+    assert caught.value.value["clips"].endswith(" to 33")  # places in the list
     soundfile.write(source / "more.wav", tone(0.1), 16000)
-    with pytest.raises(CorpusError, match="34 clips were listed, 35 are now"):
+    with refused(CorpusError, "different", folder, key="clips") as caught:
         prepare(source, to=folder, share=(2, 2))
-    with pytest.raises(CorpusError, match=r"missing 1"):
+    assert {"34", "35"} <= set(caught.value.value["clips"].split())  # numbers of clips
+    with refused(CorpusError, "missing", folder) as caught:
         merge_corpus(folder)
+    assert caught.value.value[0] == 1
 
 
 @pytest.mark.parametrize("form", ["folder", "list"])
@@ -465,7 +468,7 @@ def test_a_folder_inside_the_source_is_refused(tmp_path: Path, form: str) -> Non
     soundfile.write(tmp_path / "a.wav", tone(0.1), 16000)
     source = tmp_path if form == "folder" else f"{tmp_path}/list.csv={tmp_path}"
     for folder in (tmp_path, tmp_path / "packed", tmp_path / "x" / ".." / "packed"):
-        with pytest.raises(CorpusError, match=f"must lie outside of the source {tmp_path}"):
+        with refused(CorpusError, "usage", folder, value=str(tmp_path)):
             prepare(source, to=folder)
     assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
 
@@ -473,17 +476,17 @@ def test_a_folder_inside_the_source_is_refused(tmp_path: Path, form: str) -> Non
 def test_a_folder_of_something_else_is_refused(collection: Path, tmp_path: Path) -> None:
     folder = tmp_path / "c"
     folder.write_text("a file")
-    with pytest.raises(CorpusError, match="c: must be a folder; this is a file"):
+    with refused(CorpusError, "foreign", folder):
         prepare(collection, to=folder)
     folder.unlink()
     folder.mkdir()
     (folder / "thesis.tex").write_text("years of work")
-    with pytest.raises(CorpusError, match="must be new, empty or a corpus .*; it holds thesis.tex"):
+    with refused(CorpusError, "exists", folder, value="thesis.tex"):
         prepare(collection, to=folder)
     (folder / "corpus.json").write_text('{"format": "byola_rq packed corpus", "format_version": 7}')
-    with pytest.raises(CorpusError, match="format version must be 1; got 7"):
+    with refused(CorpusError, "newer", folder, value=7):
         prepare(collection, to=folder)
-    with pytest.raises(CorpusError, match="nothing to merge; no packing was begun there"):
+    with refused(CorpusError, "missing", tmp_path):
         merge_corpus(tmp_path)
     assert sorted(path.name for path in folder.iterdir()) == ["corpus.json", "thesis.tex"]
 
@@ -534,9 +537,9 @@ def test_the_command(collection: Path, packed: Path, tmp_path: Path) -> None:
     done = subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stdout == f"{folder}: 90 clips, 0.00 hours, 10 rejected, 0 that came twice\n"
-    assert done.stderr.splitlines()[-1] == (
-        f"error: {folder}: 10 clips are rejected; {folder / 'rejected.csv'} says why"
-    )
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith(f"error: {folder}: 10 ")
+    assert str(folder / "rejected.csv") in line
     assert "packing: 100/100  " in done.stderr
     assert " clips/s  0.00 h  10 rejected  " in done.stderr
     assert content(folder) == content(packed)
@@ -563,7 +566,7 @@ def test_shares_on_the_command_line(collection: Path, packed: Path, tmp_path: Pa
     assert out.endswith(f"when all shares are packed: byola-rq prepare --merge {folder}\n")
     status, _, err = invoke("--merge", folder)
     assert status == 2
-    assert "missing 1, 3, 5" in err
+    assert "1, 3, 5" in err
     assert invoke(*share, "2/2")[0] == 0
     status, out, _ = invoke("--merge", folder)
     assert (status, out) == (0, f"{folder}: 90 clips, 0.00 hours, 10 rejected, 0 that came twice\n")
@@ -583,8 +586,7 @@ def test_verify_on_the_command_line(packed: Path, tmp_path: Path) -> None:
     assert status == 1
     assert out.startswith("pcm-00001.npy: its SHA-256 is not that of corpus.json")
     assert "clips are in it: 0/0" in out
-    assert "1 of " in err
-    assert "files are damaged" in err
+    assert err.startswith(f"error: {folder}: 1 of ")
 
 
 def test_nothing_packed_is_a_failure(tmp_path: Path) -> None:
@@ -593,36 +595,36 @@ def test_nothing_packed_is_a_failure(tmp_path: Path) -> None:
     status, out, err = invoke(tmp_path / "source", tmp_path / "c", "--workers", 1)
     assert status == 1
     assert "0 clips, 0.00 hours, 1 rejected" in out
-    assert f"no clip could be packed; {tmp_path / 'c' / 'rejected.csv'} says why" in err
+    assert str(tmp_path / "c" / "rejected.csv") in err
     assert list(rejects(tmp_path / "c")) == ["a.wav"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "told"),
     [
-        (["dest"], "prepare takes at least one SOURCE, then DEST; got only dest"),
-        (["a", "dest", "--merge"], "--merge takes DEST alone"),
-        (["dest", "--verify", "--merge"], "--merge takes DEST alone; got dest --verify"),
-        (["dest", "--verify", "--limit", "3"], "--verify takes DEST alone; got dest --limit"),
-        (["a", "dest", "--shard", "0/4"], "--shard must be I/N with I from 1 to N; got 0/4"),
-        (["a", "dest", "--shard", "5/4"], "--shard must be I/N"),
-        (["a", "dest", "--shard", "one"], "--shard must be I/N"),
+        (["dest"], ["SOURCE", "dest"]),
+        (["a", "dest", "--merge"], ["--merge", "a dest"]),
+        (["dest", "--verify", "--merge"], ["--merge", "dest --verify"]),
+        (["dest", "--verify", "--limit", "3"], ["--verify", "dest --limit"]),
+        (["a", "dest", "--shard", "0/4"], ["--shard", "0/4"]),
+        (["a", "dest", "--shard", "5/4"], ["--shard", "5/4"]),
+        (["a", "dest", "--shard", "one"], ["--shard", "one"]),
         (
             ["a", "dest", "--min-seconds", "5", "--max-seconds", "4"],
-            "--min-seconds must be at most",
+            ["--min-seconds", "--max-seconds", "5", "4"],
         ),
-        (["nowhere", "dest"], "nowhere: no such file or folder"),
-        (["dest", "--verify"], "dest: no packed corpus"),
-        (["dest", "--merge"], "dest: nothing to merge"),
+        (["nowhere", "dest"], ["error: nowhere: "]),
+        (["dest", "--verify"], ["error: dest: ", "corpus"]),
+        (["dest", "--merge"], ["error: dest: ", "merge"]),
     ],
 )
 def test_wrong_use_is_said_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: Sequence[str], message: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: Sequence[str], told: Sequence[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     status, out, err = invoke(*arguments)
     assert (status, out) == (2, "")
     assert err.startswith("error: ")
-    assert message in err
+    assert all(each in err for each in told), err
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []

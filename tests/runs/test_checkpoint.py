@@ -1,6 +1,8 @@
 """Checkpoints and tables on a disk that refuses: nothing whole is lost, and the run goes on."""
 
 import errno
+import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -18,6 +20,7 @@ from byola_rq.runs.checkpoint import (
 )
 from byola_rq.runs.metrics import StepTable, read_metrics
 from byola_rq.train.loop import pretrain
+from tests.refusal import refused
 from tests.run_process import Run, model_bytes, moved
 
 resource = pytest.importorskip("resource")
@@ -46,16 +49,15 @@ def test_a_run_outlives_a_full_disk(small_config: Config, tmp_path: Path) -> Non
         resource.prlimit(pid, resource.RLIMIT_FSIZE, limited(100))
         assert run.process.stderr is not None
         said: list[str] = []
-        wanted = ("the checkpoint cannot be written", "metrics.csv: cannot be written")
+        wanted = (f"WARNING: {run_dir / 'step-'}", f"{run_dir / 'metrics.csv'}: ")
         while not all(any(each in line for line in said) for each in wanted):
             said.append(run.process.stderr.readline())
             assert said[-1], said
         failed = next(line for line in said if wanted[0] in line)
-        assert failed.startswith("WARNING: ")
         kept = sorted(run_dir.glob("step-*"))
         assert len(kept) == 1
         assert find_damage(kept[0]) is None
-        assert f"that of step {int(kept[0].name[5:])} stays" in failed
+        assert f" step {int(kept[0].name[5:])} " in failed
         resource.prlimit(pid, resource.RLIMIT_FSIZE, NO_LIMIT)
         status, stderr = run.end()
     finally:
@@ -82,8 +84,7 @@ def test_a_stop_on_a_full_disk_says_what_is_saved(small_config: Config, tmp_path
     assert status == 143, stderr
     step = run.saved_step()
     last = stderr.splitlines()[-1]
-    is_saved = f"after step {step}, which is saved; " in last
-    assert is_saved or f", saved up to step {step}; the same command goes on" in last
+    assert re.findall(r"step (\d+)", last)[-1] == str(step)
 
 
 def test_a_failed_save_leaves_the_checkpoints_alone(tmp_path: Path) -> None:
@@ -91,7 +92,7 @@ def test_a_failed_save_leaves_the_checkpoints_alone(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
     try:
-        with pytest.raises(CheckpointError, match=r"step-00000002: the checkpoint cannot be"):
+        with refused(CheckpointError, "unwritable", tmp_path / "step-00000002"):
             save_checkpoint(tmp_path, checkpoint(2), keep=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -119,9 +120,8 @@ def test_rows_that_found_no_room_are_written_later(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
     try:
         for step in (2, 3):
-            with pytest.raises(OSError, match="File too large") as caught:
+            with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
                 table.append([{"step": step, "text": "b" * 50}])
-            assert caught.value.errno == errno.EFBIG
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     table.append([{"step": 4, "text": "c"}])

@@ -32,6 +32,7 @@ from byola_rq.runs.directory import (
 )
 from byola_rq.train.loop import pretrain
 from tests.conftest import ROOT
+from tests.refusal import refused
 from tests.run_process import SECONDS_AT_MOST, is_running
 
 
@@ -103,12 +104,11 @@ def test_a_second_run_in_a_directory_is_refused(
     folder = tmp_path / "run"
     first = hold(folder)
     assert first_line(first) == "held\n"
-    expected = re.escape(
-        f"{folder}: run.dir must be used by one run at a time; another one is at work in it "
-        f"(process {first.pid} on {socket.gethostname()}). Wait for it, stop it, or choose another"
-    )
-    with pytest.raises(CheckpointError, match=expected), held_run(folder):
+    holder = f"process {first.pid} on {socket.gethostname()}"
+    held = refused(CheckpointError, "held", folder, key="run.dir", value=holder)
+    with held as caught, held_run(folder):
         pass
+    assert holder in str(caught.value)
     assert first.poll() is None
     assert [path.name for path in folder.iterdir()] == [".lock"]
     # However its holder ends, the kernel frees it.
@@ -128,7 +128,7 @@ def test_a_second_pretrain_is_refused_before_it_writes_anything(
     first = hold(small_config.run.dir)
     assert first_line(first) == "held\n"
     before = content(small_config.run.dir)
-    with pytest.raises(CheckpointError, match="one run at a time; another one is at work in it"):
+    with refused(CheckpointError, "held", small_config.run.dir):
         pretrain(small_config)
     assert content(small_config.run.dir) == before
 
@@ -190,8 +190,7 @@ for _ in range(20):
 
 @pytest.mark.slow
 def test_it_is_held_once_in_a_process_too(tmp_path: Path) -> None:
-    refused = pytest.raises(CheckpointError, match="one run at a time")
-    with held_run(tmp_path), refused, held_run(tmp_path):
+    with held_run(tmp_path), refused(CheckpointError, "held", tmp_path), held_run(tmp_path):
         pass
     with held_run(tmp_path):
         pass
@@ -210,7 +209,8 @@ def test_a_file_system_without_locks_is_warned_of(
     monkeypatch.setattr(fcntl, "flock", refuse)
     with held_run(tmp_path):
         stderr = capfd.readouterr().err
-        assert stderr.startswith(f"warning: {tmp_path}: its file system knows no locks (")
+        assert stderr.startswith(f"warning: {tmp_path}: ")
+        assert os.strerror(number) in stderr
         assert stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -220,9 +220,9 @@ def test_other_errors_of_a_lock_are_errors(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    refused = pytest.raises(CheckpointError, match="run.dir cannot be written .*Input/output error")
-    with refused, held_run(tmp_path):
+    with refused(CheckpointError, "unwritable", tmp_path) as caught, held_run(tmp_path):
         pass
+    assert os.strerror(errno.EIO) in str(caught.value)
 
 
 @pytest.mark.slow
@@ -236,8 +236,9 @@ def test_an_error_in_a_child_leaves_the_lock_to_its_parent(tmp_path: Path) -> No
         child.start()
         child.join()
         assert child.exitcode == 3
-        with pytest.raises(CheckpointError, match=f"process {os.getpid()} on"), held_run(tmp_path):
+        with refused(CheckpointError, "held", tmp_path) as caught, held_run(tmp_path):
             pass
+        assert f" {os.getpid()} " in caught.value.value
 
 
 # --------------------------------------------------------------------------------- starting over
@@ -280,9 +281,9 @@ def test_reset_refuses_what_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "thesis" / "thesis.tex").write_text("do not touch")
     (tmp_path / "file").write_text("do not touch")
     before = content(tmp_path)
-    with pytest.raises(CheckpointError, match="this holds other files \\(such as thesis.tex\\)"):
+    with refused(CheckpointError, "exists", tmp_path / "thesis", value="thesis.tex"):
         reset_run(tmp_path / "thesis")
-    with pytest.raises(CheckpointError, match="run.dir must be a directory"):
+    with refused(CheckpointError, "foreign", tmp_path / "file"):
         reset_run(tmp_path / "file")
     assert content(tmp_path) == before
 
@@ -292,7 +293,7 @@ def test_reset_does_not_move_the_ground_it_stands_on(
 ) -> None:
     open_run(small_config)
     monkeypatch.chdir(small_config.run.dir)
-    with pytest.raises(CheckpointError, match="from outside the run's directory"):
+    with refused(CheckpointError, "usage", key="--reset"):
         reset_run(Path("."))
     assert (small_config.run.dir / "config.yaml").exists()
 
@@ -305,8 +306,9 @@ def test_reset_refuses_a_run_that_is_at_work(
         open_run(small_config)
     first = hold(small_config.run.dir)
     assert first_line(first) == "held\n"
-    with pytest.raises(CheckpointError, match=f"another one is at work in it .process {first.pid}"):
+    with refused(CheckpointError, "held", small_config.run.dir) as caught:
         reset_run(small_config.run.dir)
+    assert f" {first.pid} " in caught.value.value
     assert small_config.run.dir.exists()
 
 
@@ -328,7 +330,7 @@ def test_reset_is_refused_to_a_job_of_several_machines(
     open_run(small_config)
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    with pytest.raises(CheckpointError, match="--reset must be given on one machine"):
+    with refused(CheckpointError, "unsupported", small_config.run.dir, key="--reset"):
         reset_run(small_config.run.dir)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert reset_run(small_config.run.dir) is not None
@@ -358,9 +360,8 @@ def test_a_foreign_directory_is_left_as_it_is(small_config: Config, name: str) -
     (small_config.run.dir / name).write_text("do not touch")
     before = content(small_config.run.dir)
     for touch in (held_run(small_config.run.dir).__enter__, lambda: open_run(small_config)):
-        with pytest.raises(CheckpointError, match="run.dir must be new, empty or a run") as caught:
+        with refused(CheckpointError, "exists", small_config.run.dir, value=name):
             touch()
-        assert f"(such as {name})" in str(caught.value)
     assert content(small_config.run.dir) == before
 
 
@@ -369,9 +370,8 @@ def test_a_file_is_no_run_dir(small_config: Config, tmp_path: Path, place: str) 
     (tmp_path / "file").write_text("do not touch")
     run_dir = tmp_path / "file" if place == "file" else tmp_path / "file" / "run"
     config = changed(small_config, tmp_path, f"run.dir={run_dir}")
-    expected = f"{run_dir}: run.dir must be a directory; it, or a folder above it, is a file"
     for touch in (held_run(run_dir).__enter__, lambda: open_run(config), lambda: pretrain(config)):
-        with pytest.raises(CheckpointError, match=re.escape(expected)):
+        with refused(CheckpointError, "foreign", run_dir, key="run.dir"):
             touch()
     assert (tmp_path / "file").read_text() == "do not touch"
 
@@ -382,8 +382,10 @@ def test_a_place_where_nothing_can_be_made(
 ) -> None:
     config = changed(small_config, tmp_path, f"run.dir={run_dir}")
     for touch in (held_run(Path(run_dir)).__enter__, lambda: open_run(config)):
-        with pytest.raises(CheckpointError, match=rf"^{run_dir}: run\.dir cannot be \w+ \(.*\)$"):
+        with pytest.raises(CheckpointError) as caught:
             touch()
+        assert caught.value.code in ("unreadable", "unwritable")
+        assert (caught.value.path, caught.value.key) == (Path(run_dir), "run.dir")
 
 
 def drop_power_over_files() -> None:
@@ -422,7 +424,7 @@ def test_a_directory_without_permission(
     assert process.returncode == 2, process.stderr
     *_, line = process.stderr.splitlines()
     word = "written" if mode else "read"
-    assert re.match(rf"error: {run_dir}: run\.dir cannot be {word} \(.*Permission denied", line)
+    assert re.match(rf"error: {run_dir}: .*{word}.*{os.strerror(errno.EACCES)}", line)
     assert "Traceback" not in process.stderr
     assert content(run_dir) == before
 
@@ -456,8 +458,7 @@ def test_checkpoints_that_are_all_damaged_are_an_error(run_config: Config) -> No
     for path in run_config.run.dir.glob("step-*"):
         (path / "optimizer.safetensors").unlink()
     before = content(run_config.run.dir)
-    expected = re.escape(f"{run_config.run.dir}: no checkpoint in it is whole (")
-    with pytest.raises(CheckpointError, match=f"^{expected}.*or start over in another run.dir$"):
+    with refused(CheckpointError, "damaged", run_config.run.dir):
         open_run(run_config)
     assert content(run_config.run.dir) == before
 
@@ -473,8 +474,7 @@ def test_a_checkpoint_of_a_newer_version_is_refused(run_config: Config) -> None:
     manifest["state.json"] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     (newest / "manifest.json").write_text(json.dumps(manifest))
     before = content(run_config.run.dir)
-    expected = rf"^{newest}: format version must be at most \d+; got 99\. Update byola_rq\.?"
-    with pytest.raises(CheckpointError, match=expected):
+    with refused(CheckpointError, "newer", newest, value=99):
         open_run(run_config)
     assert content(run_config.run.dir) == before
 
@@ -608,13 +608,11 @@ def test_a_key_of_science_may_not_and_the_difference_is_shown(
 ) -> None:
     other = changed(again, tmp_path, override(key, SCIENCE[key]))
     before = content(again.run.dir)
-    with pytest.raises(CheckpointError) as caught:
+    with refused(CheckpointError, "different", again.run.dir, key=key) as caught:
         open_run(other)
-    message = str(caught.value)
-    assert message.startswith(f"{again.run.dir}: holds a run with another configuration ({key} was")
-    assert f"{key} was {value_of(again, key)}, is {value_of(other, key)})" in message
-    assert "choose another run.dir" in message
-    assert "\n" not in message
+    assert list(caught.value.value) == [key]
+    for value in (value_of(again, key), value_of(other, key)):
+        assert str(value) in str(caught.value)
     assert content(again.run.dir) == before
 
 
@@ -635,7 +633,7 @@ def test_the_length_is_science_where_a_schedule_depends_on_it(
     checkpoint.state["config"] = scheduled.model_dump(mode="json")
     save_checkpoint(again.run.dir, checkpoint, keep=1)
     for key in LENGTH_KEYS:
-        with pytest.raises(CheckpointError, match=f"{key} was"):
+        with refused(CheckpointError, "different", again.run.dir, key=key):
             open_run(changed(scheduled, tmp_path, override(key, CONDITIONAL[key])))
 
 
@@ -664,5 +662,5 @@ def test_processes_are_free_where_batch_norm_is_synchronised(
     if is_synchronised:
         open_run(config)
         return
-    with pytest.raises(CheckpointError, match="the number of processes was 2, is 1"):
+    with refused(CheckpointError, "different", again.run.dir, key="train.sync_batch_norm"):
         open_run(config)

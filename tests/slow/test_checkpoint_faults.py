@@ -131,11 +131,11 @@ def try_save(stage: Stage) -> bool:
     try:
         stage.save()
     except CheckpointError as error:
-        said = str(error)
+        refusal = error
     else:
         return True
-    assert f"step-{stage.scene.step:08d}: the checkpoint cannot be" in said
-    assert "\n" not in said
+    assert refusal.code == "unwritable"
+    assert refusal.path == stage.run_dir / f"step-{stage.scene.step:08d}"
     return False
 
 

@@ -26,6 +26,7 @@ from byola_rq.config import default_config_path, flatten, load_config
 from byola_rq.synthesis.generate import write_corpus
 from evaluate.__main__ import app as evaluate_app
 from tests.conftest import ROOT, SMALL
+from tests.refusal import refused
 
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMANDS = {"byola-rq": app, "evaluate": evaluate_app}
@@ -98,13 +99,13 @@ def parse(name: str, arguments: list[str]) -> None:
 
 
 def test_a_wrong_command_would_be_seen() -> None:
-    with pytest.raises(byola_rq.ConfigError, match="must be section.key=value"):
+    with refused(byola_rq.ConfigError, "unknown", key="optimizer.lrr"):
         parse("byola-rq", ["pretrain", "optimizer.lrr=1"])
-    with pytest.raises(Exception, match="No such option"):
+    with pytest.raises(Exception, match="--colour"):
         parse("byola-rq", ["embed", "a", "b", "-o", "c", "--colour"])
-    with pytest.raises(Exception, match="No such command"):
+    with pytest.raises(Exception, match="pretrian"):
         parse("byola-rq", ["pretrian"])
-    with pytest.raises(Exception, match="No such option"):
+    with pytest.raises(Exception, match="--taks"):
         parse("evaluate", ["model.safetensors", "--taks", "a.csv"])
 
 

@@ -16,6 +16,7 @@ from byola_rq.runtime.signals import RUN_SIGNALS, StoppedError, signals_blocked,
 from byola_rq.train.loop import pretrain
 from tests.conftest import SMALL
 from tests.hand_packed import pack
+from tests.refusal import refused
 from tests.run_process import SECONDS_AT_MOST, Run, is_running, model_bytes, moved
 
 
@@ -70,8 +71,10 @@ def test_a_signal_finishes_the_step_and_saves(
     assert step is not None
     assert 3 <= step < 30
     assert int(read_metrics(run.config.run.dir / "metrics.csv")[-1]["step"]) == step
-    line = f"{run.config.run.dir}: stopped by {number.name} after step {step}, which is saved; "
-    assert stderr.splitlines()[-1].endswith(line + "the same command goes on")
+    line = stderr.splitlines()[-1]
+    assert f"{run.config.run.dir}: " in line
+    assert number.name in line
+    assert f" step {step}," in line
     assert not (run.config.run.dir / "encoder.safetensors").exists()
     pretrain(run.config)
     assert model_bytes(run.config) == model_bytes(undisturbed)
@@ -109,7 +112,7 @@ def test_a_second_interrupt_ends_at_once(undisturbed: Config, start: Callable[..
     returned, stderr = run.end()
     assert returned == -signal.SIGINT
     assert "Traceback" not in stderr
-    assert "the same command goes on" not in stderr
+    assert "error: " not in stderr
     assert run.saved_step() in (saved, 1)
 
 
@@ -135,7 +138,7 @@ def test_a_signal_ends_the_measuring_of_statistics(
     returned, stderr = run.end()
     assert returned == 143, stderr
     assert "Traceback" not in stderr
-    assert stderr.splitlines()[-1].endswith("stopped by SIGTERM; the same command goes on")
+    assert "SIGTERM" in stderr.splitlines()[-1]
     assert run.saved_step() is None
     assert "starting" not in stderr
 
@@ -150,7 +153,7 @@ def test_held_work_is_finished_before_it_stops() -> None:
                 done.append("held")
             done.append("after")
 
-    with pytest.raises(StoppedError, match="stopped by SIGUSR1") as caught:
+    with refused(StoppedError, "stopped", value="SIGUSR1") as caught:
         work()
     assert done == ["held"]
     assert caught.value.exit_code == 0
@@ -164,7 +167,7 @@ def test_no_handler_of_errors_takes_a_stop_for_its_own() -> None:
             except Exception as error:  # as decoders' errors are caught
                 raise KeyError("x") from error
 
-    with pytest.raises(StoppedError, match="stopped by SIGTERM"):
+    with refused(StoppedError, "stopped", value="SIGTERM"):
         work()
 
 

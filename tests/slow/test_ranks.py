@@ -1,6 +1,7 @@
 """Several processes under torchrun: what they exchange, and that together they are as one."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -46,10 +47,10 @@ def test_all_ranks_see_the_same(seen: list[dict[str, object]]) -> None:
 def test_an_error_of_one_rank_ends_all_and_is_said_once(seen: list[dict[str, object]]) -> None:
     for number, each in enumerate(seen):
         elsewhere, here, nowhere = each["errors"]  # type: ignore[misc]
-        assert elsewhere[1:] == [2, number != 0]
-        assert here == ["no such folder", 2, number != 0]
+        assert elsewhere[1:] == [2, number != 0, "missing", "gone"]
+        assert here == ["gone: no such folder", 2, number != 0, "missing", "gone"]
         assert nowhere == []
-    assert seen[0]["errors"][0][0] == "rank 2 of 3: no such folder"  # type: ignore[index]
+    assert seen[0]["errors"][0][0] == "rank 2 of 3: gone: no such folder"  # type: ignore[index]
 
 
 def test_ranks_stop_after_the_same_step(seen: list[dict[str, object]]) -> None:
@@ -61,8 +62,9 @@ def test_ranks_stop_after_the_same_step(seen: list[dict[str, object]]) -> None:
 def test_weights_that_differ_are_refused(seen: list[dict[str, object]]) -> None:
     for each in seen:
         same, different = each["divergence"]  # type: ignore[misc]
-        assert same == ""
-        assert different.startswith("runs/a: the weights of rank 1 are not those of rank 0")
+        assert same == []
+        assert different[:2] == ["diverged", "runs/a"]
+        assert "rank 1 " in different[2]
 
 
 @pytest.mark.parametrize("mixup", [False, True])
@@ -147,7 +149,7 @@ def test_ranks_go_on_where_a_signal_stopped_them(undisturbed: Config, tmp_path: 
     step = checkpoint.state["step"]
     assert 4 <= step < NUM_STEPS
     assert steps_done(config) == step
-    assert stderr.count(f"stopped by SIGTERM after step {step}, which is saved; ") == 1
+    assert len(re.findall(rf"SIGTERM.* step {step},", stderr)) == 1
     with start(config, tmp_path) as job:
         status, _, stderr = job.end()
     assert status == 0, stderr
@@ -197,8 +199,5 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused(
         status, _, stderr = job.end()
     assert status != 0
     assert stderr.count("error: ") == 1
-    assert (
-        "error: train.batch_size must be a multiple of the 2 processes x train.accumulate = 2"
-        in (stderr)
-    )
+    assert "error: train.batch_size " in stderr
     assert not config.run.dir.exists()

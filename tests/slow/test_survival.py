@@ -64,5 +64,5 @@ def test_a_leak_has_a_slope_and_steady_memory_none() -> None:
         assert each.low <= each.slope <= each.high
         assert each.slope == pytest.approx(300, rel=0.1)
         assert each.low > 250
-    with pytest.raises(ValueError, match="steps must give at least 4 blocks"):
+    with pytest.raises(ValueError, match="steps"):
         fit_slopes(steady[:10])

@@ -23,6 +23,7 @@ from byola_rq.runs.metrics import COLUMNS, read_metrics
 from byola_rq.train.loop import pretrain
 from byola_rq.train.setup import count_steps
 from tests.hand_packed import pack
+from tests.refusal import refused
 
 
 def changed(config: Config, tmp_path: Path, *overrides: str) -> Config:
@@ -178,20 +179,21 @@ def test_old_checkpoints_are_pruned(small_config: Config, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("override", "message"),
+    "override",
     [
-        ("encoder.dim=24", "encoder.dim was 16, is 24"),
-        ("optimizer.lr=1e-5", "optimizer.lr was 0.0003, is 1e-05"),
-        ("run.seed=7", "run.seed was 42, is 7"),
-        ("views.randomized_quantization.num_bins=8", "num_bins was 5, is 8"),
+        "encoder.dim=24",
+        "optimizer.lr=1e-5",
+        "run.seed=7",
+        "views.randomized_quantization.num_bins=8",
     ],
 )
 def test_another_configuration_is_refused(
-    small_config: Config, tmp_path: Path, override: str, message: str
+    small_config: Config, tmp_path: Path, override: str
 ) -> None:
     pretrain(small_config)
     before = {path: path.read_bytes() for path in small_config.run.dir.rglob("*") if path.is_file()}
-    with pytest.raises(CheckpointError, match=message):
+    key, _, _ = override.partition("=")
+    with refused(CheckpointError, "different", small_config.run.dir, key=key):
         pretrain(changed(small_config, tmp_path, override))
     after = {path: path.read_bytes() for path in small_config.run.dir.rglob("*") if path.is_file()}
     assert before == after
@@ -210,7 +212,7 @@ def test_a_run_can_be_made_longer_where_no_schedule_minds(
         longer, tmp_path, f"run.dir={tmp_path / 'cosine'}", "optimizer.schedule=cosine"
     )
     pretrain(scheduled)
-    with pytest.raises(CheckpointError, match="train.max_steps was 6, is 8"):
+    with refused(CheckpointError, "different", scheduled.run.dir, key="train.max_steps"):
         pretrain(changed(scheduled, tmp_path, "train.max_steps=8"))
 
 
@@ -220,7 +222,7 @@ def test_other_clips_are_refused(small_config: Config, tmp_path: Path, sounds: P
     fewer.mkdir()
     for path in sorted(sounds.glob("*.wav"))[:10]:
         shutil.copy(path, fewer)
-    with pytest.raises(CheckpointError, match="its run had other clips than data.source"):
+    with refused(CheckpointError, "different", small_config.run.dir, key="data.source"):
         pretrain(changed(small_config, tmp_path, f"data.source={fewer}"))
 
 
@@ -267,14 +269,14 @@ def test_windows_are_resumed_too(packed_config: Config, tmp_path: Path) -> None:
     assert_same_bits(whole.run.dir, stopped.run.dir)
     name = "byol.encoder.features.4.weight"
     assert not torch.equal(tensors(full.run.dir)[name], tensors(whole.run.dir)[name])
-    with pytest.raises(CheckpointError, match="data.window_shards was 2, is 3"):
+    with refused(CheckpointError, "different", whole.run.dir, key="data.window_shards"):
         pretrain(changed(whole, tmp_path, "data.window_shards=3"))
     # Where there are no windows, their size changes nothing.
     pretrain(changed(full, tmp_path, "data.window_shards=3"))
 
 
 def test_windows_need_shards(small_config: Config, tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match=r"data\.shuffle must be full for .*; got windows"):
+    with refused(CorpusError, "unsupported", key="data.shuffle", value="windows"):
         pretrain(changed(small_config, tmp_path, "data.shuffle=windows"))
     assert not small_config.run.dir.exists()
 
@@ -289,7 +291,7 @@ def test_another_packed_corpus_is_refused(
     clips = pcm_clips(sounds)
     clips[7] = clips[7] ^ 1
     other = pack(tmp_path / "other", clips, clips_per_shard=4)
-    with pytest.raises(CheckpointError, match="its run had other clips than data.source"):
+    with refused(CheckpointError, "different", packed_config.run.dir, key="data.source"):
         pretrain(changed(packed_config, tmp_path, f"data.source={other}"))
 
 
@@ -302,7 +304,7 @@ def test_packing_is_advised_once(
 ) -> None:
     monkeypatch.setattr("byola_rq.train.meter.MEASURED_BATCHES", 2)
     monkeypatch.setattr("byola_rq.train.meter.NOTABLE_SHARE", 0.0)
-    line = "of the time for decoding; a packed corpus (`byola-rq prepare`) would make this run"
+    line = "`byola-rq prepare`"
     longer = changed(small_config, tmp_path, "train.max_steps=8")
     pretrain(longer)
     assert capfd.readouterr().err.count(line) == 1
@@ -321,7 +323,7 @@ def test_packing_is_advised_once(
 def test_a_foreign_directory_is_refused(small_config: Config) -> None:
     small_config.run.dir.mkdir()
     (small_config.run.dir / "thesis.tex").write_text("do not touch")
-    with pytest.raises(CheckpointError, match="run.dir must be new, empty or a run"):
+    with refused(CheckpointError, "exists", small_config.run.dir, value="thesis.tex"):
         pretrain(small_config)
     assert [path.name for path in small_config.run.dir.iterdir()] == ["thesis.tex"]
 
@@ -354,7 +356,7 @@ def test_only_damaged_checkpoints_are_an_error(small_config: Config) -> None:
     pretrain(small_config)
     for path in small_config.run.dir.glob("step-*"):
         (path / "state.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="no checkpoint in it is whole"):
+    with refused(CheckpointError, "damaged", small_config.run.dir):
         pretrain(small_config)
 
 
@@ -369,7 +371,7 @@ def test_a_newer_format_is_refused(small_config: Config) -> None:
     content = (newest / "state.json").read_bytes()
     manifest["state.json"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     (newest / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(CheckpointError, match="format version must be at most 1; got 99"):
+    with refused(CheckpointError, "newer", newest, value=99):
         pretrain(small_config)
 
 
@@ -385,8 +387,9 @@ def test_ten_steps_in_a_row_that_are_not_finite_stop_the_run(
         "train.log_every=4",
         "checkpoint.every_steps=1",
     )
-    with pytest.raises(TrainingError, match="not finite in 10 steps in a row; .*skipped_steps.csv"):
+    with refused(TrainingError, "diverged", config.run.dir, value=10) as caught:
         pretrain(config)
+    assert "skipped_steps.csv" in str(caught.value)
     # None of them became a checkpoint, and so pushed no good one out.
     assert [path.name for path in config.run.dir.glob("step-*")] == ["step-00000001"]
     weights = load_file(config.run.dir / "step-00000001" / "model.safetensors")
@@ -406,13 +409,13 @@ def test_silence_cannot_be_learned_from(small_config: Config, tmp_path: Path) ->
     folder.mkdir()
     for name in ("a.wav", "b.wav"):
         soundfile.write(folder / name, np.zeros(20000), 16000)
-    with pytest.raises(CorpusError, match=r"silence: .*must not be constant"):
+    with refused(CorpusError, "empty", folder):
         pretrain(changed(small_config, tmp_path, f"data.source={folder}"))
 
 
 def test_one_clip_is_not_a_corpus(small_config: Config, tmp_path: Path, sounds: Path) -> None:
     clip = sorted(sounds.glob("*.wav"))[0]
-    with pytest.raises(CorpusError, match="at least 2 clips"):
+    with refused(CorpusError, "too-short", clip, value=1):
         pretrain(changed(small_config, tmp_path, f"data.source={clip}"))
     assert not small_config.run.dir.exists()
 
@@ -422,7 +425,7 @@ def test_export_takes_the_newest_checkpoint(small_config: Config, tmp_path: Path
     assert export_run(small_config.run.dir, tmp_path / "m.safetensors").read_bytes() == (
         model.read_bytes()
     )
-    with pytest.raises(CheckpointError, match="no checkpoint in it"):
+    with refused(CheckpointError, "missing", tmp_path / "nowhere"):
         export_run(tmp_path / "nowhere", tmp_path / "m.safetensors")
 
 
@@ -444,7 +447,7 @@ def test_a_torn_row_of_metrics_is_dropped(small_config: Config) -> None:
     path.write_text(whole + whole.splitlines()[-1])  # torn within its last number
     assert len(read_metrics(path)) == 4
     path.write_text("a,b\n1,2\n")
-    with pytest.raises(CheckpointError, match="columns must be step, epoch"):
+    with refused(CheckpointError, "malformed", path, value=["a", "b"]):
         read_metrics(path)
     with path.open() as file:
         assert len(list(csv.reader(file))) == 2
@@ -459,11 +462,11 @@ def test_embeddings_that_collapse_are_warned_of_once(
     shutil.rmtree(small_config.run.dir)
     stderr = capfd.readouterr().err
     assert "COLLAPSE" not in stderr
-    assert "tells no clips apart" not in stderr
+    assert "warning: step" not in stderr
     # What a healthy run has counts as collapsed.
     monkeypatch.setattr("byola_rq.train.collapse.MIN_RELATIVE_STD", 10.0)
     pretrain(small_config)
     stderr = capfd.readouterr().err
-    assert stderr.count("warning: step 1: the embeddings of different clips differ by") == 1
-    assert stderr.count("tells no clips apart") == 1
+    assert stderr.count("warning: step 1: ") == 1
+    assert stderr.count("warning: step") == 1
     assert "  COLLAPSE  " in stderr  # beside the bar's count

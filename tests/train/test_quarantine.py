@@ -14,9 +14,10 @@ import soundfile
 
 from byola_rq.corpus.decoded_clips import DecodedClips, measure_clips, measure_readable_clips
 from byola_rq.corpus.segments import SegmentCorpus, find_clips
-from byola_rq.errors import CheckpointError, TrainingError
+from byola_rq.errors import CheckpointError, Code, TrainingError
 from byola_rq.sources.clip_source import ClipSource
 from byola_rq.train.quarantine import QUARANTINE_COLUMNS, Quarantine
+from tests.refusal import refused
 
 
 def clips_named(names: list[str]) -> DecodedClips:
@@ -70,9 +71,9 @@ def test_what_an_epoch_replaces_is_written_once(tmp_path: Path, sounds: Path) ->
     assert list(row) == QUARANTINE_COLUMNS
     assert row["clip"] == str(folder / "3.flac")
     assert row["replaced_by"] == str(folder / "0.wav")
-    assert row["reason"].startswith("decoding failed: ")
+    assert row["reason"]
     (line,) = said
-    assert line == (f"warning: {folder}/3.flac: {row['reason']}; {folder}/0.wav takes its place")
+    assert line.startswith(f"warning: {folder}/3.flac: {row['reason']}; {folder}/0.wav ")
 
 
 def test_a_resumed_run_doubles_nothing(tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_names_and_reasons_of_every_kind_come_back(tmp_path: Path) -> None:
     batch = corpus.load([(0, number) for number in range(4)])
     for _ in range(2):
         quarantine = Quarantine(path, clips, lambda _: None)
-        with pytest.raises(TrainingError, match="4 of 5 clips"):
+        with refused(TrainingError, "too-many", path, value=4):
             quarantine.add(batch.replacements)
         rows = read(path)
         assert [row["clip"] for row in rows] == [str(source) for source in clips.sources[:4]]
@@ -122,9 +123,9 @@ def test_the_first_ten_have_a_line_each(tmp_path: Path) -> None:
     assert len(said) == 8
     quarantine.add([(number, 99, "cut") for number in range(5, 15)])
     assert [line.split()[1] for line in said[8:10]] == ["/data/8.wav:", "/data/9.wav:"]
-    assert said[10] == (
-        f"warning: 5 more clips cannot be decoded, 15 of 3000 by now; {path} names them"
-    )
+    assert said[10].startswith("warning: 5 more ")
+    assert "15 of 3000 " in said[10]
+    assert str(path) in said[10]
     quarantine.add([(number, 99, "cut") for number in range(15)])
     assert len(said) == 11
     assert len(read(path)) == 15
@@ -135,15 +136,14 @@ def test_more_than_a_hundredth_stops_the_run(tmp_path: Path, num_clips: int, all
     path = tmp_path / "quarantine.csv"
     quarantine = Quarantine(path, many_clips(num_clips), lambda _: None)
     quarantine.add([(number, 0, "cut") for number in range(allowed)])
-    message = rf"^{tmp_path}: {allowed + 1} of {num_clips} clips .*; {path} names them\. Put them"
-    with pytest.raises(TrainingError, match=message) as caught:
+    with refused(TrainingError, "too-many", path, value=allowed + 1) as caught:
         quarantine.add([(allowed, 0, "cut")])
-    assert "\n" not in str(caught.value)
+    assert f"{allowed + 1} of {num_clips} " in str(caught.value)
     assert len(read(path)) == allowed + 1
     # Started again, it stops where it meets the next of them, and not before.
     again = Quarantine(path, many_clips(num_clips), lambda _: None)
     again.add([])
-    with pytest.raises(TrainingError, match=message):
+    with refused(TrainingError, "too-many", path, value=allowed + 1):
         again.add([(0, 1, "cut")])
     path.unlink()
     Quarantine(path, many_clips(num_clips), lambda _: None).add([(0, 1, "cut")])
@@ -160,7 +160,7 @@ def test_a_full_disk_loses_no_row(tmp_path: Path) -> None:
         quarantine.add([(7, 8, "cut")])
     assert path.read_bytes() == text
     assert [path.name for path in tmp_path.iterdir()] == ["quarantine.csv"]
-    assert sum(line.startswith(f"WARNING: {path}: cannot be written (") for line in said) == 2
+    assert sum(line.startswith(f"WARNING: {path}: ") for line in said) == 2
     quarantine.add([])  # nothing new, but room
     assert [row["clip"] for row in read(path)] == ["/data/0.wav", "/data/5.wav", "/data/7.wav"]
     assert path.read_bytes().startswith(text)
@@ -183,14 +183,14 @@ def test_clips_left_out_at_the_start_are_listed_and_counted(tmp_path: Path, soun
             f"{tmp_path}/bad {number}.wav" for number in (1, 0)
         ]
         assert {row["replaced_by"] for row in rows} == {""}
-        assert rows[0]["reason"].startswith("not an audio file that can be read (")
+        assert rows[0]["reason"]
     assert len(said) == 2
-    assert said[0] == (
-        f"warning: {tmp_path}/bad 1.wav: {rows[0]['reason']}; it is left out "
-        f"(and 1 more clips like it), {path} names what is"
-    )
-    with pytest.raises(TrainingError, match=r"3 of 218 clips cannot be decoded"):
+    assert said[0].startswith(f"warning: {tmp_path}/bad 1.wav: {rows[0]['reason']}; ")
+    assert " 1 more " in said[0]
+    assert str(path) in said[0]
+    with refused(TrainingError, "too-many", path, value=3) as caught:
         quarantine.add([(0, 1, "cut")])
+    assert "3 of 218 " in str(caught.value)
 
 
 def test_nothing_left_out_is_nothing_said(tmp_path: Path) -> None:
@@ -201,22 +201,22 @@ def test_nothing_left_out_is_nothing_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "code"),
     [
-        b"clip,reason\na.wav,cut\n",
-        b"clip,replaced_by,reason\na.wav,cut\n",
-        b"clip,replaced_by,reason\na.wav,b.wav,cut,short\n",
-        b"\xff\xfe\x00",
-        b"step,loss\n",
+        (b"clip,reason\na.wav,cut\n", "malformed"),
+        (b"clip,replaced_by,reason\na.wav,cut\n", "malformed"),
+        (b"clip,replaced_by,reason\na.wav,b.wav,cut,short\n", "malformed"),
+        (b"\xff\xfe\x00", "unreadable"),
+        (b"step,loss\n", "malformed"),
     ],
 )
-def test_another_file_of_that_name_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_another_file_of_that_name_is_refused(tmp_path: Path, content: bytes, code: Code) -> None:
     path = tmp_path / "quarantine.csv"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=rf"^{path}: .*[Dd]elete it$"):
+    with refused(CheckpointError, code, path):
         Quarantine(path, many_clips(5), lambda _: None)
     assert path.read_bytes() == content
     path.unlink()
     path.mkdir()
-    with pytest.raises(CheckpointError, match=rf"^{path}: cannot be read .*delete it$"):
+    with refused(CheckpointError, "unreadable", path):
         Quarantine(path, many_clips(5), lambda _: None)

@@ -184,7 +184,7 @@ def test_a_machine_without_a_compiler_is_told_of_once(
     torch._dynamo.reset()
     assert not can_compile(torch.device("cpu"))
     told = capfd.readouterr().err
-    assert "train.compile: torch.compile does not work here" in told
+    assert "train.compile: " in told
     assert told.count("\n") == 1
     network = small_training("train.compile=true")
     assert network.network is network.byol

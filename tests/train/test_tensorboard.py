@@ -1,5 +1,6 @@
 """Event files: written, then read back with TensorBoard's own reader."""
 
+import errno
 import io
 import math
 import os
@@ -20,6 +21,7 @@ from byola_rq.errors import CheckpointError, MissingPackageError
 from byola_rq.runs.metrics import Metrics
 from byola_rq.train.tensorboard import TensorBoardWriter
 from tests.conftest import ROOT
+from tests.refusal import refused
 
 resource = pytest.importorskip("resource")
 
@@ -178,9 +180,9 @@ def test_a_full_disk_costs_pictures_but_no_curve(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (writer.path.stat().st_size + 20, before[1]))
     try:
         for step in (2, 3):
-            with pytest.raises(OSError, match="File too large"):
+            with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
                 writer.write(make_metrics(step))
-            with pytest.raises(OSError, match="File too large"):
+            with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
                 writer.write_views(*views(), step=step)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -192,7 +194,7 @@ def test_a_full_disk_costs_pictures_but_no_curve(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(CheckpointError, match="event files cannot be written"):
+    with refused(CheckpointError, "unwritable", tmp_path / "file"):
         make_writer(tmp_path / "file")
 
 
@@ -210,6 +212,6 @@ def test_without_a_package(
         pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     for name in modules:
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(MissingPackageError, match=rf"pip install 'byola_rq\[{extra}\]'"):
+    with pytest.raises(MissingPackageError, match=rf"byola_rq\[{extra}\]"):
         make_writer(tmp_path / "events")
     assert not (tmp_path / "events").exists()
