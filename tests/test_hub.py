@@ -219,5 +219,5 @@ def test_the_library_imports_without_the_hub() -> None:
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "['torch']"
-    assert "`pip install byola_rq[hub]` adds it" in lines[1]
+    assert "byola_rq[hub]" in lines[1]
     assert len(lines) == 2

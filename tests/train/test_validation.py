@@ -225,7 +225,7 @@ def test_little_memory_changes_no_score(
     training = make_training(config)
     score = Validation(config).score(training)
     monkeypatch.setattr(module, "MAX_BYTES_KEPT", 100_000)
-    monkeypatch.setattr(module, "_FRAMES_PER_BATCH", {"cpu": 1})
+    monkeypatch.setattr(module, "FRAMES_AT_ONCE", {"cpu": 1})
     reading = Validation(config)
     assert not reading._kept
     assert reading.score(training) == score
