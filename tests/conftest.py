@@ -1,6 +1,7 @@
 """Sounds for all tests: synthesized ones always, real recordings where they are at hand."""
 
 import os
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -64,6 +65,24 @@ def small_config(tmp_path: Path, sounds: Path) -> Config:
     return load_config(
         default_config_path(), [*SMALL, f"data.source={sounds}", f"run.dir={tmp_path / 'run'}"]
     )
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory, sounds: Path) -> Path:
+    """The directory of a run of `SMALL`, trained once; not to be changed."""
+    from byola_rq.train.loop import pretrain  # after what Triton looks at
+
+    run_dir = tmp_path_factory.mktemp("trained") / "run"
+    values = [*SMALL, f"data.source={sounds}", f"run.dir={run_dir}"]
+    pretrain(load_config(default_config_path(), values))
+    return run_dir
+
+
+@pytest.fixture
+def trained_config(small_config: Config, trained_run: Path) -> Config:
+    """`small_config` with a run of its own that is at its end: checkpoints of steps 2 and 4."""
+    shutil.copytree(trained_run, small_config.run.dir)
+    return small_config
 
 
 SMALL = [

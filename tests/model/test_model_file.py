@@ -21,7 +21,6 @@ from byola_rq.config import Config
 from byola_rq.embed.embedder import load
 from byola_rq.errors import Code
 from byola_rq.model.model_file import read_description
-from byola_rq.train.loop import pretrain
 from tests.conftest import ROOT
 from tests.refusal import refused
 
@@ -281,10 +280,9 @@ def test_a_missing_name_that_is_no_hub_id_opens_no_connection(
         load(Path("owner/name"))
 
 
-def test_a_licence_is_stated_at_export(small_config: Config, tmp_path: Path) -> None:
-    pretrain(small_config)
+def test_a_licence_is_stated_at_export(trained_config: Config, tmp_path: Path) -> None:
     path = tmp_path / "exported.safetensors"
-    arguments = ["export", str(small_config.run.dir), str(path)]
+    arguments = ["export", str(trained_config.run.dir), str(path)]
     for licence in (None, "CC-BY-4.0"):
         with pytest.raises(SystemExit) as left:
             main([*arguments, *(["--licence", licence] if licence else [])])

@@ -121,16 +121,15 @@ def test_a_second_run_in_a_directory_is_refused(
 
 @pytest.mark.slow
 def test_a_second_pretrain_is_refused_before_it_writes_anything(
-    small_config: Config, hold: Callable[..., subprocess.Popen[str]]
+    trained_config: Config, hold: Callable[..., subprocess.Popen[str]]
 ) -> None:
     """Needs `held_run` in pretrain."""
-    pretrain(small_config)
-    first = hold(small_config.run.dir)
+    first = hold(trained_config.run.dir)
     assert first_line(first) == "held\n"
-    before = content(small_config.run.dir)
-    with refused(CheckpointError, "held", small_config.run.dir):
-        pretrain(small_config)
-    assert content(small_config.run.dir) == before
+    before = content(trained_config.run.dir)
+    with refused(CheckpointError, "held", trained_config.run.dir):
+        pretrain(trained_config)
+    assert content(trained_config.run.dir) == before
 
 
 @pytest.mark.slow
@@ -244,16 +243,15 @@ def test_an_error_in_a_child_leaves_the_lock_to_its_parent(tmp_path: Path) -> No
 # --------------------------------------------------------------------------------- starting over
 
 
-def test_reset_moves_a_run_aside(small_config: Config, tmp_path: Path) -> None:
-    run_dir = small_config.run.dir
-    pretrain(small_config)
+def test_reset_moves_a_run_aside(trained_config: Config, tmp_path: Path) -> None:
+    run_dir = trained_config.run.dir
     whole = content(run_dir)
     (tmp_path / "run.1").symlink_to("nowhere")  # taken, too
     assert reset_run(run_dir) == tmp_path / "run.2"
     assert not run_dir.exists()
     assert content(tmp_path / "run.2") == whole
     # From the start again, with another configuration where that is wanted.
-    pretrain(changed(small_config, tmp_path, "run.seed=1"))
+    pretrain(changed(trained_config, tmp_path, "run.seed=1"))
     assert reset_run(run_dir) == tmp_path / "run.3"
     assert content(tmp_path / "run.2") == whole
 
@@ -432,20 +430,13 @@ def test_a_directory_without_permission(
 # ------------------------------------------------------------------------------------- checkpoints
 
 
-@pytest.fixture
-def run_config(small_config: Config) -> Config:
-    """`small_config`, trained: checkpoints of steps 2 and 4."""
-    pretrain(small_config)
-    return small_config
-
-
 @pytest.mark.parametrize(
     "name", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"]
 )
-def test_a_checkpoint_that_lacks_a_file_is_passed_over(run_config: Config, name: str) -> None:
-    newest = run_config.run.dir / "step-00000004"
+def test_a_checkpoint_that_lacks_a_file_is_passed_over(trained_config: Config, name: str) -> None:
+    newest = trained_config.run.dir / "step-00000004"
     (newest / name).unlink()
-    checkpoint, damages = open_run(run_config)
+    checkpoint, damages = open_run(trained_config)
     assert checkpoint is not None
     assert checkpoint.state["step"] == 2
     assert len(damages) == 1
@@ -454,29 +445,29 @@ def test_a_checkpoint_that_lacks_a_file_is_passed_over(run_config: Config, name:
     assert "\n" not in damages[0]
 
 
-def test_checkpoints_that_are_all_damaged_are_an_error(run_config: Config) -> None:
-    for path in run_config.run.dir.glob("step-*"):
+def test_checkpoints_that_are_all_damaged_are_an_error(trained_config: Config) -> None:
+    for path in trained_config.run.dir.glob("step-*"):
         (path / "optimizer.safetensors").unlink()
-    before = content(run_config.run.dir)
-    with refused(CheckpointError, "damaged", run_config.run.dir):
-        open_run(run_config)
-    assert content(run_config.run.dir) == before
+    before = content(trained_config.run.dir)
+    with refused(CheckpointError, "damaged", trained_config.run.dir):
+        open_run(trained_config)
+    assert content(trained_config.run.dir) == before
 
 
-def test_a_checkpoint_of_a_newer_version_is_refused(run_config: Config) -> None:
+def test_a_checkpoint_of_a_newer_version_is_refused(trained_config: Config) -> None:
     import hashlib
 
-    newest = run_config.run.dir / "step-00000004"
+    newest = trained_config.run.dir / "step-00000004"
     state = {**json.loads((newest / "state.json").read_text()), "format_version": 99}
     data = json.dumps(state).encode()
     (newest / "state.json").write_bytes(data)
     manifest = json.loads((newest / "manifest.json").read_text())
     manifest["state.json"] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     (newest / "manifest.json").write_text(json.dumps(manifest))
-    before = content(run_config.run.dir)
+    before = content(trained_config.run.dir)
     with refused(CheckpointError, "newer", newest, value=99):
-        open_run(run_config)
-    assert content(run_config.run.dir) == before
+        open_run(trained_config)
+    assert content(trained_config.run.dir) == before
 
 
 # ----------------------------------------------------------------------------------- configuration

@@ -17,7 +17,6 @@ from byola_rq.runs.checkpoint import (
     load_newest_checkpoint,
     save_checkpoint,
 )
-from byola_rq.train.loop import pretrain
 
 pytest.importorskip("resource")
 from benchmarks import survival_damages
@@ -210,12 +209,11 @@ def test_a_kill_at_any_byte_loses_nothing(stage: Stage) -> None:
     assert at_bytes(stage, act) >= 4 * 6
 
 
-def test_every_damage_is_noticed(small_config: Config) -> None:
-    pretrain(small_config)
-    counts, missed = survival_damages.damage_often(small_config.run.dir, NUM_DAMAGES, seed=0)
+def test_every_damage_is_noticed(trained_config: Config) -> None:
+    counts, missed = survival_damages.damage_often(trained_config.run.dir, NUM_DAMAGES, seed=0)
     assert counts.total() == NUM_DAMAGES
     assert min(counts.values()) > NUM_DAMAGES / 20  # of every kind
     assert counts.keys() == survival_damages.DAMAGES.keys()
     assert missed == []
     # And each was undone: the last thing that the damages could break is this test itself.
-    assert all(find_damage(path) is None for path in small_config.run.dir.glob("step-*"))
+    assert all(find_damage(path) is None for path in trained_config.run.dir.glob("step-*"))

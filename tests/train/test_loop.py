@@ -112,10 +112,9 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     assert [row["loss"] for row in rows] == [row["loss"] for row in expected]
 
 
-def test_workers_and_logging_do_not_change_a_bit(small_config: Config, tmp_path: Path) -> None:
-    pretrain(small_config)
+def test_workers_and_logging_do_not_change_a_bit(trained_config: Config, tmp_path: Path) -> None:
     other = changed(
-        small_config,
+        trained_config,
         tmp_path,
         f"run.dir={tmp_path / 'other'}",
         "data.workers=1",
@@ -123,15 +122,14 @@ def test_workers_and_logging_do_not_change_a_bit(small_config: Config, tmp_path:
         "checkpoint.every_steps=4",
     )
     pretrain(other)
-    assert_same_bits(small_config.run.dir, other.run.dir)
+    assert_same_bits(trained_config.run.dir, other.run.dir)
 
 
-def test_seeds_change_everything(small_config: Config, tmp_path: Path) -> None:
-    pretrain(small_config)
-    other = changed(small_config, tmp_path, f"run.dir={tmp_path / 'other'}", "run.seed=1")
+def test_seeds_change_everything(trained_config: Config, tmp_path: Path) -> None:
+    other = changed(trained_config, tmp_path, f"run.dir={tmp_path / 'other'}", "run.seed=1")
     pretrain(other)
     name = "byol.encoder.features.4.weight"
-    assert not torch.equal(tensors(small_config.run.dir)[name], tensors(other.run.dir)[name])
+    assert not torch.equal(tensors(trained_config.run.dir)[name], tensors(other.run.dir)[name])
 
 
 def test_bfloat16_trains_on_the_cpu_too(small_config: Config, tmp_path: Path) -> None:
@@ -188,22 +186,24 @@ def test_old_checkpoints_are_pruned(small_config: Config, tmp_path: Path) -> Non
     ],
 )
 def test_another_configuration_is_refused(
-    small_config: Config, tmp_path: Path, override: str
+    trained_config: Config, tmp_path: Path, override: str
 ) -> None:
-    pretrain(small_config)
-    before = {path: path.read_bytes() for path in small_config.run.dir.rglob("*") if path.is_file()}
+    before = {
+        path: path.read_bytes() for path in trained_config.run.dir.rglob("*") if path.is_file()
+    }
     key, _, _ = override.partition("=")
-    with refused(CheckpointError, "different", small_config.run.dir, key=key):
-        pretrain(changed(small_config, tmp_path, override))
-    after = {path: path.read_bytes() for path in small_config.run.dir.rglob("*") if path.is_file()}
+    with refused(CheckpointError, "different", trained_config.run.dir, key=key):
+        pretrain(changed(trained_config, tmp_path, override))
+    after = {
+        path: path.read_bytes() for path in trained_config.run.dir.rglob("*") if path.is_file()
+    }
     assert before == after
 
 
 def test_a_run_can_be_made_longer_where_no_schedule_minds(
-    small_config: Config, tmp_path: Path
+    trained_config: Config, tmp_path: Path
 ) -> None:
-    pretrain(small_config)
-    longer = changed(small_config, tmp_path, "train.max_steps=6", "checkpoint.every_steps=2")
+    longer = changed(trained_config, tmp_path, "train.max_steps=6", "checkpoint.every_steps=2")
     pretrain(longer)
     whole = changed(longer, tmp_path, f"run.dir={tmp_path / 'whole'}")
     pretrain(whole)
@@ -216,14 +216,13 @@ def test_a_run_can_be_made_longer_where_no_schedule_minds(
         pretrain(changed(scheduled, tmp_path, "train.max_steps=8"))
 
 
-def test_other_clips_are_refused(small_config: Config, tmp_path: Path, sounds: Path) -> None:
-    pretrain(small_config)
+def test_other_clips_are_refused(trained_config: Config, tmp_path: Path, sounds: Path) -> None:
     fewer = tmp_path / "fewer"
     fewer.mkdir()
     for path in sorted(sounds.glob("*.wav"))[:10]:
         shutil.copy(path, fewer)
-    with refused(CheckpointError, "different", small_config.run.dir, key="data.source"):
-        pretrain(changed(small_config, tmp_path, f"data.source={fewer}"))
+    with refused(CheckpointError, "different", trained_config.run.dir, key="data.source"):
+        pretrain(changed(trained_config, tmp_path, f"data.source={fewer}"))
 
 
 def pcm_clips(sounds: Path) -> list[np.ndarray]:
@@ -329,9 +328,8 @@ def test_a_foreign_directory_is_refused(small_config: Config) -> None:
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "manifest"])
-def test_a_damaged_checkpoint_is_passed_over(small_config: Config, damage: str) -> None:
-    pretrain(small_config)
-    newest = small_config.run.dir / "step-00000004"
+def test_a_damaged_checkpoint_is_passed_over(trained_config: Config, damage: str) -> None:
+    newest = trained_config.run.dir / "step-00000004"
     victim = newest / "model.safetensors"
     content = bytearray(victim.read_bytes())
     if damage == "flip":
@@ -344,25 +342,23 @@ def test_a_damaged_checkpoint_is_passed_over(small_config: Config, damage: str) 
     else:
         (newest / "manifest.json").write_text("{}")
     assert find_damage(newest) is not None
-    checkpoint, damages = load_newest_checkpoint(small_config.run.dir)
+    checkpoint, damages = load_newest_checkpoint(trained_config.run.dir)
     assert checkpoint is not None
     assert checkpoint.state["step"] == 2
     assert "step-00000004" in damages[0]
-    pretrain(small_config)
+    pretrain(trained_config)
     assert find_damage(newest) is None
 
 
-def test_only_damaged_checkpoints_are_an_error(small_config: Config) -> None:
-    pretrain(small_config)
-    for path in small_config.run.dir.glob("step-*"):
+def test_only_damaged_checkpoints_are_an_error(trained_config: Config) -> None:
+    for path in trained_config.run.dir.glob("step-*"):
         (path / "state.json").write_text("{}")
-    with refused(CheckpointError, "damaged", small_config.run.dir):
-        pretrain(small_config)
+    with refused(CheckpointError, "damaged", trained_config.run.dir):
+        pretrain(trained_config)
 
 
-def test_a_newer_format_is_refused(small_config: Config) -> None:
-    pretrain(small_config)
-    newest = small_config.run.dir / "step-00000004"
+def test_a_newer_format_is_refused(trained_config: Config) -> None:
+    newest = trained_config.run.dir / "step-00000004"
     state = json.loads((newest / "state.json").read_text())
     (newest / "state.json").write_text(json.dumps({**state, "format_version": 99}))
     manifest = json.loads((newest / "manifest.json").read_text())
@@ -372,7 +368,7 @@ def test_a_newer_format_is_refused(small_config: Config) -> None:
     manifest["state.json"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     (newest / "manifest.json").write_text(json.dumps(manifest))
     with refused(CheckpointError, "newer", newest, value=99):
-        pretrain(small_config)
+        pretrain(trained_config)
 
 
 def test_ten_steps_in_a_row_that_are_not_finite_stop_the_run(
@@ -436,9 +432,8 @@ def test_steps_are_counted_in_full_batches(small_config: Config, tmp_path: Path)
     assert count_steps(changed(config, tmp_path, "train.max_steps=5"), 25) == 5
 
 
-def test_a_torn_row_of_metrics_is_dropped(small_config: Config) -> None:
-    pretrain(small_config)
-    path = small_config.run.dir / "metrics.csv"
+def test_a_torn_row_of_metrics_is_dropped(trained_config: Config) -> None:
+    path = trained_config.run.dir / "metrics.csv"
     with path.open("a") as file:
         file.write("5,1.6")
     assert [row["step"] for row in read_metrics(path)] == ["1", "2", "3", "4"]
