@@ -127,19 +127,3 @@ def test_rows_that_found_no_room_are_written_later(tmp_path: Path) -> None:
     table.append([{"step": 4, "text": "c"}])
     lines = path.read_text().splitlines()
     assert lines == ["step,text", f"1,{'a' * 50}", f"2,{'b' * 50}", f"3,{'b' * 50}", "4,c"]
-
-
-def test_a_table_from_before_a_column_goes_on(small_config: Config) -> None:
-    pretrain(small_config)
-    path = small_config.run.dir / "metrics.csv"
-    rows = read_metrics(path)
-    older = [name for name in rows[0] if name not in ("effective_rank", "skipped_steps")]
-    lines = [",".join(older), *(",".join(row[name] for name in older) for row in rows)]
-    path.write_text("\n".join(lines) + "\n")
-    assert [row["effective_rank"] for row in read_metrics(path)] == ["nan"] * 4
-    shutil.rmtree(small_config.run.dir / "step-00000004")
-    pretrain(small_config)
-    after = read_metrics(path)
-    assert [row["step"] for row in after] == ["1", "2", "3", "4"]
-    assert [row["effective_rank"] for row in after[:2]] == ["nan", "nan"]
-    assert float(after[3]["effective_rank"]) == pytest.approx(float(rows[3]["effective_rank"]))
