@@ -338,7 +338,8 @@ def test_clips_come_in_order_from_files_and_tables(tmp_path: Path) -> None:
     results = list(decode_clips(jobs_of(clips), ClipRules(), num_workers=2, limits=Limits()))
     lengths = [len(each.samples) if isinstance(each, DecodedClip) else 0 for each in results]
     assert lengths == [8000, 0, 4000, 0, 12000, 8000, 0]
-    assert results[1] == Failure("the file is empty (0 bytes)")
+    assert isinstance(results[1], Failure)
+    assert "0 bytes" in results[1].reason
     seconds = measure_lengths(jobs_of(clips), ClipRules(), num_workers=1, limits=Limits())
     assert seconds == [0.5, 0.0, 0.25, 0.0, 0.75, 0.5, 0.0]
 

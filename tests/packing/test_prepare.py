@@ -104,7 +104,7 @@ def test_a_collection_is_packed(collection: Path, packed: Path) -> None:
     assert sorted(reasons) == [
         f"{number:03d}.{'flac' if number % 4 == 1 else 'mp3'}" for number in range(9, 100, 10)
     ]
-    assert reasons["009.flac"] == "the file is empty (0 bytes)"
+    assert "0 bytes" in reasons["009.flac"]
 
 
 def test_shards_are_equal_runs_of_the_list(collection: Path, packed: Path) -> None:
@@ -147,8 +147,9 @@ def test_a_whole_corpus_is_not_done_again(collection: Path, packed: Path) -> Non
     assert {path: path.stat().st_mtime_ns for path in packed.iterdir()} == before
     with refused(CorpusError, "different", packed, key="max_seconds"):
         prepare(collection, to=packed, rules=ClipRules(max_seconds=9))
-    with refused(CorpusError, "different", packed, key="sources"):
+    with refused(CorpusError, "different", packed) as caught:
         prepare(collection / "0", to=packed)
+    assert set(caught.value.value) == {"list_sha256", "listed_clips", "sources"}
 
 
 # Sources of every form.
@@ -227,7 +228,7 @@ def test_the_same_clip_twice_is_kept_once_and_said(tmp_path: Path) -> None:
     outcome = prepare(*sources, to=tmp_path / "packed")
     assert (outcome.clips, outcome.rejected, outcome.duplicates) == (2, 0, 1)
     (reason,) = rejects(tmp_path / "packed").values()
-    assert reason.startswith("same clip as ")
+    assert str(tmp_path / "a" / "a.wav") in reason
 
 
 # Interruptions.
@@ -408,9 +409,9 @@ def test_clips_that_crash_or_hang_the_decoder_are_left_out(
     folder = tmp_path / "c"
     assert prepare(collection, to=folder, limits=Limits(seconds=1)).clips == 87
     reasons = rejects(folder)
-    assert reasons["001.flac"] == "decoding crashed (signal 6)"
-    assert reasons["002.ogg"] == "decoding crashed (signal 11)"
-    assert reasons["004.wav"] == "decoding took over 1 s"
+    assert "signal 6" in reasons["001.flac"]
+    assert "signal 11" in reasons["002.ogg"]
+    assert " 1 s" in reasons["004.wav"]
     assert len(reasons) == 13
     ours, whole = open_packed(folder), open_packed(packed)
     ids = whole.read_column("clip_id")
@@ -424,13 +425,12 @@ def test_real_clips_over_the_limits(tmp_path: Path) -> None:
     soundfile.write(source / "a.wav", tone(0.1), 16000)
     # Its samples alone are 115 MB.
     soundfile.write(source / "large.flac", np.zeros(3600 * 8000, np.int16), 8000)
-    for limits, reason in [
-        (Limits(seconds=60, gigabytes=0.1), "decoding takes over 0.1 GB of memory"),
-        (Limits(seconds=0.3), "decoding took over 0.3 s"),
-    ]:
+    for limits, told in [(Limits(seconds=60, gigabytes=0.1), " 0.1 GB"), (Limits(0.3), " 0.3 s")]:
         folder = tmp_path / f"{limits.seconds}"
         assert prepare(source, to=folder, limits=limits, num_workers=1).clips == 1
-        assert rejects(folder) == {"large.flac": reason}
+        ((name, reason),) = rejects(folder).items()
+        assert name == "large.flac"
+        assert told in reason
 
 
 # What is refused.
@@ -447,7 +447,6 @@ def test_another_job_in_the_folder_is_refused(collection: Path, tmp_path: Path) 
     ]:
         with refused(CorpusError, "different", folder, key=key) as caught:
             prepare(source, to=folder, share=(2, 2), **options)
-        assert list(caught.value.value) == [key]
         assert {was, now} <= set(caught.value.value[key].replace(",", "").split())
     last = sorted(source.iterdir())[-1]
     last.rename(last.with_name("zzz.wav"))
@@ -502,9 +501,9 @@ def test_limit_and_lengths(collection: Path, tmp_path: Path) -> None:
     assert corpus.num_samples.min() >= 1600
     assert corpus.num_samples.max() <= 3200
     assert corpus.info["options"]["limit"] == 50
-    reasons = set(rejects(tmp_path / "c").values())
-    assert "length must be at least 0.1 s; got 0.050 s" in reasons
-    assert "length must be at most 0.2 s; got 0.25 s" in reasons
+    reasons = rejects(tmp_path / "c").values()
+    for told in ("0.1 s; got 0.050 s", "0.2 s; got 0.25 s"):
+        assert any(told in reason for reason in reasons)
 
 
 def test_relative_paths_are_those_of_the_caller(
@@ -586,7 +585,7 @@ def test_verify_on_the_command_line(packed: Path, tmp_path: Path) -> None:
     assert status == 1
     assert out.startswith("pcm-00001.npy: its SHA-256 is not that of corpus.json")
     assert "clips are in it: 0/0" in out
-    assert err.startswith(f"error: {folder}: 1 of ")
+    assert f"error: {folder}: 1 of " in err
 
 
 def test_nothing_packed_is_a_failure(tmp_path: Path) -> None:

@@ -78,27 +78,30 @@ def test_results_come_in_order_whatever_their_time() -> None:
 
 
 def test_every_end_of_a_worker_is_a_failure_of_its_item_alone() -> None:
-    reasons = {
-        "abort": "decoding crashed (signal 6)",
-        "segfault": "decoding crashed (signal 11)",
-        "exit:7": "decoding crashed (exit code 7)",
-        "signal:9": "decoding crashed (signal 9)",
-        "sleep:600": "decoding took over 1 s",
-        "memory:2": "decoding takes over 0.5 GB of memory",
+    told = {
+        "abort": "signal 6",
+        "segfault": "signal 11",
+        "exit:7": "exit code 7",
+        "signal:9": "signal 9",
+        "sleep:600": " 1 s",
+        "memory:2": " 0.5 GB",
         "error": "not so good",
-        "bug": "decoding failed: KeyError: 'lost'",
+        "bug": "KeyError: 'lost'",
     }
-    items = [each for bad in reasons for each in (f"good {bad}", bad)] + ["good end"]
-    expected = [Failure(reasons[item]) if item in reasons else f"done {item}" for item in items]
-    assert run(items, seconds=1) == expected
+    items = [each for bad in told for each in (f"good {bad}", bad)] + ["good end"]
+    for item, result in zip(items, run(items, seconds=1), strict=True):
+        if item in told:
+            assert isinstance(result, Failure), item
+            assert told[item] in result.reason
+        else:
+            assert result == f"done {item}"
 
 
 def test_an_item_that_ends_its_worker_before_it_is_begun() -> None:
-    assert run(["a", Unloadable(), "b"], num_workers=1) == [
-        "done a",
-        Failure("decoding crashed (exit code 3)"),
-        "done b",
-    ]
+    first, failure, last = run(["a", Unloadable(), "b"], num_workers=1)
+    assert (first, last) == ("done a", "done b")
+    assert isinstance(failure, Failure)
+    assert "exit code 3" in failure.reason
 
 
 def test_a_worker_killed_from_outside_costs_no_item(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_names_and_reasons_of_every_kind_come_back(tmp_path: Path) -> None:
         rows = read(path)
         assert [row["clip"] for row in rows] == [str(source) for source in clips.sources[:4]]
         assert {row["replaced_by"] for row in rows} == {str(folder / "good.wav")}
-        assert {row["reason"] for row in rows} == {"the file is empty (0 bytes)"}
+        assert all("0 bytes" in row["reason"] for row in rows)
 
 
 def test_the_first_ten_have_a_line_each(tmp_path: Path) -> None:
