@@ -85,7 +85,7 @@ def _inject_into_file(
     try:
         batches.clips.read(clip)
     except AudioError as error:
-        return True, str(error).startswith(f"{paths[clip]}: samples must be finite")
+        return True, (error.code, error.path) == ("not-finite", paths[clip])
     finally:
         restore()
     return False, False

@@ -79,7 +79,7 @@ def read_scores(folder: Path, task: str) -> tuple[dict[str, float], dict[str, tu
     measured = measured.set_axis(measured.index.map("{0[0]}, {0[1]}".format))
     measured = measured.reindex(columns=[task, f"{task}_low", f"{task}_high"])
     intervals = measured.iloc[:, 1:].dropna().itertuples(name=None)
-    return measured[task].dropna().to_dict(), {name: ends for name, *ends in intervals}
+    return measured[task].dropna().to_dict(), {name: (low, high) for name, low, high in intervals}
 
 
 def count_confusions(folder: Path, run: ResultRow) -> tuple[npt.NDArray[np.int64], list[str]]:

@@ -7,10 +7,10 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from byola_rq.audio.io import AUDIO_SUFFIXES, EncodedAudio
-from byola_rq.errors import AudioError, Code
+from byola_rq.errors import AudioError
 from byola_rq.sources.tar_headers import TarDamage, walk_members
 from evaluate.tasks.task import TaskError
 
@@ -83,7 +83,7 @@ class _Archive:
         self._members: OrderedDict[str, bytes] = OrderedDict()
         self._rest = _walk(path, with_data=True)
         self._is_whole = True  # nothing of it was forgotten
-        self._damage: tuple[str, Code | None] | None = None
+        self._damage: tuple[str, dict[str, Any]] | None = None
 
     def read(self, member: str) -> bytes | None:
         """The clip of that name; who comes while it is being read waits, and finds it there."""
@@ -95,8 +95,8 @@ class _Archive:
                 self._rest = _walk(self._path, with_data=True)
                 found = self._read_on(member)
             if found is None and self._damage:
-                message, code = self._damage
-                raise AudioError(message, code=code, path=self._path)
+                message, facts = self._damage
+                raise AudioError(message, **facts)
             return found
 
     def _read_on(self, member: str) -> bytes | None:
@@ -112,7 +112,7 @@ class _Archive:
                 if name == member:
                     return data
         except TaskError as error:
-            self._damage = (str(error), error.code)
+            self._damage = (str(error), error.facts)
         return None
 
 
@@ -144,11 +144,15 @@ def _walk(path: Path, *, with_data: bool) -> Iterator[tuple[str, bytes]]:
     except (TarDamage, EOFError, OSError, zlib.error) as error:
         # None of gzip's own errors, which are OSErrors too: the file, not the disk, is to blame.
         refusal = getattr(error, "strerror", None)
+        facts: dict[str, Any] = {"code": "unreadable" if refusal else "damaged"}
+        if isinstance(error, EOFError):  # within gzip's stream
+            facts = {"code": "cut"}
+        elif isinstance(error, TarDamage):
+            facts = error.facts
         raise TaskError(
             f"{path}: the archive must be a complete tar or tar.gz; {refusal or error}. "
             "Download it again",
-            code="unreadable" if refusal else "damaged",
-            path=path,
+            **{**facts, "path": path},
         ) from error
 
 
@@ -160,8 +164,10 @@ def _walk_tar(file: IO[bytes], limit: int, *, with_data: bool) -> Iterator[tuple
         if posixpath.splitext(name)[1].lower() not in AUDIO_SUFFIXES:
             continue
         if member.size > MAX_MEMBER_BYTES:
-            raise TarDamage(f"{member.name!r} claims {member.size:,} bytes")
+            reason = f"{member.name!r} claims {member.size:,} bytes"
+            raise TarDamage(reason, code="too-large", value=member.size)
         yield member.name, file.read(member.size) if with_data else b""
     while file.read(2**20):  # to the end, where gzip compares its checksum
         if file.tell() > limit:
-            raise TarDamage(f"it unpacks to more than {limit:,} bytes")
+            reason = f"it unpacks to more than {limit:,} bytes"
+            raise TarDamage(reason, code="too-large", value=file.tell())

@@ -38,9 +38,7 @@ def read_labelled_csv(path: Path, unit_seconds: float | None = None) -> Task:
             path, label_columns=("label", "labels"), part_columns=("split", "fold")
         )
     except CorpusError as error:
-        raise TaskError(
-            str(error), code=error.code, path=error.path, key=error.key, value=error.value
-        ) from error
+        raise TaskError(str(error), **error.facts) from error
     clips = tuple(sorted(_make_clips(path, rows), key=lambda clip: clip.file_name))
     is_multilabel = rows.label_column == "labels"
     has_folds = rows.part_column == "fold"
