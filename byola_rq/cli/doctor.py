@@ -11,6 +11,8 @@ from typing import Literal
 
 import typer
 
+from byola_rq.errors import first_line
+
 
 @dataclass(frozen=True)
 class Diagnosis:
@@ -83,7 +85,7 @@ def _examine_torch() -> Iterator[Diagnosis]:
         import torch
     except (ImportError, OSError) as error:
         remedy = "pip install torch (a CPU build is at https://pytorch.org/get-started)"
-        yield Diagnosis("torch", "broken", _first_line(error), remedy, is_required=True)
+        yield Diagnosis("torch", "broken", first_line(error), remedy, is_required=True)
         return
     yield Diagnosis("torch", "ok", str(torch.__version__))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -146,8 +148,4 @@ def _examine(name: str, look: Callable[[], str], remedy: str, *, is_required: bo
     except Exception as error:  # whatever a broken package raises is what is to be told
         is_absent = "is not installed" in str(error)
         status: Literal["missing", "broken"] = "missing" if is_absent else "broken"
-        return Diagnosis(name, status, _first_line(error), remedy, is_required)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        return Diagnosis(name, status, first_line(error), remedy, is_required)

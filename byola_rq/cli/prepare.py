@@ -1,11 +1,14 @@
 """`byola-rq prepare`, `info` and `synthesize`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from byola_rq.errors import ConfigError
+
+if TYPE_CHECKING:
+    from byola_rq.packing.plan import PackingOptions
 
 
 def prepare(
@@ -81,13 +84,7 @@ def prepare(
     folder = Path(dest)
     if merge or verify:
         _refuse_others(context, "merge" if merge else "verify", paths)
-        if verify:
-            _verify(folder)
-        else:
-            from byola_rq.packing.prepare import merge_corpus
-
-            _report(folder, merge_corpus(folder), strict=strict)
-        return
+        return _verify(folder) if verify else _merge(folder, strict=strict)
     if not sources:
         message = f"prepare takes at least one SOURCE, then DEST; got only {dest}"
         raise ConfigError(message, code="usage", key="SOURCE")
@@ -98,9 +95,7 @@ def prepare(
         raise ConfigError(message, code="usage", key="--min-seconds", value=min_seconds)
     from byola_rq.packing.decode import ClipRules
     from byola_rq.packing.plan import PackingOptions
-    from byola_rq.packing.prepare import describe_work, prepare_corpus
     from byola_rq.runtime.sandbox import Limits
-    from byola_rq.runtime.workers import count_cores
 
     options = PackingOptions(
         rules=ClipRules(min_seconds, max_seconds),
@@ -108,15 +103,45 @@ def prepare(
         shard_megabytes=shard_megabytes,
         limit=limit,
     )
-    num_workers = workers or count_cores()
     if dry_run:
-        for line in describe_work(sources, folder, options, num_workers=num_workers):
-            print(line)
-        return
-    outcome = prepare_corpus(
-        sources, folder, options, num_workers=num_workers, share=_parse_share(share)
-    )
+        return _describe(sources, folder, options, workers)
+    return _pack(sources, folder, options, workers=workers, share=share, strict=strict)
+
+
+def _describe(
+    sources: list[str], folder: Path, options: "PackingOptions", workers: int | None
+) -> None:
+    """Print what there is to pack."""
+    from byola_rq.packing.prepare import describe_work
+    from byola_rq.runtime.workers import count_cores
+
+    for line in describe_work(sources, folder, options, num_workers=workers or count_cores()):
+        print(line)
+
+
+def _pack(
+    sources: list[str],
+    folder: Path,
+    options: "PackingOptions",
+    *,
+    workers: int | None,
+    share: str | None,
+    strict: bool,
+) -> None:
+    """Pack, and print how much it is."""
+    from byola_rq.packing.prepare import prepare_corpus
+    from byola_rq.runtime.workers import count_cores
+
+    num_workers, numbers = workers or count_cores(), _parse_share(share)
+    outcome = prepare_corpus(sources, folder, options, num_workers=num_workers, share=numbers)
     _report(folder, outcome, strict=strict, share=share)
+
+
+def _merge(folder: Path, *, strict: bool) -> None:
+    """Join what all shares have packed."""
+    from byola_rq.packing.prepare import merge_corpus
+
+    _report(folder, merge_corpus(folder), strict=strict)
 
 
 def info(
