@@ -130,7 +130,7 @@ def _open_clip(job: ClipJob) -> Iterator[tuple[Path | EncodedAudio, soundfile.So
             yield encoded, file
     except AudioError as error:
         reason = str(error).removeprefix(f"{encoded}: ").removeprefix(f"{job.clip}: ")
-        raise AudioError(reason, code=error.code, key=error.key, value=error.value) from error
+        raise AudioError(reason, **{**error.facts, "path": None}) from error
 
 
 def _from(encoded: Path | EncodedAudio, start: int) -> EncodedAudio:

@@ -114,8 +114,5 @@ def load_best_checkpoint(run_dir: Path) -> Checkpoint:
         raise CheckpointError(
             f"{error}; {run_dir / 'best.json'} names it as the best. The newest one can still be "
             "used, without --best",
-            code=error.code,
-            path=error.path,
-            key=error.key,
-            value=error.value,
+            **error.facts,
         ) from error

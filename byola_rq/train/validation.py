@@ -126,11 +126,7 @@ class Validation:
                     waveform = self._read(clip)
                 except AudioError as error:
                     raise AudioError(
-                        f"{error} (row {clip.row} of {path})",
-                        code=error.code,
-                        path=error.path,
-                        key=error.key,
-                        value=error.value,
+                        f"{error} (row {clip.row} of {path})", **error.facts
                     ) from error
                 lengths.append(len(waveform))
                 num_bytes += waveform.nbytes
