@@ -89,7 +89,7 @@ def embed_clips(
                         folder.finish(meta, rows.index(folder.rows()))
             return folder.embeddings
     except StoppedError as error:
-        stopped = StoppedError(f"{out}: {error}; the same command goes on", error.number)
+        stopped = StoppedError(f"{out}: {error}; the same command goes on", error.number, path=out)
         stopped.is_said = not ranks.is_main()  # torchrun stops all ranks
         raise stopped from None
 
