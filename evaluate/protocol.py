@@ -28,7 +28,7 @@ from evaluate.tasks.folds import Fold, class_targets, make_folds
 from evaluate.tasks.task import Task
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """What a call chooses; everything else is the protocol's."""
 

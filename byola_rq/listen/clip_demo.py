@@ -19,7 +19,7 @@ PEAK = 0.89  # of full scale, -1 dB: the loudest sample of what is heard togethe
 MOST_GAIN = 100.0  # 40 dB: more would only lift the rounding of silence
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Listening:
     """All there is to hear of a segment; see `listen_to_clip`.
 

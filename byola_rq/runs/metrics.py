@@ -12,7 +12,7 @@ from byola_rq.errors import CheckpointError
 from byola_rq.runtime.files import replace_file
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Metrics:
     """One row: means over the steps since the row before, taken after `step` steps."""
 

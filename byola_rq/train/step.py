@@ -27,7 +27,7 @@ from byola_rq.train.schedules import ema_decay, learning_rate
 BFLOAT16_CPUS = ("avx512_bf16", "amx_bf16")  # instructions; on other CPUs it is not measured
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TrainState:
     """Everything that a step changes or needs."""
 
