@@ -1,6 +1,8 @@
 """The method on one page of plain PyTorch: python examples/pretrain_in_100_lines.py [FOLDER].
 
 Learns, in about a minute on two cores, from sounds made here, or from a folder of audio files.
+With seeds 0 to 2 it finds the other view in 57 to 58 % of the trials, untrained in 49 to 52 %; it
+tells kinds of sound no better yet, which takes more sound and time: docs/results.md.
 """
 
 import argparse
@@ -19,12 +21,12 @@ from byola_rq.model.byol import BYOL
 from byola_rq.model.encoder import AudioNTT2020
 from byola_rq.synthesis.generate import KINDS, make_clip
 
-SAMPLE_RATE, CLIP, SEGMENT = 16_000, 32_000, 15_200  # Hz; samples: 2 s, 0.95 s
-BATCH, EMA_DECAY = 64, 0.99
+# Hz; samples: 2 s, and 0.63 s; the paper's segments have 0.95 s, its batches 256 of them.
+SAMPLE_RATE, CLIP, SEGMENT, BATCH = 16_000, 32_000, 10_080, 32
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("folder", type=Path, nargs="?", help="of audio files; synthesized sounds else")
-parser.add_argument("--steps", type=int, default=150, help="of 64 segments each")
+parser.add_argument("--steps", type=int, default=300, help="of 32 segments each")
 parser.add_argument("--clips", type=int, default=368, help="half of them are held out")
 parser.add_argument("--seed", type=int, default=0, help="of weights, segments and augmentations")
 options = parser.parse_args()
@@ -59,8 +61,7 @@ def draw_segments() -> Tensor:
     rows = torch.randint(len(train), (BATCH,)).tolist()
     starts = torch.randint(CLIP - SEGMENT, (BATCH,)).tolist()
     parts = [train[row, start:][:SEGMENT] for row, start in zip(rows, starts, strict=True)]
-    log_mel: Tensor = frontend(torch.stack(parts))[:, None]
-    return log_mel
+    return torch.as_tensor(frontend(torch.stack(parts)))[:, None]
 
 
 def make_views(log_mel: Tensor) -> tuple[Tensor, ...]:
@@ -72,17 +73,17 @@ def make_views(log_mel: Tensor) -> tuple[Tensor, ...]:
 @torch.no_grad()
 def score(embed: Callable[[Tensor], Tensor]) -> str:
     """How often a held-out view finds its other view, and a clip one of its kind, by cosine."""
-    rows = (embed(x) for x in (*held_out_views, held_out_log_mel))
-    one, other, whole = (F.normalize(F.batch_norm(z, None, None, training=True)) for z in rows)
-    found = (one @ other.T).argmax(1) == torch.arange(len(one))
-    nearest = (whole @ whole.T).fill_diagonal_(-1).argmax(1)
-    is_alike = labels[-len(whole) :][nearest] == labels[-len(whole) :]
-    return f"{100 * found.float().mean():9.1f} %   {100 * is_alike.float().mean():9.1f} %"
+    whole, *views = (F.normalize(z - z.mean(0)) for z in map(embed, [whole_clips, *view_pairs]))
+    found = (torch.stack(views[::2]) @ torch.stack(views[1::2]).mT).argmax(2)  # (8, N)
+    nearest, kinds = (whole @ whole.T).fill_diagonal_(-1).argmax(1), labels[len(train) :]
+    shares = (found == torch.arange(len(whole)), kinds[nearest] == kinds)
+    return " ".join(f"{100 * share.float().mean():14.1f} %" for share in shares)
 
 
 statistics = measure_statistics(draw_segments() for _ in range(8))
-held_out_log_mel = statistics.standardize(frontend(held_out))[:, None]
-held_out_views = make_views(statistics.standardize(frontend(held_out[:, :SEGMENT]))[:, None])
+whole_clips = statistics.standardize(frontend(held_out))[:, None]
+segments = statistics.standardize(frontend(held_out[:, :SEGMENT]))[:, None]
+view_pairs = [view for _ in range(8) for view in make_views(segments)]
 print(f"{len(held_out):4d} held-out clips    other view found   one of its {max(labels) + 1} kinds")
 print("log-mel, mean and std ", score(lambda x: torch.cat((x.mean(-1), x.std(-1)), -1).flatten(1)))
 print("untrained encoder     ", score(encoder.eval()))
@@ -93,7 +94,7 @@ for step in range(1, options.steps + 1):
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    byol.update_target(EMA_DECAY)
-    if step % 25 == 0 or step == options.steps:
+    byol.update_target(ema_decay=0.99)
+    if step % 100 == 0 or step == options.steps:
         print(f"step {step}: loss {loss.item():.3f}", flush=True)
 print(f"after {options.steps:4d} steps      ", score(encoder.eval()))
