@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 # Nothing heavy is imported before a command needs it, so that --help is instant.
-from byola_rq.cli import doctor, embed, listen, prepare, train
+from byola_rq.cli import embed, listen, prepare, train
 from byola_rq.cli.options import fail
 from byola_rq.errors import ByolaRQError
 
@@ -28,10 +28,18 @@ for command in (
     listen.views,
     listen.listen,
     prepare.synthesize,
-    doctor.doctor,
 ):
     app.command()(command)
 app.command("import-weights")(embed.import_weights)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what of this installation works, and what to do about what does not."""
+    from byola_rq.cli.doctor import print_findings
+
+    if not print_findings():
+        raise typer.Exit(1)
 
 
 @app.callback()

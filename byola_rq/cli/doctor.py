@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-import typer
-
 from byola_rq.errors import first_line
 
 
@@ -51,8 +49,8 @@ OPTIONAL = {  # import name -> what it is for, how to get it
 DISTRIBUTIONS = {"yaml": "pyyaml", "sklearn": "scikit-learn", "nnAudio": "nnaudio"}
 
 
-def doctor() -> None:
-    """Say what of this installation works, and what to do about what does not."""
+def print_findings() -> bool:
+    """Print a table of all that was looked at; whether all that is required works."""
     from rich.console import Console
     from rich.table import Table
 
@@ -61,8 +59,7 @@ def doctor() -> None:
     for finding in findings:
         table.add_row(finding.name, finding.status, finding.detail, finding.remedy)
     Console(soft_wrap=True).print(table, markup=False)
-    if any(finding.is_failure for finding in findings):
-        raise typer.Exit(1)
+    return not any(finding.is_failure for finding in findings)
 
 
 def examine() -> Iterator[Diagnosis]:
