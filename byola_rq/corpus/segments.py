@@ -200,25 +200,7 @@ def find_clips(sources: Sequence[Path]) -> tuple[list[ClipSource], list[str]]:
         CorpusError: If a source cannot be used, or holds something damaged or missing. What an
             AudioSet list names and nobody has any more is not an error.
     """
-    if not sources:
-        raise CorpusError(
-            "data.source must name a folder, manifest, tar or audio file, or a packed corpus",
-            code="missing",
-            key="data.source",
-        )
-    for source in sources:
-        if is_packed(source):
-            raise CorpusError(
-                f"{source}: only pretraining reads packed corpora; name what it was packed from",
-                code="unsupported",
-                path=source,
-            )
-    if unfinished := [source for source in sources if (source / ".parts").is_dir()]:
-        raise CorpusError(
-            f"{unfinished[0]}: its packing is not finished; give its `byola-rq prepare` again",
-            code="cut",
-            path=unfinished[0],
-        )
+    _check_readable(sources)
     listing = list_sources(sources)
     problems: list[tuple[Code, str]] = [
         ("damaged", f"{where}: {reason}") for where, reason in listing.damaged
@@ -242,3 +224,26 @@ def find_clips(sources: Sequence[Path]) -> tuple[list[ClipSource], list[str]]:
     if listing.duplicates:
         notes.append(f"{len(listing.duplicates)} clips are there twice; each is used once")
     return listing.clips, notes
+
+
+def _check_readable(sources: Sequence[Path]) -> None:
+    """Refuse what is packed, half packed, or nothing at all."""
+    if not sources:
+        raise CorpusError(
+            "data.source must name a folder, manifest, tar or audio file, or a packed corpus",
+            code="missing",
+            key="data.source",
+        )
+    for source in sources:
+        if is_packed(source):
+            raise CorpusError(
+                f"{source}: only pretraining reads packed corpora; name what it was packed from",
+                code="unsupported",
+                path=source,
+            )
+    if unfinished := [source for source in sources if (source / ".parts").is_dir()]:
+        raise CorpusError(
+            f"{unfinished[0]}: its packing is not finished; give its `byola-rq prepare` again",
+            code="cut",
+            path=unfinished[0],
+        )
