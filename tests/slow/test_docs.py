@@ -1,7 +1,5 @@
 """README and docs: every command is one, every snippet runs, every link leads somewhere."""
 
-import contextlib
-import importlib
 import importlib.util
 import inspect
 import pkgutil
@@ -9,9 +7,7 @@ import re
 import shlex
 import shutil
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -273,58 +269,6 @@ def test_the_configuration_page_is_current() -> None:
         "a": "x",
         "a.b": "above beside on",
     }
-
-
-def public_modules() -> list[ModuleType]:
-    modules = []
-    for info in pkgutil.walk_packages(byola_rq.__path__, "byola_rq."):
-        if "._" not in info.name:
-            # Not there: a module of an extra that is not installed here.
-            with contextlib.suppress(ImportError):
-                modules.append(importlib.import_module(info.name))
-    return modules
-
-
-def public_things() -> Iterator[tuple[str, Any]]:
-    """Name and object of each public function, class, method and property of the package."""
-    for module in public_modules():
-        for name, thing in vars(module).items():
-            if name.startswith("_") or getattr(thing, "__module__", None) != module.__name__:
-                continue
-            if inspect.isclass(thing) or inspect.isfunction(thing):
-                yield f"{module.__name__}.{name}", thing
-            if inspect.isclass(thing):
-                for member, value in vars(thing).items():
-                    is_ours = inspect.isfunction(value) or isinstance(
-                        value, property | classmethod | staticmethod
-                    )
-                    if is_ours and not member.startswith("_"):
-                        yield f"{module.__name__}.{name}.{member}", getattr(thing, member)
-
-
-def test_every_public_name_has_a_docstring() -> None:
-    things = dict(public_things())
-    assert len(things) > 300
-    # An override says what its base says, where it says nothing of its own.
-    bare = [name for name, thing in things.items() if not inspect.getdoc(thing)]
-    assert not bare
-    first_lines = {name: inspect.getdoc(thing).split("\n\n")[0] for name, thing in things.items()}
-    assert not [
-        name for name, line in first_lines.items() if not line.rstrip().endswith((".", ":"))
-    ]
-
-
-def test_docstrings_name_their_arguments_and_no_others() -> None:
-    wrong = []
-    for name, thing in public_things():
-        section = re.search(r"^Args:\n((?:[ ]{4}.*\n|\n)+)", f"{inspect.getdoc(thing)}\n", re.M)
-        if not section or isinstance(thing, property):
-            continue
-        told = re.findall(r"^ {4}(\*{0,2}\w+): ", section[1], re.M)
-        parameters = set(inspect.signature(thing).parameters) - {"self", "args", "kwargs"}
-        if {word.strip("*") for word in told} != parameters:
-            wrong.append((name, sorted(parameters ^ set(told))))
-    assert not wrong
 
 
 @pytest.mark.parametrize("name", byola_rq.__all__)
