@@ -1,4 +1,4 @@
-"""Model files of the Hugging Face hub; the only module that goes online."""
+"""Model files of the Hugging Face hub, downloaded or from its cache."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
