@@ -1,4 +1,4 @@
-"""Models on the Hugging Face hub: loaded, saved and pushed. Only this and its download go online."""
+"""Models on the Hugging Face hub: loaded, saved, pushed. Only this and its download go online."""
 
 import json
 from pathlib import Path
