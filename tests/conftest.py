@@ -59,12 +59,15 @@ def recordings() -> Path:
     return folder
 
 
+def small_run(run_dir: Path, sounds: Path, *overrides: str) -> Config:
+    """The paper's recipe, shrunk to a few seconds of training on `sounds`, then changed."""
+    values = [*SMALL, f"data.source={sounds}", f"run.dir={run_dir}", *overrides]
+    return load_config(default_config_path(), values)
+
+
 @pytest.fixture
 def small_config(tmp_path: Path, sounds: Path) -> Config:
-    """The paper's recipe, shrunk to a few seconds of training on `sounds`."""
-    return load_config(
-        default_config_path(), [*SMALL, f"data.source={sounds}", f"run.dir={tmp_path / 'run'}"]
-    )
+    return small_run(tmp_path / "run", sounds)
 
 
 @pytest.fixture(scope="session")
@@ -73,8 +76,7 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory, sounds: Path) -> Path:
     from byola_rq.train.loop import pretrain  # after what Triton looks at
 
     run_dir = tmp_path_factory.mktemp("trained") / "run"
-    values = [*SMALL, f"data.source={sounds}", f"run.dir={run_dir}"]
-    pretrain(load_config(default_config_path(), values))
+    pretrain(small_run(run_dir, sounds))
     return run_dir
 
 

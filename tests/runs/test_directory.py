@@ -31,7 +31,7 @@ from byola_rq.runs.directory import (
     reset_run,
 )
 from byola_rq.train.loop import pretrain
-from tests.conftest import ROOT
+from tests.conftest import ROOT, small_run
 from tests.refusal import refused
 from tests.run_process import SECONDS_AT_MOST, is_running
 
@@ -566,14 +566,7 @@ def test_every_key_is_free_or_science(small_config: Config) -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, sounds: Path) -> Config:
-    from byola_rq.config import default_config_path
-    from tests.conftest import SMALL
-
-    folder = tmp_path_factory.mktemp("trained")
-    config = load_config(
-        default_config_path(),
-        [*SMALL, "encoder.dim=1040", f"data.source={sounds}", f"run.dir={folder / 'run'}"],
-    )
+    config = small_run(tmp_path_factory.mktemp("trained") / "run", sounds, "encoder.dim=1040")
     pretrain(config)
     return config
 

@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from byola_rq.config import default_config_path, load_config
 from byola_rq.errors import CheckpointError, Code
 from byola_rq.runs.best import BestCheckpoint
 from byola_rq.runs.history import find_runs, read_columns
 from byola_rq.runs.table import describe_runs
 from byola_rq.train.loop import pretrain
-from tests.conftest import SMALL
+from tests.conftest import small_run
 from tests.refusal import refused
 
 HEADER = "step,epoch,loss,embedding_std"
@@ -30,8 +29,7 @@ def trained_runs(tmp_path_factory: pytest.TempPathFactory, sounds: Path) -> Path
         "base": [],
         "low": ["optimizer.lr=1e-4", "train.max_steps=3", "views.augmentations=[mixup]"],
     }.items():
-        values = [*SMALL, f"data.source={sounds}", f"run.dir={folder / name}", *overrides]
-        pretrain(load_config(default_config_path(), values))
+        pretrain(small_run(folder / name, sounds, *overrides))
     return folder
 
 

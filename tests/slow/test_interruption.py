@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from byola_rq.config import Config, default_config_path, load_config
+from byola_rq.config import Config
 from byola_rq.runs.metrics import read_metrics
 from byola_rq.runtime.signals import RUN_SIGNALS, StoppedError, signals_blocked, stop_on_signals
 from byola_rq.train.loop import pretrain
-from tests.conftest import SMALL
+from tests.conftest import small_run
 from tests.hand_packed import pack
 from tests.refusal import refused
 from tests.run_process import SECONDS_AT_MOST, Run, is_running, model_bytes, moved
@@ -24,17 +24,8 @@ from tests.run_process import SECONDS_AT_MOST, Run, is_running, model_bytes, mov
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, sounds: Path) -> Config:
     """A run of 30 steps with two loaders and no checkpoint but the last, and its end."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    config = load_config(
-        default_config_path(),
-        [
-            *SMALL,
-            f"data.source={sounds}",
-            f"run.dir={folder / 'run'}",
-            "data.workers=2",
-            "train.max_steps=30",
-            "checkpoint.every_steps=1000",
-        ],
-    )
+    overrides = ("data.workers=2", "train.max_steps=30", "checkpoint.every_steps=1000")
+    config = small_run(folder / "run", sounds, *overrides)
     pretrain(config)
     return config
 

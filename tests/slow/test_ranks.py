@@ -14,7 +14,7 @@ from byola_rq.config import Config, default_config_path, load_config
 from byola_rq.runs.checkpoint import load_newest_checkpoint
 from byola_rq.runs.metrics import read_metrics
 from byola_rq.train.loop import pretrain
-from tests.conftest import ROOT, SMALL
+from tests.conftest import ROOT, SMALL, small_run
 from tests.run_process import model_bytes, moved
 from tests.torchrun import Torchrun
 
@@ -105,17 +105,13 @@ def test_two_processes_compute_what_one_does(tmp_path: Path, sounds: Path, mixup
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, sounds: Path) -> Config:
     """A run of two processes."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    config = load_config(
-        default_config_path(),
-        [
-            *SMALL,
-            f"data.source={sounds}",
-            f"run.dir={folder / 'run'}",
-            "data.workers=1",
-            "checkpoint.every_steps=3",
-            "checkpoint.keep=9",
-            f"train.max_steps={NUM_STEPS}",
-        ],
+    config = small_run(
+        folder / "run",
+        sounds,
+        "data.workers=1",
+        "checkpoint.every_steps=3",
+        "checkpoint.keep=9",
+        f"train.max_steps={NUM_STEPS}",
     )
     with start(config, folder) as job:
         status, stdout, stderr = job.end()
