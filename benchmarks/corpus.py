@@ -36,7 +36,7 @@ from benchmarks.waiting import compare_delivery, measure_waiting
 from byola_rq.audio.io import SAMPLE_RATE
 from byola_rq.corpus.decoded_clips import DecodedClips, measure_clips
 from byola_rq.corpus.segments import SegmentCorpus, find_clips
-from byola_rq.train.step import choose_device
+from byola_rq.runtime.device import choose_device
 
 app = new_app()
 

@@ -14,20 +14,21 @@ from torch import Tensor, nn
 
 from benchmarks.harness import (
     Device,
-    Dtype,
+    PrecisionOption,
     Full,
     Out,
     Report,
     Rounds,
-    choose_dtype,
     compare,
     new_app,
     open_device,
     timed,
+    usual_precision,
 )
 from benchmarks.plain_step import PlainEncoder
 from benchmarks.step import unfuse, use_torch_linear
 from byola_rq.model.encoder import build_encoder
+from byola_rq.runtime.device import Precision, float32_products
 
 app = new_app()
 BANDS = 64
@@ -41,7 +42,7 @@ def main(
     frames: Annotated[int, typer.Option(min=8, help="Log-mel frames of a segment.")] = 96,
     rounds: Rounds = 5,
     device: Device = "auto",
-    precision: Dtype = None,
+    precision: PrecisionOption = None,
     full: Full = False,
     out: Out = None,
 ) -> None:
@@ -61,9 +62,9 @@ def main(
       python -m benchmarks.encoder --full --device cuda --out encoder.json
     """
     place = open_device(device)
-    dtype = choose_dtype(precision, place)
+    precision = precision or usual_precision(place)
     batch, dim = (256, 2048) if full else (batch, dim)
-    report = Report(batch=batch, D=dim, frames=frames, precision=str(dtype)[6:])
+    report = Report(batch=batch, D=dim, frames=frames, precision=precision)
     x = torch.randn(batch, 1, BANDS, frames, generator=torch.Generator().manual_seed(0)).to(place)
 
     encoder = build_encoder("audio_ntt_2020", dim=dim, n_mels=BANDS).to(place)
@@ -73,13 +74,13 @@ def main(
     check(encoders, x)
     for title, work in (("1 2020, forward and backward", train), ("2 2020, forward", embed)):
         contenders = {
-            name: timed(partial(work, each, x, dtype), place) for name, each in encoders.items()
+            name: timed(partial(work, each, x, precision), place) for name, each in encoders.items()
         }
         report.add(title, compare(contenders, unit="segments", rounds=rounds, peaks_on=place))
     encoders = variants(build_encoder("audio_ntt_2022", dim=3072, n_mels=BANDS).to(place))
     check(encoders, x)
     contenders = {
-        name: timed(partial(train, each, x, dtype), place) for name, each in encoders.items()
+        name: timed(partial(train, each, x, precision), place) for name, each in encoders.items()
     }
     rows = compare(contenders, unit="segments", rounds=rounds, peaks_on=place)
     report.add("3 2022, forward and backward", rows)
@@ -107,27 +108,27 @@ def _use_torch_modules(encoder: nn.Module) -> None:
 
 def check(encoders: dict[str, nn.Module], x: Tensor) -> None:
     """Refuse to time what does not give the same."""
-    with torch.no_grad():
+    with torch.no_grad(), float32_products():
         first, *others = [each.eval()(x[:4]) for each in encoders.values()]
     for other in others:
         torch.testing.assert_close(other, first, rtol=1e-3, atol=1e-4)
 
 
-def train(encoder: nn.Module, x: Tensor, dtype: torch.dtype) -> float:
+def train(encoder: nn.Module, x: Tensor, precision: Precision) -> float:
     """Forward and backward with batch statistics."""
     encoder.train().zero_grad(set_to_none=True)
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=dtype is torch.bfloat16):
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         y = encoder(x)
     y.float().square().mean().backward()
     return len(x)
 
 
-def embed(encoder: nn.Module, x: Tensor, dtype: torch.dtype) -> float:
+def embed(encoder: nn.Module, x: Tensor, precision: Precision) -> float:
     """Forward with running statistics."""
     encoder.eval()
     with (
         torch.inference_mode(),
-        torch.autocast(x.device.type, torch.bfloat16, enabled=dtype is torch.bfloat16),
+        torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bfloat16"),
     ):
         encoder(x)
     return len(x)

@@ -18,14 +18,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from byola_rq.cli.options import Precision
+from byola_rq.runtime.device import Precision, choose_device, choose_precision
 from byola_rq.runtime.memory import keep_freed_memory
-from byola_rq.train.step import choose_device, choose_precision
 
 # Options that most benchmarks have.
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds of each comparison.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Dtype = Annotated[
+PrecisionOption = Annotated[
     Precision | None, typer.Option(help="Of all.  [default: float32 on a CPU, else auto]")
 ]
 Full = Annotated[bool, typer.Option(help="The paper's recipe: batch 256, D = 2048.")]
@@ -53,10 +52,9 @@ def open_device(name: str) -> torch.device:
     return choose_device(name)
 
 
-def choose_dtype(precision: Precision | None, device: torch.device) -> torch.dtype:
-    """What networks compute in on a device, where `precision` may be left out."""
-    usual = Precision.float32 if device.type == "cpu" else Precision.auto
-    return choose_precision(precision or usual, device)
+def usual_precision(device: torch.device) -> Precision:
+    """What networks compute in on a device, where nothing else is asked for."""
+    return "float32" if device.type == "cpu" else choose_precision("auto", device)
 
 
 def timed(work: Callable[[], float], device: torch.device | None = None) -> Contender:

@@ -21,6 +21,7 @@ from byola_rq.corpus.order import ClipOrder, StepSampler
 from byola_rq.corpus.segments import SegmentBatch, SegmentCorpus, open_clips
 from byola_rq.embed.embedder import Embedder
 from byola_rq.model.encoder import build_encoder
+from byola_rq.runtime.device import Precision
 from byola_rq.runtime.progress import ProgressBar
 from byola_rq.train.step import build_state, train_step
 
@@ -72,10 +73,10 @@ def main(
         )
         clips, _ = open_clips(config.data.sources, config.frontend.sample_rate, print)
         for name, curve in curves.items():
-            dtype = torch.bfloat16 if name.endswith("bfloat16") else torch.float32
+            precision: Precision = "bfloat16" if name.endswith("bfloat16") else "float32"
             curve.append([])
             with ProgressBar(f"seed {seed}, {name}", steps) as bar:
-                learner = Learner(config, clips, place, dtype, steps, is_fast=name != "plain")
+                learner = Learner(config, clips, place, precision, steps, is_fast=name != "plain")
                 for loss in learner.losses():
                     curve[-1].append(loss)
                     bar.advance()
@@ -93,7 +94,7 @@ class Learner:
         config: Config,
         clips: Clips,
         device: torch.device,
-        precision: torch.dtype,
+        precision: Precision,
         num_steps: int,
         *,
         is_fast: bool,

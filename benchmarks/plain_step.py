@@ -111,7 +111,7 @@ class PlainStep:
             view_1, view_2 = training.views(log_mel, key)
         for group in self.optimizer.param_groups:
             group["lr"] = training.learning_rate(self.step)
-        is_bfloat16 = training.precision is torch.bfloat16
+        is_bfloat16 = training.precision == "bfloat16"
         with torch.autocast(training.device.type, torch.bfloat16, enabled=is_bfloat16):
             loss: Tensor = self.byol(view_1, view_2)
         self.optimizer.zero_grad()

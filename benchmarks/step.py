@@ -14,17 +14,17 @@ from torch import Tensor, nn
 
 from benchmarks.harness import (
     Device,
-    Dtype,
+    PrecisionOption,
     Full,
     Out,
     Report,
     Rounds,
     Row,
-    choose_dtype,
     compare,
     new_app,
     open_device,
     timed,
+    usual_precision,
 )
 from benchmarks.plain_step import PlainStep
 from benchmarks.step_counts import (
@@ -39,6 +39,7 @@ from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
 from byola_rq.config import default_config_path, load_config
 from byola_rq.corpus.segments import SegmentBatch
 from byola_rq.model.linear import linear
+from byola_rq.runtime.device import Precision
 from byola_rq.runtime.rng import sample_keys
 from byola_rq.synthesis.generate import KINDS, make_clip
 from byola_rq.train.step import (
@@ -57,7 +58,7 @@ def main(
     dim: Annotated[int, typer.Option(min=1, help="Embedding size D.")] = 2048,
     rounds: Rounds = 5,
     device: Device = "auto",
-    precision: Dtype = None,
+    precision: PrecisionOption = None,
     full: Full = False,
     scaling: Annotated[
         bool, typer.Option(help="Also batch 64-1024 and D 512-3072 (minutes on a CPU).")
@@ -84,19 +85,19 @@ def main(
       python -m benchmarks.step --full --device cuda --scaling
     """
     place = open_device(device)
-    dtype = choose_dtype(precision, place)
+    precision = precision or usual_precision(place)
     batch, dim = (256, 2048) if full else (batch, dim)
     report = Report(batch=batch, D=dim)
     contenders = {
         name: timed(_runner(step, write_batch(batch)), place)
-        for name, step in make_steps(dim, batch, place, dtype).items()
+        for name, step in make_steps(dim, batch, place, precision).items()
     }
     rows = compare(contenders, unit="segments", rounds=rounds, peaks_on=place)
-    report.add(f"1 steps of {batch} segments, D = {dim}, {str(dtype)[6:]} on {place.type}", rows)
+    report.add(f"1 steps of {batch} segments, D = {dim}, {precision} on {place.type}", rows)
     if scaling:
-        report.add("2 scaling", measure_scaling(place, dtype))
+        report.add("2 scaling", measure_scaling(place, precision))
     rate = next(row["segments/s"] for row in rows if row["name"] == "ours")
-    report.add("3 of the machine's limits", compare_limits(rate, dim, place, dtype))
+    report.add("3 of the machine's limits", compare_limits(rate, dim, place, precision))
     report.add("4 a segment of a step, counted", [*count_operations(dim), *count_bytes(dim)])
     report.add("5 expected from the counts, not measured", [expect(dim, card) for card in CARDS])
     report.save(out)
@@ -114,7 +115,7 @@ def write_batch(size: int) -> SegmentBatch:
     return SegmentBatch(repeated.contiguous(), sample_keys(0, 0, torch.arange(size)))
 
 
-def make_training(dim: int, batch: int, device: torch.device, precision: torch.dtype) -> TrainState:
+def make_training(dim: int, batch: int, device: torch.device, precision: Precision) -> TrainState:
     """Ours, at its start."""
     config = load_config(
         default_config_path(),
@@ -127,7 +128,7 @@ def make_training(dim: int, batch: int, device: torch.device, precision: torch.d
 
 
 def make_steps(
-    dim: int, batch: int, device: torch.device, precision: torch.dtype
+    dim: int, batch: int, device: torch.device, precision: Precision
 ) -> dict[str, Callable[[SegmentBatch], object]]:
     """The contenders by name; all from the same weights."""
 
@@ -144,9 +145,9 @@ def make_steps(
         "ours, first block unfused": partial(train_step, ours(unfuse)),
         "ours, torch's linear layers": partial(train_step, ours(use_torch_linear)),
     }
-    if device.type == "cpu" and precision is torch.float32:
+    if device.type == "cpu" and precision == "float32":
         contenders["ours, bfloat16"] = partial(
-            train_step, make_training(dim, batch, device, torch.bfloat16)
+            train_step, make_training(dim, batch, device, "bfloat16")
         )
     return contenders
 
@@ -169,7 +170,7 @@ def use_torch_linear(network: nn.Module) -> None:
             module.__class__ = nn.Linear
 
 
-def measure_scaling(device: torch.device, precision: torch.dtype) -> list[Row]:
+def measure_scaling(device: torch.device, precision: Precision) -> list[Row]:
     """Ours at other batches and embedding sizes; what does not fit is left out."""
     rows: list[Row] = []
     sizes = [(batch, 2048) for batch in (64, 128, 256, 512, 1024)]
@@ -185,8 +186,11 @@ def measure_scaling(device: torch.device, precision: torch.dtype) -> list[Row]:
     return rows
 
 
-def compare_limits(rate: float, dim: int, device: torch.device, dtype: torch.dtype) -> list[Row]:
+def compare_limits(
+    rate: float, dim: int, device: torch.device, precision: Precision
+) -> list[Row]:
     """The best of ten large products and copies, and what a step at this rate makes of them."""
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     size = 4096 if device.type == "cuda" else 2048
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     source = torch.randn(2**26, device=device)

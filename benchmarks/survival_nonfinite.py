@@ -145,7 +145,7 @@ def _prepare(clips: Path, folder: Path, values: int) -> tuple[TrainState, _Batch
         statistics,
         frontend,
         device=torch.device("cpu"),
-        precision=torch.float32,
+        precision="float32",
         num_steps=num_steps,
     )
     paths = [source.path for source in found.sources]

@@ -54,7 +54,7 @@ class RunConfig(_Section):
     dir: Path
     seed: Annotated[Int, Field(ge=0, lt=2**31)]
     device: Annotated[str, AfterValidator(_is_device)]
-    precision: Literal["auto", "float32", "bfloat16"]
+    precision: Literal["auto", "float32", "tf32", "bfloat16"]
     stall_minutes: Positive | None
 
 
@@ -198,6 +198,7 @@ class TrainConfig(_Section):
     max_steps: Count | None
     log_every: Count
     compile: bool
+    cuda_graph: Literal["auto"] | bool
 
 
 class CheckpointConfig(_Section):

@@ -39,7 +39,7 @@ def take_steps(config: Config, device: torch.device, num_steps: int, result: Pat
         Statistics(-6.0, 4.0),
         frontend,
         device=device,
-        precision=torch.float32,
+        precision="float32",
         num_steps=num_steps,
     )
     corpus = SegmentCorpus(clips, segment_samples=config.segment_samples, seed=config.run.seed)

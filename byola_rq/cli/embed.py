@@ -39,11 +39,13 @@ def embed(
       byola-rq embed runs/a/encoder.safetensors /data/my_sounds -o embeddings/
       byola-rq embed runs/a/encoder.safetensors /data/my_sounds -o frames/ --frames
     """
+    import torch
+
     from byola_rq.embed.embedder import load
     from byola_rq.embed.job import embed_clips
+    from byola_rq.runtime.device import choose_device, choose_precision
     from byola_rq.runtime.distributed import process_group, raise_on_all_ranks
     from byola_rq.runtime.memory import keep_freed_memory
-    from byola_rq.train.step import choose_device, choose_precision
 
     own_device = choose_device(device)
     if own_device.type == "cpu":
@@ -52,7 +54,8 @@ def embed(
             precision = Precision.float32
     with process_group(own_device):
         with raise_on_all_ranks():
-            embedder = load(model, own_device, choose_precision(precision, own_device))
+            dtype = getattr(torch, choose_precision(precision.value, own_device))
+            embedder = load(model, own_device, dtype)
         path = embed_clips(
             embedder, source, out, num_workers=workers, overwrite=overwrite, frames=frames
         )

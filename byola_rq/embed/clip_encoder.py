@@ -13,6 +13,7 @@ from byola_rq.audio.waveforms import Waveforms, as_rows
 from byola_rq.embed.padding import group_by_length, padded_frames, padded_log_mel, pool_padded
 from byola_rq.errors import AudioError
 from byola_rq.model.encoder import Encoder, pool_over_time
+from byola_rq.runtime.device import float32_products
 
 # Of sound that go through the encoder at once, in one clip or many: about 1 GB of memory. A longer
 # clip is embedded in windows of this length.
@@ -185,6 +186,7 @@ class ClipEncoder:
                 is_even = len({len(row) for row in rows}) == 1
                 yield places, torch.stack(rows) if is_even else rows
 
+    @float32_products()
     def _embed_part(self, part: Tensor | list[Tensor]) -> Tensor:
         if isinstance(part, list):
             counts = [self.count_frames(len(waveform)) for waveform in part]
@@ -198,6 +200,7 @@ class ClipEncoder:
             return embeddings
         return pool_over_time(self._frames_of(log_mel))
 
+    @float32_products()
     def _part_frames(self, part: Tensor | list[Tensor]) -> Tensor:
         if isinstance(part, Tensor):
             if part.shape[1] > self.max_samples:
@@ -209,6 +212,7 @@ class ClipEncoder:
         counts = torch.tensor(num_frames, device=log_mel.device)
         return padded_frames(self.encoder, log_mel.to(self._dtype), counts).float()
 
+    @float32_products()
     def _frames_of(self, log_mel: Tensor) -> Tensor:
         """In float32, also where the encoder is not: the pooling then rounds nothing."""
         return self.encoder.frames(log_mel.to(self._dtype)).float()

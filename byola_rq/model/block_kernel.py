@@ -45,8 +45,9 @@ def products(
 
 
 def _precision(y: Tensor) -> str:
-    # TF32 has three digits more than the bfloat16 that a convolution would take instead.
-    return "tf32" if y.dtype is torch.bfloat16 else "ieee"
+    # As a convolution of torch's; TF32 has three digits more than the bfloat16 it would take.
+    is_tf32 = y.dtype is torch.bfloat16 or torch.backends.cudnn.allow_tf32
+    return "tf32" if is_tf32 else "ieee"
 
 
 @triton.jit

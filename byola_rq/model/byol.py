@@ -56,26 +56,28 @@ class BYOL(nn.Module):
         loss = regression_loss(prediction_1, target_2) + regression_loss(prediction_2, target_1)
         return loss.mean(), embedding_1.detach()
 
-    @torch.no_grad()
-    def update_target(self, ema_decay: float, is_skipped: Tensor | None = None) -> None:
+    def update_target(self, ema_decay: float) -> None:
         """Move the target's parameters towards the online ones: `t + (1 - ema_decay) (o - t)`.
 
         Args:
             ema_decay: Between 0 and 1; 1 changes nothing.
-            is_skipped: Where this boolean `()`, on the networks' device, is true, nothing changes.
 
         Source: Grill et al. (arXiv:2006.07733), eq. 1, as an interpolation.
+        """
+        device = next(self.parameters()).device
+        self.interpolate_target(torch.full((), 1 - ema_decay, device=device))
+
+    @torch.no_grad()
+    def interpolate_target(self, weight: Tensor) -> None:
+        """Move the target's parameters `weight`, a scalar on their device, of the way.
+
+        The host need not know it; where it is 0, nothing changes.
         """
         online: list[Tensor] = [*self.encoder.parameters(), *self.projector.parameters()]
         target: list[Tensor] = [
             *self.target_encoder.parameters(),
             *self.target_projector.parameters(),
         ]
-        if is_skipped is None:
-            torch._foreach_lerp_(target, online, 1 - ema_decay)
-            return
-        # A weight in a tensor is the only one that the host need not know.
-        weight = (1 - ema_decay) * (~is_skipped).float()
         if weight.is_cuda:
             _interpolate(target, online, weight)
             return

@@ -24,6 +24,7 @@ FREE_KEYS = frozenset(
         "data.workers",
         "train.log_every",
         "train.compile",
+        "train.cuda_graph",
         "checkpoint.every_steps",
         "checkpoint.keep",
         "validation.labelled",

@@ -8,7 +8,15 @@ from typing import Literal, get_args
 import torch
 
 Stage = Literal[
-    "input", "frontend", "views", "online forward", "target", "backward", "optimizer", "EMA"
+    "input",
+    "graph",  # all that follows, where it is replayed
+    "frontend",
+    "views",
+    "online forward",
+    "target",
+    "backward",
+    "optimizer",
+    "EMA",
 ]
 STAGES: tuple[Stage, ...] = get_args(Stage)  # in the order of a step
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from typing import cast
 
 import torch
 from safetensors.torch import load as tensors_from
@@ -15,6 +16,7 @@ from byola_rq.corpus.statistics import measure_corpus
 from byola_rq.errors import CheckpointError, CorpusError
 from byola_rq.runs.checkpoint import Checkpoint
 from byola_rq.runs.directory import open_run
+from byola_rq.runtime.device import Precision, choose_precision
 from byola_rq.runtime.distributed import (
     all_gather_json,
     broadcast_bytes,
@@ -22,7 +24,6 @@ from byola_rq.runtime.distributed import (
     world_size,
 )
 from byola_rq.runtime.progress import log
-from byola_rq.train.step import choose_precision
 
 
 def check_same_clips(config: Config, clips: Clips) -> None:
@@ -98,13 +99,13 @@ def share_checkpoint(config: Config) -> Checkpoint | None:
 
 def share_precision(
     config: Config, checkpoint: Checkpoint | None, device: torch.device
-) -> torch.dtype:
+) -> Precision:
     """Choose the precision in rank 0; what `auto` once was, it stays on every processor."""
     name = config.run.precision
     if name == "auto" and checkpoint is not None:
         name = checkpoint.state["precision"]
-    chosen = broadcast_bytes(lambda: str(choose_precision(name, device)).encode()).decode()
-    return torch.bfloat16 if chosen == str(torch.bfloat16) else torch.float32
+    chosen = broadcast_bytes(lambda: choose_precision(name, device).encode()).decode()
+    return cast(Precision, chosen)
 
 
 def share_statistics(

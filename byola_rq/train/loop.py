@@ -7,6 +7,7 @@ from pathlib import Path
 from byola_rq.config import Config
 from byola_rq.corpus.segments import SegmentBatch
 from byola_rq.export.run import export_run
+from byola_rq.runtime.device import choose_device
 from byola_rq.runtime.distributed import (
     StopVote,
     broadcast_bytes,
@@ -25,11 +26,11 @@ from byola_rq.runtime.signals import (
 )
 from byola_rq.runtime.stages import stage
 from byola_rq.runtime.watchdog import Watchdog
+from byola_rq.train.graph import choose_step
 from byola_rq.train.meter import DataWait
 from byola_rq.train.profiling import StepProfiler
 from byola_rq.train.recorder import Recorder
 from byola_rq.train.setup import Run, start_run
-from byola_rq.train.step import choose_device, train_step
 
 
 def pretrain(config: Config, *, reset: bool = False, profile: int | None = None) -> Path:
@@ -102,6 +103,7 @@ class Trainer:
         self.watchdog = watchdog
         self.profiler = profiler
         self.data_wait = DataWait(run.state.device, run.num_workers)
+        self._step = choose_step(run.state)
         self._vote = StopVote()
 
     def fit(self) -> None:
@@ -132,7 +134,7 @@ class Trainer:
                     while state.step < state.num_steps:
                         batch = self._next_batch(batches)
                         with self.stop.held():
-                            recorder.add(train_step(state, batch), batch.replacements)
+                            recorder.add(self._step(batch), batch.replacements)
                             bar.advance(note=recorder.note)
                         self._end_step()
             except Interruption as interruption:

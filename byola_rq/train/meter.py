@@ -100,8 +100,9 @@ class Meter:
     def add(self, outcome: StepOutcome) -> None:
         """Take a step in; without waiting for the device."""
         self._total_loss += outcome.loss.where(~outcome.is_skipped, 0.0)
-        self._outcomes.append((outcome.is_skipped, outcome.is_finite))
-        self._embedding = outcome.embedding
+        # Copied: the next step may write its outcome over them.
+        self._outcomes.append((outcome.is_skipped.clone(), outcome.is_finite.clone()))
+        self._embedding = outcome.embedding  # of the last step, when it is read
 
     def read(self) -> Metrics:
         """The row of metrics of the steps since the row before, at least one; all ranks call it."""

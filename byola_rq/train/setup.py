@@ -241,7 +241,7 @@ def _describe(run: Run) -> None:
     processes = f" in {world_size()} processes" if world_size() > 1 else ""
     log(
         f"{config.encoder.name}, D = {config.encoder.dim}, {num_parameters / 1e6:.1f} M weights; "
-        f"{state.device.type}{processes}, {str(state.precision).removeprefix('torch.')}"
+        f"{state.device.type}{processes}, {state.precision}"
     )
     if config.data.shuffle == "windows":
         log(f"windows of {config.data.window_shards} shards, each read whole before it is used")

@@ -2,8 +2,8 @@
 
 import contextlib
 import importlib.metadata
-import sys
 import warnings
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import NamedTuple, cast
 
@@ -15,16 +15,15 @@ from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
 from byola_rq.augment.views import Views
 from byola_rq.config import Config
 from byola_rq.corpus.segments import SegmentBatch
-from byola_rq.errors import CheckpointError, ConfigError, first_line
+from byola_rq.errors import CheckpointError
 from byola_rq.model.byol import BYOL
 from byola_rq.model.encoder import build_encoder
 from byola_rq.model.sync_batch_norm import over_all_ranks
 from byola_rq.runs.checkpoint import Checkpoint, load_optimizer_tensors, optimizer_tensors
-from byola_rq.runtime.distributed import all_reduce_max, is_launched, local_rank, world_size
+from byola_rq.runtime.device import Precision, can_compile, float32_products
+from byola_rq.runtime.distributed import all_reduce_max, world_size
 from byola_rq.runtime.stages import stage
 from byola_rq.train.schedules import ema_decay, learning_rate
-
-BFLOAT16_CPUS = ("avx512_bf16", "amx_bf16")  # instructions; on other CPUs it is not measured
 
 
 @dataclass(kw_only=True)
@@ -33,13 +32,14 @@ class TrainState:
 
     config: Config
     device: torch.device
-    precision: torch.dtype
+    precision: Precision
     frontend: LogMelSpectrogram
     statistics: Statistics
     views: Views
     byol: BYOL
     network: nn.Module  # `byol`, compiled where that was asked for, with its gradients averaged
-    optimizer: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer  # its learning rate is a tensor on the device
+    ema_weight: Tensor  # float32 (): 1 - EMA decay of the step
     num_steps: int  # of the whole run
     step: int = 0  # steps done
 
@@ -65,7 +65,7 @@ class TrainState:
                 "statistics": asdict(self.statistics),
                 "corpus_digest": corpus_digest,
                 "num_ranks": world_size(),
-                "precision": str(self.precision).removeprefix("torch."),
+                "precision": self.precision,
                 "versions": {
                     name: importlib.metadata.version(name) for name in ("byola_rq", "torch")
                 },
@@ -93,6 +93,14 @@ class TrainState:
             num_steps=self.num_steps,
         )
 
+    def begin_step(self) -> None:
+        """Give the device what differs from step to step, but for the batch."""
+        # Dropout's stream is a function of the step, so that resuming has no generator to restore.
+        torch.manual_seed((self.config.run.seed << 32) + self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"].fill_(self.learning_rate(self.step))
+        self.ema_weight.fill_(1 - self.ema_decay(self.step))
+
     def _modules(self) -> nn.ModuleDict:
         return nn.ModuleDict({"byol": self.byol, "views": self.views})
 
@@ -103,7 +111,7 @@ def build_state(
     frontend: LogMelSpectrogram,
     *,
     device: torch.device,
-    precision: torch.dtype,
+    precision: Precision,
     num_steps: int,
 ) -> TrainState:
     """Networks with seeded weights, views and optimizer, on the device."""
@@ -117,14 +125,19 @@ def build_state(
         hidden_dim=config.byol.hidden_dim,
     )
     over_all_ranks(byol, sync_batch_norm=config.train.sync_batch_norm)
+    is_cuda = device.type == "cuda"
     # Half the time of row-major convolutions on a CPU; mypy's stub lacks the argument.
     byol.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizers = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     optimizer = optimizers[config.optimizer.name](
         [parameter for parameter in byol.parameters() if parameter.requires_grad],
-        lr=config.optimizer.lr,
+        # What a fused kernel reads: a GPU's float32; on a CPU all the digits that there are.
+        lr=torch.tensor(
+            config.optimizer.lr, device=device, dtype=torch.float32 if is_cuda else torch.float64
+        ),
         weight_decay=config.optimizer.weight_decay,
         fused=True,
+        capturable=is_cuda,
     )
     return TrainState(
         config=config,
@@ -136,6 +149,7 @@ def build_state(
         byol=byol,
         network=_network(byol, is_compiled=config.train.compile and can_compile(device)),
         optimizer=optimizer,
+        ema_weight=torch.zeros((), device=device),
         num_steps=num_steps,
     )
 
@@ -155,7 +169,7 @@ def _network(byol: BYOL, *, is_compiled: bool) -> nn.Module:
 
 
 class StepOutcome(NamedTuple):
-    """What a step gave for this rank's part of the batch; all of it still on the device."""
+    """What a step gave for this rank's part of the batch; on the device, until the next step."""
 
     loss: Tensor  # detached, ()
     embedding: Tensor  # detached, (B, D)
@@ -170,41 +184,71 @@ def train_step(state: TrainState, batch: SegmentBatch) -> StepOutcome:
     A skipped step leaves weights, optimizer, target and all batch-norm statistics as they were.
     The views remember its batch (mixup), with zeros for the clips that are not finite.
     """
-    config, byol = state.config, state.byol
-    # Dropout's stream is a function of the step, so that resuming has no generator to restore.
-    torch.manual_seed((config.run.seed << 32) + state.step)
+    state.begin_step()
     with stage("input"):
         waveform, key, _ = batch.to(state.device)  # (B, S)
+    outcome = compute_step(state, waveform, key)
+    state.step += 1
+    return outcome
+
+
+def compute_step(state: TrainState, waveform: Tensor, key: Tensor) -> StepOutcome:
+    """What the device does in a step: nothing here depends on the host, as a CUDA graph needs.
+
+    Args:
+        state: Begun by `TrainState.begin_step`.
+        waveform: float32 `(B, S)`, on the device.
+        key: Of each segment, int64 `(B,)`, on the device.
+    """
+    byol, optimizer = state.byol, state.optimizer
     with torch.no_grad():
         with stage("frontend"):
             log_mel = state.statistics.standardize(state.frontend(waveform))[:, None]
-            is_finite = log_mel.flatten(1).isfinite().all(dim=1)  # (B,)
+            # The sum of finite log-mels is finite: they are logarithms.
+            is_finite = log_mel.sum(dim=(1, 2, 3)).isfinite()  # (B,)
             log_mel = log_mel.where(is_finite[:, None, None, None], 0.0)
         with stage("views"):
             view_1, view_2 = state.views(log_mel, key)  # (B, 1, F, T) each
-        # Buffers are batch-norm statistics: some 40,000 numbers.
-        buffers = [(buffer, buffer.clone()) for buffer in byol.buffers()]
-    for group in state.optimizer.param_groups:
-        group["lr"] = state.learning_rate(state.step)
-    state.optimizer.zero_grad(set_to_none=True)
-    loss, embedding = _accumulate_gradient(state, view_1, view_2)
-    with stage("optimizer"):
-        norm = _clip_gradient(byol, config.optimizer.clip_norm)
+        batch_norms = _Snapshot(byol.buffers())
+    optimizer.zero_grad(set_to_none=True)
+    with float32_products(state.precision):
+        loss, embedding = _accumulate_gradient(state, view_1, view_2)
     with torch.no_grad():
-        is_skipped = all_reduce_max(
-            (~(loss.isfinite() & norm.isfinite() & is_finite.all())).to(torch.uint8)
-        ).bool()
         with stage("optimizer"):
+            norm = _clip_gradient(byol, state.config.optimizer.clip_norm)
+            is_finite_everywhere = loss.isfinite() & norm.isfinite() & is_finite.all()
+            is_skipped = all_reduce_max((~is_finite_everywhere).to(torch.uint8)).bool()
             # Fused optimizers read this on the device and then write nothing, as with GradScaler.
-            state.optimizer.found_inf = is_skipped.float()  # type: ignore[attr-defined]
-            state.optimizer.step()
+            optimizer.found_inf = is_skipped.float()  # type: ignore[attr-defined]
+            optimizer.step()
         with stage("EMA"):
             # After the optimizer's step, so that the target follows the new weights.
-            byol.update_target(state.ema_decay(state.step), is_skipped)
-        for buffer, before in buffers:
-            torch.where(is_skipped, before, buffer, out=buffer)
-    state.step += 1
+            byol.interpolate_target(state.ema_weight * ~is_skipped)
+        batch_norms.restore(is_skipped)
     return StepOutcome(loss, embedding, is_skipped, is_finite, (view_1[0, 0], view_2[0, 0]))
+
+
+class _Snapshot:
+    """Small tensors as they are now, in one tensor for each of their types."""
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        by_type: dict[torch.dtype, list[Tensor]] = {}
+        for tensor in tensors:
+            by_type.setdefault(tensor.dtype, []).append(tensor)
+        self._groups = [(each, _joined(each)) for each in by_type.values()]
+
+    def restore(self, is_undone: Tensor) -> None:
+        """Write them back where `is_undone`, a boolean `()`, is true; without waiting for it."""
+        for tensors, before in self._groups:
+            after = torch.where(is_undone, before, _joined(tensors))
+            parts = after.split([tensor.numel() for tensor in tensors])
+            torch._foreach_copy_(
+                tensors, [part.view_as(each) for part, each in zip(parts, tensors, strict=True)]
+            )
+
+
+def _joined(tensors: Iterable[Tensor]) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors])
 
 
 def _accumulate_gradient(
@@ -224,7 +268,7 @@ def _accumulate_gradient(
         is_last = number == parts
         # Ranks exchange gradients once a step.
         with contextlib.nullcontext() if is_last else _gradients_kept(state.network):
-            is_bfloat16 = state.precision is torch.bfloat16
+            is_bfloat16 = state.precision == "bfloat16"
             with (
                 stage("online forward"),
                 torch.autocast(state.device.type, torch.bfloat16, enabled=is_bfloat16),
@@ -251,61 +295,3 @@ def _clip_gradient(byol: BYOL, clip_norm: float | None) -> Tensor:
     return nn.utils.get_total_norm(
         [each.grad for each in byol.parameters() if each.grad is not None]
     )
-
-
-def choose_device(name: str) -> torch.device:
-    """The device named; `auto` is a GPU where there is one, under torchrun each process' own.
-
-    Raises:
-        ConfigError: If it is not there, or a single GPU is named for several processes.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    if is_launched() and device.type == "cuda":
-        if device.index is not None:
-            message = (
-                f"run.device must be auto, cpu or cuda for several processes; got {name}. "
-                "CUDA_VISIBLE_DEVICES chooses among GPUs"
-            )
-            raise ConfigError(message, code="unsupported", key="run.device", value=name)
-        device = torch.device("cuda", local_rank())
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        message = (
-            f"run.device: {device} is not here; torch {torch.__version__} sees "
-            f"{torch.cuda.device_count()} CUDA devices (`byola-rq doctor` says more)"
-        )
-        raise ConfigError(message, code="missing", key="run.device", value=str(device))
-    return device
-
-
-def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """The type of the networks' matrix products; `auto` is bfloat16 where the device has it."""
-    is_bfloat16 = name == "bfloat16" or (name == "auto" and _multiplies_bfloat16(device))
-    return torch.bfloat16 if is_bfloat16 else torch.float32
-
-
-def _multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether the device itself does; emulated, it would be slower than float32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):  # of an older torch
-        return False
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name, False) for name in BFLOAT16_CPUS)
-
-
-def can_compile(device: torch.device) -> bool:
-    """Whether torch.compile works here, tried on a small function; if not, a line says why."""
-    try:
-        torch.compile(lambda x: x.relu() + 1)(torch.ones(8, device=device))
-    # Whatever a compiler raises: the networks run without it.
-    except Exception as error:
-        print(
-            f"warning: train.compile: torch.compile does not work here ({first_line(error)}); "
-            "the networks run as they are",
-            file=sys.stderr,
-            flush=True,
-        )
-        return False
-    return True

@@ -110,12 +110,12 @@ def test_ema_of_a_step_that_may_be_skipped(decay: float, is_skipped: bool) -> No
     before = [each.clone() for each in plain.target_encoder.parameters()]
     if not is_skipped:
         plain.update_target(decay)
-    skipping.update_target(decay, torch.tensor(is_skipped))
+    weight = torch.tensor(0.0 if is_skipped else 1 - decay)
+    skipping.interpolate_target(weight)
     expected = list(plain.target_encoder.parameters())
     for own, each in zip(skipping.target_encoder.parameters(), expected, strict=True):
         assert torch.equal(own, each)
     # The form for GPUs, whose last bit may differ.
-    weight = (1 - decay) * torch.tensor(float(not is_skipped))
     _interpolate(before, list(plain.encoder.parameters()), weight)
     for own, each in zip(before, expected, strict=True):
         torch.testing.assert_close(own, each, rtol=3e-7, atol=3e-7)

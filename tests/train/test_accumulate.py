@@ -29,7 +29,7 @@ def gradient(config: Config, sounds: Path, *, batch_norm_is_fixed: bool) -> dict
             Statistics(-6.0, 4.0),
             frontend,
             device=torch.device("cpu"),
-            precision=torch.float32,
+            precision="float32",
             num_steps=1,
         )
     finally:

@@ -10,7 +10,8 @@ from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
 from byola_rq.config import Config, default_config_path, load_config
 from byola_rq.corpus.segments import SegmentBatch
 from byola_rq.train import step as training_module
-from byola_rq.train.step import TrainState, build_state, can_compile, choose_precision, train_step
+from byola_rq.runtime.device import can_compile
+from byola_rq.train.step import TrainState, build_state, train_step
 from tests.conftest import SMALL
 
 
@@ -19,7 +20,7 @@ def small_training(*overrides: str, device: str = "cpu") -> TrainState:
     place = torch.device(device)
     statistics, frontend = Statistics(mean=-6.0, std=4.0), LogMelSpectrogram().to(place)
     return build_state(
-        config, statistics, frontend, device=place, precision=torch.float32, num_steps=8
+        config, statistics, frontend, device=place, precision="float32", num_steps=8
     )
 
 
@@ -138,19 +139,6 @@ def test_a_step_does_not_wait_for_the_device() -> None:
         train_step(training, pinned)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-
-
-def test_precision_is_what_the_processor_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu = torch.device("cpu")
-    flags = Path("/proc/cpuinfo").read_text().split()
-    # Not torch's word for it, but the kernel's.
-    has_bfloat16 = not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)
-    expected = torch.bfloat16 if has_bfloat16 else torch.float32
-    assert choose_precision("auto", cpu) is expected
-    assert choose_precision("float32", cpu) is torch.float32
-    assert choose_precision("bfloat16", cpu) is torch.bfloat16
-    monkeypatch.delattr("torch.cpu.get_capabilities", raising=False)  # of an older torch
-    assert choose_precision("auto", cpu) is torch.float32
 
 
 @pytest.mark.slow

@@ -80,7 +80,7 @@ def make_training(config: Config) -> TrainState:
     statistics, frontend = Statistics(mean=-6.0, std=4.0), LogMelSpectrogram()
     device = torch.device("cpu")
     return build_state(
-        config, statistics, frontend, device=device, precision=torch.float32, num_steps=8
+        config, statistics, frontend, device=device, precision="float32", num_steps=8
     )
 
 

@@ -1,0 +1,352 @@
+"""Everything that only a GPU can show, in one run: tests, equality, rates, a profile, one report.
+
+Run from the checkout: python -m benchmarks.gpu_check --help
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import Tensor
+
+from benchmarks.harness import Report, Row, compare, new_app, peak_mib, timed
+from benchmarks.plain_step import PlainStep
+from benchmarks.step import make_training, unfuse, write_batch
+from byola_rq.corpus.segments import SegmentBatch
+from byola_rq.runtime.device import Precision
+from byola_rq.train.graph import WARM_UP_STEPS, GraphedStep
+from byola_rq.train.step import StepOutcome, TrainState, train_step
+
+app = new_app()
+
+CUDA = torch.device("cuda")
+STEPS = 20  # of a measurement
+
+Step = Callable[[SegmentBatch], StepOutcome | Tensor]
+
+
+@app.command()
+def main(
+    out: Annotated[Path, typer.Option(help="Folder for report.json and the tests' output.")],
+    only: Annotated[
+        list[str] | None, typer.Option(help="Sections to run, by name; may be repeated.")
+    ] = None,
+) -> None:
+    """Check this package on one CUDA GPU, in under four minutes; needs torch and no network.
+
+    Sections: tests, equality, steps, sizes, parts, input, pretrain, profile, losses. One that fails
+    is named with its error, and the others go on; the exit status then is 1.
+
+    \b
+    Examples:
+      python -m benchmarks.gpu_check --out report/
+      python -m benchmarks.gpu_check --out report/ --only equality --only steps
+    """
+    if not torch.cuda.is_available():
+        typer.echo("error: this torch sees no CUDA device", err=True)
+        raise typer.Exit(1)
+    out.mkdir(parents=True, exist_ok=True)
+    report = Report("triton")
+    failed = []
+    for name, section in SECTIONS.items():
+        if only and name not in only:
+            continue
+        started = time.perf_counter()
+        try:
+            for title, rows in section(out):
+                report.add(f"{name}: {title}", rows)
+        except Exception as error:  # what fails must not hide the rest
+            failed.append(name)
+            traceback.print_exc()
+            report.add(f"{name}: failed", [{"error": f"{type(error).__name__}: {error}"[:300]}])
+        torch.cuda.empty_cache()
+        report.save(out / "report.json")
+        print(f"[{name}: {time.perf_counter() - started:.1f} s]", flush=True)
+    if failed:
+        typer.echo(f"error: failed: {', '.join(failed)}", err=True)
+        raise typer.Exit(1)
+
+
+Tables = Iterator[tuple[str, list[Row]]]
+
+
+def run_tests(out: Path) -> Tables:
+    """The tests marked `gpu`; files that cannot be imported here are passed over."""
+    command = [
+        sys.executable, "-m", "pytest", "-m", "gpu", "-q", "--no-header", "--tb=short",
+        "--continue-on-collection-errors", "-p", "no:cacheprovider", "tests",
+    ]  # fmt: skip
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    (out / "tests.txt").write_text(ended.stdout + ended.stderr)
+    lines = ended.stdout.strip().splitlines()
+    failed = [{"test": line[:160]} for line in lines if line.startswith(("FAILED", "ERROR"))]
+    yield "closing line", [{"pytest": lines[-1] if lines else ended.stderr[-200:]}]
+    if failed:
+        yield "not passed", failed
+
+
+def check_equality(_: Path) -> Tables:
+    """20 replays against 20 eager steps, at full size; and two eager runs, for what repeats."""
+    rows: list[Row] = []
+    batches = [shuffled(number) for number in range(WARM_UP_STEPS + STEPS)]
+    for precision in ("bfloat16", "float32"):
+        states = [make_training(2048, 256, CUDA, precision) for _ in range(3)]
+        steps: list[Step] = [partial(train_step, states[0]), partial(train_step, states[1])]
+        steps.append(GraphedStep(states[2]))
+        losses = [torch.stack([_loss(step(each)) for each in batches]) for step in steps]
+        weights = [
+            torch.cat([each.flatten().float() for each in state.byol.state_dict().values()])
+            for state in states
+        ]
+        for name, other in (("two eager runs", 1), ("graph against eager", 2)):
+            rows.append(
+                {
+                    "precision": precision,
+                    "what": name,
+                    "losses differ": (losses[0] != losses[other]).sum().item(),
+                    "weights differ": (weights[0] != weights[other]).sum().item(),
+                    "most": (weights[0] - weights[other]).abs().max().item(),
+                }
+            )
+    yield f"{STEPS} replays and {WARM_UP_STEPS} steps before them", rows
+
+
+def race_steps(_: Path) -> Tables:
+    """The step written from the equations, ours eager and as a graph, the first block both ways."""
+    for precision in ("bfloat16", "tf32", "float32"):
+        segments = write_batch(256).to(CUDA)
+        contenders = {
+            name: timed(partial(repeat, step, segments), CUDA)
+            for name, step in make_contenders(256, 2048, precision).items()
+        }
+        rounds = 3 if precision == "bfloat16" else 1
+        rows = compare(contenders, unit="segments", rounds=rounds, peaks_on=CUDA)
+        yield f"batch 256, D = 2048, {precision}", rows
+        contenders.clear()
+        torch.cuda.empty_cache()
+
+
+def make_contenders(batch: int, dim: int, precision: Precision) -> dict[str, Step]:
+    """Steps by name, from the same weights."""
+    unfused = make_training(dim, batch, CUDA, precision)
+    unfuse(unfused.byol)
+    return {
+        "plain, torch's options": PlainStep(
+            make_training(dim, batch, CUDA, precision), is_tuned=True
+        ),
+        "eager": partial(train_step, make_training(dim, batch, CUDA, precision)),
+        "graph": GraphedStep(make_training(dim, batch, CUDA, precision)),
+        "graph, first block unfused": GraphedStep(unfused),
+    }
+
+
+def scale(_: Path) -> Tables:
+    """Plain and the graph by batch and D."""
+    sizes = [(batch, 2048) for batch in (64, 128, 512, 1024)]
+    rows: list[Row] = []
+    for batch, dim in [*sizes, *((256, dim) for dim in (512, 1024, 3072))]:
+        segments = write_batch(batch).to(CUDA)
+        plain = PlainStep(make_training(dim, batch, CUDA, "bfloat16"), is_tuned=True)
+        graph = GraphedStep(make_training(dim, batch, CUDA, "bfloat16"))
+        contenders = {
+            name: timed(partial(repeat, step, segments), CUDA)
+            for name, step in {"plain, torch's options": plain, "graph": graph}.items()
+        }
+        plain_row, graph_row = compare(contenders, unit="segments", rounds=1)
+        rows.append(
+            {
+                "batch": batch,
+                "D": dim,
+                "plain segments/s": plain_row["segments/s"],
+                "graph segments/s": graph_row["segments/s"],
+                "ratio": graph_row["ratio"],
+                "graph peak MiB": peak_mib(partial(repeat, graph, segments, 1), CUDA),
+            }
+        )
+    yield "bfloat16", rows
+
+
+def time_parts(_: Path) -> Tables:
+    """Frontend, views and transforms alone, each as a graph: what the device takes for them."""
+    from benchmarks.crop import by_loop
+    from benchmarks.quantize import one_mask_per_bin
+    from byola_rq import RandomizedQuantization, RandomResizedCrop
+
+    state = make_training(2048, 256, CUDA, "bfloat16")
+    waveform, key, _replaced = write_batch(256).to(CUDA)
+    with torch.no_grad():
+        log_mel = state.statistics.standardize(state.frontend(waveform))[:, None]
+        crop, quantize = RandomResizedCrop().to(CUDA), RandomizedQuantization(5).to(CUDA)
+        works: dict[str, Callable[[], object]] = {
+            "frontend": lambda: state.frontend(waveform),
+            "both views, post-norm too": lambda: state.views(log_mel, key),
+            "quantization": lambda: quantize(log_mel, key),
+            "quantization, one mask per bin": lambda: one_mask_per_bin(log_mel, 5),
+            "crop": lambda: crop(log_mel, key),
+            "crop, a loop over samples": lambda: by_loop(log_mel, crop.draw(log_mel, key)),
+            "a copy of the log-mels": log_mel.clone,
+        }
+        rows = [
+            {"part": name, "called, ms": milliseconds(work), "device, ms": device_time(work)}
+            for name, work in works.items()
+        ]
+    yield "256 segments, median", rows
+
+
+def milliseconds(work: Callable[[], object]) -> float:
+    """Median of calls one after the other, launches included."""
+    from triton.testing import do_bench
+
+    return float(do_bench(work, warmup=20, rep=60, return_mode="median"))
+
+
+def device_time(work: Callable[[], object]) -> float:
+    """Milliseconds of all kernels of a call, by torch's profiler."""
+    work()
+    torch.cuda.synchronize()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+        for _ in range(5):
+            work()
+        torch.cuda.synchronize()
+    return sum(each.self_device_time_total for each in profiler.key_averages()) / 5e3
+
+
+def pretrain_runs(_: Path) -> Tables:
+    """`byola-rq pretrain` on a packed corpus of synthesized sounds: its own metrics.csv."""
+    import csv
+
+    import numpy as np
+
+    from benchmarks.corpus_files import write_packed
+    from byola_rq.synthesis.generate import KINDS, make_clip
+
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        sounds = [
+            (make_clip(KINDS[n % len(KINDS)], seed=n, seconds=10.0) * 32767).astype(np.int16)
+            for n in range(16)
+        ]
+        packed = write_packed(Path(folder) / "packed", sounds, 1600)
+        for name, overrides in RUNS.items():
+            run_dir = Path(folder) / name
+            command = [
+                sys.executable, "-m", "byola_rq", "pretrain", f"data.source={packed}",
+                f"run.dir={run_dir}", "train.epochs=100000", "train.log_every=100",
+                "train.max_steps=600", "checkpoint.every_steps=1000", *overrides,
+            ]  # fmt: skip
+            started = time.perf_counter()
+            ended = subprocess.run(command, capture_output=True, text=True, check=False)
+            if ended.returncode:
+                rows.append({"run": name, "error": ended.stderr[-300:]})
+                continue
+            metrics = list(csv.DictReader((run_dir / "metrics.csv").open()))
+            rates = sorted(float(row["segments_per_second"]) for row in metrics[1:])
+            rows.append(
+                {
+                    "run": name,
+                    "segments/s": rates[len(rates) // 2],
+                    "low": rates[0],
+                    "high": rates[-1],
+                    "wait share": float(metrics[-1]["wait_share"]),
+                    "loss": float(metrics[-1]["loss"]),
+                    "seconds in all": time.perf_counter() - started,
+                }
+            )
+    yield "segments/s of rows of 100 steps", [{**dict.fromkeys(rows[0]), **row} for row in rows]
+
+
+RUNS: dict[str, list[str]] = {
+    "graph": [],
+    "eager": ["train.cuda_graph=false", "train.max_steps=300"],
+}
+
+
+def profile_kernels(_: Path) -> Tables:
+    """Kernels of one replayed step, by name, summed."""
+    step = GraphedStep(make_training(2048, 256, CUDA, "bfloat16"))
+    segments = write_batch(256).to(CUDA)
+    repeat(step, segments, WARM_UP_STEPS + 2)
+    torch.cuda.synchronize()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+        repeat(step, segments, 5)
+        torch.cuda.synchronize()
+    found = sorted(profiler.key_averages(), key=lambda each: -each.self_device_time_total)
+    total = sum(each.self_device_time_total for each in found) / 5e3
+    launches = sum(each.count for each in found) / 5
+    yield "a step", [{"kernel ms": total, "launches": launches}]
+    yield "kernels", [
+        {
+            "ms": each.self_device_time_total / 5e3,
+            "launches": each.count / 5,
+            "kernel": each.key[:110],
+        }
+        for each in found[:60]
+    ]
+
+
+def compare_losses(_: Path) -> Tables:
+    """300 steps on other batches each, eager and as a graph."""
+    batches = [shuffled(number) for number in range(24)]
+    curves = {}
+    for name, make in {"eager": lambda s: partial(train_step, s), "graph": GraphedStep}.items():
+        step = make(make_training(512, 256, CUDA, "bfloat16"))
+        losses = [_loss(step(batches[number % 24])) for number in range(300)]
+        curves[name] = torch.stack(losses).view(10, 30).mean(1).tolist()
+    rows = [
+        {"steps up to": 30 * (tenth + 1), **{name: curve[tenth] for name, curve in curves.items()}}
+        for tenth in range(10)
+    ]
+    yield "mean loss, D = 512, bfloat16", rows
+
+
+def shuffled(number: int) -> SegmentBatch:
+    """The same sounds, turned in time, with keys of their own."""
+    waveform, key, _ = BATCHES.setdefault(0, write_batch(256).to(CUDA))
+    return SegmentBatch(waveform.roll(613 * number, dims=1), key + 1000 * number)
+
+
+BATCHES: dict[int, SegmentBatch] = {}
+
+
+def _loss(outcome: Any) -> Tensor:
+    loss: Tensor = outcome if isinstance(outcome, Tensor) else outcome.loss
+    return loss.clone()
+
+
+def repeat(step: Step, segments: SegmentBatch, times: int = STEPS) -> float:
+    """Do steps one after the other; gives their segments."""
+    for _ in range(times):
+        step(segments)
+    return times * len(segments.key)
+
+
+def run_input(_: Path) -> Tables:
+    """Batches as they reach the device."""
+    from benchmarks.device_input import measure_input
+
+    yield from measure_input(CUDA)
+
+
+SECTIONS: dict[str, Callable[[Path], Tables]] = {
+    "profile": profile_kernels,
+    "equality": check_equality,
+    "steps": race_steps,
+    "parts": time_parts,
+    "pretrain": pretrain_runs,
+    "tests": run_tests,
+    "sizes": scale,
+    "input": run_input,
+    "losses": compare_losses,
+}
+
+
+if __name__ == "__main__":
+    app()

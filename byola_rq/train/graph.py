@@ -1,0 +1,117 @@
+"""The training step captured once as a CUDA graph and replayed: one launch instead of a thousand."""
+
+import sys
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from byola_rq.corpus.segments import SegmentBatch
+from byola_rq.errors import first_line
+from byola_rq.runtime.distributed import world_size
+from byola_rq.runtime.stages import stage
+from byola_rq.train.step import StepOutcome, TrainState, compute_step, train_step
+
+WARM_UP_STEPS = 3  # eager: kernels are compiled, algorithms chosen, Adam's moments made
+
+Step = Callable[[SegmentBatch], StepOutcome]
+
+
+def choose_step(state: TrainState) -> Step:
+    """The way to do a training step that `train.cuda_graph` names; `auto` captures where it can.
+
+    What keeps a GPU from replaying is said in a line on stderr, once.
+    """
+    asked = state.config.train.cuda_graph
+    eager = partial(train_step, state)
+    if asked is False or (asked == "auto" and state.device.type != "cuda"):
+        return eager
+    if state.device.type != "cuda":
+        reason = f"it needs a GPU; got {state.device.type}"
+    elif world_size() > 1:
+        reason = f"{world_size()} processes exchange gradients"
+    else:
+        return GraphedStep(state)
+    _say_eager(reason)
+    return eager
+
+
+class GraphedStep:
+    """`train_step` on one GPU: eager at first, then captured once and replayed, with the same bits.
+
+    What differs from step to step reaches the graph through memory that stays where it is: batch,
+    learning rate, EMA decay, seed and offset of dropout (torch's generator writes them before each
+    replay). A batch of another shape is done eagerly. Where the capture fails, for want of memory
+    or because something in it waits for the device, all steps stay eager.
+
+    The outcome's tensors are written again by the next step.
+
+    Args:
+        state: On a CUDA device, of a single process.
+    """
+
+    def __init__(self, state: TrainState) -> None:
+        self._state = state
+        self._num_eager = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._has_failed = False
+
+    @property
+    def is_replaying(self) -> bool:
+        """Whether the step has been captured."""
+        return self._graph is not None
+
+    def __call__(self, batch: SegmentBatch) -> StepOutcome:
+        """Do one step."""
+        if self._graph is None and not self._has_failed and self._num_eager >= WARM_UP_STEPS:
+            self._capture(batch)
+        if self._graph is None or batch.waveform.shape != self._waveform.shape:
+            self._num_eager += 1
+            return train_step(self._state, batch)
+        self._state.begin_step()
+        with stage("input"):
+            waveform, key, _ = batch.to(self._state.device)
+            self._waveform.copy_(waveform)
+            self._key.copy_(key)
+        with stage("graph"):
+            self._graph.replay()
+        self._state.step += 1
+        return self._outcome
+
+    def _capture(self, batch: SegmentBatch) -> None:
+        """Record what a step launches; nothing is computed."""
+        waveform, key, _ = batch.to(self._state.device)
+        self._waveform: Tensor = waveform.clone()
+        self._key: Tensor = key.clone()
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # Other threads (loaders pin memory) may go on calling the driver.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                self._outcome = compute_step(self._state, self._waveform, self._key)
+        # Whatever a driver, an allocator or a module raises, the eager step gives the same.
+        except Exception as error:
+            self._has_failed = True
+            _leave_capture(self._state)
+            _say_eager(first_line(error))
+            return
+        self._graph = graph
+
+
+def _leave_capture(state: TrainState) -> None:
+    """Put right what a failed capture leaves: gradients in its memory, a generator in its hands."""
+    state.optimizer.zero_grad(set_to_none=True)
+    torch.cuda.synchronize(state.device)
+    index = state.device.index or torch.cuda.current_device()
+    generator = torch.cuda.default_generators[index]
+    generator.graphsafe_set_state(generator.clone_state())
+    torch.cuda.empty_cache()
+
+
+def _say_eager(reason: str) -> None:
+    print(
+        f"warning: train.cuda_graph: the step is not captured ({reason}); "
+        "it runs eagerly, which gives the same and takes longer",
+        file=sys.stderr,
+        flush=True,
+    )
