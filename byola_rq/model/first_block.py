@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from byola_rq.model.norm_pool import convolve_norm_pool
 from byola_rq.model.pooled_patches import KERNELS, pooled, products
 
 
@@ -35,6 +36,10 @@ def convolution_block(block: Sequence[nn.Module], x: Tensor) -> Tensor:
         height, width = x.shape[2:]
         if height % 2 or width % 2:
             KERNELS.decline(f"bands and frames must be even; got {height} x {width}")
+    if isinstance(norm, nn.BatchNorm2d):
+        y = convolve_norm_pool(convolution, norm, x)
+        if y is not None:
+            return y
     for module in block:
         x = cast(Tensor, module(x))
     return x
