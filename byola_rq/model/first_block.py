@@ -79,7 +79,7 @@ def _trained(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor, dtype: tor
         # Batch norm does not see a constant added everywhere; near zero, sums lose no digits.
         level = x.mean()
         patches = _patches(x - level, -level)
-        mean, covariance = _moments(patches)
+        mean, covariance = _moments(patches.view(len(x), -1, 16))
         _track(convolution, norm, mean + level, covariance, x.numel())
     y = _FirstBlock.apply(  # type: ignore[no-untyped-call]
         convolution.weight,
@@ -113,22 +113,23 @@ def _patches(x: Tensor, border: Tensor) -> Tensor:
     return padded.unfold(1, 4, 2).unfold(2, 4, 2).reshape(-1, 16)
 
 
-def _windows(of_patches: Tensor) -> list[Tensor]:
-    """The four 3 x 3 windows of the last axis, `(..., 16)` -> four `(..., 9)`, in raster order."""
-    square = of_patches.reshape(*of_patches.shape[:-1], 4, 4)
-    return [square[..., i : i + 3, j : j + 3].flatten(-2) for i in (0, 1) for j in (0, 1)]
+def _windows(of_patches: Tensor) -> Tensor:
+    """The four 3 x 3 windows of the last axis, `(..., 16)` -> `(..., 4, 9)`, in raster order."""
+    square = of_patches.unflatten(-1, (4, 4))
+    return square.unfold(-2, 3, 1).unfold(-2, 3, 1).flatten(-2).flatten(-3, -2)
 
 
 def _moments(patches: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean, `(9,)`, and covariance, `(9, 9)`, of the 3 x 3 windows of `(M, 16)`.
+    """Mean, `(9,)`, and covariance, `(9, 9)`, of the 3 x 3 windows of `(B, M / B, 16)`.
 
     Their level has to be near zero: the covariance is a difference of two moments.
     """
-    second = patches.T @ patches / len(patches)
-    mean = torch.stack(_windows(patches.mean(0))).mean(0)
+    # Clip by clip: a GPU has no good kernel for one product along so many rows.
+    second = torch.bmm(patches.transpose(1, 2), patches).sum(0) / patches[..., 0].numel()
+    mean = _windows(patches.mean((0, 1))).mean(0)
     # Row window of column window; of each window with itself.
-    squares = [_windows(each.T)[k] for k, each in enumerate(_windows(second))]
-    return mean, torch.stack(squares).mean(0) - torch.outer(mean, mean)
+    squares = _windows(_windows(second).permute(1, 2, 0)).diagonal(dim1=0, dim2=2)  # (9, 9, 4)
+    return mean, squares.mean(-1) - torch.outer(mean, mean)
 
 
 def _track(
@@ -178,7 +179,7 @@ class _FirstBlock(torch.autograd.Function):
         weight, bias, gamma, patches, mean, covariance, scale, kernels, offsets, y = saved
         sums, total = products(patches, kernels, offsets, y, gradient.contiguous())
         of_place = sums.view(4, -1, 16)  # (4, C, 16)
-        product = torch.stack([_windows(of_place[k])[k] for k in range(4)]).sum(0)
+        product = _windows(of_place).diagonal(dim1=0, dim2=2).sum(-1)  # (C, 9)
         # Of batch norm: x^ is its output before gamma and beta, g the gradient behind it.
         kernel = weight.flatten(1)
         centred = product - torch.outer(total, mean)  # sum of g (patch - mean)
@@ -191,8 +192,11 @@ class _FirstBlock(torch.autograd.Function):
 
 def _four_kernels(kernel: Tensor) -> Tensor:
     """The kernel at the four places of a 4 x 4 patch: `(C, 9)` -> `(4 C, 16)`."""
-    kernels = kernel.new_zeros(4, len(kernel), 16)
-    for place, square in enumerate(kernels):
-        i, j = divmod(place, 2)
-        square.view(-1, 4, 4)[:, i : i + 3, j : j + 3] = kernel.view(-1, 3, 3)
-    return kernels.flatten(0, 1)
+    kernels = kernel.new_zeros(2, 2, len(kernel), 4, 4)
+    down, right, channel, *taps = kernels.stride()
+    # A place further down or to the right begins a row or an element later in its patch.
+    windows = kernels.as_strided(
+        (2, 2, len(kernel), 3, 3), (down + taps[0], right + taps[1], channel, *taps)
+    )
+    windows.copy_(kernel.view(-1, 3, 3))
+    return kernels.view(-1, 16)

@@ -87,7 +87,7 @@ def test_gradients_are_those_of_finite_differences() -> None:
     bias, gamma, beta = torch.randn(3, 3, dtype=torch.float64).unbind()
     gamma, beta = gamma.requires_grad_(), beta.requires_grad_()
     patches = _patches(x, x.new_zeros(()))
-    inputs = (patches, *_moments(patches))
+    inputs = (patches, *_moments(patches[None]))
 
     def block(*parameters: Tensor) -> Tensor:
         own_weight, own_gamma, own_beta = parameters
