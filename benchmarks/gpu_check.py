@@ -17,7 +17,7 @@ import torch
 import typer
 from torch import Tensor
 
-from benchmarks.harness import Report, Row, compare, new_app, peak_mib, timed
+from benchmarks.harness import Contender, Report, Row, compare, new_app, timed
 from benchmarks.plain_step import PlainStep
 from benchmarks.step import make_training, unfuse, write_batch
 from byola_rq.corpus.segments import SegmentBatch
@@ -128,7 +128,7 @@ def race_steps(_: Path) -> Tables:
             for name, step in make_contenders(256, 2048, precision).items()
         }
         rounds = 3 if precision == "bfloat16" else 1
-        rows = compare(contenders, unit="segments", rounds=rounds, peaks_on=CUDA)
+        rows = compare(contenders, unit="segments", rounds=rounds)
         yield f"batch 256, D = 2048, {precision}", rows
         contenders.clear()
         torch.cuda.empty_cache()
@@ -154,12 +154,18 @@ def scale(_: Path) -> Tables:
     rows: list[Row] = []
     for batch, dim in [*sizes, *((256, dim) for dim in (512, 1024, 3072))]:
         segments = write_batch(batch).to(CUDA)
-        plain = PlainStep(make_training(dim, batch, CUDA, "bfloat16"), is_tuned=True)
-        graph = GraphedStep(make_training(dim, batch, CUDA, "bfloat16"))
-        contenders = {
-            name: timed(partial(repeat, step, segments), CUDA)
-            for name, step in {"plain, torch's options": plain, "graph": graph}.items()
-        }
+        memory: dict[str, float] = {}
+        contenders: dict[str, Contender] = {}
+        for name, make in {
+            "plain": partial(PlainStep, is_tuned=True),
+            "graph": GraphedStep,
+        }.items():
+            torch.cuda.empty_cache()
+            before = torch.cuda.memory_reserved()
+            step = make(make_training(dim, batch, CUDA, "bfloat16"))
+            repeat(step, segments, WARM_UP_STEPS + 2)
+            memory[name] = (torch.cuda.memory_reserved() - before) / 2**20
+            contenders[name] = timed(partial(repeat, step, segments), CUDA)
         plain_row, graph_row = compare(contenders, unit="segments", rounds=1)
         rows.append(
             {
@@ -168,7 +174,8 @@ def scale(_: Path) -> Tables:
                 "plain segments/s": plain_row["segments/s"],
                 "graph segments/s": graph_row["segments/s"],
                 "ratio": graph_row["ratio"],
-                "graph peak MiB": peak_mib(partial(repeat, graph, segments, 1), CUDA),
+                "plain MiB": memory["plain"],
+                "graph MiB": memory["graph"],
             }
         )
     yield "bfloat16", rows
@@ -282,14 +289,17 @@ def profile_kernels(_: Path) -> Tables:
     total = sum(each.self_device_time_total for each in found) / 5e3
     launches = sum(each.count for each in found) / 5
     yield "a step", [{"kernel ms": total, "launches": launches}]
-    yield "kernels", [
-        {
-            "ms": each.self_device_time_total / 5e3,
-            "launches": each.count / 5,
-            "kernel": each.key[:110],
-        }
-        for each in found[:60]
-    ]
+    yield (
+        "kernels",
+        [
+            {
+                "ms": each.self_device_time_total / 5e3,
+                "launches": each.count / 5,
+                "kernel": each.key[:110],
+            }
+            for each in found[:60]
+        ],
+    )
 
 
 def compare_losses(_: Path) -> Tables:

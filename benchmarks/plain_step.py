@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from byola_rq.corpus.segments import SegmentBatch
+from byola_rq.runtime.device import float32_products
 from byola_rq.train.step import TrainState
 
 
@@ -112,10 +113,11 @@ class PlainStep:
         for group in self.optimizer.param_groups:
             group["lr"] = training.learning_rate(self.step)
         is_bfloat16 = training.precision == "bfloat16"
-        with torch.autocast(training.device.type, torch.bfloat16, enabled=is_bfloat16):
-            loss: Tensor = self.byol(view_1, view_2)
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        with float32_products(training.precision):
+            with torch.autocast(training.device.type, torch.bfloat16, enabled=is_bfloat16):
+                loss: Tensor = self.byol(view_1, view_2)
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.byol.update_target(training.ema_decay(self.step))
         self.step += 1

@@ -186,9 +186,7 @@ def measure_scaling(device: torch.device, precision: Precision) -> list[Row]:
     return rows
 
 
-def compare_limits(
-    rate: float, dim: int, device: torch.device, precision: Precision
-) -> list[Row]:
+def compare_limits(rate: float, dim: int, device: torch.device, precision: Precision) -> list[Row]:
     """The best of ten large products and copies, and what a step at this rate makes of them."""
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     size = 4096 if device.type == "cuda" else 2048

@@ -1,4 +1,4 @@
-"""Waveform -> log-mel spectrogram in pieces that stay in the processor's cache."""
+"""Waveform -> log-mel spectrogram: on a CPU in pieces that stay in its cache, on a GPU by kernels."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,10 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from byola_rq.runtime.triton import Kernels
+
+KERNELS = Kernels("of the log-mel spectrogram")
+
 # Frames worked on at once: 768 of 1024 samples take 3 MB each as frames and as spectrum. On one
-# busy core 384, 768 and 1536 took 76, 71 and 81 ms for 256 segments (November 2026). On a GPU, not
-# measured, a piece should fit some 50 MB of cache in kernels longer than their launch.
-_CPU_FRAMES, _GPU_FRAMES = 768, 4096
+# busy core 384, 768 and 1536 took 76, 71 and 81 ms for 256 segments (November 2026). A GPU without
+# the kernels launches few larger ones.
+_CPU_FRAMES, _GPU_FRAMES = 768, 1 << 16
 
 # Neighbouring bands look at few of the bins; on one core, 256 segments: 1 group 55 ms, 4 groups 46,
 # 16 groups 52 (November 2026).
@@ -63,6 +67,11 @@ def log_mel_in_pieces(
     Returns:
         float32 `(B, F, T)`, T = 1 + S // hop_length (of an even n_fft).
     """
+    if KERNELS.serve(waveform.device) and waveform.numel() > 0:
+        arguments = waveform.contiguous(), window, filters
+        found = KERNELS.run(waveform.device, lambda: _by_kernels(*arguments, hop_length, epsilon))
+        if found is not None:
+            return found
     n_fft, num_bins = len(window), filters.shape[1]
     num_clips, margin = len(waveform), n_fft // 2
     num_frames = 1 + (waveform.shape[1] + 2 * margin - n_fft) // hop_length
@@ -90,6 +99,15 @@ def log_mel_in_pieces(
             _mel(power[place], filters, groups, out)
             out.add_(epsilon).log_()
     return log_mel
+
+
+def _by_kernels(
+    waveform: Tensor, window: Tensor, filters: Tensor, hop_length: int, epsilon: float
+) -> Tensor:
+    # Triton is imported where a kernel is launched, never on a CPU.
+    from byola_rq.audio.log_mel_kernel import log_mel
+
+    return log_mel(waveform, window, filters, hop_length=hop_length, epsilon=epsilon)
 
 
 def _mel(power: Tensor, filters: Tensor, groups: Sequence[BandGroup], out: Tensor) -> None:

@@ -53,7 +53,7 @@ class FusedViews:
         if reason := self._refusal(log_mel):
             self.kernels.decline(reason)
             return None
-        return self.kernels.run(lambda: self._launch(log_mel, key))
+        return self.kernels.run(log_mel.device, lambda: self._launch(log_mel, key))
 
     def _refusal(self, log_mel: Tensor) -> str | None:
         """Why the kernel does not take an input; None where it does."""
@@ -118,20 +118,18 @@ class FusedViews:
         views = log_mel.new_empty(2, *log_mel.shape)
         block_bands, _ = self._block(num_bands, num_frames)
         grid = (num_samples, 2, -(-num_bands // block_bands))
-        # Triton launches on the current device, whatever the tensors' is.
-        with torch.cuda.device_of(log_mel):  # type: ignore[no-untyped-call]
-            kernel[grid](
-                log_mel,
-                key,
-                views,
-                log_mel.stride(0),
-                key.stride(0),
-                log_mel.stride(2),
-                log_mel.stride(3),
-                num_samples,
-                **self.constants(num_bands, num_frames),
-                **self.options(num_bands, num_frames),
-            )
+        kernel[grid](
+            log_mel,
+            key,
+            views,
+            log_mel.stride(0),
+            key.stride(0),
+            log_mel.stride(2),
+            log_mel.stride(3),
+            num_samples,
+            **self.constants(num_bands, num_frames),
+            **self.options(num_bands, num_frames),
+        )
         return views
 
 

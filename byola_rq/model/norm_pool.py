@@ -33,7 +33,7 @@ def convolve_norm_pool(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) 
         return None
     z = z.contiguous(memory_format=torch.channels_last)
     parameters = (cast(Tensor, convolution.bias), norm.weight, norm.bias)
-    return KERNELS.run(lambda: _NormPool.apply(z, *parameters, norm))  # type: ignore[no-untyped-call]
+    return KERNELS.run(x.device, lambda: _NormPool.apply(z, *parameters, norm))  # type: ignore[no-untyped-call]
 
 
 def _is_fitting(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> bool:

@@ -89,7 +89,7 @@ def _run_kernel(name: str, patches: Tensor, kernels: Tensor, *arguments: Tensor)
 
         return getattr(block_kernel, name)(patches, kernels, *arguments)
 
-    return KERNELS.run(launch)
+    return KERNELS.run(patches.device, launch)
 
 
 def _refusal(patches: Tensor, channels: int) -> str | None:

@@ -1,5 +1,6 @@
 """Triton's kernels, used where they serve and until one of them fails."""
 
+import contextlib
 import functools
 import sys
 from collections.abc import Callable
@@ -33,10 +34,13 @@ class Kernels:
         """Whether to try them on a device."""
         return device.type in self.device_types and not self.have_failed
 
-    def run(self, launch: Callable[[], Result]) -> Result | None:
+    def run(self, device: torch.device, launch: Callable[[], Result]) -> Result | None:
         """What `launch` gives; None where it failed, which a line on stderr says once."""
+        is_cuda = device.type == "cuda"
         try:
-            return launch()
+            # Triton launches on the current device, whatever the tensors' is.
+            with torch.cuda.device(device) if is_cuda else contextlib.nullcontext():
+                return launch()
         # Whatever a compiler or a driver raises, the plain path gives the same.
         except Exception as error:
             self.have_failed = True

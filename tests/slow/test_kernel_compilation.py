@@ -17,7 +17,8 @@ from pathlib import Path
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from byola_rq.model import block_kernel
+from byola_rq.audio import log_mel_kernel
+from byola_rq.model import block_kernel, norm_pool_kernel
 from byola_rq.augment import views_kernel
 from byola_rq.augment.crop import RandomResizedCrop
 from byola_rq.augment.fused_views import FusedViews
@@ -25,6 +26,10 @@ from byola_rq.augment.quantize import RandomizedQuantization
 
 POINTERS = {"log_mel": "*fp32", "keys": "*i64", "views": "*fp32"}
 POINTERS |= dict.fromkeys(("patches", "kernels", "offsets", "sums", "totals"), "*fp32")
+of_channels = ("mean", "scale", "gamma", "beta", "bias", "partial", "counts", "mean_out", "scale_out")
+POINTERS |= dict.fromkeys((*of_channels, "running_mean", "running_var"), "*fp32")
+POINTERS |= {"num_batches": "*i64", "eps": "fp32", "momentum": "fp32", "epsilon": "fp32"}
+of_sound = ("waveform", "window", "frames", "spectrum", "filters", "result")
 
 def compile_for(kernel, constants, types, options):
     types = {**POINTERS, **types, **dict.fromkeys(constants, "constexpr")}
@@ -50,6 +55,18 @@ for precision, dtype in (("tf32", "*bf16"), ("ieee", "*fp32")):
     ):
         constants = {"channels": 64, "rows": rows, "precision": precision}
         compile_for(kernel, constants, of_output, block_kernel.OPTIONS)
+for dtype in ("*bf16", "*fp32"):
+    of_type = dict.fromkeys(("z", "y", "gradient", "of_z"), dtype)
+    for name in ("_moments", "_finish", "_pool", "_sum_gradient", "_spread_gradient"):
+        kernel = getattr(norm_pool_kernel, name)
+        rows = norm_pool_kernel.ROWS * (4 if name == "_moments" else 1)
+        constants = {"channels": 64} | ({} if name == "_finish" else {"rows": rows})
+        compile_for(kernel, constants, of_type, norm_pool_kernel.OPTIONS)
+of_type = dict.fromkeys(of_sound, "*fp32")
+compile_for(log_mel_kernel._windowed, {"n_fft": 1024, "block": 1024}, of_type, log_mel_kernel.OPTIONS)
+sizes = {"num_bins": 513, "num_bands": 64, "block_bands": 64}
+sizes |= {"block_frames": log_mel_kernel.FRAMES, "block_bins": log_mel_kernel.BINS}
+compile_for(log_mel_kernel._log_of_bands, sizes, of_type, log_mel_kernel.OPTIONS)
 print("compiled")
 """
 

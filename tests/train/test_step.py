@@ -19,9 +19,7 @@ def small_training(*overrides: str, device: str = "cpu") -> TrainState:
     config: Config = load_config(default_config_path(), [*SMALL, "run.dir=unused", *overrides])
     place = torch.device(device)
     statistics, frontend = Statistics(mean=-6.0, std=4.0), LogMelSpectrogram().to(place)
-    return build_state(
-        config, statistics, frontend, device=place, precision="float32", num_steps=8
-    )
+    return build_state(config, statistics, frontend, device=place, precision="float32", num_steps=8)
 
 
 def batch(number: int) -> SegmentBatch:
