@@ -23,7 +23,7 @@ from benchmarks.step import make_training, unfuse, write_batch
 from byola_rq.corpus.segments import SegmentBatch
 from byola_rq.runtime.device import Precision
 from byola_rq.train.graph import WARM_UP_STEPS, GraphedStep
-from byola_rq.train.step import StepOutcome, TrainState, train_step
+from byola_rq.train.step import StepOutcome, train_step
 
 app = new_app()
 
@@ -84,7 +84,9 @@ def run_tests(out: Path) -> Tables:
         sys.executable, "-m", "pytest", "-m", "gpu", "-q", "--no-header", "--tb=short",
         "--continue-on-collection-errors", "-p", "no:cacheprovider", "tests",
     ]  # fmt: skip
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    ended = subprocess.run(  # noqa: S603  # our own command
+        command, capture_output=True, text=True, check=False, timeout=200
+    )
     (out / "tests.txt").write_text(ended.stdout + ended.stderr)
     lines = ended.stdout.strip().splitlines()
     failed = [{"test": line[:160]} for line in lines if line.startswith(("FAILED", "ERROR"))]
@@ -156,13 +158,10 @@ def scale(_: Path) -> Tables:
         segments = write_batch(batch).to(CUDA)
         memory: dict[str, float] = {}
         contenders: dict[str, Contender] = {}
-        for name, make in {
-            "plain": partial(PlainStep, is_tuned=True),
-            "graph": GraphedStep,
-        }.items():
+        for name, make in (("plain", _plain), ("graph", GraphedStep)):
             torch.cuda.empty_cache()
             before = torch.cuda.memory_reserved()
-            step = make(make_training(dim, batch, CUDA, "bfloat16"))
+            step: Step = make(make_training(dim, batch, CUDA, "bfloat16"))
             repeat(step, segments, WARM_UP_STEPS + 2)
             memory[name] = (torch.cuda.memory_reserved() - before) / 2**20
             contenders[name] = timed(partial(repeat, step, segments), CUDA)
@@ -210,7 +209,7 @@ def time_parts(_: Path) -> Tables:
 
 def milliseconds(work: Callable[[], object]) -> float:
     """Median of calls one after the other, launches included."""
-    from triton.testing import do_bench
+    from triton.testing import do_bench  # type: ignore[import-untyped,import-not-found]
 
     return float(do_bench(work, warmup=20, rep=60, return_mode="median"))
 
@@ -223,7 +222,7 @@ def device_time(work: Callable[[], object]) -> float:
         for _ in range(5):
             work()
         torch.cuda.synchronize()
-    return sum(each.self_device_time_total for each in profiler.key_averages()) / 5e3
+    return float(sum(each.self_device_time_total for each in profiler.key_averages())) / 5e3
 
 
 def pretrain_runs(_: Path) -> Tables:
@@ -250,7 +249,9 @@ def pretrain_runs(_: Path) -> Tables:
                 "train.max_steps=600", "checkpoint.every_steps=1000", *overrides,
             ]  # fmt: skip
             started = time.perf_counter()
-            ended = subprocess.run(command, capture_output=True, text=True, check=False)
+            ended = subprocess.run(  # noqa: S603  # our own command
+                command, capture_output=True, text=True, check=False
+            )
             if ended.returncode:
                 rows.append({"run": name, "error": ended.stderr[-300:]})
                 continue
@@ -305,9 +306,9 @@ def profile_kernels(_: Path) -> Tables:
 def compare_losses(_: Path) -> Tables:
     """300 steps on other batches each, eager and as a graph."""
     batches = [shuffled(number) for number in range(24)]
-    curves = {}
-    for name, make in {"eager": lambda s: partial(train_step, s), "graph": GraphedStep}.items():
-        step = make(make_training(512, 256, CUDA, "bfloat16"))
+    curves: dict[str, list[float]] = {}
+    for name, make in (("eager", _eager), ("graph", GraphedStep)):
+        step: Step = make(make_training(512, 256, CUDA, "bfloat16"))
         losses = [_loss(step(batches[number % 24])) for number in range(300)]
         curves[name] = torch.stack(losses).view(10, 30).mean(1).tolist()
     rows = [
@@ -324,6 +325,14 @@ def shuffled(number: int) -> SegmentBatch:
 
 
 BATCHES: dict[int, SegmentBatch] = {}
+
+
+def _plain(state: TrainState) -> Step:
+    return PlainStep(state, is_tuned=True)
+
+
+def _eager(state: TrainState) -> Step:
+    return partial(train_step, state)
 
 
 def _loss(outcome: Any) -> Tensor:

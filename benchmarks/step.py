@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from benchmarks.harness import (
     Device,
-    PrecisionOption,
     Full,
     Out,
+    PrecisionOption,
     Report,
     Rounds,
     Row,

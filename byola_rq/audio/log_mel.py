@@ -1,4 +1,4 @@
-"""Waveform -> log-mel spectrogram: on a CPU in pieces that stay in its cache, on a GPU by kernels."""
+"""Waveform -> log-mel spectrogram: by kernels on a GPU, in pieces that fit a CPU's cache."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -115,7 +115,7 @@ def _patches(x: Tensor, border: Tensor) -> Tensor:
 
 def _windows(of_patches: Tensor) -> Tensor:
     """The four 3 x 3 windows of the last axis, `(..., 16)` -> `(..., 4, 9)`, in raster order."""
-    square = of_patches.unflatten(-1, (4, 4))
+    square = of_patches.view(*of_patches.shape[:-1], 4, 4)
     return square.unfold(-2, 3, 1).unfold(-2, 3, 1).flatten(-2).flatten(-3, -2)
 
 

@@ -33,7 +33,11 @@ def convolve_norm_pool(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) 
         return None
     z = z.contiguous(memory_format=torch.channels_last)
     parameters = (cast(Tensor, convolution.bias), norm.weight, norm.bias)
-    return KERNELS.run(x.device, lambda: _NormPool.apply(z, *parameters, norm))  # type: ignore[no-untyped-call]
+
+    def launch() -> Tensor:
+        return cast(Tensor, _NormPool.apply(z, norm, *parameters))  # type: ignore[no-untyped-call]
+
+    return KERNELS.run(x.device, launch)
 
 
 def _is_fitting(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> bool:
@@ -52,12 +56,11 @@ def _is_fitting(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> bool
 
 class _NormPool(torch.autograd.Function):
     @staticmethod
-    def forward(
-        context: Any, z: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor, norm: nn.BatchNorm2d
-    ) -> Tensor:
+    def forward(context: Any, z: Tensor, norm: nn.BatchNorm2d, *parameters: Tensor) -> Tensor:
         # Triton is imported where a kernel is launched, never on a CPU.
         from byola_rq.model.norm_pool_kernel import batch_statistics, pool
 
+        bias, gamma, beta = parameters
         mean, scale = batch_statistics(z, bias, norm)
         context.save_for_backward(z, bias, mean, scale, gamma, beta)
         return pool(z, mean, scale, gamma, beta)
@@ -70,4 +73,4 @@ class _NormPool(torch.autograd.Function):
         z, bias, *affine = context.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         of_z, of_gamma, of_beta = unpool(gradient, z, *affine)
-        return of_z, torch.zeros_like(bias), of_gamma, of_beta, None
+        return of_z, None, torch.zeros_like(bias), of_gamma, of_beta

@@ -1,4 +1,4 @@
-"""The training step captured once as a CUDA graph and replayed: one launch instead of a thousand."""
+"""The training step captured once as a CUDA graph, then replayed: one launch, not a thousand."""
 
 import sys
 from collections.abc import Callable

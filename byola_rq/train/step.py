@@ -241,7 +241,7 @@ class _Snapshot:
         """Write them back where `is_undone`, a boolean `()`, is true; without waiting for it."""
         for tensors, before in self._groups:
             after = torch.where(is_undone, before, _joined(tensors))
-            parts = after.split([tensor.numel() for tensor in tensors])
+            parts = torch.split(after, [tensor.numel() for tensor in tensors])
             torch._foreach_copy_(
                 tensors, [part.view_as(each) for part, each in zip(parts, tensors, strict=True)]
             )

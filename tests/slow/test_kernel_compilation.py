@@ -26,8 +26,8 @@ from byola_rq.augment.quantize import RandomizedQuantization
 
 POINTERS = {"log_mel": "*fp32", "keys": "*i64", "views": "*fp32"}
 POINTERS |= dict.fromkeys(("patches", "kernels", "offsets", "sums", "totals"), "*fp32")
-of_channels = ("mean", "scale", "gamma", "beta", "bias", "partial", "counts", "mean_out", "scale_out")
-POINTERS |= dict.fromkeys((*of_channels, "running_mean", "running_var"), "*fp32")
+POINTERS |= dict.fromkeys(("mean", "scale", "gamma", "beta", "bias", "partial", "counts"), "*fp32")
+POINTERS |= dict.fromkeys(("mean_out", "scale_out", "running_mean", "running_var"), "*fp32")
 POINTERS |= {"num_batches": "*i64", "eps": "fp32", "momentum": "fp32", "epsilon": "fp32"}
 of_sound = ("waveform", "window", "frames", "spectrum", "filters", "result")
 
@@ -63,10 +63,11 @@ for dtype in ("*bf16", "*fp32"):
         constants = {"channels": 64} | ({} if name == "_finish" else {"rows": rows})
         compile_for(kernel, constants, of_type, norm_pool_kernel.OPTIONS)
 of_type = dict.fromkeys(of_sound, "*fp32")
-compile_for(log_mel_kernel._windowed, {"n_fft": 1024, "block": 1024}, of_type, log_mel_kernel.OPTIONS)
+options, sizes = log_mel_kernel.OPTIONS, {"n_fft": 1024, "block": 1024}
+compile_for(log_mel_kernel._windowed, sizes, of_type, options)
 sizes = {"num_bins": 513, "num_bands": 64, "block_bands": 64}
 sizes |= {"block_frames": log_mel_kernel.FRAMES, "block_bins": log_mel_kernel.BINS}
-compile_for(log_mel_kernel._log_of_bands, sizes, of_type, log_mel_kernel.OPTIONS)
+compile_for(log_mel_kernel._log_of_bands, sizes, of_type, options)
 print("compiled")
 """
 
