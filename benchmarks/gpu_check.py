@@ -23,7 +23,7 @@ from benchmarks.step import make_training, unfuse, write_batch
 from byola_rq.corpus.segments import SegmentBatch
 from byola_rq.runtime.device import Precision
 from byola_rq.train.graph import WARM_UP_STEPS, GraphedStep
-from byola_rq.train.step import StepOutcome, train_step
+from byola_rq.train.step import StepOutcome, TrainState, train_step
 
 app = new_app()
 
@@ -209,7 +209,7 @@ def time_parts(_: Path) -> Tables:
 
 def milliseconds(work: Callable[[], object]) -> float:
     """Median of calls one after the other, launches included."""
-    from triton.testing import do_bench  # type: ignore[import-untyped,import-not-found]
+    from triton.testing import do_bench  # type: ignore[import-untyped]
 
     return float(do_bench(work, warmup=20, rep=60, return_mode="median"))
 
