@@ -4,6 +4,7 @@ import contextlib
 import importlib.metadata
 import sys
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import NamedTuple, cast
 
@@ -93,6 +94,11 @@ class TrainState:
             num_steps=self.num_steps,
         )
 
+    @property
+    def is_encoder_waiting(self) -> bool:
+        """Whether the next step teaches the heads alone."""
+        return self.step < self.config.encoder.freeze_steps
+
     def _modules(self) -> nn.ModuleDict:
         return nn.ModuleDict({"byol": self.byol, "views": self.views})
 
@@ -105,12 +111,18 @@ def build_state(
     device: torch.device,
     precision: torch.dtype,
     num_steps: int,
+    encoder_weights: Mapping[str, Tensor] | None = None,
 ) -> TrainState:
-    """Networks with seeded weights, views and optimizer, on the device."""
+    """Networks with seeded weights, views and optimizer, on the device.
+
+    `encoder_weights` are those that the encoder, online and target, has instead of seeded ones.
+    """
     torch.manual_seed(config.run.seed)
     encoder = build_encoder(
         config.encoder.name, dim=config.encoder.dim, n_mels=config.frontend.n_mels
     )
+    if encoder_weights is not None:
+        encoder.load_state_dict(encoder_weights)
     byol = BYOL(
         encoder,
         projection_dim=config.byol.projection_dim,
@@ -187,7 +199,11 @@ def train_step(state: TrainState, batch: SegmentBatch) -> StepOutcome:
     for group in state.optimizer.param_groups:
         group["lr"] = state.learning_rate(state.step)
     state.optimizer.zero_grad(set_to_none=True)
+    # DistributedDataParallel waits for the gradients of all that had them when it was made.
+    byol.encoder.requires_grad_(not state.is_encoder_waiting or world_size() > 1)
     loss, embedding = _accumulate_gradient(state, view_1, view_2)
+    if state.is_encoder_waiting:  # without gradients the optimizer leaves it alone
+        byol.encoder.zero_grad(set_to_none=True)
     with stage("optimizer"):
         norm = _clip_gradient(byol, config.optimizer.clip_norm)
     with torch.no_grad():
