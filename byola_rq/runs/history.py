@@ -63,7 +63,8 @@ class RecordedRun:
         Told from the epoch where no other key of its length is set. metrics.csv has it with six
         digits: right within 0.001 %.
         """
-        if (segments := self.config["train.segments"]) is not None:
+        segments: int | None = self.config["train.segments"]
+        if segments is not None:
             return math.ceil(segments / max(self.config["train.batch_size"], 1))
         max_steps: int | None = self.config["train.max_steps"]
         step, epoch = self.last("step"), self.last("epoch")

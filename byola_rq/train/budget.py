@@ -5,7 +5,7 @@ import math
 from byola_rq.config import Config
 
 # Of 182,000, 70,000 and 24,000 segments, the first alone made an encoder that was better than an
-# untrained one: docs/pretraining.md, "Which recipe".
+# untrained one: docs/pretraining.md, section 4.
 FEW_SEGMENTS = 150_000
 
 
