@@ -1,6 +1,5 @@
 """Runs as their directories show them: configuration and metrics, whole or damaged."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,9 +62,9 @@ class RecordedRun:
         Told from the epoch where no other key of its length is set. metrics.csv has it with six
         digits: right within 0.001 %.
         """
-        segments: int | None = self.config["train.segments"]
+        segments, batch_size = self.config["train.segments"], self.config["train.batch_size"]
         if segments is not None:
-            return math.ceil(segments / max(self.config["train.batch_size"], 1))
+            return -(-int(segments) // max(int(batch_size), 1))  # rounded up
         max_steps: int | None = self.config["train.max_steps"]
         step, epoch = self.last("step"), self.last("epoch")
         if step is None or epoch is None or not epoch > 0:
