@@ -162,10 +162,12 @@ class ViewsConfig(_Section):
 
 
 class EncoderConfig(_Section):
-    """Which encoder, how wide."""
+    """Which encoder, how wide, from which weights on."""
 
     name: Literal["audio_ntt_2020", "audio_ntt_2022"]
     dim: Count
+    init: str | None
+    freeze_steps: Annotated[Int, Field(ge=0)]
 
 
 class ByolConfig(_Section):
@@ -195,10 +197,20 @@ class TrainConfig(_Section):
     batch_size: Annotated[Int, Field(ge=2)]  # batch norm needs two
     accumulate: Count
     sync_batch_norm: bool
+    segments: Count | None
     max_steps: Count | None
     log_every: Count
     compile: bool
     cuda_graph: Literal["auto"] | bool
+
+    @model_validator(mode="after")
+    def _has_one_budget(self) -> Self:
+        if self.segments is not None and self.max_steps is not None:
+            raise ValueError(
+                "segments must be null beside max_steps, which ends a run as well; "
+                f"got {self.segments} beside {self.max_steps}"
+            )
+        return self
 
 
 class CheckpointConfig(_Section):
@@ -273,6 +285,14 @@ class Config(_Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
+# Keys that came after runs had been made: what was done before they were there.
+NEWER_KEYS: dict[str, Any] = {
+    "encoder.init": None,
+    "encoder.freeze_steps": 0,
+    "train.segments": None,
+}
+
+
 def default_config_path() -> Path:
     """The configuration that the package carries: config.yaml, the paper's recipe."""
     return Path(str(files("byola_rq") / "config.yaml"))
@@ -283,6 +303,15 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises:
         ConfigError: Naming the file and every wrong key at once, each on a line of its own.
+    """
+    return resolve(read_values(path), overrides, path)
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """Read the sections of a configuration, whatever they hold.
+
+    Raises:
+        ConfigError: If `path` cannot be read, or holds no sections.
     """
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -295,6 +324,16 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     if not isinstance(values, dict):
         sections = ", ".join(Config.model_fields)
         raise ConfigError(f"{path}: must hold sections ({sections})", code="empty", path=path)
+    return values
+
+
+def resolve(values: Mapping[str, Any], overrides: Sequence[str], path: Path) -> Config:
+    """Apply overrides to sections that were read from `path`, and check the whole.
+
+    Raises:
+        ConfigError: As `load_config`.
+    """
+    values = with_newer_keys(values)
     for override in overrides:
         _apply_override(values, override, path)
     try:
@@ -303,6 +342,19 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         problems = _problems(error)
         message = "\n".join(f"{path}: {line}" for line in problems)
         raise ConfigError(message, path=path, problems=list(problems.values())) from error
+
+
+def with_newer_keys(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy sections, completed by what was done before the keys of `NEWER_KEYS` were there."""
+    completed = {
+        name: dict(section) if isinstance(section, Mapping) else section
+        for name, section in values.items()
+    }
+    for dotted, value in NEWER_KEYS.items():
+        name, key = dotted.split(".")
+        if isinstance(section := completed.get(name), dict):
+            section.setdefault(key, value)
+    return completed
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

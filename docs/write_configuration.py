@@ -19,7 +19,9 @@ Written by `python docs/write_configuration.py` from [config.yaml](../config.yam
 test compares. Change those, not this page.
 
 A configuration is one YAML file that names every key. Without one, a command takes the packaged
-config.yaml, the paper's recipe. Any key can be changed on the command line, its value in YAML:
+config.yaml, the paper's recipe; `pretrain --recipe NAME` takes another
+([which?](pretraining.md#4-choose-a-recipe)), and `byola-rq recipes NAME` writes it out as such a
+file. Any key can be changed on the command line, its value in YAML:
 
 ```sh
 byola-rq pretrain data.source=/data/my_sounds run.dir=runs/a optimizer.lr=1e-4

@@ -4,9 +4,10 @@ import math
 from pathlib import Path
 
 import pytest
+import yaml
 
 from byola_rq import ConfigError
-from byola_rq.config import default_config_path, load_config
+from byola_rq.config import NEWER_KEYS, default_config_path, flatten, load_config
 from byola_rq.errors import Code
 from tests.refusal import refused
 
@@ -65,6 +66,9 @@ def test_resolved_config_loads_again(tmp_path: Path) -> None:
         ("frontend.win_length=2000", "value", 2000),
         ("data.segment_seconds=0.05", "value", 0.05),
         ("train.accumulate=7", "value", 7),
+        ("train.segments=0", "value", 0),
+        ("encoder.init=3", "value", 3),
+        ("encoder.freeze_steps=-1", "value", -1),
         ("views.augmentations=[noise]", "value", "noise"),
         (
             "views.augmentations=[random_resized_crop, mixup]",
@@ -86,6 +90,24 @@ def test_one_broken_rule_is_one_line(override: str, code: Code, value: object) -
     if code == "value":
         assert caught.value.path == DEFAULT
         assert caught.value.problems == ((key, value, code),)
+
+
+def test_two_lengths_of_one_run_are_refused() -> None:
+    with refused(ConfigError, "value", DEFAULT, key="train.segments", value=900) as caught:
+        load_config(DEFAULT, ["train.segments=900", "train.max_steps=7"])
+    assert "max_steps" in str(caught.value)
+
+
+def test_a_configuration_of_before_the_newer_keys_loads(tmp_path: Path) -> None:
+    values = yaml.safe_load(DEFAULT.read_text())
+    for key in NEWER_KEYS:
+        section, name = key.split(".")
+        del values[section][name]
+    path = tmp_path / "old.yaml"
+    path.write_text(yaml.safe_dump(values))
+    old = flatten(load_config(path).model_dump())
+    assert {key: old[key] for key in NEWER_KEYS} == NEWER_KEYS
+    assert load_config(path, ["train.segments=900"]).train.segments == 900
 
 
 def test_all_broken_rules_are_told_at_once() -> None:

@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 for command in (
     train.pretrain,
+    train.recipes,
     prepare.prepare,
     prepare.info,
     embed.embed,

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from byola_rq.errors import ConfigError
+
 if TYPE_CHECKING:
     from byola_rq.config import Config
 
@@ -16,7 +18,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[CONFIG.yaml] [SECTION.KEY=VALUE]...",
-        help="A configuration (the paper's recipe where none is named), then changes to it.",
+        help="A configuration (the paper's where none is named), then changes to it.",
     ),
 ]
 
@@ -43,12 +45,22 @@ def print_once(result: object) -> None:
         print(result)
 
 
-def load_config(arguments: list[str] | None) -> "Config":
-    """CONFIG.yaml (the packaged one where the first argument is an override) and overrides."""
+def load_config(arguments: list[str] | None, recipe: str | None = None) -> "Config":
+    """CONFIG.yaml (the recipe's, or config.yaml, where none is named), changed by overrides."""
     from byola_rq import config
+    from byola_rq.recipes.catalog import load_recipe
 
-    path, *overrides = arguments or [""]
+    path, *overrides = [argument for argument in arguments or [] if argument] or [""]
     if not path or "=" in path:
-        overrides = [argument for argument in arguments or [] if argument]
+        overrides = [path, *overrides] if path else []
+        if recipe is not None:
+            return load_recipe(recipe, overrides)
         path = str(config.default_config_path())
+    elif recipe is not None:
+        raise ConfigError(
+            f"--recipe must be given instead of {path}, not beside it; got {recipe}",
+            code="usage",
+            key="--recipe",
+            value=recipe,
+        )
     return config.load_config(Path(path), overrides)

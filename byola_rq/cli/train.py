@@ -1,4 +1,4 @@
-"""`byola-rq pretrain` and `runs`."""
+"""`byola-rq pretrain`, `recipes` and `runs`."""
 
 import sys
 from pathlib import Path
@@ -11,6 +11,10 @@ from byola_rq.cli.options import Overrides, load_config, print_once
 
 def pretrain(
     config: Overrides = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Instead of a CONFIG.yaml; `byola-rq recipes` has them."),
+    ] = None,
     reset: Annotated[
         bool,
         typer.Option("--reset", help="Start over; the run in run.dir is moved to run.dir.1 ..."),
@@ -33,16 +37,39 @@ def pretrain(
     \b
     Examples:
       byola-rq pretrain data.source=/data/my_sounds run.dir=runs/a
+      byola-rq pretrain --recipe short data.source=/data/my_sounds run.dir=runs/short
       byola-rq pretrain data.source=clips.csv run.dir=runs/b encoder.dim=512 train.max_steps=200
       byola-rq prepare /data/audioset packed
       byola-rq pretrain my.yaml data.source=packed run.device=cuda run.precision=bfloat16
       byola-rq pretrain data.source=/data/x 'views.augmentations=[mixup, random_resized_crop]'
       torchrun --nproc-per-node 8 -m byola_rq pretrain my.yaml data.source=packed
     """
-    loaded = load_config(config)
+    loaded = load_config(config, recipe)
     from byola_rq.train.loop import pretrain
 
     print_once(pretrain(loaded, reset=reset, profile=profile))
+
+
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Of the recipe to write out.")] = None,
+) -> None:
+    """List the recipes of `pretrain --recipe`, or write one out as a whole CONFIG.yaml.
+
+    A line each: what it is, where it comes from, and what it gave here: percent in ESC-10, Speech
+    Commands, spoken digits and the mean of five further sets (docs/pretraining.md).
+
+    \b
+    Examples:
+      byola-rq recipes
+      byola-rq recipes general > my.yaml
+    """
+    from byola_rq.recipes.catalog import NAMES, load_recipe, read_recipe
+
+    if name is not None:
+        print(read_recipe(name).header + load_recipe(name).to_yaml(), end="")
+        return
+    for recipe in map(read_recipe, NAMES):
+        print(f"{recipe.name:9} {recipe.what} ({recipe.source}): {recipe.gave}")
 
 
 def runs(

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
-from byola_rq.config import Config
+from byola_rq.config import Config, with_newer_keys
 from byola_rq.embed.embedder import Embedder
 from byola_rq.errors import CheckpointError
 from byola_rq.model.encoder import build_encoder
@@ -29,7 +29,7 @@ def export_run(run_dir: Path, path: Path, *, best: bool = False) -> Path:
     if checkpoint is None:
         message = f"{run_dir}: no checkpoint in it (is it the run.dir of a run?)"
         raise CheckpointError(message, code="missing", path=run_dir)
-    config = Config.model_validate(checkpoint.state["config"])
+    config = Config.model_validate(with_newer_keys(checkpoint.state["config"]))
     encoder = build_encoder(
         config.encoder.name, dim=config.encoder.dim, n_mels=config.frontend.n_mels
     )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from byola_rq.config import Config, flatten
+from byola_rq.config import Config, flatten, with_newer_keys
 from byola_rq.errors import CheckpointError
 from byola_rq.runs.checkpoint import Checkpoint, load_newest_checkpoint
 from byola_rq.runtime.distributed import world_size
@@ -36,7 +36,7 @@ FREE_KEYS = frozenset(
 )
 
 # What a run's length may be changed to as long as no schedule depends on it.
-LENGTH_KEYS = frozenset(("train.epochs", "train.max_steps"))
+LENGTH_KEYS = frozenset(("train.epochs", "train.segments", "train.max_steps"))
 
 LOCK_NAME = ".lock"
 
@@ -184,7 +184,7 @@ def _refuse_other_config(config: Config, checkpoint: Checkpoint) -> None:
     free = FREE_KEYS | LENGTH_KEYS if is_length_free else FREE_KEYS
     if config.data.shuffle == "full":
         free |= {"data.window_shards"}
-    before = flatten(checkpoint.state["config"])
+    before = flatten(with_newer_keys(checkpoint.state["config"]))
     now = flatten(config.model_dump(mode="json"))
     differences = {
         key: f"{key} was {before.get(key)}, is {now.get(key)}"

@@ -1,4 +1,4 @@
-"""Agreement of all ranks: checkpoint, precision and statistics from rank 0; the same clips."""
+"""Agreement of all ranks: checkpoint, weights, precision, statistics of rank 0; the same clips."""
 
 import json
 from dataclasses import asdict
@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from safetensors.torch import load as tensors_from
 from safetensors.torch import save as bytes_of
+from torch import Tensor
 
 from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
 from byola_rq.config import Config
@@ -24,6 +25,7 @@ from byola_rq.runtime.distributed import (
     world_size,
 )
 from byola_rq.runtime.progress import log
+from byola_rq.train.initial_weights import read_initial_weights
 
 
 def check_same_clips(config: Config, clips: Clips) -> None:
@@ -95,6 +97,20 @@ def share_checkpoint(config: Config) -> Checkpoint | None:
         optimizer=tensors_from(broadcast_bytes(lambda: tensors("optimizer"))),
         state=json.loads(state_text),
     )
+
+
+def share_initial_weights(config: Config) -> dict[str, Tensor] | None:
+    """Read the weights of `encoder.init` in rank 0 alone.
+
+    Returns:
+        The encoder's state dict; None where the weights are to be drawn.
+
+    Raises:
+        CheckpointError, ConfigError: As `read_initial_weights`.
+    """
+    if config.encoder.init is None:
+        return None
+    return tensors_from(broadcast_bytes(lambda: bytes_of(read_initial_weights(config))))
 
 
 def share_precision(

@@ -53,6 +53,7 @@ class GraphedStep:
 
     def __init__(self, state: TrainState) -> None:
         self._state = state
+        self._is_encoder_waiting = state.is_encoder_waiting
         self._num_eager = 0
         self._graph: torch.cuda.CUDAGraph | None = None
         self._has_failed = False
@@ -64,6 +65,9 @@ class GraphedStep:
 
     def __call__(self, batch: SegmentBatch) -> StepOutcome:
         """Do one step."""
+        if self._is_encoder_waiting != self._state.is_encoder_waiting:
+            self._is_encoder_waiting = self._state.is_encoder_waiting
+            self._graph, self._num_eager = None, 0  # other weights get gradients from here on
         if self._graph is None and not self._has_failed and self._num_eager >= WARM_UP_STEPS:
             self._capture(batch)
         if self._graph is None or batch.waveform.shape != self._waveform.shape:

@@ -30,9 +30,11 @@ from byola_rq.train.agreement import (
     check_resumed_clips,
     check_same_clips,
     share_checkpoint,
+    share_initial_weights,
     share_precision,
     share_statistics,
 )
+from byola_rq.train.budget import count_steps, warning_of_few_segments
 from byola_rq.train.step import TrainState, build_state
 from byola_rq.train.validation import RunValidation
 
@@ -106,9 +108,9 @@ def start_run(
 
     Raises:
         CorpusError, AudioError: If a source or clip cannot be used.
-        ConfigError: If the processes cannot share the batch.
+        ConfigError: If the processes cannot share the batch, or `encoder.init` is of another kind.
         CheckpointError: If `run.dir` holds something else, or a run with another configuration or
-            other clips, or cannot be written.
+            other clips, or cannot be written; or if `encoder.init` cannot be loaded.
     """
     with raise_on_all_ranks():
         refuse_uneven_batch(config)
@@ -134,12 +136,6 @@ def start_run(
     )
     _describe(run)
     return run
-
-
-def count_steps(config: Config, num_clips: int) -> int:
-    """Steps of the whole run: every clip `epochs` times, in full batches."""
-    num_steps = max(config.train.epochs * num_clips // config.train.batch_size, 1)
-    return min(num_steps, config.train.max_steps or num_steps)
 
 
 def refuse_uneven_batch(config: Config) -> None:
@@ -202,7 +198,9 @@ def _prepare_training(
     """What is trained, as the run's newest checkpoint left it.
 
     Raises:
-        CheckpointError: If `run.dir` cannot be used, or its run had other clips.
+        CheckpointError: If `run.dir` cannot be used, or its run had other clips; or if the model of
+            `encoder.init` cannot be loaded.
+        ConfigError: If that is of another kind.
         CorpusError: If nothing can be learned from the clips, or the ranks see different ones.
     """
     if device.type == "cpu":
@@ -211,7 +209,9 @@ def _prepare_training(
     checkpoint = share_checkpoint(config)
     precision = share_precision(config, checkpoint, device)
     frontend = LogMelSpectrogram(**config.frontend.model_dump()).to(device)
+    encoder_weights = None
     if checkpoint is None:
+        encoder_weights = share_initial_weights(config)
         corpus = _segments(config, clips)
         statistics = share_statistics(config, corpus, frontend, device, num_workers=num_workers)
     else:
@@ -219,7 +219,13 @@ def _prepare_training(
         statistics = Statistics(**checkpoint.state["statistics"])
     num_steps = count_steps(config, len(clips))
     state = build_state(
-        config, statistics, frontend, device=device, precision=precision, num_steps=num_steps
+        config,
+        statistics,
+        frontend,
+        device=device,
+        precision=precision,
+        num_steps=num_steps,
+        encoder_weights=encoder_weights,
     )
     if checkpoint is not None:
         state.load(checkpoint)
@@ -245,5 +251,9 @@ def _describe(run: Run) -> None:
     )
     if config.data.shuffle == "windows":
         log(f"windows of {config.data.window_shards} shards, each read whole before it is used")
+    if state.is_encoder_waiting:
+        log(f"the encoder waits for the first {config.encoder.freeze_steps} steps")
+    if not state.step and (warning := warning_of_few_segments(config, state.num_steps)):
+        log(warning)
     going_on = f"going on after step {state.step} of" if state.step else "starting"
     log(f"{config.run.dir}: {going_on} {state.num_steps} steps")

@@ -3,7 +3,7 @@
 import contextlib
 import importlib.metadata
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import NamedTuple, cast
 
@@ -93,6 +93,11 @@ class TrainState:
             num_steps=self.num_steps,
         )
 
+    @property
+    def is_encoder_waiting(self) -> bool:
+        """Whether the next step teaches the heads alone."""
+        return self.step < self.config.encoder.freeze_steps
+
     def begin_step(self) -> None:
         """Give the device what differs from step to step, but for the batch."""
         # Dropout's stream is a function of the step, so that resuming has no generator to restore.
@@ -100,6 +105,8 @@ class TrainState:
         for group in self.optimizer.param_groups:
             group["lr"].fill_(self.learning_rate(self.step))
         self.ema_weight.fill_(1 - self.ema_decay(self.step))
+        # DistributedDataParallel waits for the gradients of all that had them when it was made.
+        self.byol.encoder.requires_grad_(not self.is_encoder_waiting or world_size() > 1)
 
     def _modules(self) -> nn.ModuleDict:
         return nn.ModuleDict({"byol": self.byol, "views": self.views})
@@ -113,12 +120,18 @@ def build_state(
     device: torch.device,
     precision: Precision,
     num_steps: int,
+    encoder_weights: Mapping[str, Tensor] | None = None,
 ) -> TrainState:
-    """Networks with seeded weights, views and optimizer, on the device."""
+    """Networks with seeded weights, views and optimizer, on the device.
+
+    `encoder_weights` are those that the encoder, online and target, has instead of seeded ones.
+    """
     torch.manual_seed(config.run.seed)
     encoder = build_encoder(
         config.encoder.name, dim=config.encoder.dim, n_mels=config.frontend.n_mels
     )
+    if encoder_weights is not None:
+        encoder.load_state_dict(encoder_weights)
     byol = BYOL(
         encoder,
         projection_dim=config.byol.projection_dim,
@@ -213,6 +226,8 @@ def compute_step(state: TrainState, waveform: Tensor, key: Tensor) -> StepOutcom
     optimizer.zero_grad(set_to_none=True)
     with float32_products(state.precision):
         loss, embedding = _accumulate_gradient(state, view_1, view_2)
+    if state.is_encoder_waiting:  # without gradients the optimizer leaves it alone
+        byol.encoder.zero_grad(set_to_none=True)
     with torch.no_grad():
         with stage("optimizer"):
             norm = _clip_gradient(byol, state.config.optimizer.clip_norm)

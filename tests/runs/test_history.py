@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from byola_rq.errors import CheckpointError, Code
 from byola_rq.runs.best import BestCheckpoint
@@ -134,6 +135,27 @@ def test_steps_of_all_are_told_from_the_epoch(runs_folder: Path, num_clips: int)
     (run,), _ = find_runs([base])
     assert run.num_steps is None
     assert cells(list(describe_runs([run]))[1])[1] == "0/?"
+
+
+def test_steps_of_all_are_those_of_the_segments(runs_folder: Path) -> None:
+    base = runs_folder / "base"
+    config = base / "config.yaml"
+    text = config.read_text().replace("max_steps: 4", "max_steps: null")
+    config.write_text(text.replace("segments: null", "segments: 41"))
+    (run,), _ = find_runs([base])
+    assert run.num_steps == 6
+    assert cells(list(describe_runs([run]))[1])[1] == "4/6 (66 %)"
+
+
+def test_a_run_of_before_the_newer_keys_is_read(runs_folder: Path) -> None:
+    path = runs_folder / "base" / "config.yaml"
+    values = yaml.safe_load(path.read_text())
+    del values["train"]["segments"], values["encoder"]["init"], values["encoder"]["freeze_steps"]
+    path.write_text(yaml.safe_dump(values))
+    runs, notes = find_runs([runs_folder])
+    assert notes == []
+    assert [run.num_steps for run in runs] == [4, 3]
+    assert not any("segments" in line for line in list(describe_runs(runs))[5:])
 
 
 def test_damaged_and_torn_rows_are_said_and_left_out(tmp_path: Path) -> None:

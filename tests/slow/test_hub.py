@@ -16,7 +16,7 @@ from byola_rq import CheckpointError, Embedder
 from byola_rq.audio.frontend import Statistics
 from byola_rq.export.model_card import TEMPLATE, write_model_card
 from byola_rq.hub import HubEmbedder
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SMALL
 from tests.hub_server import serve_hub
 from tests.refusal import refused
 
@@ -136,7 +136,7 @@ for other in (byola_rq.load("owner/name"), HubEmbedder.from_pretrained("owner/na
 """
 
 
-def test_pushed_and_loaded_from_a_hub_on_this_machine(tmp_path: Path) -> None:
+def test_pushed_and_loaded_from_a_hub_on_this_machine(tmp_path: Path, sounds: Path) -> None:
     make_embedder().save(tmp_path / "encoder.safetensors")
     code = ROUND_TRIP.replace("model.safetensors", str(tmp_path / "encoder.safetensors"))
     cache = str(tmp_path / "cache")
@@ -164,6 +164,15 @@ def test_pushed_and_loaded_from_a_hub_on_this_machine(tmp_path: Path) -> None:
     code = "import byola_rq; print(byola_rq.load('owner/name').embedding_dim)"
     done = call(code, HF_ENDPOINT=address, HF_HOME=cache, HF_HUB_OFFLINE="1")
     assert (done.returncode, done.stdout) == (0, "16\n"), done.stderr
+    # A run starts from it as well.
+    options = [*SMALL, f"data.source={sounds}", f"run.dir={tmp_path / 'run'}"]
+    arguments = ["pretrain", *options, "encoder.init=owner/name", "encoder.freeze_steps=4"]
+    code = f"from byola_rq.cli.app import main; main({arguments})"
+    done = call(code, HF_ENDPOINT=address, HF_HOME=cache, HF_HUB_OFFLINE="1")
+    assert done.returncode == 0, done.stderr
+    model = byola_rq.load(tmp_path / "run" / "encoder.safetensors")
+    for name, parameter in make_embedder().encoder.named_parameters():
+        assert torch.equal(model.encoder.get_parameter(name), parameter)
 
 
 OFFLINE = """

@@ -25,6 +25,7 @@ CHAINS = {
         "optimizer.schedule=cosine",
         "optimizer.clip_norm=1.0",
     ],
+    "waiting": ["encoder.freeze_steps=10"],
 }
 
 Step = Callable[[SegmentBatch], StepOutcome]

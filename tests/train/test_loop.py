@@ -21,7 +21,6 @@ from byola_rq.export.run import export_run
 from byola_rq.runs.checkpoint import find_damage, load_newest_checkpoint
 from byola_rq.runs.metrics import COLUMNS, read_metrics
 from byola_rq.train.loop import pretrain
-from byola_rq.train.setup import count_steps
 from tests.hand_packed import pack
 from tests.refusal import refused
 
@@ -423,13 +422,6 @@ def test_export_takes_the_newest_checkpoint(small_config: Config, tmp_path: Path
     )
     with refused(CheckpointError, "missing", tmp_path / "nowhere"):
         export_run(tmp_path / "nowhere", tmp_path / "m.safetensors")
-
-
-def test_steps_are_counted_in_full_batches(small_config: Config, tmp_path: Path) -> None:
-    config = changed(small_config, tmp_path, "train.max_steps=null", "train.epochs=10")
-    assert count_steps(config, 24) == 30
-    assert count_steps(config, 25) == 31
-    assert count_steps(changed(config, tmp_path, "train.max_steps=5"), 25) == 5
 
 
 def test_a_torn_row_of_metrics_is_dropped(trained_config: Config) -> None:

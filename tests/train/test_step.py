@@ -95,6 +95,37 @@ def test_a_first_step_that_is_skipped_leaves_the_optimizer_fresh() -> None:
     assert changed_names(copy_of(plain), copy_of(skipping)) == set()
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("clip_norm", ["null", "1.0"])
+def test_an_encoder_waits_while_the_heads_learn(clip_norm: str, device: str) -> None:
+    training = small_training(
+        "encoder.freeze_steps=2",
+        "optimizer.name=adamw",
+        "optimizer.weight_decay=0.1",
+        f"optimizer.clip_norm={clip_norm}",
+        device=device,
+    )
+    parameters = {
+        f"byol.{part}.{name}"
+        for part in ("encoder", "target_encoder")
+        for name, _ in training.byol.encoder.named_parameters()
+    }
+    for number in range(2):
+        before = copy_of(training)
+        assert not train_step(training, batch(number)).is_skipped
+        after = copy_of(training)
+        # Batch statistics follow; neither gradient nor weight decay has met a weight.
+        names = {name for name in before if name.startswith("byol.")} - parameters
+        assert changed_names(before, after) & before.keys() >= names
+        assert not changed_names(before, after) & parameters
+        assert len(training.optimizer.state) == len(
+            [*training.byol.projector.parameters(), *training.byol.predictor.parameters()]
+        )
+    before = copy_of(training)
+    train_step(training, batch(2))
+    assert changed_names(before, copy_of(training)) >= parameters
+
+
 def test_mixup_remembers_nothing_that_is_not_finite() -> None:
     training = small_training(
         "views.augmentations=[mixup, random_resized_crop]", "views.mixup.memory=16"

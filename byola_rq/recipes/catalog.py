@@ -1,0 +1,86 @@
+"""Recipes, by name: each is a file beside this one, of the keys it changes in config.yaml."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from byola_rq.config import Config, default_config_path, read_values, resolve
+from byola_rq.errors import ConfigError
+
+NAMES = ("paper", "byola", "byola_v2", "general", "short")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A recipe as its file's first lines describe it.
+
+    Args:
+        name: As `--recipe` takes it.
+        path: Its file.
+        what: In which it is special.
+        source: Paper, or place in our documentation.
+        gave: Its scores in docs/pretraining.md, on what sets that page names, in percent.
+        minutes: How long that took, and on what.
+        command: Which makes the run of these scores, but for its source.
+    """
+
+    name: str
+    path: Path
+    what: str
+    source: str
+    gave: str
+    minutes: str
+    command: str
+
+    @property
+    def header(self) -> str:
+        """The first lines themselves."""
+        return "".join(f"{line}\n" for line in _header(self.path))
+
+
+def read_recipe(name: str) -> Recipe:
+    """Read what a recipe says of itself.
+
+    Raises:
+        ConfigError: If there is none of this name.
+    """
+    if name not in NAMES:
+        near = get_close_matches(name, NAMES, n=1)
+        hint = f". Did you mean {near[0]}?" if near else ""
+        raise ConfigError(
+            f"recipe must be one of {', '.join(NAMES)}; got {name}{hint}",
+            code="unknown",
+            key="recipe",
+            value=name,
+        )
+    path = Path(__file__).with_name(f"{name}.yaml")
+    facts = dict(line.removeprefix("# ").split(": ", 1) for line in _header(path))
+    return Recipe(name=name, path=path, **facts)
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Config:
+    """Resolve a recipe: config.yaml, changed by its file, then by `section.key=value` overrides.
+
+    Raises:
+        ConfigError: If there is none of this name; else as `load_config`.
+    """
+    path = read_recipe(name).path
+    values = _merged(read_values(default_config_path()), read_values(path))
+    return resolve(values, overrides, path)
+
+
+def _header(path: Path) -> list[str]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return list(takewhile(lambda line: line.startswith("# "), lines))
+
+
+def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`values`, those that `changes` names replaced, section by section."""
+    replaced = {
+        key: _merged(values[key], change) if isinstance(change, Mapping) else change
+        for key, change in changes.items()
+    }
+    return {**values, **replaced}

@@ -1,0 +1,30 @@
+"""Length of a run, in steps and in segments."""
+
+import math
+
+from byola_rq.config import Config
+
+# Of 182,000, 70,000 and 24,000 segments, the first alone made an encoder that was better than an
+# untrained one: docs/pretraining.md, section 4.
+FEW_SEGMENTS = 150_000
+
+
+def count_steps(config: Config, num_clips: int) -> int:
+    """Steps of the whole run: `segments` of them, or every clip `epochs` times in full batches."""
+    train = config.train
+    if train.segments is not None:
+        return math.ceil(train.segments / train.batch_size)
+    num_steps = max(train.epochs * num_clips // train.batch_size, 1)
+    return min(num_steps, train.max_steps or num_steps)
+
+
+def warning_of_few_segments(config: Config, num_steps: int) -> str | None:
+    """A line for whoever starts a run that is too short to be worth it; None for longer ones."""
+    num_segments = num_steps * config.train.batch_size
+    if num_segments >= FEW_SEGMENTS:
+        return None
+    start = "that it starts from" if config.encoder.init else "without training"
+    return (
+        f"warning: this run will see {num_segments:,} segments; with fewer than {FEW_SEGMENTS:,}, "
+        f"the encoder {start} may be the better one (docs/pretraining.md; train.segments)"
+    )
