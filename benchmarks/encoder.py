@@ -26,7 +26,7 @@ from benchmarks.harness import (
     usual_precision,
 )
 from benchmarks.plain_step import PlainEncoder
-from benchmarks.step import unfuse, use_torch_linear
+from benchmarks.step import unfuse, unfuse_first, use_torch_linear
 from byola_rq.model.encoder import build_encoder
 from byola_rq.runtime.device import Precision, float32_products
 
@@ -92,7 +92,7 @@ def variants(encoder: nn.Module) -> dict[str, nn.Module]:
     encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     set_back: dict[str, Callable[[nn.Module], None]] = {
         "torch's modules": _use_torch_modules,
-        "first block unfused": unfuse,
+        "first block unfused": unfuse_first,
         "torch's linear layers": use_torch_linear,
     }
     encoders = {name: copy.deepcopy(encoder) for name in set_back}

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks.harness import Contender, Report, Row, compare, new_app, timed
 from benchmarks.plain_step import PlainStep
-from benchmarks.step import make_training, unfuse, write_batch
+from benchmarks.step import make_training, unfuse, unfuse_first, write_batch
 from byola_rq.corpus.segments import SegmentBatch
 from byola_rq.runtime.device import Precision
 from byola_rq.train.graph import WARM_UP_STEPS, GraphedStep
@@ -138,8 +138,9 @@ def race_steps(_: Path) -> Tables:
 
 def make_contenders(batch: int, dim: int, precision: Precision) -> dict[str, Step]:
     """Steps by name, from the same weights."""
-    unfused = make_training(dim, batch, CUDA, precision)
-    unfuse(unfused.byol)
+    unfused, modules = (make_training(dim, batch, CUDA, precision) for _ in range(2))
+    unfuse_first(unfused.byol)
+    unfuse(modules.byol)
     return {
         "plain, torch's options": PlainStep(
             make_training(dim, batch, CUDA, precision), is_tuned=True
@@ -147,6 +148,7 @@ def make_contenders(batch: int, dim: int, precision: Precision) -> dict[str, Ste
         "eager": partial(train_step, make_training(dim, batch, CUDA, precision)),
         "graph": GraphedStep(make_training(dim, batch, CUDA, precision)),
         "graph, first block unfused": GraphedStep(unfused),
+        "graph, torch's modules": GraphedStep(modules),
     }
 
 

@@ -142,7 +142,7 @@ def make_steps(
         "plain": PlainStep(ours()),
         "plain, torch's options": PlainStep(ours(), is_tuned=True),
         "ours": partial(train_step, ours()),
-        "ours, first block unfused": partial(train_step, ours(unfuse)),
+        "ours, first block unfused": partial(train_step, ours(unfuse_first)),
         "ours, torch's linear layers": partial(train_step, ours(use_torch_linear)),
     }
     if device.type == "cpu" and precision == "float32":
@@ -161,6 +161,13 @@ def unfuse(network: nn.Module) -> None:
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = _ModuleNorm
+
+
+def unfuse_first(network: nn.Module) -> None:
+    """Let the first convolution block of each encoder run so."""
+    for name, module in network.named_modules():
+        if f".{name}".endswith(".features.1"):
+            unfuse(module)
 
 
 def use_torch_linear(network: nn.Module) -> None:

@@ -289,6 +289,7 @@ class Config(_Section):
 NEWER_KEYS: dict[str, Any] = {
     "encoder.init": None,
     "encoder.freeze_steps": 0,
+    "train.cuda_graph": "auto",
     "train.segments": None,
 }
 
