@@ -56,6 +56,7 @@ class RunConfig(_Section):
     device: Annotated[str, AfterValidator(_is_device)]
     precision: Literal["auto", "float32", "bfloat16"]
     stall_minutes: Positive | None
+    threads: Literal["auto"] | Count
 
 
 class DataConfig(_Section):
@@ -64,6 +65,7 @@ class DataConfig(_Section):
     source: Path | list[Path] | None
     segment_seconds: Positive
     workers: Literal["auto"] | Annotated[Int, Field(ge=0)]
+    resident: Literal["auto", True, False]
     shuffle: Literal["full", "windows"]
     window_shards: Count
 

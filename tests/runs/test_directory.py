@@ -478,8 +478,10 @@ FREE = {
     "run.dir": "elsewhere",
     "run.device": "cuda",
     "run.stall_minutes": 7,
+    "run.threads": 2,
     "data.source": "elsewhere",
     "data.workers": 1,
+    "data.resident": False,
     "train.log_every": 3,
     "train.compile": True,
     "checkpoint.every_steps": 1,
@@ -538,6 +540,7 @@ CONDITIONAL = {"data.window_shards": 2, "train.epochs": 50, "train.max_steps": 6
 NOT_TO_THE_BIT = {
     "run.dir",
     "run.device",
+    "run.threads",
     "data.source",
     "train.compile",
     "validation.labelled",
