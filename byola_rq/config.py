@@ -343,6 +343,7 @@ def _apply_override(values: dict[str, Any], override: str, path: Path) -> None:
 def _problems(error: ValidationError) -> dict[str, tuple[str, Any, Code]]:
     """A line per broken rule -> key, value and rule for programs."""
     problems: dict[str, tuple[str, Any, Code]] = {}
+    told: dict[tuple[Any, ...], tuple[str, str]] = {}  # rule and line of each place
     for problem in error.errors():
         # Members of a union add a step of their own; config keys are all there is to name.
         steps = [str(step) for step in problem["loc"]]
@@ -356,7 +357,13 @@ def _problems(error: ValidationError) -> dict[str, tuple[str, Any, Code]]:
             rule = problem["msg"].removeprefix("Value error, ")
             rule = rule.replace("Input should", "must")
             got = f"; got {problem['input']!r}" if "got " not in rule else ""
+            place = (key, *(step for step in problem["loc"] if isinstance(step, int)))
+            if place in told:  # one line for all members of a union
+                before, line = told[place]
+                del problems[line]
+                rule = f"{before} or {rule.removeprefix('must be ')}"
             line, value = f"{key}: {rule}{got}", problem["input"]
+            told[place] = rule, line
             if problem["type"] == "value_error" and not rule.startswith("must "):
                 # A rule of a whole section, which begins with the key that breaks it.
                 name, _, rule = rule.partition(" ")

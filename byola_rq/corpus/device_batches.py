@@ -88,8 +88,8 @@ class _Ring:
         self._resident = resident
         self._copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         # A process that waits for one leaves its core to others.
-        self._copied = [torch.cuda.Event(blocking=True) for _ in range(RING)]
-        self._used = [torch.cuda.Event() for _ in range(RING)]
+        self._copied = [_event(blocking=True) for _ in range(RING)]
+        self._used = [_event(blocking=False) for _ in range(RING)]
         self._sent = self._taken = self._released = 0  # batches
         self._buffers: _Buffers | None = None
         self._batches: list[SegmentBatch] = []
@@ -174,3 +174,7 @@ class _Buffers:
         if self._pinned is None:
             self._pinned = torch.empty((RING, *sent.shape), dtype=sent.dtype, pin_memory=True)
         return self._pinned[place, : len(sent)].copy_(sent)
+
+
+def _event(*, blocking: bool) -> torch.cuda.Event:
+    return torch.cuda.Event(blocking=blocking)  # type: ignore[no-untyped-call]

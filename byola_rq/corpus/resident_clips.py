@@ -45,8 +45,8 @@ class ResidentClips:
         self.num_bytes = count_resident_bytes(clips, segment_samples)
         samples = torch.empty(self.num_bytes // 2, dtype=torch.int16, device=device)
         with ProgressBar(f"reading clips into {device.type}'s memory", len(sizes)) as bar:
-            for path, part in zip(clips.paths, samples[: begins[-1]].split(sizes), strict=True):
-                part.copy_(torch.from_numpy(_read_shard(path)))
+            for path, begin, size in zip(clips.paths, begins, sizes, strict=False):
+                samples[begin : begin + size].copy_(torch.from_numpy(_read_shard(path)))
                 bar.advance()
         self._add_short_clips(clips, samples, int(begins[-1]))
         self._windows = samples.unfold(0, segment_samples, 1)  # a view, (samples - S + 1, S)
@@ -111,36 +111,42 @@ def place_clips(
     """
     if resident is False:
         return None
-    is_demanded = resident is True
-    reason: tuple[Code, str] | None
+    try:
+        return _placed(clips, segment_samples, device, is_demanded=resident is True)
+    except _UnplacedError as error:
+        if resident == "auto":
+            return None
+        message = f"{source}: data.resident must be auto or false, as {error}; got true"
+        raise ConfigError(
+            message, code=error.code, path=source, key="data.resident", value=True
+        ) from None
+
+
+class _UnplacedError(Exception):
+    """Clips that cannot lie on a device, and why."""
+
+    def __init__(self, code: Code, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+def _placed(
+    clips: Clips, segment_samples: int, device: torch.device, *, is_demanded: bool
+) -> ResidentClips:
+    if not isinstance(clips, PackedClips):
+        raise _UnplacedError("unsupported", "only what `byola-rq prepare` has packed can lie there")
     if device.type != "cuda":
-        reason = "missing", "run.device is no GPU"
-    elif not isinstance(clips, PackedClips):
-        reason = "unsupported", "only a packed corpus (`byola-rq prepare`) can lie on a GPU"
-    elif not (reason := _too_large(clips, segment_samples, device, is_demanded=is_demanded)):
-        try:
-            return ResidentClips(clips, segment_samples, device)
-        except torch.OutOfMemoryError:  # another process was faster
-            reason = "too-large", f"{device} has no room for its clips any more"
-    if not is_demanded:
-        return None
-    code, words = reason
-    message = f"{source}: data.resident must be auto or false, as {words}; got true"
-    raise ConfigError(message, code=code, path=source, key="data.resident", value=True)
-
-
-def _too_large(
-    clips: PackedClips, segment_samples: int, device: torch.device, *, is_demanded: bool
-) -> tuple[Code, str] | None:
+        raise _UnplacedError("missing", "run.device is no GPU")
     free, total = torch.cuda.mem_get_info(device)
     room = DEMANDED_SHARE * free if is_demanded else min(AUTO_SHARE * total, free / 2)
     num_bytes = count_resident_bytes(clips, segment_samples)
+    reason = f"the clips take {num_bytes / 2**20:.0f} MiB of {device}, {room / 2**20:.0f} are there"
     if num_bytes > room:
-        return "too-large", (
-            f"its clips take {num_bytes / 2**20:.0f} MiB and {device} has room for "
-            f"{room / 2**20:.0f}"
-        )
-    return None
+        raise _UnplacedError("too-large", reason)
+    try:
+        return ResidentClips(clips, segment_samples, device)
+    except torch.OutOfMemoryError:  # another process was faster
+        raise _UnplacedError("too-large", reason) from None
 
 
 def _read_shard(path: Path) -> npt.NDArray[np.int16]:

@@ -22,7 +22,8 @@ def pinned(memory: "ctypes.Array[ctypes.c_byte]", device: torch.device) -> Itera
         return
     address, num_bytes = ctypes.addressof(memory), ctypes.sizeof(memory)
     with torch.cuda.device(device):
-        status = int(torch.cuda.cudart().cudaHostRegister(address, num_bytes, _PORTABLE))
+        cudart = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+        status = int(cudart.cudaHostRegister(address, num_bytes, _PORTABLE))
         if status:
             _forget_error(device)
             log(
@@ -37,7 +38,7 @@ def pinned(memory: "ctypes.Array[ctypes.c_byte]", device: torch.device) -> Itera
                 # A copy may still be on its way; what went wrong on the device is told elsewhere.
                 with contextlib.suppress(RuntimeError):
                     torch.cuda.synchronize()
-                torch.cuda.cudart().cudaHostUnregister(address)
+                cudart.cudaHostUnregister(address)
 
 
 def _forget_error(device: torch.device) -> None:

@@ -115,13 +115,22 @@ def start_run(
 
     Raises:
         CorpusError, AudioError: If a source or clip cannot be used.
-        ConfigError: If the processes cannot share the batch.
+        ConfigError: If the processes cannot share the batch, or the clips must lie on a GPU and
+            cannot.
         CheckpointError: If `run.dir` holds something else, or a run with another configuration or
             other clips, or cannot be written.
     """
     with raise_on_all_ranks():
         refuse_uneven_batch(config)
         clips, left_out = _open_clips(config)
+    with raise_on_all_ranks():
+        resident = place_clips(
+            clips,
+            resident=config.data.resident,
+            segment_samples=config.segment_samples,
+            device=device,
+            source=config.data.sources[0],
+        )
     with raise_on_all_ranks():
         if is_main():
             if reset and (aside := reset_run(config.run.dir)):
@@ -133,14 +142,6 @@ def start_run(
     validation = RunValidation(
         config, num_clips=len(clips), num_steps=count_steps(config, len(clips)), say=log
     )
-    with raise_on_all_ranks():
-        resident = place_clips(
-            clips,
-            resident=config.data.resident,
-            segment_samples=config.segment_samples,
-            device=device,
-            source=config.data.sources[0],
-        )
     run = Run(
         state=_prepare_training(config, clips, device, num_workers),
         clips=clips,
@@ -262,9 +263,7 @@ def _describe(run: Run) -> None:
         f"{state.device.type}{processes}, {str(state.precision).removeprefix('torch.')}"
     )
     if run.resident is not None:
-        log(
-            f"the clips lie in {state.device.type}'s memory, {run.resident.num_bytes / 2**20:.0f} MiB"
-        )
+        log(f"the clips lie on the device: {run.resident.num_bytes / 2**20:.0f} MiB")
     elif config.data.shuffle == "windows":
         log(f"windows of {config.data.window_shards} shards, each read whole before it is used")
     going_on = f"going on after step {state.step} of" if state.step else "starting"
