@@ -153,8 +153,8 @@ class Trainer:
     def _next_batch(self, batches: DeviceBatches) -> SegmentBatch:
         # Alone, nothing is lost by a stop while this waits, however long a disk hangs.
         self.watchdog.heartbeat(f"step {self.state.step + 1}, waiting for its data")
+        batches.make_room()  # apart: for a busy device this process waits, not for data
         with stage("input"):
-            batches.make_room()  # a device that is busy is not waiting for data
             batch = self.data_wait.next_batch(batches)
         self.watchdog.heartbeat(f"step {self.state.step + 1}, computing and saving")
         return batch
