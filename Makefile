@@ -58,6 +58,7 @@ bench: .venv/installed
 	$(BIN)/python -m benchmarks.encoder --out $(BENCH)/encoder.json
 	$(BIN)/python -m benchmarks.step --out $(BENCH)/step.json
 	$(BIN)/python -m benchmarks.corpus --rounds 3 --out $(BENCH)/corpus.json
+	$(BIN)/python -m benchmarks.device_input --packed-clips 800 --rounds 3 --out $(BENCH)/device_input.json
 	$(BIN)/python -m benchmarks.probe --out $(BENCH)/probe.json
 	$(BIN)/python -m benchmarks.embed --out $(BENCH)/embed.json
 	$(BIN)/python -m benchmarks.prepare --clips 160 --out $(BENCH)/prepare.json

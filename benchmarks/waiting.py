@@ -11,6 +11,7 @@ from benchmarks.harness import Contender, Row, compare, timed
 from benchmarks.loaders import batches_of, packed_corpus
 from byola_rq.audio.io import SAMPLE_RATE
 from byola_rq.config import default_config_path, load_config
+from byola_rq.corpus.device_batches import RING, DeviceBatches
 from byola_rq.corpus.loading import load_batches
 from byola_rq.train.loop import pretrain
 
@@ -23,13 +24,15 @@ def compare_delivery(packed: Path, rounds: int, device: torch.device) -> list[Ro
     loaders = contextlib.ExitStack()  # the last to start is the first to end
 
     def contender(num_workers: int) -> Contender:
-        batches = load_batches(
+        loaded = load_batches(
             corpus,
             batches_of(corpus),
             batch_size=BATCH,
             num_workers=num_workers,
-            pin_memory=device.type == "cuda",
+            held=RING if device.type == "cuda" else 0,
+            device=device,
         )
+        batches = DeviceBatches(loaded, device)
         loaders.callback(batches.close)
 
         def work() -> float:

@@ -56,6 +56,7 @@ class RunConfig(_Section):
     device: Annotated[str, AfterValidator(_is_device)]
     precision: Literal["auto", "float32", "tf32", "bfloat16"]
     stall_minutes: Positive | None
+    threads: Literal["auto"] | Count
 
 
 class DataConfig(_Section):
@@ -64,6 +65,7 @@ class DataConfig(_Section):
     source: Path | list[Path] | None
     segment_seconds: Positive
     workers: Literal["auto"] | Annotated[Int, Field(ge=0)]
+    resident: Literal["auto", True, False]
     shuffle: Literal["full", "windows"]
     window_shards: Count
 
@@ -287,8 +289,10 @@ class Config(_Section):
 
 # Keys that came after runs had been made: what was done before they were there.
 NEWER_KEYS: dict[str, Any] = {
+    "data.resident": "auto",
     "encoder.init": None,
     "encoder.freeze_steps": 0,
+    "run.threads": "auto",
     "train.cuda_graph": "auto",
     "train.segments": None,
 }
@@ -395,6 +399,7 @@ def _apply_override(values: dict[str, Any], override: str, path: Path) -> None:
 def _problems(error: ValidationError) -> dict[str, tuple[str, Any, Code]]:
     """A line per broken rule -> key, value and rule for programs."""
     problems: dict[str, tuple[str, Any, Code]] = {}
+    told: dict[tuple[Any, ...], tuple[str, str]] = {}  # rule and line of each place
     for problem in error.errors():
         # Members of a union add a step of their own; config keys are all there is to name.
         steps = [str(step) for step in problem["loc"]]
@@ -408,7 +413,13 @@ def _problems(error: ValidationError) -> dict[str, tuple[str, Any, Code]]:
             rule = problem["msg"].removeprefix("Value error, ")
             rule = rule.replace("Input should", "must")
             got = f"; got {problem['input']!r}" if "got " not in rule else ""
+            place = (key, *(step for step in problem["loc"] if isinstance(step, int)))
+            if place in told:  # one line for all members of a union
+                before, line = told[place]
+                del problems[line]
+                rule = f"{before} or {rule.removeprefix('must be ')}"
             line, value = f"{key}: {rule}{got}", problem["input"]
+            told[place] = rule, line
             if problem["type"] == "value_error" and not rule.startswith("must "):
                 # A rule of a whole section, which begins with the key that breaks it.
                 name, _, rule = rule.partition(" ")

@@ -1,5 +1,6 @@
 """Batches of segments, read ahead of their use in processes that share memory with this one."""
 
+import contextlib
 import ctypes
 import multiprocessing
 from collections.abc import Generator, Iterable, Iterator
@@ -13,10 +14,16 @@ from torch.utils.data import DataLoader, Dataset
 from byola_rq.corpus.order import IntArray
 from byola_rq.corpus.segments import Replacement, SegmentBatch, SegmentCorpus
 from byola_rq.errors import ByolaRQError
+from byola_rq.runtime.pinning import pinned
 from byola_rq.runtime.signals import leave_signals_to_parent, signals_blocked
 from byola_rq.runtime.workers import count_cores
 
+CPU = torch.device("cpu")
+
 _AHEAD = 2  # batches that each process reads ahead
+
+_Task = tuple[int, IntArray]  # the slot to fill, and with which (epoch, clip index)
+_Result = tuple[int, IntArray, tuple[Replacement, ...]] | ByolaRQError  # the slot, keys
 
 
 def load_batches(
@@ -25,7 +32,8 @@ def load_batches(
     *,
     batch_size: int,
     num_workers: int,
-    pin_memory: bool = False,
+    held: int = 0,
+    device: torch.device = CPU,
 ) -> Generator[SegmentBatch, None, None]:
     """Read the batches that `samples` lists, ahead of their use in `num_workers` processes.
 
@@ -34,21 +42,36 @@ def load_batches(
         samples: (epoch, clip index) of each sample, int64 `(B, 2)` a batch.
         batch_size: The largest B among them.
         num_workers: Processes; 0 reads each batch when it is asked for.
-        pin_memory: Whether the batches lie in pinned memory.
+        held: The newest batches that stay what they are; the memory of those before is filled
+            again. 0: all stay.
+        device: Fetches the batches that are held; for a GPU their memory is pinned.
 
     Raises:
         AudioError: If a clip cannot be decoded, nor can its neighbours (see `SegmentCorpus`);
             names the file.
     """
-    if num_workers == 0:
-        for items in samples:
-            batch = corpus.load(items)
-            yield batch.pinned() if pin_memory else batch
+    if num_workers == held == 0:
+        yield from map(corpus.load, samples)
         return
-    # The loader asks for a further batch before it hands out the one that has come, so one more
-    # than those ahead may be in use.
-    slots = _Slots(corpus, _AHEAD * num_workers + 1, batch_size)
+    # The loader asks for a further batch before it hands out the one that has come.
+    slots = _Slots(corpus, _AHEAD * num_workers + max(held, 1), batch_size)
     tasks = ((number % slots.num, items) for number, items in enumerate(samples))
+    # Pinned last: the processes are given memory as any other.
+    with _results(slots, tasks, num_workers) as results, pinned(slots.memory, device):
+        for result in results:
+            batch = slots.batch(result)
+            # Copied, a batch stays what it is when its slot is filled again.
+            yield batch if held else batch._replace(waveform=batch.waveform.clone())
+
+
+@contextlib.contextmanager
+def _results(
+    slots: "_Slots", tasks: Iterator[_Task], num_workers: int
+) -> Generator[Iterator[_Result], None, None]:
+    """What became of the tasks, done by this process or by others, which end with the block."""
+    if num_workers == 0:
+        yield map(slots.__getitems__, tasks)
+        return
     # Seen from the loader, a batch of tasks' samples: it hands every task to the dataset whole.
     sampler: Any = tasks
     loader: DataLoader[Any] = DataLoader(
@@ -59,56 +82,12 @@ def load_batches(
         collate_fn=_as_it_is,
         worker_init_fn=_begin,
     )
-    yield from _take(loader, slots, pin_memory=pin_memory)
-
-
-def on_device(batches: Iterator[SegmentBatch], device: torch.device) -> Iterator[SegmentBatch]:
-    """The same batches; to a GPU each is copied while it works on the one before.
-
-    The copy runs on a stream of its own, one batch ahead, and what works on a batch waits for its
-    copy alone. On a CPU they pass as they are.
-    """
-    if device.type != "cuda":
-        yield from batches
-        return
-    copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    ahead: tuple[SegmentBatch, torch.cuda.Event] | None = None
-    for batch in batches:
-        with torch.cuda.stream(copying):
-            copied = batch.to(device), copying.record_event()
-        if ahead is not None:
-            yield _handed_over(*ahead)
-        ahead = copied
-    if ahead is not None:
-        yield _handed_over(*ahead)
-
-
-def _handed_over(batch: SegmentBatch, is_copied: torch.cuda.Event) -> SegmentBatch:
-    """A batch as the current stream may use it."""
-    stream = torch.cuda.current_stream(batch.waveform.device)
-    stream.wait_event(is_copied)
-    for tensor in (batch.waveform, batch.key):
-        tensor.record_stream(stream)  # its memory is not the copying stream's before that is done
-    return batch
-
-
-def _take(
-    loader: DataLoader[Any], slots: "_Slots", *, pin_memory: bool
-) -> Generator[SegmentBatch, None, None]:
-    """The batches that the loader's processes have read, and the end of these processes."""
     others = multiprocessing.active_children()
     results: Any = None
     try:
         with signals_blocked():
             results = iter(loader)
-        for result in results:
-            if isinstance(result, ByolaRQError):
-                raise result
-            slot, keys, replacements = result
-            waveform = torch.from_numpy(slots.view(slot)[: len(keys)])
-            batch = SegmentBatch(waveform, torch.from_numpy(keys), replacements)
-            # Copied, so that a batch stays what it is when its slot is filled again.
-            yield batch.pinned() if pin_memory else batch._replace(waveform=waveform.clone())
+        yield results
     finally:
         # Left to the garbage collector, an error's traceback would keep them until the exit of
         # the process, which waits for them. They heed no signal, so one that hangs is killed.
@@ -152,9 +131,19 @@ class _Slots(Dataset[Any]):
         segments: npt.NDArray[Any] = memory.reshape(self.shape)[slot]
         return segments
 
-    def __getitems__(
-        self, task: tuple[int, IntArray]
-    ) -> tuple[int, IntArray, tuple[Replacement, ...]] | ByolaRQError:
+    def batch(self, result: _Result) -> SegmentBatch:
+        """The batch that a task has become, in its slot.
+
+        Raises:
+            AudioError: If it could not be read.
+        """
+        if isinstance(result, ByolaRQError):
+            raise result
+        slot, keys, replacements = result
+        waveform = torch.from_numpy(self.view(slot)[: len(keys)])
+        return SegmentBatch(waveform, torch.from_numpy(keys), replacements)
+
+    def __getitems__(self, task: _Task) -> _Result:
         """Fill a slot; an error of ours is returned, not raised.
 
         Raised in a loader's process, it would become a page of traceback on its way here.

@@ -21,6 +21,7 @@ from byola_rq.runtime.rng import fold_in, integers, sample_keys
 from byola_rq.sources.clip_source import ClipSource
 from byola_rq.sources.listing import list_sources
 
+INT16_SCALE = 2.0**-15  # exact: of a float32, it changes the exponent alone
 MAX_NEIGHBOURS = 100  # tried in place of a clip that cannot be decoded
 
 
@@ -49,12 +50,8 @@ class SegmentBatch(NamedTuple):
         """On the device, in float32: int16 crosses the bus and is converted there, exactly."""
         waveform = self.waveform.to(device, non_blocking=True)
         if waveform.dtype == torch.int16:
-            waveform = waveform.to(torch.float32).mul_(2.0**-15)
+            waveform = waveform.to(torch.float32).mul_(INT16_SCALE)
         return self._replace(waveform=waveform, key=self.key.to(device, non_blocking=True))
-
-    def pinned(self) -> "SegmentBatch":
-        """A copy in pinned memory, from which a GPU fetches by itself."""
-        return self._replace(waveform=self.waveform.pin_memory(), key=self.key.pin_memory())
 
 
 class SegmentCorpus:
@@ -93,9 +90,7 @@ class SegmentCorpus:
         self, segments: npt.NDArray[np.generic], items: IntArray
     ) -> tuple[IntArray, tuple[Replacement, ...]]:
         """As `load`, into memory that is there already; returns keys and replacements."""
-        epochs, indices = torch.from_numpy(items).unbind(dim=1)
-        keys = sample_keys(self.seed, epochs, indices)
-        starts = self._draw_starts(keys, items[:, 1])
+        keys, starts = self.draw(items)
         replacements: list[Replacement] = []
         first = 0
         while True:
@@ -109,6 +104,12 @@ class SegmentCorpus:
                 )
                 replacements.append(Replacement(int(items[row, 1]), replaced_by, error.reason))
                 first = row + 1
+
+    def draw(self, items: IntArray) -> tuple[Tensor, IntArray]:
+        """Each segment's key, int64 `(B,)`, and its first sample within its clip, `(B,)`."""
+        epochs, indices = torch.from_numpy(items).unbind(dim=1)
+        keys = sample_keys(self.seed, epochs, indices)
+        return keys, self._draw_starts(keys, items[:, 1])
 
     def _draw_starts(self, keys: Tensor, indices: IntArray) -> IntArray:
         """First sample of each segment within its clip, `(B,)`."""

@@ -1,10 +1,10 @@
 """Pretraining, in reading order: next batch, one step, record, stop if asked."""
 
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 from byola_rq.config import Config
+from byola_rq.corpus.device_batches import DeviceBatches
 from byola_rq.corpus.segments import SegmentBatch
 from byola_rq.export.run import export_run
 from byola_rq.runtime.device import choose_device
@@ -25,6 +25,7 @@ from byola_rq.runtime.signals import (
     stop_on_signals,
 )
 from byola_rq.runtime.stages import stage
+from byola_rq.runtime.threads import compute_threads
 from byola_rq.runtime.watchdog import Watchdog
 from byola_rq.train.graph import choose_step
 from byola_rq.train.meter import DataWait
@@ -66,7 +67,11 @@ def pretrain(config: Config, *, reset: bool = False, profile: int | None = None)
     try:
         with stop_on_signals(RUN_SIGNALS, second_interrupt_kills=True) as stop:
             device = choose_device(config.run.device)
-            with process_group(device), contextlib.ExitStack() as lock:
+            with (
+                compute_threads(config.run.threads, device),
+                process_group(device),
+                contextlib.ExitStack() as lock,
+            ):
                 # All that exchanges gradients ends with this call, before the ranks part.
                 _fit(start_run(config, device, lock, reset=reset), stop, profile)
                 path = config.run.dir / "encoder.safetensors"
@@ -147,9 +152,10 @@ class Trainer:
         """Signals wait for the vote where there are several ranks: all stop after the same step."""
         return self.stop.held() if world_size() > 1 else contextlib.nullcontext()
 
-    def _next_batch(self, batches: Iterator[SegmentBatch]) -> SegmentBatch:
+    def _next_batch(self, batches: DeviceBatches) -> SegmentBatch:
         # Alone, nothing is lost by a stop while this waits, however long a disk hangs.
         self.watchdog.heartbeat(f"step {self.state.step + 1}, waiting for its data")
+        batches.make_room()  # apart: for a busy device this process waits, not for data
         with stage("input"):
             batch = self.data_wait.next_batch(batches)
         self.watchdog.heartbeat(f"step {self.state.step + 1}, computing and saving")

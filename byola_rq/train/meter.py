@@ -7,6 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from byola_rq.corpus.device_batches import RING
 from byola_rq.runs.metrics import Metrics
 from byola_rq.runtime.distributed import all_gather_rows, all_reduce_max, all_reduce_sum, world_size
 from byola_rq.train.collapse import EmbeddingHealth, examine_embeddings
@@ -24,14 +25,15 @@ class DataWait:
     Args:
         device: That trains.
         num_workers: Loader processes. What they have read ahead by the time that the first step
-            is over, which may have been compiling, is passed over: 2 batches each.
+            is over, which may have been compiling, is passed over: 2 batches each, and those that
+            lie on a GPU.
     """
 
     def __init__(self, device: torch.device, num_workers: int) -> None:
         self.seconds = 0.0  # waited in all
         self.share: float | None = None  # of the measured time; None until it is known
         self._device = device
-        self._first = 1 + 2 * num_workers
+        self._first = 1 + 2 * num_workers + (RING - 1 if device.type == "cuda" else 0)
         self._taken = 0
         self._began = self._seconds_before = 0.0
 

@@ -1,7 +1,7 @@
 """What a run starts from, the same in all ranks: its clips, its checkpoint or new networks."""
 
 import contextlib
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,12 +9,14 @@ import torch
 from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
 from byola_rq.config import Config
 from byola_rq.corpus.clips import Clips
-from byola_rq.corpus.loading import default_num_workers, load_batches, on_device
+from byola_rq.corpus.device_batches import RING, DeviceBatches
+from byola_rq.corpus.loading import default_num_workers, load_batches
 from byola_rq.corpus.order import ClipOrder, IntArray, StepSampler, WindowOrder
 from byola_rq.corpus.packed_clips import PackedClips
 from byola_rq.corpus.packed_format import is_packed
 from byola_rq.corpus.read_ahead import read_windows_ahead
-from byola_rq.corpus.segments import SegmentBatch, SegmentCorpus, open_clips
+from byola_rq.corpus.resident_clips import ResidentClips, place_clips
+from byola_rq.corpus.segments import SegmentCorpus, open_clips
 from byola_rq.errors import ConfigError, CorpusError
 from byola_rq.runs.directory import held_run, reset_run
 from byola_rq.runtime.distributed import (
@@ -49,6 +51,7 @@ class Run:
         order: In which the clips are seen.
         validation: Scores the encoder now and then.
         num_workers: Loader processes of each rank.
+        resident: The clips on this rank's GPU, where they lie there; nothing is loaded then.
         left_out: (source, reason) of the clips that cannot be read.
     """
 
@@ -57,6 +60,7 @@ class Run:
     order: ClipOrder
     validation: RunValidation
     num_workers: int
+    resident: ResidentClips | None = None
     left_out: Sequence[tuple[ClipSource, str]] = ()
 
     @property
@@ -64,22 +68,26 @@ class Run:
         """Configuration of the run."""
         return self.state.config
 
-    def load_batches(self) -> Generator[SegmentBatch, None, None]:
+    def load_batches(self) -> DeviceBatches:
         """Read this rank's part of the batches of the steps that are left, on its device.
 
         Raises:
             AudioError: If a clip cannot be decoded, nor can its neighbors.
         """
         config, device = self.config, self.state.device
-        batches = load_batches(
-            _segments(config, self.clips),
-            self._sample(),
-            batch_size=config.train.batch_size // world_size(),
-            num_workers=self.num_workers,
-            pin_memory=device.type == "cuda",
-        )
-        with contextlib.closing(batches):
-            yield from on_device(batches, device)
+        segments, samples = _segments(config, self.clips), self._sample()
+        if self.resident is not None:
+            batches = self.resident.load_batches(segments, samples)
+        else:
+            batches = load_batches(
+                segments,
+                samples,
+                batch_size=config.train.batch_size // world_size(),
+                num_workers=self.num_workers,
+                held=RING if device.type == "cuda" else 0,
+                device=device,
+            )
+        return DeviceBatches(batches, device, resident=self.resident)
 
     def _sample(self) -> Iterable[IntArray]:
         """(epoch, clip index) of the samples of each step that is left."""
@@ -90,7 +98,8 @@ class Run:
             num_steps=self.state.num_steps,
             part=(rank(), world_size()),
         )
-        if isinstance(self.order, WindowOrder) and isinstance(self.clips, PackedClips):
+        is_read = self.resident is None
+        if is_read and isinstance(self.order, WindowOrder) and isinstance(self.clips, PackedClips):
             return read_windows_ahead(sampler, self.order, self.clips.paths)
         return sampler
 
@@ -108,13 +117,22 @@ def start_run(
 
     Raises:
         CorpusError, AudioError: If a source or clip cannot be used.
-        ConfigError: If the processes cannot share the batch, or `encoder.init` is of another kind.
+        ConfigError: If the processes cannot share the batch, `encoder.init` is of another kind, or
+            the clips must lie on a GPU and cannot.
         CheckpointError: If `run.dir` holds something else, or a run with another configuration or
             other clips, or cannot be written; or if `encoder.init` cannot be loaded.
     """
     with raise_on_all_ranks():
         refuse_uneven_batch(config)
         clips, left_out = _open_clips(config)
+    with raise_on_all_ranks():
+        resident = place_clips(
+            clips,
+            resident=config.data.resident,
+            segment_samples=config.segment_samples,
+            device=device,
+            source=config.data.sources[0],
+        )
     with raise_on_all_ranks():
         if is_main():
             if reset and (aside := reset_run(config.run.dir)):
@@ -131,7 +149,8 @@ def start_run(
         clips=clips,
         order=_order(config, clips),
         validation=validation,
-        num_workers=num_workers,
+        num_workers=0 if resident else num_workers,
+        resident=resident,
         left_out=left_out,
     )
     _describe(run)
@@ -249,7 +268,9 @@ def _describe(run: Run) -> None:
         f"{config.encoder.name}, D = {config.encoder.dim}, {num_parameters / 1e6:.1f} M weights; "
         f"{state.device.type}{processes}, {state.precision}"
     )
-    if config.data.shuffle == "windows":
+    if run.resident is not None:
+        log(f"the clips lie on the device: {run.resident.num_bytes / 2**20:.0f} MiB")
+    elif config.data.shuffle == "windows":
         log(f"windows of {config.data.window_shards} shards, each read whole before it is used")
     if state.is_encoder_waiting:
         log(f"the encoder waits for the first {config.encoder.freeze_steps} steps")

@@ -1,6 +1,7 @@
 """Batches that processes read ahead are those that one process would read."""
 
 import multiprocessing
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +12,9 @@ import torch
 
 from byola_rq import AudioError
 from byola_rq.corpus.decoded_clips import measure_clips
-from byola_rq.corpus.loading import default_num_workers, load_batches, on_device
+from byola_rq.corpus.loading import default_num_workers, load_batches
 from byola_rq.corpus.order import ClipOrder, StepSampler
-from byola_rq.corpus.segments import SegmentCorpus, find_clips, open_packed_clips
+from byola_rq.corpus.segments import SegmentBatch, SegmentCorpus, find_clips, open_packed_clips
 from tests.hand_packed import pack
 from tests.refusal import refused
 
@@ -119,44 +120,24 @@ def test_what_takes_the_place_of_broken_clips_is_the_same(
             assert batch.to(torch.device("cpu")).replacements == other.replacements
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_pinned_batches_tell_their_replacements(num_workers: int, damaged: SegmentCorpus) -> None:
-    items = np.array([[0, 3], [0, 2]])
-    (batch,) = load_batches(
-        damaged, [items], batch_size=2, num_workers=num_workers, pin_memory=True
-    )
-    expected = damaged.load(items)
-    assert batch.waveform.is_pinned()
-    assert batch.replacements == expected.replacements != ()
-    on_gpu = batch.to(torch.device("cuda"))
-    assert on_gpu.replacements == expected.replacements
-    assert torch.equal(on_gpu.waveform.cpu(), expected.waveform)
-
-
-@pytest.mark.parametrize(
-    "device",
-    [
-        "cpu",
-        pytest.param(
-            "cuda",
-            marks=pytest.mark.gpu,
-        ),
-    ],
-)
-def test_batches_reach_the_device_whole_and_in_order(device: str, packed: SegmentCorpus) -> None:
-    items = [np.array([[step, 0], [step, 1]]) for step in range(12)]
-    batches = load_batches(packed, items, batch_size=2, num_workers=0, pin_memory=device == "cuda")
-    found = []
-    for batch in on_device(batches, torch.device(device)):
-        assert batch.waveform.device.type == batch.key.device.type == device
-        # Work that is behind while the next batch is copied.
-        found.append((batch.to(torch.device(device)).waveform.clone(), batch.key.clone()))
-    assert len(found) == len(items)
-    for (waveform, key), item in zip(found, items, strict=True):
-        expected = packed.load(item).to(torch.device("cpu"))
-        assert torch.equal(waveform.cpu(), expected.waveform)
-        assert torch.equal(key.cpu(), expected.key)
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+def test_the_newest_batches_are_held_and_their_memory_used_again(
+    num_workers: int, packed: SegmentCorpus
+) -> None:
+    samples = list(StepSampler(ClipOrder(24, seed=0), 8, first_step=0, num_steps=20))
+    samples.append(samples[0][:3])
+    batches = load_batches(packed, samples, batch_size=8, num_workers=num_workers, held=3)
+    newest: deque[SegmentBatch] = deque(maxlen=3)
+    places = set()
+    for number, batch in enumerate(batches):
+        newest.append(batch)
+        places.add(batch.waveform.data_ptr())
+        for items, each in zip(samples[: number + 1][-3:], newest, strict=True):
+            expected = packed.load(items)
+            assert torch.equal(each.waveform, expected.waveform)
+            assert torch.equal(each.key, expected.key)
+    assert number == 20
+    assert len(places) == 3 + 2 * num_workers
 
 
 def test_no_more_is_read_ahead_than_there_are_slots(packed: SegmentCorpus) -> None:

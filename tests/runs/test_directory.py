@@ -22,6 +22,7 @@ import pytest
 
 from byola_rq import CheckpointError
 from byola_rq.config import Config, load_config
+from byola_rq.export.run import export_run
 from byola_rq.runs.checkpoint import load_newest_checkpoint, save_checkpoint
 from byola_rq.runs.directory import (
     FREE_KEYS,
@@ -478,8 +479,10 @@ FREE = {
     "run.dir": "elsewhere",
     "run.device": "cuda",
     "run.stall_minutes": 7,
+    "run.threads": 2,
     "data.source": "elsewhere",
     "data.workers": 1,
+    "data.resident": False,
     "train.log_every": 3,
     "train.compile": True,
     "checkpoint.every_steps": 1,
@@ -545,6 +548,7 @@ CONDITIONAL = {
 NOT_TO_THE_BIT = {
     "run.dir",
     "run.device",
+    "run.threads",
     "data.source",
     "train.compile",
     "validation.labelled",
@@ -645,6 +649,21 @@ def test_free_keys_change_no_bit(again: Config, trained: Config, tmp_path: Path)
     for name in ("model.safetensors", "optimizer.safetensors"):
         ours = (again.run.dir / "step-00000004" / name).read_bytes()
         assert ours == (trained.run.dir / "step-00000004" / name).read_bytes()
+
+
+def test_a_run_from_before_a_free_key_goes_on_and_is_exported(
+    again: Config, tmp_path: Path
+) -> None:
+    checkpoint, _ = load_newest_checkpoint(again.run.dir)
+    assert checkpoint is not None
+    for key in FREE:
+        section, name = key.split(".")
+        del checkpoint.state["config"][section][name]
+    save_checkpoint(again.run.dir, checkpoint, keep=1)
+    opened, _ = open_run(again)
+    assert opened is not None
+    exported = export_run(again.run.dir, tmp_path / "encoder.safetensors")
+    assert exported.read_bytes() == (again.run.dir / "encoder.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("is_synchronised", [True, False])

@@ -27,6 +27,7 @@ SMALLEST = {
         *("--rounds", "1", "--rows", "1000", "--clips", "8", "--packed-clips", "16"),
         *("--steps", "1", "--train", "encoder.dim=16", "--train", "train.batch_size=4"),
     ],
+    "device_input": ["--packed-clips", "16", "--rounds", "1"],
     "probe": ["--clips", "100", "--dim", "16", "--classes", "4", "--rounds", "1"],
     "embed": ["--clips", "4", "--dim", "16", "--seconds", "0.5", "--seconds", "1", "--rounds", "1"],
     "prepare": ["--clips", "16"],

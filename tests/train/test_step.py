@@ -162,7 +162,7 @@ def test_a_step_does_not_wait_for_the_device() -> None:
     training = small_training(device="cuda")
     for number in range(2):
         train_step(training, batch(number))
-    pinned = batch(2).pinned()
+    pinned = SegmentBatch(*(each.pin_memory() for each in batch(2)[:2]))
     torch.cuda.set_sync_debug_mode("error")
     try:
         train_step(training, pinned)
