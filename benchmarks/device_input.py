@@ -23,7 +23,7 @@ from byola_rq.corpus.loading import load_batches
 from byola_rq.corpus.packed_clips import PackedClips
 from byola_rq.corpus.resident_clips import ResidentClips
 from byola_rq.corpus.segments import SegmentCorpus
-from byola_rq.train.step import choose_device
+from byola_rq.runtime.device import choose_device
 
 app = new_app()
 
@@ -66,14 +66,22 @@ def main(
     torch.set_num_threads(1)
     place = choose_device(device)
     report = Report("numpy")
+    for title, rows in measure_input(place, packed_clips, rounds, folder):
+        report.add(title, rows)
+    report.save(out)
+
+
+def measure_input(
+    device: torch.device, packed_clips: int, rounds: int, folder: Path | None = None
+) -> Iterator[tuple[str, list[Row]]]:
+    """Both tables."""
     with tempfile.TemporaryDirectory(dir=folder) as made:
         generator = np.random.default_rng(0)
         sounds = [generator.integers(-9000, 9000, CLIP).astype(np.int16) for _ in range(16)]
         corpus = packed_corpus(write_packed(Path(made) / "clips", sounds, packed_clips, 16))
-        with open_inputs(corpus, place) as inputs:
-            report.add("1 input alone", compare_inputs(inputs, place, rounds))
-            report.add("2 behind a step", compare_behind_steps(inputs, place, rounds))
-    report.save(out)
+        with open_inputs(corpus, device) as inputs:
+            yield "1 input alone", compare_inputs(inputs, device, rounds)
+            yield "2 behind a step", compare_behind_steps(inputs, device, rounds)
 
 
 @contextlib.contextmanager

@@ -274,8 +274,9 @@ def pretrain_runs(_: Path) -> Tables:
 
 
 RUNS: dict[str, list[str]] = {
-    "graph": [],
-    "eager": ["train.cuda_graph=false", "train.max_steps=300"],
+    "graph, clips on the GPU": ["data.resident=true"],
+    "graph, loaders": ["data.resident=false"],
+    "eager": ["data.resident=false", "train.cuda_graph=false", "train.max_steps=300"],
 }
 
 
@@ -353,7 +354,7 @@ def run_input(_: Path) -> Tables:
     """Batches as they reach the device."""
     from benchmarks.device_input import measure_input
 
-    yield from measure_input(CUDA)
+    yield from measure_input(CUDA, packed_clips=800, rounds=2)
 
 
 SECTIONS: dict[str, Callable[[Path], Tables]] = {
