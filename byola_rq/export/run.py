@@ -38,12 +38,12 @@ def export_run(run_dir: Path, path: Path, *, best: bool = False) -> Path:
     encoder.load_state_dict({name.removeprefix(prefix): checkpoint.model[name] for name in names})
     summary = {
         "steps": checkpoint.state["step"],
-        "batch_size": config["train"]["batch_size"],
-        "augmentations": config["views"]["augmentations"],
-        "seed": config["run"]["seed"],
+        "batch_size": config.train.batch_size,
+        "augmentations": config.views.augmentations,
+        "seed": config.run.seed,
         "versions": checkpoint.state["versions"],
     }
-    frontend = LogMelSpectrogram(**config["frontend"])
+    frontend = LogMelSpectrogram(**config.frontend.model_dump())
     statistics = Statistics(**checkpoint.state["statistics"])
     Embedder(encoder, frontend, statistics, summary).save(path)
     return path
