@@ -485,6 +485,7 @@ FREE = {
     "data.resident": False,
     "train.log_every": 3,
     "train.compile": True,
+    "train.cuda_graph": False,
     "checkpoint.every_steps": 1,
     "checkpoint.keep": 1,
     "validation.labelled": "labelled.csv",
