@@ -195,7 +195,7 @@ def test_a_loader_that_is_stopped_is_named(
         assert f"loader process {stopped} is stopped\n  it does not answer\n" in text
         theirs = text[text.index(f"loader process {other} is") :]
         assert "in _worker_loop" in theirs.split("loader process")[1]
-        assert re.search(r'loading\.py", line \d+ in _take', text)
+        assert re.search(r'loading\.py", line \d+ in load_batches', text)
     until = time.monotonic() + SECONDS_AT_MOST
     while any(is_running(pid) for pid in (stopped, other)):
         assert time.monotonic() < until
