@@ -22,10 +22,7 @@ class Augmentation(nn.Module, ABC, Generic[Parameters]):
 
     Attributes:
         kernels: Where and whether drawing and applying are one kernel.
-        needs_all_bands: Whether what becomes of a band depends on the others.
     """
-
-    needs_all_bands = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,6 +102,11 @@ class Augmentation(nn.Module, ABC, Generic[Parameters]):
     def step(self) -> str | None:
         """Its name in `fused.STEPS`; None where the kernel cannot do it."""
         return None
+
+    @property
+    def needs_all_bands(self) -> bool:
+        """Whether what becomes of a band depends on the others, to the kernel."""
+        return False
 
     def constants(self, num_bands: int, num_frames: int) -> tuple[Any, ...]:  # noqa: ARG002
         """What its step of the kernel is compiled for."""

@@ -6,25 +6,24 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from byola_rq.runtime import triton
 from byola_rq.runtime.rng import word_bits
 
 STEPS = ("mixup", "crop", "fader", "quantization")  # of the kernel, in its order
+_NARROW = (torch.float16, torch.bfloat16)
 _MOST_ELEMENTS = 1 << 14  # of a block, in the registers of one program
 
 
 class Step(Protocol):
-    """What the kernel asks of an augmentation.
-
-    Attributes:
-        step: Its name in `STEPS`; None where the kernel cannot do it.
-        needs_all_bands: Whether what becomes of a band depends on the others.
-    """
+    """What the kernel asks of an augmentation."""
 
     @property
-    def step(self) -> str | None: ...
+    def step(self) -> str | None:
+        """Its name in `STEPS`; None where the kernel cannot do it."""
 
     @property
-    def needs_all_bands(self) -> bool: ...
+    def needs_all_bands(self) -> bool:
+        """Whether what becomes of a band depends on the others."""
 
     def constants(self, num_bands: int, num_frames: int) -> tuple[Any, ...]:
         """What its step is compiled for."""
@@ -33,8 +32,7 @@ class Step(Protocol):
 def refusal(steps: Sequence[Step], planes: Tensor) -> str | None:
     """Why the kernel does not take planes, `(N, F, T)`; None where it does."""
     # Between two steps a narrow type would round.
-    taken = [torch.float32] if len(steps) > 1 else [torch.float32, torch.float16, torch.bfloat16]
-    if planes.dtype not in taken:
+    if planes.dtype != torch.float32 and (len(steps) > 1 or planes.dtype not in _NARROW):
         return f"input must be float32; got {str(planes.dtype).removeprefix('torch.')}"
     if planes.requires_grad and torch.is_grad_enabled():
         return "a gradient is asked for"
@@ -72,54 +70,47 @@ def launch(
     # Triton is imported where a kernel is launched, never on a CPU.
     from byola_rq.augment.views_kernel import augment
 
-    kernel: Any = augment
     num_planes, num_bands, num_frames = planes.shape
-    made = planes.new_empty(1 if words is None else 2, *planes.shape)
-    block_bands, _ = _block(steps, num_bands, num_frames)
-    # Triton launches on the current device, whatever the tensors' is.
-    with torch.cuda.device_of(planes):  # type: ignore[no-untyped-call]
-        kernel[(num_planes, len(made), -(-num_bands // block_bands))](
-            planes,
-            key,
-            made,
-            state.get("ring"),
-            state.get("num_seen"),
-            planes.stride(0),
-            key.stride(0),
-            planes.stride(1),
-            planes.stride(2),
-            num_planes,
-            **constants(steps, num_bands, num_frames, words),
-            **options(steps, num_bands, num_frames),
-        )
+    made = planes.new_empty(1 if words is None else 2, num_planes, num_bands, num_frames)
+    block_bands, block_frames = _block(steps, num_bands, num_frames)
+    triton.launch(
+        augment,
+        (num_planes, made.shape[0], -(-num_bands // block_bands)),
+        (planes, key, made, state.get("ring"), state.get("num_seen")),
+        (
+            *(planes.stride(0), key.stride(0), planes.stride(1), planes.stride(2), num_planes),
+            *constants(steps, num_bands, num_frames, words).values(),
+        ),
+        options(block_bands, block_frames),
+    )
     return made
 
 
 def constants(
     steps: Sequence[Step], num_bands: int, num_frames: int, words: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """What the kernel is compiled for."""
-    block_bands, block_frames = _block(steps, num_bands, num_frames)
-    result: dict[str, Any] = dict.fromkeys(STEPS)
+    """What the kernel is compiled for, in its order."""
+    of_steps: dict[str | None, Any] = {}
     for number, step in enumerate(steps):
-        assert step.step in STEPS
         word = None if words is None else word_bits(words[number])
-        result[step.step] = (word, *step.constants(num_bands, num_frames))
+        of_steps[step.step] = (word, *step.constants(num_bands, num_frames))
+    block_bands, block_frames = _block(steps, num_bands, num_frames)
     return {
         "num_bands": num_bands,
         "num_frames": num_frames,
         "views": None if words is None else (word_bits(1), word_bits(2)),
-        **result,
+        **{name: of_steps.get(name) for name in STEPS},
         "block_bands": block_bands,
         "block_frames": block_frames,
     }
 
 
-def options(steps: Sequence[Step], num_bands: int, num_frames: int) -> dict[str, Any]:
+def options(block_bands: int, block_frames: int) -> dict[str, Any]:
     """How it is compiled."""
-    block_bands, block_frames = _block(steps, num_bands, num_frames)
+    elements = block_bands * block_frames
     return {
-        "num_warps": max(4, min(block_bands * block_frames // 512, 32)),
+        # Eight elements for each of their threads, and more where these would spill registers.
+        "num_warps": max(4, min(elements // 256, 16), elements // 512),
         # A product and a sum fused into one rounding would draw other boxes and edges.
         "enable_fp_fusion": False,
     }
@@ -134,6 +125,7 @@ def _block(steps: Sequence[Step], num_bands: int, num_frames: int) -> tuple[int,
     """Bands and frames of a program's block, powers of two."""
     bands, frames = power_of_two(num_bands), power_of_two(num_frames)
     # A range over all bands needs them all; else small blocks, for more programs at once.
-    if not any(step.needs_all_bands for step in steps):
-        bands = min(bands, max(1, 2048 // frames))
-    return bands, frames
+    for step in steps:
+        if step.needs_all_bands:
+            return bands, frames
+    return min(bands, max(1, 2048 // frames)), frames

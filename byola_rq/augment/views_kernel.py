@@ -59,16 +59,12 @@ def augment(
         )  # fmt: skip
     else:
         band, frame = tl.minimum(bands, num_bands - 1), tl.minimum(frames, num_frames - 1)
-        result = _load(
-            x, partner, share, stride_band, stride_frame, band, frame, num_frames, mixup
-        )
+        result = _load(x, partner, share, stride_band, stride_frame, band, frame, num_frames, mixup)
     if fader is not None:
         result += _fader_line(frames, _fold_in(key, fader[0]), num_frames, fader)[None, :]
     is_inside = (bands < num_bands)[:, None] & (frames < num_frames)[None, :]
     if quantization is not None:
-        result = _quantize(
-            result, is_inside, bands, _fold_in(key, quantization[0]), quantization
-        )
+        result = _quantize(result, is_inside, bands, _fold_in(key, quantization[0]), quantization)
     to = (view.to(tl.int64) * num_planes + plane) * (num_bands * num_frames)
     tl.store(made + to + bands[:, None] * num_frames + frames[None, :], result, mask=is_inside)
 
@@ -117,7 +113,9 @@ def _crop(
     below_band, t_band = _position(bands, height, num_bands)
     below_frame, t_frame = _position(frames, width, num_frames)
     result = tl.zeros((bands.shape[0], frames.shape[0]), tl.float32)
-    for i in tl.static_range(4):
+    # With mixup, all taps at once would need more registers than there are.
+    unrolled: tl.constexpr = 4 if mixup is None else 1
+    for i in tl.range(4, num_stages=1, loop_unroll_factor=unrolled):
         band, weight_band = _tap(i, below_band, t_band, top, height, num_bands)
         row = tl.zeros((bands.shape[0], frames.shape[0]), tl.float32)
         for j in tl.static_range(4):
@@ -133,7 +131,9 @@ def _crop(
 
 
 @triton.jit
-def _draw_size(fraction, low: tl.constexpr, span: tl.constexpr, size: tl.constexpr, most: tl.constexpr):
+def _draw_size(
+    fraction, low: tl.constexpr, span: tl.constexpr, size: tl.constexpr, most: tl.constexpr
+):
     drawn = tl.floor((low + fraction * span) * size).to(tl.int32)
     return tl.minimum(tl.maximum(drawn, 1), most)
 
@@ -154,16 +154,11 @@ def _position(outputs, size, length: tl.constexpr):
 
 
 @triton.jit
-def _tap(number: tl.constexpr, below, t, start, size, length: tl.constexpr):
-    """Place and weight of tap `number` of each output."""
-    if number == 0:
-        weight = _far(t + 1)
-    elif number == 1:
-        weight = _near(t)
-    elif number == 2:
-        weight = _near(1 - t)
-    else:
-        weight = _far(2 - t)
+def _tap(number, below, t, start, size, length: tl.constexpr):
+    """Place and weight of tap `number`, 0 to 3, of each output."""
+    weight = tl.where(number < 2, _near(t), _near(1 - t))
+    weight = tl.where(number == 0, _far(t + 1), weight)
+    weight = tl.where(number == 3, _far(2 - t), weight)
     place = tl.minimum(tl.maximum(below + (number - 1), 0), size - 1) + start
     weight = tl.where((place >= 0) & (place < length), weight, 0.0)
     return tl.minimum(tl.maximum(place, 0), length - 1), weight

@@ -88,7 +88,7 @@ def draw_keys(num: int, device: torch.device, generator: torch.Generator | None 
     source = generator.device if generator is not None else torch.device("cpu")
     low, high = -(1 << 63), (1 << 63) - 1
     keys = torch.randint(low, high, (num,), generator=generator, device=source)
-    # Memory that is not pinned is read before a copy to a GPU returns, so that nothing needs to wait.
+    # A copy to a GPU reads memory that is not pinned before it returns: nothing needs to wait.
     return keys.to(device, non_blocking=device.type == "cuda")
 
 
