@@ -71,7 +71,8 @@ class Augmentation(nn.Module, ABC, Generic[Parameters]):
             x: Finite, `(B, ..., F, T)`.
             key: int64 `(B,)`, on the device of `x`.
         """
-        planes = self.planes(x) if self.kernels.serve(x.device) and self.step else None
+        is_served = self.step is not None and self.kernels.serve(x.device)
+        planes = self.planes(x) if is_served and key.device == x.device else None
         if planes is not None and refusal([self], planes) is None:
             keys = key[:, None].expand(-1, len(planes) // len(x)).flatten()
             state = self.prepare(x)
@@ -108,12 +109,12 @@ class Augmentation(nn.Module, ABC, Generic[Parameters]):
         """Whether what becomes of a band depends on the others, to the kernel."""
         return False
 
-    def constants(self, num_bands: int, num_frames: int) -> tuple[Any, ...]:  # noqa: ARG002
+    def constants(self) -> tuple[Any, ...]:
         """What its step of the kernel is compiled for."""
         return ()
 
-    def prepare(self, x: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
-        """State, made to fit `x`, that its step of the kernel reads; by the kernel's names."""
+    def prepare(self, x: Tensor) -> dict[str, Any]:  # noqa: ARG002
+        """What its step reads besides `x`, made to fit it; by the kernel's names."""
         return {}
 
     def planes(self, x: Tensor) -> Tensor:

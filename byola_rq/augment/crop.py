@@ -92,11 +92,15 @@ class RandomResizedCrop(Augmentation[CropBoxes]):
         """The kernel has it."""
         return "crop"
 
-    def constants(self, num_bands: int, num_frames: int) -> tuple[Any, ...]:
-        """Canvas, least and range of the height's scale, then of the width's."""
+    def constants(self) -> tuple[Any, ...]:
+        """Least and range of the height's scale, then of the width's."""
         (f_low, f_high), (t_low, t_high) = self.freq_scale, self.time_scale
-        canvas = self._canvas_of(num_bands, num_frames)
-        return (*canvas, f_low, f_high - f_low, t_low, t_high - t_low)
+        return f_low, f_high - f_low, t_low, t_high - t_low
+
+    def prepare(self, x: Tensor) -> dict[str, Any]:
+        """The canvas' size."""
+        tall, wide = self._canvas_of(*x.shape[-2:])
+        return {"tall": tall, "wide": wide}
 
     def _canvas_of(self, num_bands: int, num_frames: int) -> tuple[int, int]:
         return int(self.canvas[0] * num_bands), int(self.canvas[1] * num_frames)

@@ -58,6 +58,6 @@ class RandomLinearFader(Augmentation[FaderGains]):
         """The kernel has it."""
         return "fader"
 
-    def constants(self, num_bands: int, num_frames: int) -> tuple[Any, ...]:  # noqa: ARG002
+    def constants(self) -> tuple[Any, ...]:
         """The gain."""
         return (self.gain,)

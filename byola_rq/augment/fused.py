@@ -25,7 +25,7 @@ class Step(Protocol):
     def needs_all_bands(self) -> bool:
         """Whether what becomes of a band depends on the others."""
 
-    def constants(self, num_bands: int, num_frames: int) -> tuple[Any, ...]:
+    def constants(self) -> tuple[Any, ...]:
         """What its step is compiled for."""
 
 
@@ -38,8 +38,10 @@ def refusal(steps: Sequence[Step], planes: Tensor) -> str | None:
         return "a gradient is asked for"
     num_bands, num_frames = planes.shape[1:]
     block_bands, block_frames = _block(steps, num_bands, num_frames)
-    if planes.numel() == 0 or block_bands * block_frames > _MOST_ELEMENTS:
-        return f"planes of {num_bands} x {num_frames} are empty or too large"
+    if block_bands * block_frames > _MOST_ELEMENTS:
+        return f"planes of {num_bands} x {num_frames} are too large"
+    if planes.numel() == 0:
+        return "there is no element"
     return None
 
 
@@ -48,7 +50,7 @@ def launch(
     planes: Tensor,
     key: Tensor,
     *,
-    state: Mapping[str, Tensor],
+    state: Mapping[str, Any],
     words: Sequence[str] | None = None,
 ) -> Tensor:
     """Make what the steps make one after the other.
@@ -60,7 +62,7 @@ def launch(
         steps: In the order of `STEPS`.
         planes: `(N, F, T)`, of any strides.
         key: int64 `(N,)`.
-        state: Mixup's `ring` and `num_seen`, where it is one of the steps.
+        state: What the steps' `prepare` gives.
         words: Of which each step's key derives in `Views`, which makes two views; None for the only
             step of one view, whose key is `key`.
 
@@ -79,6 +81,7 @@ def launch(
         (planes, key, made, state.get("ring"), state.get("num_seen")),
         (
             *(planes.stride(0), key.stride(0), planes.stride(1), planes.stride(2), num_planes),
+            *(num_bands, num_frames, state.get("tall", 0), state.get("wide", 0)),
             *constants(steps, num_bands, num_frames, words).values(),
         ),
         options(block_bands, block_frames),
@@ -93,11 +96,9 @@ def constants(
     of_steps: dict[str | None, Any] = {}
     for number, step in enumerate(steps):
         word = None if words is None else word_bits(words[number])
-        of_steps[step.step] = (word, *step.constants(num_bands, num_frames))
+        of_steps[step.step] = (word, *step.constants())
     block_bands, block_frames = _block(steps, num_bands, num_frames)
     return {
-        "num_bands": num_bands,
-        "num_frames": num_frames,
         "views": None if words is None else (word_bits(1), word_bits(2)),
         **{name: of_steps.get(name) for name in STEPS},
         "block_bands": block_bands,

@@ -20,7 +20,7 @@ class FusedViews:
         augmentations: By name, of which in `Views` their keys derive.
 
     Attributes:
-        kernels: Where and whether the kernel is used.
+        kernels: Where and whether the kernel is used; `Views` gives them to each step alone, too.
     """
 
     def __init__(self, augmentations: Mapping[str, Augmentation[Any]]) -> None:

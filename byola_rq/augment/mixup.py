@@ -80,11 +80,11 @@ class Mixup(Augmentation[MixupParameters]):
         """The kernel has it."""
         return "mixup"
 
-    def constants(self, num_bands: int, num_frames: int) -> tuple[Any, ...]:  # noqa: ARG002
+    def constants(self) -> tuple[Any, ...]:
         """Words of share's and place's keys, then the largest share, and the ring's length."""
         return word_bits("share"), word_bits("index"), self.ratio, self.memory
 
-    def prepare(self, x: Tensor) -> dict[str, Tensor]:
+    def prepare(self, x: Tensor) -> dict[str, Any]:
         """Ring and count, made to fit the first input, `(B, ..., F, T)`.
 
         Raises:

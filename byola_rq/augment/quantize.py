@@ -120,7 +120,7 @@ class RandomizedQuantization(Augmentation[QuantizationBins]):
         """One range for all channels needs them all."""
         return self.per == "instance"
 
-    def constants(self, num_bands: int, num_frames: int) -> tuple[Any, ...]:  # noqa: ARG002
+    def constants(self) -> tuple[Any, ...]:
         """Words of its keys, bins, rules, probability, and the bins' number as a power of two."""
         words = (word_bits("edges"), word_bits("values"), word_bits("applied"))
         rules = (self.bins == "uniform", self.values == "midpoint", self.per == "instance")

@@ -52,6 +52,8 @@ class Views(nn.Module):
         )
         self.post_norm = post_norm
         self.fused = FusedViews(dict(self._chain()))
+        for _, augmentation in self._chain():
+            augmentation.kernels = self.fused.kernels
 
     def forward(self, log_mel: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Make two views of every segment.

@@ -15,7 +15,8 @@ _MULTIPLIER_2 = tl.constexpr(MULTIPLIER_2)
 _A = tl.constexpr(CUBIC_A)
 
 
-@triton.jit
+# Compiled once for many sizes: only frames, whose number places rows, are looked at.
+@triton.jit(do_not_specialize=["num_planes", "num_bands", "tall", "wide"])
 def augment(
     planes,  # (N, F, T), of any strides
     keys,  # int64 (N,)
@@ -27,8 +28,10 @@ def augment(
     stride_band,
     stride_frame,
     num_planes,
-    num_bands: tl.constexpr,
-    num_frames: tl.constexpr,
+    num_bands,
+    num_frames,
+    tall,  # the crop's canvas
+    wide,
     views: tl.constexpr,  # words that make their keys from the given ones; None: one, by those
     # Of each step, None without it, what `kernel_arguments` gives, the word of its key first.
     mixup: tl.constexpr,
@@ -55,7 +58,7 @@ def augment(
     if crop is not None:
         result = _crop(
             x, partner, share, stride_band, stride_frame, _fold_in(key, crop[0]),
-            bands, frames, num_bands, num_frames, mixup, crop,
+            bands, frames, num_bands, num_frames, tall, wide, mixup, crop,
         )  # fmt: skip
     else:
         band, frame = tl.minimum(bands, num_bands - 1), tl.minimum(frames, num_frames - 1)
@@ -82,7 +85,7 @@ def _draw_partner(key, num_seen, mixup: tl.constexpr):
 @triton.jit
 def _load(
     x, partner, share, stride_band, stride_frame, band, frame,
-    num_frames: tl.constexpr, mixup: tl.constexpr,
+    num_frames, mixup: tl.constexpr,
 ):  # fmt: skip
     """Elements at `band` and `frame`, mixed with their partner's."""
     place = band[:, None] * stride_band + frame[None, :] * stride_frame
@@ -100,14 +103,12 @@ def _load(
 @triton.jit
 def _crop(
     x, partner, share, stride_band, stride_frame, key,
-    bands, frames, num_bands: tl.constexpr, num_frames: tl.constexpr,
+    bands, frames, num_bands, num_frames, tall, wide,
     mixup: tl.constexpr, crop: tl.constexpr,
 ):  # fmt: skip
     """Sixteen taps for each element, `(block_bands, block_frames)`; see `RandomResizedCrop`."""
-    tall: tl.constexpr = crop[1]  # the canvas
-    wide: tl.constexpr = crop[2]
-    height = _draw_size(_uniform(key, 1), crop[3], crop[4], num_bands, tall)
-    width = _draw_size(_uniform(key, 2), crop[5], crop[6], num_frames, wide)
+    height = _draw_size(_uniform(key, 1), crop[1], crop[2], num_bands, tall)
+    width = _draw_size(_uniform(key, 2), crop[3], crop[4], num_frames, wide)
     top = _draw_place(_uniform(key, 3), tall - height) - (tall - num_bands) // 2
     left = _draw_place(_uniform(key, 4), wide - width) - (wide - num_frames) // 2
     below_band, t_band = _position(bands, height, num_bands)
@@ -131,9 +132,7 @@ def _crop(
 
 
 @triton.jit
-def _draw_size(
-    fraction, low: tl.constexpr, span: tl.constexpr, size: tl.constexpr, most: tl.constexpr
-):
+def _draw_size(fraction, low: tl.constexpr, span: tl.constexpr, size, most):
     drawn = tl.floor((low + fraction * span) * size).to(tl.int32)
     return tl.minimum(tl.maximum(drawn, 1), most)
 
@@ -144,17 +143,16 @@ def _draw_place(fraction, room):
 
 
 @triton.jit
-def _position(outputs, size, length: tl.constexpr):
+def _position(outputs, size, length):
     """The element below each output's place in the box, and the way from it to the next."""
-    last: tl.constexpr = max(length - 1, 1)
-    step = tl.div_rn((size - 1).to(tl.float32), tl.full((), last, tl.float32))
+    step = tl.div_rn((size - 1).to(tl.float32), tl.maximum(length - 1, 1).to(tl.float32))
     position = outputs.to(tl.float32) * step
     below = tl.floor(position)
     return below.to(tl.int32), position - below
 
 
 @triton.jit
-def _tap(number, below, t, start, size, length: tl.constexpr):
+def _tap(number, below, t, start, size, length):
     """Place and weight of tap `number`, 0 to 3, of each output."""
     weight = tl.where(number < 2, _near(t), _near(1 - t))
     weight = tl.where(number == 0, _far(t + 1), weight)
@@ -175,12 +173,12 @@ def _far(d):
 
 
 @triton.jit
-def _fader_line(frames, key, num_frames: tl.constexpr, fader: tl.constexpr):
+def _fader_line(frames, key, num_frames, fader: tl.constexpr):
     """See `RandomLinearFader`."""
     first = (_uniform(key, 1) * 2 - 1) * fader[1]
     last = (_uniform(key, 2) * 2 - 1) * fader[1]
-    count: tl.constexpr = max(num_frames - 1, 1)
-    way = tl.div_rn(frames.to(tl.float32), tl.full(frames.shape, count, tl.float32))
+    last_frame = tl.maximum(num_frames - 1, 1).to(tl.float32)
+    way = tl.div_rn(frames.to(tl.float32), tl.broadcast_to(last_frame, frames.shape))
     return first * (1 - way) + last * way
 
 

@@ -52,6 +52,7 @@ class Kernels:
         )
 
 
+_MOST_LAUNCHERS = 1024  # inputs may be of any size
 _launchers: dict[tuple[Any, ...], Callable[..., object]] = {}
 
 
@@ -85,6 +86,8 @@ def launch(
             return
         compiled = kernel[grid](*tensors, *constants, **options)
         if compiled is not None:  # as the interpreter's is
+            if len(_launchers) >= _MOST_LAUNCHERS:
+                _launchers.clear()
             _launchers[key] = compiled[grid]
 
 
