@@ -28,8 +28,9 @@ class Views(nn.Module):
 
     Args:
         augmentations: Name (of `AUGMENTATIONS`) -> its options, in the order of use. `mixup`, where
-            used, comes first: its ring holds the inputs of the whole chain. Any of mixup, crop, fader
-            and quantization, in this order, are one kernel on a GPU (`fused`); in another, one each.
+            used, comes first: its ring holds the inputs of the whole chain. Any of mixup, crop,
+            fader and quantization, in this order, are one kernel on a GPU (`fused`); in another,
+            each is one.
         post_norm: Standardize both views together by their own mean and std over the 2B batch, that
             of all ranks.
 
