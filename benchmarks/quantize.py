@@ -40,7 +40,8 @@ def main(
 
     \b
     1  all of it, numbers drawn too: ours, and eq. 1-4 as they stand: a mask for each bin, times
-       its value, summed over the bins, with torch's own random numbers; a copy, as the limit
+       its value, summed over the bins, with torch's own random numbers; a copy, as the limit.
+       Drawn and applied one after the other, and called, which on a GPU is one kernel
     2  drawn numbers applied: ours against other ways to say it in torch, every result equal
     3  ours by number of bins; ratios to the first
 
@@ -92,6 +93,8 @@ def compare_whole(x: Tensor, key: Tensor, rounds: int) -> list[Row]:
             "one mask per bin": lambda: one_mask_per_bin(x, BINS),
             "ours": lambda: ours.apply(x, ours.draw(x, key)),
             "ours, drawing only": lambda: ours.draw(x, key),
+            "ours, called": lambda: ours(x, key),
+            "ours, unchecked": lambda: ours.augment(x, key),
             "copy": x.clone,
         },
         x,

@@ -1,6 +1,7 @@
 """Random resized crop: a random box of the spectrogram, resized back to its full size."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +63,7 @@ class RandomResizedCrop(Augmentation[CropBoxes]):
     def draw(self, x: Tensor, key: Tensor) -> CropBoxes:
         """Draw one box per sample of `x`, `(B, ..., F, T)`."""
         num_bands, num_frames = x.shape[-2:]
-        canvas = (int(self.canvas[0] * num_bands), int(self.canvas[1] * num_frames))
+        canvas = self._canvas_of(num_bands, num_frames)
         fractions = uniform(key, 4)  # (B, 4)
         height = _draw_size(fractions[:, 0], self.freq_scale, num_bands, canvas[0])
         width = _draw_size(fractions[:, 1], self.time_scale, num_frames, canvas[1])
@@ -85,6 +86,24 @@ class RandomResizedCrop(Augmentation[CropBoxes]):
         planes = _resize(planes.transpose(-1, -2), left, boxes.width)  # (B, C, T, F)
         planes = _resize(planes.transpose(-1, -2), top, boxes.height)
         return planes.reshape(x.shape).to(x.dtype)
+
+    @property
+    def step(self) -> str:
+        """The kernel has it."""
+        return "crop"
+
+    def constants(self) -> tuple[Any, ...]:
+        """Least and range of the height's scale, then of the width's."""
+        (f_low, f_high), (t_low, t_high) = self.freq_scale, self.time_scale
+        return f_low, f_high - f_low, t_low, t_high - t_low
+
+    def prepare(self, x: Tensor) -> dict[str, Any]:
+        """The canvas' size."""
+        tall, wide = self._canvas_of(*x.shape[-2:])
+        return {"tall": tall, "wide": wide}
+
+    def _canvas_of(self, num_bands: int, num_frames: int) -> tuple[int, int]:
+        return int(self.canvas[0] * num_bands), int(self.canvas[1] * num_frames)
 
 
 def _draw_size(fraction: Tensor, scale: tuple[float, float], size: int, most: int) -> Tensor:

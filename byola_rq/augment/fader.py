@@ -1,6 +1,7 @@
 """Random linear fader: a slope of loudness over time."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,7 +46,18 @@ class RandomLinearFader(Augmentation[FaderGains]):
         """Add the line between both ends to every band."""
         dtype = compute_dtype(x)
         num_frames = x.shape[-1]
-        fraction = torch.arange(num_frames, device=x.device, dtype=dtype) / max(num_frames - 1, 1)
+        fraction = torch.arange(num_frames, device=x.device, dtype=dtype)
+        # Divided by a tensor: by a number, a GPU would multiply by its reciprocal.
+        fraction /= torch.full_like(fraction, max(num_frames - 1, 1))
         first, last = parameters.first[:, None].to(dtype), parameters.last[:, None].to(dtype)
         slope = first * (1 - fraction) + last * fraction  # (B, T)
         return (x.to(dtype) + slope.reshape(len(x), *[1] * (x.ndim - 2), -1)).to(x.dtype)
+
+    @property
+    def step(self) -> str:
+        """The kernel has it."""
+        return "fader"
+
+    def constants(self) -> tuple[Any, ...]:
+        """The gain."""
+        return (self.gain,)

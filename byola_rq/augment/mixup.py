@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from byola_rq.augment.base import Augmentation, compute_dtype
-from byola_rq.runtime.rng import fold_in, integers, uniform
+from byola_rq.runtime.rng import fold_in, integers, uniform, word_bits
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Mixup(Augmentation[MixupParameters]):
 
     def draw(self, x: Tensor, key: Tensor) -> MixupParameters:
         """Draw a share and an earlier input for each sample of `x`, `(B, ..., F, T)`."""
-        self._prepare_ring(x)
+        self.prepare(x)
         num_filled = self.num_seen.clamp(max=self.memory)
         share = uniform(fold_in(key, "share")) * self.ratio
         index = integers(fold_in(key, "index"), num_filled.clamp(min=1))
@@ -68,14 +68,28 @@ class Mixup(Augmentation[MixupParameters]):
 
     def remember(self, x: Tensor) -> None:
         """Write the inputs over the oldest ones of the ring."""
-        self._prepare_ring(x)
+        self.prepare(x)
         latest = x.detach()[-self.memory :]
         skipped = len(x) - len(latest)
         places = torch.arange(skipped, len(x), device=x.device) + self.num_seen
         self.ring.index_copy_(0, places % self.memory, latest.to(self.ring.dtype))
         self.num_seen += len(x)
 
-    def _prepare_ring(self, x: Tensor) -> None:
+    @property
+    def step(self) -> str:
+        """The kernel has it."""
+        return "mixup"
+
+    def constants(self) -> tuple[Any, ...]:
+        """Words of share's and place's keys, then the largest share, and the ring's length."""
+        return word_bits("share"), word_bits("index"), self.ratio, self.memory
+
+    def prepare(self, x: Tensor) -> dict[str, Any]:
+        """Ring and count, made to fit the first input, `(B, ..., F, T)`.
+
+        Raises:
+            ValueError: If inputs before had another shape.
+        """
         shape = (self.memory, *x.shape[1:])
         if self.ring.numel() == 0:
             self.ring = torch.zeros(shape, dtype=compute_dtype(x), device=x.device)
@@ -85,6 +99,11 @@ class Mixup(Augmentation[MixupParameters]):
                 f"mixup's inputs must keep one shape; got {tuple(x.shape[1:])} "
                 f"after {tuple(self.ring.shape[1:])}"
             )
+        return {"ring": self.ring, "num_seen": self.num_seen}
+
+    def planes(self, x: Tensor) -> Tensor:
+        """One band of all elements for each sample, as the ring has it."""
+        return x.reshape(len(x), 1, -1)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any

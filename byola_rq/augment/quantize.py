@@ -1,19 +1,21 @@
 """Randomized quantization: every band through its own random non-uniform quantizer."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from byola_rq.augment.base import Augmentation, compute_dtype
-from byola_rq.runtime.rng import fold_in, uniform
+from byola_rq.augment.fused import power_of_two
+from byola_rq.runtime.rng import fold_in, uniform, word_bits
 
 Rule = Literal["random", "uniform"]
 ValueRule = Literal["random", "midpoint"]
 Scope = Literal["channel", "instance"]
 
 _MOST_EDGES = 64  # with more, looking the bins up is faster
+MOST_BINS = 64  # of the kernel, in its registers
 
 
 @dataclass(frozen=True)
@@ -106,17 +108,40 @@ class RandomizedQuantization(Augmentation[QuantizationBins]):
             quantized = _quantize_by_index(rows, edges, values)
         if self.p < 1:
             quantized = torch.where(parameters.is_applied[:, None, None], quantized, rows)
-        channels_first = x.movedim(self.channel_dim, 1)
-        return quantized.to(x.dtype).reshape(channels_first.shape).movedim(1, self.channel_dim)
+        return self.from_planes(quantized.to(x.dtype), x)
 
-    def _rows(self, x: Tensor) -> Tensor:
-        """`x` as `(B, C, N)`, contiguous: what shares a quantizer lies in one row."""
+    @property
+    def step(self) -> str | None:
+        """The kernel has it, but not for any number of bins."""
+        return "quantization" if self.num_bins <= MOST_BINS else None
+
+    @property
+    def needs_all_bands(self) -> bool:
+        """One range for all channels needs them all."""
+        return self.per == "instance"
+
+    def constants(self) -> tuple[Any, ...]:
+        """Words of its keys, bins, rules, probability, and the bins' number as a power of two."""
+        words = (word_bits("edges"), word_bits("values"), word_bits("applied"))
+        rules = (self.bins == "uniform", self.values == "midpoint", self.per == "instance")
+        return *words, self.num_bins, *rules, self.p, power_of_two(max(self.num_bins, 2))
+
+    def planes(self, x: Tensor) -> Tensor:
+        """`x` as `(B, C, N)`: what shares a quantizer lies in one row."""
         if x.ndim < 3 or self.channel_dim % x.ndim == 0:
             raise ValueError(
                 f"channel_dim must name a dimension after the first (samples) of an input with at "
                 f"least 3; got {self.channel_dim} for shape {tuple(x.shape)}"
             )
-        return x.movedim(self.channel_dim, 1).flatten(2).to(compute_dtype(x)).contiguous()
+        return x.movedim(self.channel_dim, 1).flatten(2)
+
+    def from_planes(self, planes: Tensor, x: Tensor) -> Tensor:
+        """Rows as a batch of the shape of `x`."""
+        channels_first = x.movedim(self.channel_dim, 1)
+        return planes.reshape(channels_first.shape).movedim(1, self.channel_dim)
+
+    def _rows(self, x: Tensor) -> Tensor:
+        return self.planes(x).to(compute_dtype(x)).contiguous()
 
     def _draw_edges(self, low: Tensor, high: Tensor, key: Tensor) -> Tensor:
         """Eq. 2: inner edges uniform in the range, sorted, `(B, C, K - 1)`."""

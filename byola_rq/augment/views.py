@@ -28,8 +28,9 @@ class Views(nn.Module):
 
     Args:
         augmentations: Name (of `AUGMENTATIONS`) -> its options, in the order of use. `mixup`, where
-            used, comes first: its ring holds the inputs of the whole chain. Crop and then
-            quantization, and nothing else, is one kernel on a GPU (`fused`; None for other chains).
+            used, comes first: its ring holds the inputs of the whole chain. Any of mixup, crop,
+            fader and quantization, in this order, are one kernel on a GPU (`fused`); in another,
+            each is one.
         post_norm: Standardize both views together by their own mean and std over the 2B batch, that
             of all ranks.
 
@@ -51,7 +52,9 @@ class Views(nn.Module):
             {name: AUGMENTATIONS[name](**options) for name, options in augmentations.items()}
         )
         self.post_norm = post_norm
-        self.fused = self._build_fused()
+        self.fused = FusedViews(dict(self._chain()))
+        for _, augmentation in self._chain():
+            augmentation.kernels = self.fused.kernels
 
     def forward(self, log_mel: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Make two views of every segment.
@@ -63,7 +66,7 @@ class Views(nn.Module):
         Returns:
             Both views, `(B, 1, F, T)` each.
         """
-        views = self.fused(log_mel, key) if self.fused else None  # (2, B, 1, F, T)
+        views = self.fused(log_mel, key)  # (2, B, 1, F, T)
         if views is None:
             views = torch.stack([self._augment(log_mel, fold_in(key, view)) for view in (1, 2)])
         if "mixup" in self.augmentations:
@@ -79,17 +82,9 @@ class Views(nn.Module):
     def _augment(self, log_mel: Tensor, key: Tensor) -> Tensor:
         view = log_mel
         for name, augmentation in self._chain():
-            # draw and apply directly: forward's checks would wait for the device every step.
-            view = augmentation.apply(view, augmentation.draw(view, fold_in(key, name)))
+            # Not called: forward's checks would wait for the device every step.
+            view = augmentation.augment(view, fold_in(key, name))
         return view
-
-    def _build_fused(self) -> FusedViews | None:
-        if list(self.augmentations) != ["random_resized_crop", "randomized_quantization"]:
-            return None
-        crop, quantization = self.augmentations.values()
-        assert isinstance(crop, RandomResizedCrop)
-        assert isinstance(quantization, RandomizedQuantization)
-        return FusedViews(crop, quantization)
 
     def _chain(self) -> Iterable[tuple[str, Augmentation[Any]]]:
         return cast(Iterable[tuple[str, Augmentation[Any]]], self.augmentations.items())

@@ -1,4 +1,4 @@
-"""The kernel of `fused_views`: crop and quantization of a block of bands, all in registers."""
+"""The kernel of `fused`: mixup, crop, fader, quantization of a block of bands, in registers."""
 
 # Importing this file needs Triton; its decorators and functions carry no types.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, import-untyped"
@@ -15,85 +15,125 @@ _MULTIPLIER_2 = tl.constexpr(MULTIPLIER_2)
 _A = tl.constexpr(CUBIC_A)
 
 
-@triton.jit
-def crop_and_quantize(
-    log_mel,  # (B, F, T), of any strides
-    keys,  # int64 (B,)
-    views,  # (2, B, F, T), contiguous
-    stride_sample,
+# Compiled once for many sizes: only frames, whose number places rows, are looked at.
+@triton.jit(do_not_specialize=["num_planes", "num_bands", "tall", "wide"])
+def augment(
+    planes,  # (N, F, T), of any strides
+    keys,  # int64 (N,)
+    made,  # (V, N, F, T), contiguous
+    ring,  # mixup's, (memory, F, T), contiguous
+    num_seen,  # mixup's, int64
+    stride_plane,
     stride_key,
     stride_band,
     stride_frame,
-    num_samples,
-    num_bands: tl.constexpr,
-    num_frames: tl.constexpr,
-    words: tl.constexpr,  # of the keys: both views, crop, quantization, edges, values, applied
-    canvas: tl.constexpr,
-    freq_scale: tl.constexpr,  # lowest, span
-    time_scale: tl.constexpr,
-    num_bins: tl.constexpr,
-    is_uniform: tl.constexpr,  # the edges
-    is_midpoint: tl.constexpr,  # the values
-    is_instance: tl.constexpr,
-    p: tl.constexpr,
+    num_planes,
+    num_bands,
+    num_frames,
+    tall,  # the crop's canvas
+    wide,
+    views: tl.constexpr,  # words that make their keys from the given ones; None: one, by those
+    # Of each step, None without it, what `kernel_arguments` gives, the word of its key first.
+    mixup: tl.constexpr,
+    crop: tl.constexpr,
+    fader: tl.constexpr,
+    quantization: tl.constexpr,
     block_bands: tl.constexpr,
     block_frames: tl.constexpr,
-    block_bins: tl.constexpr,
 ):
-    """Make one view of a block of bands of one sample; program (sample, view, block)."""
-    sample = tl.program_id(0).to(tl.int64)
+    """Make one view of a block of bands of one plane; program (plane, view, block)."""
+    plane = tl.program_id(0).to(tl.int64)
     view = tl.program_id(1)
     bands = tl.program_id(2) * block_bands + tl.arange(0, block_bands)
     frames = tl.arange(0, block_frames)
-    key = tl.load(keys + sample * stride_key).to(tl.uint64, bitcast=True)
-    view_key = _fold_in(key, words[0])
-    if view == 1:
-        view_key = _fold_in(key, words[1])
-    x = _crop(
-        log_mel + sample * stride_sample, stride_band, stride_frame, _fold_in(view_key, words[2]),
-        bands, frames, num_bands, num_frames, canvas, freq_scale, time_scale,
-    )  # fmt: skip
-    is_inside = (bands < num_bands)[:, None] & (frames < num_frames)[None, :]
-    if p > 0:
-        x = _quantize(
-            x, is_inside, bands, _fold_in(view_key, words[3]), words,
-            num_bins, is_uniform, is_midpoint, is_instance, p, block_bins,
+    key = tl.load(keys + plane * stride_key).to(tl.uint64, bitcast=True)
+    if views is not None:
+        first = _fold_in(key, views[0])
+        key = tl.where(view == 0, first, _fold_in(key, views[1]))
+    x = planes + plane * stride_plane
+    partner, share = ring, 0.0
+    if mixup is not None:
+        place, share = _draw_partner(_fold_in(key, mixup[0]), num_seen, mixup)
+        partner = ring + place * (num_bands * num_frames)
+    if crop is not None:
+        result = _crop(
+            x, partner, share, stride_band, stride_frame, _fold_in(key, crop[0]),
+            bands, frames, num_bands, num_frames, tall, wide, mixup, crop,
         )  # fmt: skip
-    place = (view.to(tl.int64) * num_samples + sample) * (num_bands * num_frames)
-    place += bands[:, None] * num_frames + frames[None, :]
-    tl.store(views + place, x, mask=is_inside)
+    else:
+        band, frame = tl.minimum(bands, num_bands - 1), tl.minimum(frames, num_frames - 1)
+        result = _load(x, partner, share, stride_band, stride_frame, band, frame, num_frames, mixup)
+    if fader is not None:
+        result += _fader_line(frames, _fold_in(key, fader[0]), num_frames, fader)[None, :]
+    is_inside = (bands < num_bands)[:, None] & (frames < num_frames)[None, :]
+    if quantization is not None:
+        result = _quantize(result, is_inside, bands, _fold_in(key, quantization[0]), quantization)
+    to = (view.to(tl.int64) * num_planes + plane) * (num_bands * num_frames)
+    tl.store(made + to + bands[:, None] * num_frames + frames[None, :], result, mask=is_inside)
+
+
+@triton.jit
+def _draw_partner(key, num_seen, mixup: tl.constexpr):
+    """Place in the ring and share of it; see `Mixup`."""
+    num_filled = tl.minimum(tl.load(num_seen), mixup[4]).to(tl.uint64)
+    bits = _mix(_fold_in(key, mixup[2]) + _INCREMENT) >> 1
+    place = bits % tl.maximum(num_filled, 1)
+    share = _uniform(_fold_in(key, mixup[1]), 1) * mixup[3]
+    return place.to(tl.int64), tl.where(num_filled > 0, share, 0.0)
+
+
+@triton.jit
+def _load(
+    x, partner, share, stride_band, stride_frame, band, frame,
+    num_frames, mixup: tl.constexpr,
+):  # fmt: skip
+    """Elements at `band` and `frame`, mixed with their partner's."""
+    place = band[:, None] * stride_band + frame[None, :] * stride_frame
+    result = tl.load(x + place).to(tl.float32)
+    if mixup is not None:
+        other = tl.load(partner + band[:, None] * num_frames + frame[None, :]).to(tl.float32)
+        kept = result + tl.log(1.0 - share)
+        mixed = other + tl.log(tl.where(share > 0, share, 1.0))
+        larger, smaller = tl.maximum(kept, mixed), tl.minimum(kept, mixed)
+        mixed = larger + tl.log(1.0 + tl.exp(smaller - larger))
+        result = tl.where(share > 0, mixed, result)
+    return result
 
 
 @triton.jit
 def _crop(
-    sample, stride_band, stride_frame, key,
-    bands, frames, num_bands: tl.constexpr, num_frames: tl.constexpr,
-    canvas: tl.constexpr, freq_scale: tl.constexpr, time_scale: tl.constexpr,
+    x, partner, share, stride_band, stride_frame, key,
+    bands, frames, num_bands, num_frames, tall, wide,
+    mixup: tl.constexpr, crop: tl.constexpr,
 ):  # fmt: skip
     """Sixteen taps for each element, `(block_bands, block_frames)`; see `RandomResizedCrop`."""
-    height = _draw_size(_uniform(key, 1), freq_scale, num_bands, canvas[0])
-    width = _draw_size(_uniform(key, 2), time_scale, num_frames, canvas[1])
-    top = _draw_place(_uniform(key, 3), canvas[0] - height) - (canvas[0] - num_bands) // 2
-    left = _draw_place(_uniform(key, 4), canvas[1] - width) - (canvas[1] - num_frames) // 2
+    height = _draw_size(_uniform(key, 1), crop[1], crop[2], num_bands, tall)
+    width = _draw_size(_uniform(key, 2), crop[3], crop[4], num_frames, wide)
+    top = _draw_place(_uniform(key, 3), tall - height) - (tall - num_bands) // 2
+    left = _draw_place(_uniform(key, 4), wide - width) - (wide - num_frames) // 2
     below_band, t_band = _position(bands, height, num_bands)
     below_frame, t_frame = _position(frames, width, num_frames)
     result = tl.zeros((bands.shape[0], frames.shape[0]), tl.float32)
-    for i in tl.static_range(4):
+    # With mixup, all taps at once would need more registers than there are.
+    unrolled: tl.constexpr = 4 if mixup is None else 1
+    for i in tl.range(4, num_stages=1, loop_unroll_factor=unrolled):
         band, weight_band = _tap(i, below_band, t_band, top, height, num_bands)
         row = tl.zeros((bands.shape[0], frames.shape[0]), tl.float32)
         for j in tl.static_range(4):
             frame, weight_frame = _tap(j, below_frame, t_frame, left, width, num_frames)
-            x = tl.load(sample + band[:, None] * stride_band + frame[None, :] * stride_frame)
+            tap = _load(
+                x, partner, share, stride_band, stride_frame, band, frame, num_frames, mixup
+            )
             # Along the frames first, each sum as one chain of fused steps: what an embedding bag
             # does, so that an element near an edge falls into the same bin.
-            row = tl.fma(x, tl.broadcast_to(weight_frame[None, :], row.shape), row)
+            row = tl.fma(tap, tl.broadcast_to(weight_frame[None, :], row.shape), row)
         result = tl.fma(row, tl.broadcast_to(weight_band[:, None], row.shape), result)
     return result
 
 
 @triton.jit
-def _draw_size(fraction, scale: tl.constexpr, size: tl.constexpr, most: tl.constexpr):
-    drawn = tl.floor((scale[0] + fraction * scale[1]) * size).to(tl.int32)
+def _draw_size(fraction, low: tl.constexpr, span: tl.constexpr, size, most):
+    drawn = tl.floor((low + fraction * span) * size).to(tl.int32)
     return tl.minimum(tl.maximum(drawn, 1), most)
 
 
@@ -103,26 +143,20 @@ def _draw_place(fraction, room):
 
 
 @triton.jit
-def _position(outputs, size, length: tl.constexpr):
+def _position(outputs, size, length):
     """The element below each output's place in the box, and the way from it to the next."""
-    last: tl.constexpr = max(length - 1, 1)
-    step = tl.div_rn((size - 1).to(tl.float32), tl.full((), last, tl.float32))
+    step = tl.div_rn((size - 1).to(tl.float32), tl.maximum(length - 1, 1).to(tl.float32))
     position = outputs.to(tl.float32) * step
     below = tl.floor(position)
     return below.to(tl.int32), position - below
 
 
 @triton.jit
-def _tap(number: tl.constexpr, below, t, start, size, length: tl.constexpr):
-    """Place and weight of tap `number` of each output."""
-    if number == 0:
-        weight = _far(t + 1)
-    elif number == 1:
-        weight = _near(t)
-    elif number == 2:
-        weight = _near(1 - t)
-    else:
-        weight = _far(2 - t)
+def _tap(number, below, t, start, size, length):
+    """Place and weight of tap `number`, 0 to 3, of each output."""
+    weight = tl.where(number < 2, _near(t), _near(1 - t))
+    weight = tl.where(number == 0, _far(t + 1), weight)
+    weight = tl.where(number == 3, _far(2 - t), weight)
     place = tl.minimum(tl.maximum(below + (number - 1), 0), size - 1) + start
     weight = tl.where((place >= 0) & (place < length), weight, 0.0)
     return tl.minimum(tl.maximum(place, 0), length - 1), weight
@@ -139,26 +173,32 @@ def _far(d):
 
 
 @triton.jit
-def _quantize(
-    x, is_inside, bands, key, words: tl.constexpr, num_bins: tl.constexpr,
-    is_uniform: tl.constexpr, is_midpoint: tl.constexpr, is_instance: tl.constexpr,
-    p: tl.constexpr, block_bins: tl.constexpr,
-):  # fmt: skip
+def _fader_line(frames, key, num_frames, fader: tl.constexpr):
+    """See `RandomLinearFader`."""
+    first = (_uniform(key, 1) * 2 - 1) * fader[1]
+    last = (_uniform(key, 2) * 2 - 1) * fader[1]
+    last_frame = tl.maximum(num_frames - 1, 1).to(tl.float32)
+    way = tl.div_rn(frames.to(tl.float32), tl.broadcast_to(last_frame, frames.shape))
+    return first * (1 - way) + last * way
+
+
+@triton.jit
+def _quantize(x, is_inside, bands, key, quantization: tl.constexpr):
     """See `RandomizedQuantization`; a value that is drawn belongs to (row, place in the row)."""
+    num_bins: tl.constexpr = quantization[4]
+    p: tl.constexpr = quantization[8]
     low = tl.min(tl.where(is_inside, x, float("inf")), axis=1)
     high = tl.max(tl.where(is_inside, x, float("-inf")), axis=1)
     rows = bands
-    if is_instance:
+    if quantization[7]:  # one quantizer for all
         low = tl.zeros_like(low) + tl.min(low, axis=0)
         high = tl.zeros_like(high) + tl.max(high, axis=0)
         rows = tl.zeros_like(bands)
     # Padding rows of the block would hold infinities.
     low = tl.where(low <= high, low, 0.0)
     high = tl.where(low <= high, high, 0.0)
-    ends, fractions = _draw_fractions(
-        rows[:, None], key, words, num_bins, is_uniform, is_midpoint, block_bins
-    )
-    places = tl.arange(0, block_bins)[None, :]
+    ends, fractions = _draw_fractions(rows[:, None], key, quantization)
+    places = tl.arange(0, quantization[9])[None, :]
     quantized = tl.zeros_like(x)
     start = low
     for k in tl.range(num_bins):
@@ -169,32 +209,30 @@ def _quantize(
         quantized = tl.where((x >= start[:, None]) | (k == 0), value[:, None], quantized)
         start = end
     if p < 1:
-        quantized = tl.where(_uniform(_fold_in(key, words[6]), 1) < p, quantized, x)
+        quantized = tl.where(_uniform(_fold_in(key, quantization[3]), 1) < p, quantized, x)
     return quantized
 
 
 @triton.jit
-def _draw_fractions(
-    rows, key, words: tl.constexpr,
-    num_bins: tl.constexpr, is_uniform: tl.constexpr, is_midpoint: tl.constexpr,
-    block_bins: tl.constexpr,
-):  # fmt: skip
+def _draw_fractions(rows, key, quantization: tl.constexpr):
     """Where in the range each bin ends, ascending, and where in the bin its value lies.
 
     `(block_bands, block_bins)` each; of the last bin and beyond, the ends mean nothing.
     """
-    places = tl.arange(0, block_bins)[None, :] + tl.zeros_like(rows)
-    if is_uniform:
+    num_bins: tl.constexpr = quantization[4]
+    places = tl.arange(0, quantization[9])[None, :] + tl.zeros_like(rows)
+    if quantization[5]:  # uniform
         divisor = tl.full(places.shape, num_bins, tl.float32)
         ends = tl.div_rn((places + 1).to(tl.float32), divisor)
     else:
         # Sorted before they meet the range: an edge never falls as its fraction grows.
         counter = rows * (num_bins - 1) + places + 1
-        drawn = _uniform(_fold_in(key, words[4]), counter)
+        drawn = _uniform(_fold_in(key, quantization[1]), counter)
         ends = tl.sort(tl.where(places < num_bins - 1, drawn, 2.0), dim=1)
     fractions = tl.full(places.shape, 0.5, tl.float32)
-    if not is_midpoint:
-        fractions = _uniform(_fold_in(key, words[5]), rows * num_bins + places + 1)
+    if not quantization[6]:  # midpoints
+        counter = rows * num_bins + places + 1
+        fractions = _uniform(_fold_in(key, quantization[2]), counter)
     return ends, fractions
 
 
@@ -212,8 +250,10 @@ def _uniform(key, counter):
 
 @triton.jit
 def _fold_in(key, word: tl.constexpr):
-    """See `rng.fold_in` and `rng.word_bits`."""
-    return _mix(key * 3 + tl.full((), word, tl.uint64))
+    """See `rng.fold_in` and `rng.word_bits`; without a word, the key itself."""
+    if word is not None:
+        key = _mix(key * 3 + tl.full((), word, tl.uint64))
+    return key
 
 
 @triton.jit

@@ -87,7 +87,9 @@ def draw_keys(num: int, device: torch.device, generator: torch.Generator | None 
     # Drawn where the generator lives: a CPU generator serves a batch on any device.
     source = generator.device if generator is not None else torch.device("cpu")
     low, high = -(1 << 63), (1 << 63) - 1
-    return torch.randint(low, high, (num,), generator=generator, device=source).to(device)
+    keys = torch.randint(low, high, (num,), generator=generator, device=source)
+    # A copy to a GPU reads memory that is not pinned before it returns: nothing needs to wait.
+    return keys.to(device, non_blocking=device.type == "cuda")
 
 
 def permutation(num: int, *, seed: int, epoch: int) -> Tensor:

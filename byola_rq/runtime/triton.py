@@ -3,10 +3,11 @@
 import contextlib
 import functools
 import sys
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from byola_rq.errors import first_line
 
@@ -53,6 +54,44 @@ class Kernels:
             f"warning: the kernels {self._task} cannot be used ({reason}); "
             "the slower plain path gives the same"
         )
+
+
+_MOST_LAUNCHERS = 1024  # inputs may be of any size
+_launchers: dict[tuple[Any, ...], Callable[..., object]] = {}
+
+
+def launch(
+    kernel: Any,
+    grid: tuple[int, int, int],
+    tensors: Sequence[Tensor | None],
+    constants: tuple[Any, ...],
+    options: dict[str, Any],
+) -> None:
+    """`kernel[grid](*tensors, *constants, **options)`, found anew only for new constants.
+
+    What Triton does to find a compiled kernel takes as long as dozens of torch's operations. Within
+    `Kernels.run`, so that the tensors' device is the current one.
+
+    Args:
+        kernel: A function of Triton's.
+        grid: Programs.
+        tensors: The kernel's first arguments, the first of them not None.
+        constants: All others, hashable.
+        options: How it is compiled, which `constants` decide.
+    """
+    first = tensors[0]
+    assert first is not None
+    # All that a kernel is compiled for; Triton looks at whether addresses are multiples of 16.
+    seen = [None if each is None else (each.dtype, each.data_ptr() % 16) for each in tensors]
+    key = (kernel, grid, first.device, constants, *seen)
+    if launcher := _launchers.get(key):
+        launcher(*tensors, *constants)
+        return
+    compiled = kernel[grid](*tensors, *constants, **options)
+    if compiled is not None:  # as the interpreter's is
+        if len(_launchers) >= _MOST_LAUNCHERS:
+            _launchers.clear()
+        _launchers[key] = compiled[grid]
 
 
 @functools.cache

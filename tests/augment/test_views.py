@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from byola_rq import Mixup, RandomizedQuantization, RandomLinearFader, RandomResizedCrop
 from byola_rq.augment.mixup import MixupParameters
-from byola_rq.augment.views import Views
-from byola_rq.runtime.rng import fold_in, sample_keys
+from byola_rq.augment.views import AUGMENTATIONS, Views
+from byola_rq.runtime.rng import fold_in, integers, sample_keys, uniform
 
 KEYS = sample_keys(0, 0, torch.arange(16))
 OPTIONS = {"random_resized_crop": {}, "randomized_quantization": {}}
@@ -49,6 +50,31 @@ def test_mixup_keeps_the_last_inputs() -> None:
         mixup.remember(inputs[start:stop])
     assert sorted(mixup.ring.flatten().tolist()) == [8, 9, 10, 11, 12]
     assert mixup.num_seen == 13
+
+
+def test_mixup_is_a_ring_written_by_position() -> None:
+    """Step by step what a ring in Python's lists and integers gives, resumed in between."""
+    mixup, ring, num_seen = Mixup(memory=7), [torch.zeros(1, 2, 3)] * 7, 0
+    sizes = [1, 2, 4, 7, 3, 16, 5, 6, 7, 8, 1, 21]
+    for step, size in enumerate(sizes):
+        if step in (2, 5):
+            saved = {"ring": torch.stack(ring), "num_seen": torch.tensor(num_seen)}
+            assert mixup.state_dict().keys() == saved.keys()
+            mixup = Mixup(memory=7)
+            mixup.load_state_dict(saved)
+        x = torch.randn(size, 1, 2, 3, generator=torch.Generator().manual_seed(step))
+        keys = sample_keys(2, step, torch.arange(size))
+        places = integers(fold_in(keys, "index"), torch.full((size,), max(min(num_seen, 7), 1)))
+        shares = uniform(fold_in(keys, "share")) * 0.4 * (num_seen > 0)
+        earlier = torch.stack([ring[place] for place in places.tolist()])
+        share = shares.reshape(-1, 1, 1, 1)
+        expected = torch.logaddexp(x + (-share).log1p(), earlier + share.log())
+        assert torch.equal(mixup(x, keys), expected)
+        for row in x:
+            ring[num_seen % 7] = row
+            num_seen += 1
+        assert torch.equal(mixup.ring, torch.stack(ring))
+        assert mixup.num_seen == num_seen == sum(sizes[: step + 1])
 
 
 def test_mixup_state_survives_saving() -> None:
@@ -133,6 +159,44 @@ def test_mixup_views_mix_with_earlier_batches_only() -> None:
     assert not torch.equal(view_1, second)
     assert not torch.equal(view_1, view_2)
     assert views.augmentations["mixup"].num_seen == 32
+
+
+class Recorder(TorchDispatchMode):
+    """Names of all operations, as a device would be asked for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_reads_nothing_and_replaces_no_state() -> None:
+    """What a CUDA graph records: no value is asked for, and the ring stays where it is."""
+    views = Views({name: {} for name in AUGMENTATIONS}, post_norm=True)
+    x = torch.randn(16, 1, 8, 9)
+    views(x, KEYS)
+    before = {name: state.data_ptr() for name, state in views.state_dict().items()}
+    with Recorder() as recorder:
+        views(x, KEYS)
+    assert "index_copy_" in recorder.names
+    assert not {"_local_scalar_dense", "nonzero", "masked_select"} & set(recorder.names)
+    assert {name: state.data_ptr() for name, state in views.state_dict().items()} == before
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_what_is_not_finite_is_refused_wherever_it_is(value: float, dtype: torch.dtype) -> None:
+    fader = RandomLinearFader()
+    largest = torch.full((2, 1, 5, 67), torch.finfo(dtype).max, dtype=dtype)
+    assert torch.equal(fader(largest, KEYS[:2]).isnan(), torch.zeros_like(largest).bool())
+    for place in (0, 333, 669):
+        x = torch.randn(2, 1, 5, 67).to(dtype)
+        x.view(-1)[place] = value
+        with pytest.raises(ValueError, match=r"finite; 1 of its 670"):
+            fader(x, KEYS[:2])
 
 
 def test_wrong_chains_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""The fused kernel against the two augmentations: on a GPU, or else in Triton's interpreter."""
+"""The kernel against the augmentations' plain path: on a GPU, or else in Triton's interpreter."""
 
 import itertools
 import os
@@ -10,15 +10,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from byola_rq import RandomizedQuantization, RandomResizedCrop
+from byola_rq import Mixup, RandomizedQuantization, RandomLinearFader, RandomResizedCrop
+from byola_rq.augment.base import Augmentation
 from byola_rq.augment.fused_views import FusedViews
+from byola_rq.augment.quantize_along import QuantizeAlong
 from byola_rq.augment.views import Views
 from byola_rq.runtime import triton as kernels
 from byola_rq.runtime.rng import draw_keys, fold_in
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CROP, QUANTIZATION = "random_resized_crop", "randomized_quantization"
-
+GENERAL: dict[str, dict[str, Any]] = {
+    "mixup": {"memory": 5}, CROP: {}, "random_linear_fader": {}, QUANTIZATION: {}
+}  # fmt: skip
 
 pytest.importorskip("triton")
 
@@ -32,7 +36,7 @@ def keys_of(num: int, seed: int = 0) -> Tensor:
 
 
 def fused_views(crop: RandomResizedCrop, quantization: RandomizedQuantization) -> FusedViews:
-    fused = FusedViews(crop, quantization)
+    fused = FusedViews({CROP: crop, QUANTIZATION: quantization})
     fused.kernels.device_types = {DEVICE.type}
     return fused
 
@@ -113,35 +117,169 @@ def test_strides_of_input_and_keys_do_not_matter() -> None:
     check_views(draw_input(1, 1, 8, 9)[:, :, ::2, 1:], keys_of(1), {})
 
 
-@pytest.mark.parametrize("post_norm", [True, False])
-def test_views_choose_the_kernel(post_norm: bool) -> None:
-    x, key = draw_input(2, 1, 8, 12), keys_of(2)
-    views = Views({CROP: {}, QUANTIZATION: {}}, post_norm=post_norm)
-    plain = Views({CROP: {}, QUANTIZATION: {}}, post_norm=post_norm)
-    assert views.fused is not None
-    assert plain.fused is not None
-    views.fused.kernels.device_types, plain.fused.kernels.device_types = {DEVICE.type}, set()
-    assert views.fused(x, key) is not None
-    for made, expected in zip(views(x, key), plain(x, key), strict=True):
-        assert not made.requires_grad
-        # A crop's last bit may put an element that lies on an edge into the next bin.
-        differing = (made - expected).abs() > 1e-5
-        assert differing.double().mean() < 0.02
+def views_of(chain: dict[str, dict[str, Any]], *, fused: bool) -> Views:
+    views = Views(chain, post_norm=False)
+    views.fused.kernels.device_types = {DEVICE.type} if fused else set()
+    return views
+
+
+def check_alike(made: Tensor, expected: Tensor) -> None:
+    # A crop's last bit may put an element that lies on an edge into the next bin.
+    assert made.shape == expected.shape
+    differing = (made - expected).abs() > 1e-5
+    assert differing.double().mean() < 0.02
 
 
 @pytest.mark.parametrize(
-    ("names", "is_fused"),
+    "names",
     [
-        ((CROP, QUANTIZATION), True),
-        ((QUANTIZATION, CROP), False),
-        ((CROP,), False),
-        (("mixup", CROP, QUANTIZATION), False),
-        ((CROP, QUANTIZATION, "random_linear_fader"), False),
-        ((), False),
+        (CROP, QUANTIZATION),
+        (QUANTIZATION,),
+        ("mixup",),
+        ("mixup", CROP),
+        ("mixup", QUANTIZATION),
+        (CROP, "random_linear_fader"),
+        ("mixup", CROP, "random_linear_fader", QUANTIZATION),
     ],
 )
-def test_other_chains_take_the_plain_path(names: tuple[str, ...], is_fused: bool) -> None:
-    assert (Views({name: {} for name in names}, post_norm=False).fused is not None) == is_fused
+def test_a_chain_is_one_kernel(names: tuple[str, ...]) -> None:
+    chain = {name: GENERAL[name] for name in names}
+    views, plain = views_of(chain, fused=True), views_of(chain, fused=False)
+    for step in range(4):  # mixup's ring of five: empty, in part, full, over its end
+        x, key = draw_input(3, 1, 8, 12, seed=step), keys_of(3, step)
+        assert views.fused(x, key) is not None
+        for made, expected in zip(views(x, key), plain(x, key), strict=True):
+            assert not made.requires_grad
+            check_alike(made, expected)
+    for name, state in views.state_dict().items():
+        assert torch.equal(state, plain.state_dict()[name])
+
+
+def test_another_order_takes_a_kernel_for_each(capfd: pytest.CaptureFixture[str]) -> None:
+    kernels._warn_once.cache_clear()
+    chain: dict[str, dict[str, Any]] = {QUANTIZATION: {}, "random_linear_fader": {}, CROP: {}}
+    views, plain = views_of(chain, fused=True), views_of(chain, fused=False)
+    x, key = draw_input(2, 1, 8, 12), keys_of(2)
+    for made, expected in zip(views(x, key), plain(x, key), strict=True):
+        torch.testing.assert_close(made, expected, atol=1e-5, rtol=1e-6)
+    assert not views.fused.kernels.have_failed
+    (line,) = capfd.readouterr().err.splitlines()
+    assert f"got {', '.join(chain)})" in line
+
+
+def alone(augmentation: Augmentation[Any], x: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+    """What its kernel gives, and its plain path."""
+    augmentation.remember(x.flip(0))
+    augmentation.kernels.device_types = {DEVICE.type}
+    kernel_calls = []
+    run = augmentation.kernels.run
+
+    def counted(launch: Any) -> Any:
+        kernel_calls.append(run(launch))
+        return kernel_calls[-1]
+
+    augmentation.kernels.run = counted  # type: ignore[method-assign]
+    made = augmentation.augment(x, key)
+    assert len(kernel_calls) == 1
+    assert kernel_calls[0] is not None
+    augmentation.kernels.device_types = set()
+    expected = augmentation.augment(x, key)
+    assert len(kernel_calls) == 1
+    assert made.dtype == expected.dtype == x.dtype
+    assert made.stride() == expected.stride()
+    return made, expected
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 8, 12), (2, 9, 14), (3, 2, 5, 7), (1, 1, 1, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_alone_each_is_one_kernel(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    x, key = draw_input(*shape).to(dtype), keys_of(shape[0])
+    # Logarithm, exponential and the order of a sum round; half precision rounds the results once
+    # more, where a step of its own may lie in between.
+    tolerance = {"atol": 1e-5, "rtol": float(torch.finfo(dtype).eps)}
+    for augmentation in (Mixup(memory=4), RandomResizedCrop(), RandomLinearFader()):
+        torch.testing.assert_close(*alone(augmentation, x, key), **tolerance)
+
+
+@pytest.mark.parametrize("per", ["channel", "instance"])
+@pytest.mark.parametrize("channel_dim", [1, 2, -1, -2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_quantization_alone_is_the_same_to_the_bit(
+    per: str, channel_dim: int, dtype: torch.dtype
+) -> None:
+    x, key = draw_input(3, 2, 5, 7).to(dtype)[..., ::2], keys_of(3)
+    for options in ({}, {"p": 0.5}, {"bins": "uniform", "values": "midpoint"}):
+        quantization = RandomizedQuantization(4, per=per, channel_dim=channel_dim, **options)  # type: ignore[arg-type]
+        made, expected = alone(quantization, x, key)
+        assert torch.equal(made, expected)
+
+
+def test_called_alone_it_checks_and_falls_back() -> None:
+    quantize = QuantizeAlong(8, channel_dim=-3, sample_ndim=3)
+    quantize.quantization.kernels.device_types = {DEVICE.type}
+    x, key = draw_input(2, 3, 4, 4), keys_of(2)
+    made = quantize(x, key)
+    assert torch.equal(made, QuantizeAlong(8, channel_dim=-3, sample_ndim=3)(x, key))
+    for other in (x.double(), x.clone().requires_grad_()):
+        kept = quantize(other, key)
+        assert kept.requires_grad == other.requires_grad
+        torch.testing.assert_close(kept.to(made.dtype), made, atol=1e-5, rtol=0)
+    x[1, 0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match="1 of its 96"):
+        quantize(x, key)
+    assert not quantize.quantization.kernels.have_failed
+
+
+@pytest.mark.gpu
+def test_bfloat16_rounds_once() -> None:
+    x, key = draw_input(64, 1, 64, 96).bfloat16(), keys_of(64)
+    made, expected = alone(RandomizedQuantization(p=0.5), x, key)
+    assert torch.equal(made, expected)
+    tolerance = {"atol": 1e-5, "rtol": torch.finfo(torch.bfloat16).eps}
+    for augmentation in (Mixup(memory=40), RandomResizedCrop(), RandomLinearFader()):
+        torch.testing.assert_close(*alone(augmentation, x, key), **tolerance)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_cuda_graph_replays_the_chain(fused: bool) -> None:
+    views, eager = views_of(GENERAL, fused=fused), views_of(GENERAL, fused=fused)
+    x, key = draw_input(3, 1, 64, 96), keys_of(3)
+    with torch.no_grad():
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            views(x, key)  # compiles, and sizes the ring
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            captured = views(x, key)
+        eager(x, key)
+        for step in range(5):
+            x.copy_(draw_input(3, 1, 64, 96, seed=step))
+            key.copy_(keys_of(3, step))
+            graph.replay()
+            for made, expected in zip(captured, eager(x, key), strict=True):
+                assert torch.equal(made, expected)
+    assert views.augmentations["mixup"].num_seen == 18
+    for name, state in views.state_dict().items():
+        assert torch.equal(state, eager.state_dict()[name])
+
+
+@pytest.mark.gpu
+def test_a_call_waits_once_and_a_chain_never() -> None:
+    x, key = draw_input(8, 1, 64, 96), keys_of(8)
+    chain, quantization = views_of(GENERAL, fused=True), RandomizedQuantization()
+    chain(x, key)
+    quantization(x, key)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        chain(x, key)
+        quantization.augment(x, key)
+        with pytest.raises(RuntimeError, match="synchroniz"):
+            quantization(x, key)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize(
@@ -152,7 +290,7 @@ def test_other_chains_take_the_plain_path(names: tuple[str, ...], is_fused: bool
         (torch.randn(2, 2, 8, 9), {}, "(B, 1, F, T); got (2, 2, 8, 9)"),
         (torch.randn(2, 8, 9), {}, "(B, 1, F, T); got (2, 8, 9)"),
         (torch.randn(2, 1, 8, 9, requires_grad=True), {}, "a gradient"),
-        (torch.randn(2, 1, 8, 9), {"num_bins": 65}, "num_bins at most 64"),
+        (torch.randn(2, 1, 8, 9), {"num_bins": 65}, "num_bins must be at most 64"),
         (torch.randn(2, 1, 8, 9), {"channel_dim": -1}, "channel_dim must be -2"),
         (torch.randn(1, 1, 300, 300), {"per": "instance"}, "300 x 300 are too large"),
         (torch.randn(1, 1, 2, 20_000), {}, "2 x 20000 are too large"),
@@ -163,11 +301,11 @@ def test_other_inputs_take_the_plain_path(
 ) -> None:
     x, key = x.to(DEVICE), keys_of(len(x))
     views = Views({CROP: {}, QUANTIZATION: options}, post_norm=False)
-    assert views.fused is not None
     views.fused.kernels.device_types = {DEVICE.type}
     kernels._warn_once.cache_clear()
     assert views.fused(x, key) is None
     crop, quantization = RandomResizedCrop(), RandomizedQuantization(**options)
+    crop.kernels = quantization.kernels = views.fused.kernels  # each may take one of its own
     for number, view in enumerate(views(x, key), start=1):
         view_key = fold_in(key, number)
         cropped = crop(x, fold_in(view_key, CROP))
@@ -188,7 +326,6 @@ def test_nothing_flows_back() -> None:
 
 def test_not_on_a_cpu_by_itself() -> None:
     views = Views({CROP: {}, QUANTIZATION: {}}, post_norm=False)
-    assert views.fused is not None
     assert views.fused.kernels.device_types == {"cuda"}
     assert views.fused(torch.randn(2, 1, 4, 8), torch.arange(2)) is None
 

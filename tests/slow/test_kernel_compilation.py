@@ -19,12 +19,10 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from byola_rq.audio import log_mel_kernel
 from byola_rq.model import block_kernel, norm_pool_kernel
-from byola_rq.augment import views_kernel
-from byola_rq.augment.crop import RandomResizedCrop
-from byola_rq.augment.fused_views import FusedViews
-from byola_rq.augment.quantize import RandomizedQuantization
+from byola_rq.augment import fused, views_kernel
+from byola_rq.augment.views import AUGMENTATIONS
 
-POINTERS = {"log_mel": "*fp32", "keys": "*i64", "views": "*fp32"}
+POINTERS = {"planes": "*fp32", "keys": "*i64", "made": "*fp32", "ring": "*fp32", "num_seen": "*i64"}
 POINTERS |= dict.fromkeys(("patches", "kernels", "offsets", "sums", "totals"), "*fp32")
 POINTERS |= dict.fromkeys(("mean", "scale", "gamma", "beta", "bias", "partial", "counts"), "*fp32")
 POINTERS |= dict.fromkeys(("mean_out", "scale_out", "running_mean", "running_var"), "*fp32")
@@ -43,10 +41,22 @@ def compile_for(kernel, constants, types, options):
     usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "STACK:0 " in usage, usage  # no register had to be put there
 
+def compile_augmentations(options, types, words):
+    steps = [AUGMENTATIONS[name](**values) for name, values in options.items()]
+    constants = fused.constants(steps, 64, 96, words)
+    if "mixup" not in options:
+        constants |= {"ring": None, "num_seen": None}
+    block = constants["block_bands"], constants["block_frames"]
+    compile_for(views_kernel.augment, constants, types, fused.options(*block))
+
+crop, bins = "random_resized_crop", "randomized_quantization"
 for options in ({}, {"per": "instance"}, {"bins": "uniform", "values": "midpoint", "p": 0.5}):
-    views = FusedViews(RandomResizedCrop(), RandomizedQuantization(5, **options))
-    constants = views.constants(64, 96)
-    compile_for(views_kernel.crop_and_quantize, constants, {}, views.options(64, 96))
+    compile_augmentations({crop: {}, bins: options}, {}, [crop, bins])
+chain = dict.fromkeys(("mixup", crop, "random_linear_fader", bins), {})
+compile_augmentations(chain, {}, list(chain))
+for name in AUGMENTATIONS:
+    compile_augmentations({name: {}}, {}, None)
+    compile_augmentations({name: {}}, {"planes": "*bf16", "made": "*bf16"}, None)
 for precision, dtype in (("tf32", "*bf16"), ("ieee", "*fp32")):
     of_output = {"y": dtype, "gradient": dtype}
     for kernel, rows in (
