@@ -38,7 +38,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Count the tests that would need a GPU."""
     skipped = terminalreporter.stats.get("skipped", [])
-    if num_gpu := sum("gpu" in report.keywords for report in skipped):
+    # A file that cannot be imported is reported without keywords.
+    if num_gpu := sum("gpu" in getattr(report, "keywords", ()) for report in skipped):
         terminalreporter.write_line(f"{num_gpu} tests need a CUDA device and did not run")
 
 

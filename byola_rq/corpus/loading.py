@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import gc
 import multiprocessing
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any
@@ -85,7 +86,7 @@ def _results(
     others = multiprocessing.active_children()
     results: Any = None
     try:
-        with signals_blocked():
+        with signals_blocked(), _unseen_by_children():
             results = iter(loader)
         yield results
     finally:
@@ -96,6 +97,19 @@ def _results(
             results._shutdown_workers()
         for worker in workers:
             worker.kill()
+
+
+@contextlib.contextmanager
+def _unseen_by_children() -> Iterator[None]:
+    """Keep what lies about from the garbage collectors of processes that are forked in the block.
+
+    A child that frees what another process has of a GPU, an event or pinned memory, aborts.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def default_num_workers(device: torch.device, *, is_decoding: bool) -> int:

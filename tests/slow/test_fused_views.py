@@ -174,8 +174,8 @@ def alone(augmentation: Augmentation[Any], x: Tensor, key: Tensor) -> tuple[Tens
     kernel_calls = []
     run = augmentation.kernels.run
 
-    def counted(launch: Any) -> Any:
-        kernel_calls.append(run(launch))
+    def counted(device: torch.device, launch: Any) -> Any:
+        kernel_calls.append(run(device, launch))
         return kernel_calls[-1]
 
     augmentation.kernels.run = counted  # type: ignore[method-assign]
