@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
-FRAMES, BINS = 64, 32  # of a tile of the product with the filters
+FRAMES, BINS = 32, 32  # of a tile of the product with the filters
 MAX_FRAMES = 1 << 16  # at once: 0.5 GB as frames and as spectrum (n_fft 1024)
 
 
