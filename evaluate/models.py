@@ -57,7 +57,7 @@ class EmbeddingModel:
         }
 
 
-def load_model(model: str, device: str) -> EmbeddingModel:
+def load_model(model: Path | str, device: str) -> EmbeddingModel:
     """Load a model file, `builtin` or a model of the hub, as `byola_rq.load` does.
 
     It is named after the file, or its folder if it is `encoder.safetensors`.

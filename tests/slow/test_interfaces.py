@@ -139,7 +139,7 @@ def test_mteb_contract(mteb_encoder: Any, model: Path, paths: list[Path]) -> Non
 def test_sklearn_pipeline(model: Path, paths: list[Path]) -> None:
     example = load_example("sklearn_pipeline")
     labels = ["odd" if number % 2 else "even" for number in range(len(paths))]
-    classifier = example.fit_classifier(str(model), paths, labels)
+    classifier = example.fit_classifier(paths, labels, str(model))
     assert set(classifier.predict(paths)) <= {"odd", "even"}
     # A probe may learn 24 labels of 16 numbers by heart, up to a few.
     assert classifier.score(paths, labels) > 0.6
@@ -148,7 +148,7 @@ def test_sklearn_pipeline(model: Path, paths: list[Path]) -> None:
 def test_torch_dataset(model: Path, paths: list[Path]) -> None:
     example = load_example("torch_dataset")
     labels = [number % 3 for number in range(len(paths))]
-    dataset = example.EmbeddingDataset(str(model), paths, labels)
+    dataset = example.EmbeddingDataset(paths, labels, str(model))
     assert len(dataset) == len(paths)
     embedding, label = dataset[4]
     torch.testing.assert_close(
