@@ -116,8 +116,9 @@ class Embedder(nn.Module):
     def release(self) -> dict[str, str]:
         """`name`, `version` and `sha256` of the built-in encoder; of another model, nothing."""
         release = self.summary.get("release")
-        is_ours = isinstance(release, dict) and release.keys() == builtin.IDENTITY.keys()
-        return release if is_ours else {}
+        if isinstance(release, dict) and release.keys() == builtin.IDENTITY.keys():
+            return release
+        return {}
 
     def with_statistics(self, statistics: Statistics) -> Self:
         """The same embedder (shared weights) with other statistics."""
