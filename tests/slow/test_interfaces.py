@@ -133,6 +133,15 @@ def test_mteb_contract(mteb_encoder: Any, model: Path, paths: list[Path]) -> Non
         torch.testing.assert_close(row, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_without_a_model_both_take_the_built_in_one(
+    mteb_encoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BYOLA_RQ_MODEL", raising=False)
+    expected = byola_rq.load().weights_sha256
+    assert load_example("xares_encoder").ByolaRQEncoder().model.weights_sha256 == expected
+    assert type(mteb_encoder)().embedder.weights_sha256 == expected
+
+
 # scikit-learn and PyTorch ---------------------------------------------------------------------
 
 
