@@ -157,6 +157,8 @@ def test_evaluate_without_a_model(sounds: Path, tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     facts = [(row["model"], row["model_version"], row["embedding_dim"]) for row in rows]
     assert facts == [("builtin", builtin.VERSION, "512"), ("random", "", "512")]
+    summary = (tmp_path / "out" / "summary.md").read_text()
+    assert f"builtin: {builtin.VERSION}, weights of SHA-256 {rows[0]['weights_sha256']}" in summary
 
 
 def test_the_card_counts_and_credits_every_source(sources: list[dict[str, str]]) -> None:
