@@ -120,8 +120,8 @@ def _examine_builtin() -> Diagnosis:
     def read() -> str:
         from byola_rq.model.builtin import SHA256, VERSION, builtin_path
 
-        builtin_path()
-        return f"{VERSION}, SHA-256 {SHA256}"
+        card = builtin_path().with_suffix(".md")
+        return f"{VERSION}, SHA-256 {SHA256}, licenses and credits in {card}"
 
     remedy = "pip install --force-reinstall --no-deps byola_rq"
     return _examine("built-in encoder", read, remedy, is_required=True)
