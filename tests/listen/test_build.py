@@ -24,6 +24,7 @@ from byola_rq.listen.build import listen_to_clip
 from byola_rq.listen.clip_demo import MOST_GAIN, PEAK, Listening
 from byola_rq.listen.page import render_page, write_page
 from byola_rq.listen.segments import read_segment
+from byola_rq.model.builtin import SHA256, VERSION
 from byola_rq.runtime.rng import sample_keys
 from byola_rq.synthesis.generate import make_clip, write_wav
 from tests.browser import Browser, find_chromium
@@ -348,7 +349,9 @@ def test_the_page_says_how_to_make_it_again(clip: Path, tmp_path: Path) -> None:
     (command,) = re.findall(r"byola-rq listen [^<]*", text)
     words = shlex.split(unescape(command))
     assert words[:2] == ["byola-rq", "listen"]
-    assert words[-2:] == ["--bins", "2,9"]
+    assert words[-4:] == ["--bins", "2,9", "--model", "builtin"]
+    assert VERSION in text
+    assert SHA256[:12] in text
     words[words.index(str(first))] = str(second)
     assert run(*words[1:])[0] == 0
     assert second.read_text() == text.replace(str(first), str(second))
