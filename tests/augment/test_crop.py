@@ -63,6 +63,15 @@ def test_boxes_follow_their_distribution() -> None:
     assert (boxes.left + boxes.width == 144).any()
 
 
+def test_size_and_place_are_independent() -> None:
+    crop = RandomResizedCrop((1.5, 1.5), freq_scale=(0.5, 1.0), time_scale=(0.5, 1.0))
+    boxes = crop.draw(torch.zeros(20_000, 1, 64, 96), sample_keys(2, 0, torch.arange(20_000)))
+    places = (boxes.top / (96 - boxes.height), boxes.left / (144 - boxes.width))
+    numbers = torch.stack((boxes.height, boxes.width, *places)).double()
+    # A sample correlation of independent numbers has standard deviation 1 / sqrt(n).
+    assert (torch.corrcoef(numbers) - torch.eye(4)).abs().max() < 5 / 20_000**0.5
+
+
 def test_whole_segment_is_the_identity() -> None:
     x = torch.randn(3, 1, 64, 96)
     crop = RandomResizedCrop(canvas=(1, 1), freq_scale=(1, 1), time_scale=(1, 1))
