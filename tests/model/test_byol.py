@@ -36,6 +36,13 @@ def test_regression_loss_is_the_squared_distance_of_unit_vectors() -> None:
     )
 
 
+def test_regression_loss_of_narrow_numbers_is_computed_in_float32() -> None:
+    prediction, target = torch.randn(2, 10, 8).bfloat16()
+    loss = regression_loss(prediction, target)
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, regression_loss(prediction.float(), target.float()))
+
+
 def test_loss_is_symmetric_and_uses_each_network_as_written() -> None:
     byol = small_byol()
     # Without dropout, whose mask differs between calls, the loss is a function of the weights.
@@ -47,14 +54,17 @@ def test_loss_is_symmetric_and_uses_each_network_as_written() -> None:
         for parameter in byol.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.05)
     view_1, view_2 = views()
+    view_1.requires_grad_()
     loss, embedding = byol(view_1, view_2)
     expected = 0.0
     for own, other in ((view_1, view_2), (view_2, view_1)):
         q = byol.predictor(byol.projector(byol.encoder(own)))
-        z = byol.target_projector(byol.target_encoder(other))
+        z = byol.target_projector(byol.target_encoder(other)).detach()
         cosine = (q * z).sum(dim=1) / (q.norm(dim=1) * z.norm(dim=1))
         expected = expected + (2 - 2 * cosine).mean()
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=0)
+    gradients = [torch.autograd.grad(each, view_1)[0] for each in (loss, expected)]
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-3)
     torch.testing.assert_close(loss, byol(view_2, view_1)[0], atol=1e-5, rtol=0)
     torch.testing.assert_close(embedding, byol.encoder(view_1), atol=1e-5, rtol=0)
     assert not embedding.requires_grad
