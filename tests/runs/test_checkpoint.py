@@ -117,7 +117,7 @@ def test_newer_ones_that_were_passed_over_do_not_count(tmp_path: Path) -> None:
 
 def test_a_step_that_is_saved_again_is_replaced(tmp_path: Path) -> None:
     save(tmp_path, 4)
-    save_checkpoint(tmp_path, checkpoint(4, value=2.0), keep=1)
+    save_checkpoint(tmp_path, checkpoint(4, value=2.0), keep=9)
     assert names(tmp_path) == ["step-00000004"]
     assert load_checkpoint(tmp_path, 4).model["weight"][0] == 2
 
