@@ -47,14 +47,14 @@ def test_mixup_draws_shares_and_places_from_what_was_seen(
         # ratio^2 / 3 and ratio^2 sqrt(4 / 45).
         assert abs(share.mean() - ratio / 2) < 5 * ratio / math.sqrt(12 * 4000)
         assert abs(share.square().mean() - ratio**2 / 3) < 5 * ratio**2 * math.sqrt(4 / 45 / 4000)
-    assert abs(torch.corrcoef(torch.stack((share, index)))[0, 1]) < 5 / math.sqrt(4000)
 
 
 @pytest.mark.parametrize(("options", "memory"), [({}, 2048), ({"memory": 5}, 5)])
 def test_mixup_keeps_the_last_inputs(options: dict[str, int], memory: int) -> None:
     mixup = Mixup(**options)
     inputs = torch.arange(3.0 * memory, requires_grad=True).reshape(-1, 1, 1, 1)
-    starts = [0, memory - 2, memory + 2, 2 * memory + 3, 2 * memory + 4]  # the last but one: all
+    # The third batch alone is more than is kept.
+    starts = [0, memory - 2, memory + 2, 2 * memory + 3, 2 * memory + 4]
     for start, stop in itertools.pairwise(starts):
         mixup.remember(inputs[start:stop])
         last = list(range(max(stop - memory, 0), stop))
