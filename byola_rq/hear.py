@@ -1,4 +1,4 @@
-"""The HEAR 2021 interface over the embedder: `hear-validator byola_rq.hear --model MODEL`.
+"""The HEAR 2021 interface over the embedder: `hear-validator byola_rq.hear [--model MODEL]`.
 
 Source: https://hearbenchmark.com/hear-api.html
 """
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from byola_rq.audio.waveforms import as_rows
 from byola_rq.embed.embedder import Embedder, load
 from byola_rq.errors import AudioError, CheckpointError
+from byola_rq.model.builtin import NAME
 
 MAX_HOP_MS = 50.0  # between timestamps: HEAR's tolerance of onsets
 SAMPLE_RATES = (16000, 22050, 32000, 44100, 48000)  # at which HEAR's sets are published, Hz
@@ -55,21 +56,15 @@ class HearModel(nn.Module):
 
 
 def load_model(model_file_path: Path | str = "") -> HearModel:
-    """Load a model file for HEAR.
+    """Load a model for HEAR.
 
     Args:
-        model_file_path: As for `byola_rq.load`. There is no default: we ship no weights.
+        model_file_path: As for `byola_rq.load`; the built-in encoder where it is empty.
 
     Raises:
-        CheckpointError: If no file is named, or it cannot be used.
+        CheckpointError: If the model cannot be used.
     """
-    if not str(model_file_path):
-        raise CheckpointError(
-            "model_file_path must name a model file (encoder.safetensors); byola_rq ships none",
-            code="usage",
-            key="model_file_path",
-        )
-    return HearModel(load(model_file_path))
+    return HearModel(load(model_file_path or NAME))
 
 
 def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, Tensor]:

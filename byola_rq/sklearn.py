@@ -1,7 +1,6 @@
 """Audio embeddings as a scikit-learn transformer."""
 
 import math
-import warnings
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -13,6 +12,7 @@ from byola_rq.audio.io import SAMPLE_RATE, inspect_audio, pad_both_ends, read_au
 from byola_rq.audio.waveforms import as_rows
 from byola_rq.embed.embedder import Embedder, load
 from byola_rq.errors import AudioError, ConfigError, package_needed
+from byola_rq.model.builtin import NAME
 
 with package_needed("byola_rq.sklearn", "scikit-learn", extra="evaluate"):
     from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -33,8 +33,8 @@ class AudioEmbedder(
     uint8, int16 and int32 ones at full scale, as in a WAV file.
 
     Args:
-        model: Model file or hub id (as for `byola_rq.load`), or an `Embedder`. By default an
-            encoder that has learned nothing, the baseline of every comparison; `fit` warns.
+        model: Model file, hub id or `builtin` (as for `byola_rq.load`), an `Embedder`, or
+            `untrained`: an encoder that has learned nothing, the baseline of every comparison.
         sample_rate: Of waveforms, in Hz; files say their own.
         device: Where to load the model to, for example "cuda"; an `Embedder` stays where it is.
         short: What to do with sound under 0.1 s: `error`, or `pad` it with zeros at both ends.
@@ -45,7 +45,7 @@ class AudioEmbedder(
 
     def __init__(
         self,
-        model: Path | str | Embedder = UNTRAINED,
+        model: Path | str | Embedder = NAME,
         *,
         sample_rate: int = SAMPLE_RATE,
         device: str = "cpu",
@@ -109,11 +109,6 @@ class AudioEmbedder(
         if isinstance(self.model, Embedder):
             return self.model
         if self.model == UNTRAINED:
-            warnings.warn(
-                "AudioEmbedder: the model is untrained, its embeddings are those of random "
-                "weights; name a model file (model=...)",
-                stacklevel=3,
-            )
             return Embedder.untrained().to(self.device)
         return load(self.model, self.device)
 

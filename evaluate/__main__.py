@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from byola_rq.model.builtin import NAME as BUILTIN
+
 # Nothing heavy is imported before a command needs it, so that --help is instant.
 if TYPE_CHECKING:
     from evaluate.models import EmbeddingModel
@@ -63,7 +65,8 @@ class RunByDefault(TyperGroup):
 _HELP = """Measure how much frozen embeddings know of labelled sets: one linear probe on each.
 
 \b
-  python -m evaluate [run] MODEL... --data-root DIR     models on the published sets
+  python -m evaluate [run] --data-root DIR              the built-in encoder on the published sets
+  python -m evaluate [run] MODEL... --data-root DIR     other models
   python -m evaluate [run] MODEL... --task CSV          models on a labelled csv of your own
   python -m evaluate inspect --data-root DIR            what is there, and whether it is whole
   python -m evaluate compare A B --out results/         whether A is better than B
@@ -82,7 +85,8 @@ validation clips are given, a tenth of the training clips is drawn.
 
 \b
 Examples:
-  python -m evaluate encoder.safetensors --baseline random --baseline logmel --data-root /data
+  python -m evaluate --data-root /data
+  python -m evaluate builtin a.safetensors --baseline random --baseline logmel --data-root /data
   python -m evaluate a.safetensors b.safetensors --data-root /data --tasks us8k spcv2 --probe adam
   python -m evaluate --baseline logmel --baseline random --task birds.csv --out results/
 
@@ -122,10 +126,11 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 @app.command(help=_HELP_RUN)
 def run(
     models: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(
-            metavar="[MODEL.safetensors]...",
-            help="Model files, from `byola-rq export` or the end of training.",
+            metavar="[MODEL]...",
+            help="Model files, ids on the Hugging Face hub, or builtin.  "
+            "[default: builtin, where no --baseline is named]",
         ),
     ] = None,
     *,
@@ -180,7 +185,9 @@ def run(
 ) -> None:
     """Load, check and evaluate; what the options mean stands beside each."""
     with _one_line_errors(debug):
-        _check_usage(bool(models or baseline), bool(data_root), bool(task), bool(tasks))
+        _check_usage(bool(data_root), bool(task), bool(tasks))
+        if not (models or baseline):
+            models = [BUILTIN]
         chosen_device = _choose_device(device)
         from byola_rq.runtime.memory import keep_freed_memory
         from evaluate.protocol import Settings
@@ -201,7 +208,7 @@ def run(
         compared = _load_models(models or [], baseline or [], dim, seed, settings.device)
         if norm == Norm.checkpoint and not models:
             raise _usage_error(
-                "--norm checkpoint needs a model file; a baseline has no statistics", "--norm"
+                "--norm checkpoint needs a model; a baseline has no statistics", "--norm"
             )
         to_do, errors = gather_tasks(
             data_root,
@@ -327,9 +334,7 @@ def _usage_error(text: str, option: str | None = None) -> Exception:
     return ByolaRQError(f"{text}; see python -m evaluate --help", code="usage", key=option)
 
 
-def _check_usage(has_model: bool, has_root: bool, has_csv: bool, has_names: bool) -> None:
-    if not has_model:
-        raise _usage_error("nothing to evaluate: name a model file or a --baseline")
+def _check_usage(has_root: bool, has_csv: bool, has_names: bool) -> None:
     if not (has_root or has_csv):
         raise _usage_error("nothing to evaluate on: name a --data-root or a --task")
     if has_names and not has_root:
@@ -343,11 +348,15 @@ def _num_workers(workers: int | None) -> int:
 
 
 def _spread_tasks(args: list[str]) -> list[str]:
-    """`--tasks a b` and `--tasks a,b` as `--tasks a --tasks b`; a model file has a dot or slash."""
+    """`--tasks a b` and `--tasks a,b` as `--tasks a --tasks b`; models are told apart from names.
+
+    A model file has a dot or slash, and no set is called `builtin`.
+    """
     spread: list[str] = []
     is_naming = False
     for argument in args:
-        if is_naming and not argument.startswith("-") and not set("./") & set(argument):
+        is_model = argument == BUILTIN or set("./") & set(argument)
+        if is_naming and not argument.startswith("-") and not is_model:
             for name in filter(None, argument.split(",")):
                 spread += ["--tasks", name]
             continue
@@ -393,13 +402,13 @@ def _report(out: Path) -> None:
 
 
 def _load_models(
-    paths: list[Path], baselines: list[Baseline], dim: int, seed: int, device: str
+    names: list[str], baselines: list[Baseline], dim: int, seed: int, device: str
 ) -> list["EmbeddingModel"]:
-    """The model files, then the baselines in the likeness of the first."""
+    """The models, then the baselines in the likeness of the first."""
     from byola_rq.audio.frontend import LogMelSpectrogram
     from evaluate.models import load_model, make_baseline
 
-    models = [load_model(path, device) for path in dict.fromkeys(paths)]
+    models = [load_model(name, device) for name in dict.fromkeys(names)]
     encoder_name, frontend = "audio_ntt_2020", LogMelSpectrogram()
     if models:
         encoder_name, frontend = models[0].encoder_name, models[0].frontend

@@ -30,6 +30,7 @@ class EmbeddingModel:
         name: How it is called in the results.
         encoder_name: Its architecture; empty where there is none.
         weights_sha256: Of the weights; empty where there are none.
+        version: Of the built-in encoder; empty for others.
         embedding_dim: Length `D` of an embedding.
         frontend: Waveform to log-mel.
         statistics: Of its pretraining corpus; None for a baseline, which has had none.
@@ -43,6 +44,7 @@ class EmbeddingModel:
     frontend: LogMelSpectrogram
     statistics: Statistics | None
     encoder: Callable[[Tensor], Tensor]
+    version: str = ""
 
     @property
     def key(self) -> dict[str, Any]:
@@ -55,13 +57,15 @@ class EmbeddingModel:
         }
 
 
-def load_model(path: Path, device: str) -> EmbeddingModel:
-    """Load a model file; it is named after the file, or its folder if it is `encoder.safetensors`.
+def load_model(model: Path | str, device: str) -> EmbeddingModel:
+    """Load a model file, `builtin` or a model of the hub, as `byola_rq.load` does.
+
+    It is named after the file, or its folder if it is `encoder.safetensors`.
 
     Raises:
         CheckpointError: If it is missing or no model file.
     """
-    embedder = load(path, device)
+    embedder, path = load(model, device), Path(model)
     has_telling_folder = path.stem == "encoder" and re.search(r"\w", path.parent.name)
     return _from_embedder(
         path.parent.name if has_telling_folder else path.stem, embedder, embedder.statistics
@@ -146,4 +150,5 @@ def _from_embedder(name: str, embedder: Embedder, statistics: Statistics | None)
         frontend=embedder.frontend,
         statistics=statistics,
         encoder=embedder.encoder,
+        version=embedder.release.get("version", ""),
     )

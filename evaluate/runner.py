@@ -198,6 +198,7 @@ def make_rows(
             torch=version_of("torch"),
             sklearn=version_of("scikit-learn"),
             device=_describe_device(settings.device),
+            model_version=model.version,
         )
         for outcome in outcomes
     ]

@@ -50,8 +50,10 @@ def test_the_wheel_holds_the_package_only(tmp_path: Path) -> None:
         f"byola_rq-{byola_rq.__version__}.dist-info",
     }
     recipes = [f"recipes/{path.name}" for path in (ROOT / "byola_rq/recipes").glob("*.yaml")]
-    data = ("py.typed", "config.yaml", "listen/page.html", *recipes)
+    data = ("py.typed", "config.yaml", "listen/page.html", "model/builtin.safetensors")
+    data += ("model/builtin.md", "model/builtin_sources.csv.gz", *recipes)
     assert {f"byola_rq/{each}" for each in data} <= set(names)
+    assert wheel.stat().st_size < 4e6
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "byola_rq").rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == modules
 

@@ -126,10 +126,10 @@ def test_pandas_output_names_its_columns(model: Path, paths: list[Path]) -> None
     assert list(table.columns) == [f"audioembedder{number}" for number in range(16)]
 
 
-def test_without_a_model_it_warns(paths: list[Path]) -> None:
-    with pytest.warns(UserWarning, match="untrained"):
-        transformer = AudioEmbedder().fit(paths[:1])
-    assert transformer.transform(paths[:1]).shape == (1, 2048)
+def test_without_a_model_it_is_the_built_in_one(paths: list[Path]) -> None:
+    embeddings = AudioEmbedder().fit_transform(paths[:2])
+    np.testing.assert_array_equal(embeddings, byola_rq.load("builtin").embed_files(paths[:2]))
+    assert AudioEmbedder("untrained").fit_transform(paths[:1]).shape == (1, 2048)
 
 
 def test_short_sound_is_refused_or_padded(model: Path, tmp_path: Path, paths: list[Path]) -> None:

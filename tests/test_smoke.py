@@ -23,7 +23,8 @@ def test_the_whole_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run("synthesize", "sounds", "--clips", 24)
     run("prepare", "sounds/clips", "packed", "--workers", 1)
     run("pretrain", *SMALL, "data.source=packed", "run.dir=run", "train.max_steps=2")
-    run("embed", "run/encoder.safetensors", "sounds/clips", "-o", "embeddings", "--device", "cpu")
+    model = ("--model", "run/encoder.safetensors")
+    run("embed", "sounds/clips", "-o", "embeddings", *model, "--device", "cpu")
 
     rows = np.load("embeddings/embeddings.npy")
     with Path("embeddings/index.csv").open(newline="") as file:

@@ -113,8 +113,8 @@ def _draw_size(fraction: Tensor, scale: tuple[float, float], size: int, most: in
 
 def _draw_place(fraction: Tensor, room: Tensor) -> Tensor:
     """Uniform among the integers 0 to `room`."""
-    # float32 rounding may lift a fraction just below 1 to room + 1.
-    return (fraction * (room + 1)).floor().long().minimum(room)
+    # 24-bit fractions below 1: no product with an integer below 2^24 is rounded up to it.
+    return (fraction * (room + 1)).floor().long()
 
 
 def _resize(x: Tensor, start: Tensor, size: Tensor) -> Tensor:

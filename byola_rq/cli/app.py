@@ -49,8 +49,9 @@ def _root(
 ) -> None:
     """Audio embeddings learned without labels: BYOL-A with randomized quantization.
 
-    The way of the work: pretrain on sound you have, embed what you want to know about, and prove
-    the encoder with linear probes (`python -m evaluate`, in the source checkout).
+    The way of the work: embed what you want to know about with the built-in encoder, or pretrain
+    one on sound you have, and prove it with linear probes (`python -m evaluate`, in the source
+    checkout).
     """
     if debug:
         os.environ["BYOLA_RQ_DEBUG"] = "1"

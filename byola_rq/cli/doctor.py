@@ -52,9 +52,10 @@ DISTRIBUTIONS = {"yaml": "pyyaml", "sklearn": "scikit-learn", "nnAudio": "nnaudi
 def print_findings() -> bool:
     """Print a table of all that was looked at; whether all that is required works."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("", "status", "found", "what to do", box=None, pad_edge=False)
+    found = Column("found", overflow="fold")  # nothing of a path or digest is cut off
+    table = Table("", "status", found, "what to do", box=None, pad_edge=False)
     findings = list(examine())
     for finding in findings:
         table.add_row(finding.name, finding.status, finding.detail, finding.remedy)
@@ -72,6 +73,7 @@ def examine() -> Iterator[Diagnosis]:
             name, "needed by everything", "pip install byola_rq", is_required=True
         )
     yield _examine_libsndfile()
+    yield _examine_builtin()
     yield _examine_torchaudio()
     for name, (purpose, remedy) in OPTIONAL.items():
         yield _examine_import(name, purpose, remedy, is_required=False)
@@ -112,6 +114,17 @@ def _examine_libsndfile() -> Diagnosis:
         return f"{version}" + (f", cannot read {', '.join(missing)}" if missing else "")
 
     return _examine("libsndfile", formats, "pip install --upgrade soundfile", is_required=True)
+
+
+def _examine_builtin() -> Diagnosis:
+    def read() -> str:
+        from byola_rq.model.builtin import SHA256, VERSION, builtin_path
+
+        card = builtin_path().with_suffix(".md")
+        return f"{VERSION}, SHA-256 {SHA256}, licenses and credits in {card}"
+
+    remedy = "pip install --force-reinstall --no-deps byola_rq"
+    return _examine("built-in encoder", read, remedy, is_required=True)
 
 
 def _examine_torchaudio() -> Diagnosis:

@@ -5,17 +5,18 @@ from typing import Annotated
 
 import typer
 
-from byola_rq.cli.options import Precision, print_once
+from byola_rq.cli.options import Model, Precision, print_once
 from byola_rq.errors import ConfigError
+from byola_rq.model.builtin import NAME
 
 
 def embed(
-    model: Annotated[Path, typer.Argument(help="Model file, encoder.safetensors.")],
     source: Annotated[
         list[Path], typer.Argument(help="Folders, manifests (csv, tsv) or audio files.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")],
     *,
+    model: Model = NAME,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[
         Precision, typer.Option(help="Of the encoder; auto: bfloat16 on a GPU that has it.")
@@ -36,9 +37,14 @@ def embed(
 
     \b
     Examples:
-      byola-rq embed runs/a/encoder.safetensors /data/my_sounds -o embeddings/
-      byola-rq embed runs/a/encoder.safetensors /data/my_sounds -o frames/ --frames
+      byola-rq embed /data/my_sounds -o embeddings/
+      byola-rq embed /data/my_sounds -o frames/ --frames
+      byola-rq embed /data/my_sounds -o own/ --model runs/a/encoder.safetensors
     """
+    for each in source:
+        if each.suffix == ".safetensors":
+            message = f"{each}: no source of sound; a model is named by --model {each}"
+            raise ConfigError(message, code="usage", path=each, key="--model")
     import torch
 
     from byola_rq.embed.embedder import load
@@ -64,8 +70,9 @@ def embed(
 
 def export(
     run: Annotated[
-        Path, typer.Argument(help="Directory of a run (run.dir); with --onnx also a model file.")
-    ],
+        str,
+        typer.Argument(help="Directory of a run (run.dir); with --onnx a model file or `builtin`."),
+    ] = NAME,
     model: Annotated[
         Path | None, typer.Argument(help="Model file to write, encoder.safetensors.")
     ] = None,
@@ -85,22 +92,24 @@ def export(
     Examples:
       byola-rq export runs/a encoder.safetensors
       byola-rq export runs/a best.safetensors --best --licence CC-BY-4.0
+      byola-rq export --onnx model.onnx
       byola-rq export encoder.safetensors --onnx model.onnx
     """
-    if run.is_file():
+    run_dir = Path(run)
+    if run == NAME or run_dir.is_file():
         if onnx is None or model or best or licence:
-            message = f"{run}: export of a model file takes --onnx FILE and nothing else"
+            message = f"{run}: export of a model takes --onnx FILE and nothing else"
             raise ConfigError(message, code="usage", path=run, key="--onnx")
         _export_onnx(run, onnx)
         return
     if model is None:
-        if not run.exists():
+        if not run_dir.exists():
             raise ConfigError(f"{run}: no such run or model file", code="missing", path=run)
         message = f"{run}: export of a run takes the model file to write"
         raise ConfigError(message, code="usage", path=run)
     from byola_rq.export.run import export_run
 
-    path = export_run(run, model, best=best)
+    path = export_run(run_dir, model, best=best)
     if licence is not None:
         from byola_rq.embed.embedder import load
 
@@ -155,8 +164,8 @@ def import_weights(
     print(f"{model}: mean {embedder.statistics.mean:.4f}, std {embedder.statistics.std:.4f}")
 
 
-def _export_onnx(model: Path, onnx: Path) -> None:
-    """A model file as ONNX."""
+def _export_onnx(model: Path | str, onnx: Path) -> None:
+    """A model as ONNX."""
     from byola_rq.embed.embedder import load
     from byola_rq.export.onnx import export_onnx
 

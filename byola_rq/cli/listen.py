@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from byola_rq.cli.options import Overrides, load_config
+from byola_rq.cli.options import Model, Overrides, load_config
 from byola_rq.errors import ConfigError
+from byola_rq.model.builtin import NAME
 
 
 def views(
@@ -40,9 +41,7 @@ def listen(
     bins: Annotated[
         str, typer.Option(metavar="K,K,...", help="Numbers of bins to quantize with.")
     ] = "2,5,8,15,30",
-    model: Annotated[
-        Path | None, typer.Option(help="Model file: how alike are the views to it?")
-    ] = None,
+    model: Model = NAME,
     wav: Annotated[Path | None, typer.Option(help="Also write the sounds to this folder.")] = None,
 ) -> None:
     """Make what the network sees of a clip audible: one page of pictures and players.
@@ -50,8 +49,8 @@ def listen(
     A segment as it was recorded, and turned into a log-mel spectrogram and back; then cropped,
     quantized with each K, mixed up, and as the two views of training, each with its picture, its
     sound and the key that replays it. Everything is heard with one gain. The page is one file that
-    needs no network; keep it, send it. With a model it shows how near the two views are to each
-    other, beside other sounds and the untrained encoder.
+    needs no network; keep it, send it. It ends with how near the two views are to each other to the
+    model, beside other sounds and the untrained encoder.
 
     \b
     Examples:
@@ -63,7 +62,7 @@ def listen(
     from byola_rq.listen.build import make_page
 
     for line in make_page(
-        clip, page, start=start, seed=seed, bins=numbers, model_file=model, sounds=wav
+        clip, page, start=start, seed=seed, bins=numbers, model=model, sounds=wav
     ):
         print(line)
 

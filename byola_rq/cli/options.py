@@ -23,6 +23,14 @@ Overrides = Annotated[
 ]
 
 
+Model = Annotated[
+    str,
+    typer.Option(
+        metavar="PATH|HUB_ID|builtin", help="Model file, or owner/name on the Hugging Face hub."
+    ),
+]
+
+
 class Precision(StrEnum):
     """Of the encoder."""
 

@@ -14,6 +14,8 @@ from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
 from byola_rq.audio.waveforms import Waveforms
 from byola_rq.embed.audio_files import embed_files
 from byola_rq.embed.clip_encoder import MIN_SECONDS, ClipEncoder
+from byola_rq.errors import CheckpointError
+from byola_rq.model import builtin
 from byola_rq.model.encoder import ENCODERS, Encoder, build_encoder
 from byola_rq.model.model_file import digest_weights, read_model_file, write_model_file
 
@@ -109,6 +111,14 @@ class Embedder(nn.Module):
             "statistics": asdict(self.statistics),
             "weights_sha256": self.weights_sha256,
         }
+
+    @property
+    def release(self) -> dict[str, str]:
+        """`name`, `version` and `sha256` of the built-in encoder; of another model, nothing."""
+        release = self.summary.get("release")
+        if isinstance(release, dict) and release.keys() == builtin.IDENTITY.keys():
+            return release
+        return {}
 
     def with_statistics(self, statistics: Statistics) -> Self:
         """The same embedder (shared weights) with other statistics."""
@@ -211,7 +221,7 @@ class Embedder(nn.Module):
 
 
 def load(
-    path: Path | str,
+    path: Path | str = builtin.NAME,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Embedder:
@@ -219,7 +229,8 @@ def load(
 
     Args:
         path: What `Embedder.save`, `byola-rq export` or the end of training wrote; or, as text,
-            the id of a model on the Hugging Face hub, `owner/name`, where that is no path here.
+            `builtin`, the encoder that comes with the package, or the id of a model on the Hugging
+            Face hub, `owner/name`, where that is no path here.
         device: Where to put it, for example "cuda".
         dtype: Of the weights: torch.float32, or float16 or bfloat16 for half the memory and, on a
             GPU, more speed; docs/embedding.md says what it costs in precision.
@@ -234,15 +245,21 @@ def load(
     if dtype not in PRECISIONS:
         raise ValueError(f"dtype must be one of {', '.join(map(str, PRECISIONS))}; got {dtype}")
     stored = read_model_file(_find(path))
-    embedder = Embedder(
-        stored.encoder, stored.frontend, stored.statistics, stored.summary, stored.licence
-    )
+    summary = stored.summary
+    if path == builtin.NAME:
+        summary = {**summary, "release": builtin.IDENTITY}
+    embedder = Embedder(stored.encoder, stored.frontend, stored.statistics, summary, stored.licence)
     return embedder.to(device, dtype)
 
 
 def _find(path: Path | str) -> Path:
-    """The file itself, or what the hub has under this id."""
+    """The file itself, the built-in one, or what the hub has under this id."""
+    if path == builtin.NAME:
+        return builtin.builtin_path()
     file = Path(path)
+    if isinstance(path, str) and builtin.is_near_miss(path) and not file.exists():
+        message = f"{path}: no such model file; did you mean {builtin.NAME}?"
+        raise CheckpointError(message, code="unknown", path=file, value=path)
     hub_id = _HUB_ID.fullmatch(path) if isinstance(path, str) else None
     # What may be a path with a slip of the pen in it opens no connection.
     if hub_id is None or file.suffix == ".safetensors" or file.exists() or file.parent.exists():

@@ -207,4 +207,5 @@ def _describe(rows: EmbeddingRows, times: IntArray) -> dict[str, Any]:
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
     for source, (size, time) in zip(rows.clips.sources, times.tolist(), strict=True):
         digest.update(f"{source}\t{size}\t{time}\n".encode())
-    return {**description, "content_key": digest.hexdigest()}
+    release = {"release": rows.embedder.release} if rows.embedder.release else {}
+    return {**description, **release, "content_key": digest.hexdigest()}

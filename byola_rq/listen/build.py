@@ -98,7 +98,7 @@ def make_page(
     start: float | None,
     seed: int,
     bins: Sequence[int],
-    model_file: Path | None,
+    model: str,
     sounds: Path | None,
 ) -> Iterator[str]:
     """Do what `byola-rq listen` does, and say what was written.
@@ -109,19 +109,16 @@ def make_page(
     """
     began = time.monotonic()
     config = load_config(default_config_path(), [f"run.seed={seed}"])
+    embedder = load(model)
+    name = model
+    if release := embedder.release:
+        name = f"{model} ({release['version']}, SHA-256 {release['sha256']:.12})"
     listening = listen_to_clip(
-        config,
-        clip,
-        start=start,
-        bins=bins,
-        model=load(model_file) if model_file else None,
-        model_name=str(model_file),
+        config, clip, start=start, bins=bins, model=embedder, model_name=name
     )
     words = ["byola-rq", "listen", str(clip), "-o", str(page)]
     words += ["--start", f"{listening.segment.start_seconds:.10g}", "--seed", str(seed)]
-    words += ["--bins", ",".join(map(str, bins))] + (
-        ["--model", str(model_file)] if model_file else []
-    )
+    words += ["--bins", ",".join(map(str, bins)), "--model", model]
     size = write_page(listening, page, command=shlex.join(words))
     yield f"{page} ({size / 1e6:.2f} MB, {time.monotonic() - began:.1f} s)"
     if sounds:

@@ -1,9 +1,44 @@
-"""The encoder that the package carries."""
+"""The encoder that comes with the package; builtin.md beside it says of what it was made.
 
-from importlib.resources import files
+To replace it: the new file and its sources in their places here, then VERSION, SHA256 and the card.
+"""
+
+import hashlib
+from difflib import get_close_matches
 from pathlib import Path
+
+from byola_rq.errors import CheckpointError
+
+NAME = "builtin"
+VERSION = "permissive-1"
+SHA256 = "3f17fbacb3455bf40083bd1d126d2765e39d53994bad548e1aff152cf1b85dcc"  # of the model file
+
+# What stands wherever the built-in encoder was used.
+IDENTITY = {"name": NAME, "version": VERSION, "sha256": SHA256}
+
+_REMEDY = "Install byola_rq again (pip install --force-reinstall --no-deps), or name another model"
 
 
 def builtin_path() -> Path:
-    """Path of its model file."""
-    return Path(str(files("byola_rq") / "model" / "builtin.safetensors"))
+    """Path of the built-in model file, once its bytes are known to be those of this version.
+
+    Raises:
+        CheckpointError: If the installation has lost or damaged it.
+    """
+    path = Path(__file__).with_name("builtin.safetensors")
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        message = f"{path}: the built-in encoder cannot be read ({error.strerror}). {_REMEDY}"
+        raise CheckpointError(message, code="missing", path=path) from error
+    if digest != SHA256:
+        message = (
+            f"{path}: the built-in encoder is not {VERSION} as it was released (SHA-256). {_REMEDY}"
+        )
+        raise CheckpointError(message, code="damaged", path=path, value=digest)
+    return path
+
+
+def is_near_miss(name: str) -> bool:
+    """Whether someone who typed this may have meant the built-in encoder."""
+    return bool(get_close_matches(name.lower(), [NAME], cutoff=0.8))

@@ -142,8 +142,9 @@ def _track(
     assert norm.momentum is not None
     weight = convolution.weight.flatten(1)
     variance = ((weight @ covariance) * weight).sum(1)
-    norm.running_mean.lerp_(weight @ mean + cast(Tensor, convolution.bias), norm.momentum)
-    norm.running_var.lerp_(variance * (count / (count - 1)), norm.momentum)
+    # Unseen by autograd, as batch norm does too: an earlier pass may still wait for its backward.
+    norm.running_mean.data.lerp_(weight @ mean + cast(Tensor, convolution.bias), norm.momentum)
+    norm.running_var.data.lerp_(variance * (count / (count - 1)), norm.momentum)
     norm.num_batches_tracked += 1
 
 

@@ -56,7 +56,6 @@ def save_checkpoint(
         _give_name(temporary, final)
     except (OSError, SafetensorError) as error:
         # On a full disk, the room is somebody's.
-        shutil.rmtree(temporary, ignore_errors=True)
         with contextlib.suppress(OSError):
             _tidy(run_dir)
         message = f"{final}: the checkpoint cannot be written ({error})"

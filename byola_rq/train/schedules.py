@@ -22,7 +22,7 @@ def learning_rate(
         return peak * (step + 1) / warmup_steps
     if schedule == "constant":
         return peak
-    progress = (step - warmup_steps) / max(num_steps - warmup_steps, 1)
+    progress = (step - warmup_steps) / (num_steps - warmup_steps)
     return peak * (1 + math.cos(math.pi * progress)) / 2
 
 

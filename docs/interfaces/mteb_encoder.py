@@ -1,7 +1,7 @@
-"""A model file as an audio encoder of MTEB (version 2).
+"""The built-in encoder, or another model, as an audio encoder of MTEB (version 2).
 
 import mteb
-model = ByolaRQEncoder("encoder.safetensors")
+model = ByolaRQEncoder()  # or ByolaRQEncoder("encoder.safetensors")
 mteb.evaluate(model, mteb.get_tasks(tasks=["ESC50"]))
 """
 
@@ -19,7 +19,11 @@ class ByolaRQEncoder(AbsEncoder):
     """Clip embeddings, compared by their cosine."""
 
     def __init__(
-        self, model_name: str, revision: str | None = None, device: str = "cpu", **_: Any
+        self,
+        model_name: str = "builtin",
+        revision: str | None = None,
+        device: str = "cpu",
+        **_: Any,
     ) -> None:
         self.embedder = byola_rq.load(model_name, device)
         overrides = {

@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 from byola_rq.sklearn import AudioEmbedder
 
 
-def fit_classifier(model: str, paths: list[Path], labels: list[str]) -> Pipeline:
+def fit_classifier(paths: list[Path], labels: list[str], model: str = "builtin") -> Pipeline:
     """Learn labels from audio files; `predict` then takes other files."""
     classifier = make_pipeline(
         AudioEmbedder(model), StandardScaler(), LogisticRegression(max_iter=1000)

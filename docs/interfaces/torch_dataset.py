@@ -13,7 +13,9 @@ import byola_rq
 class EmbeddingDataset(Dataset[tuple[Tensor, Tensor]]):
     """Items (embedding `(D,)`, label) of audio files."""
 
-    def __init__(self, model: str, paths: Sequence[Path], labels: Sequence[int]) -> None:
+    def __init__(
+        self, paths: Sequence[Path], labels: Sequence[int], model: str = "builtin"
+    ) -> None:
         # A copy, since autograd takes no tensor that was made in inference mode.
         self.embeddings = byola_rq.load(model).embed_files(paths).clone()
         self.labels = torch.tensor(labels)

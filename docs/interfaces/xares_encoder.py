@@ -1,5 +1,6 @@
-"""A model file as an X-ARES encoder.
+"""The built-in encoder, or the model that BYOLA_RQ_MODEL names, as an X-ARES encoder.
 
+python -m xares.run xares_encoder.py src/tasks/*.py
 BYOLA_RQ_MODEL=encoder.safetensors python -m xares.run xares_encoder.py src/tasks/*.py
 """
 
@@ -15,7 +16,7 @@ class ByolaRQEncoder(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.model = byola_rq.load(os.environ["BYOLA_RQ_MODEL"])
+        self.model = byola_rq.load(os.environ.get("BYOLA_RQ_MODEL", "builtin"))
         self.sampling_rate = self.model.sample_rate
         self.output_dim = self.model.embedding_dim
         seconds = self.model.frame_seconds(2)  # centres of the first two frames

@@ -53,6 +53,7 @@ class ResultRow:
     torch: str
     sklearn: str
     device: str
+    model_version: str = ""  # of the built-in encoder; older files lack the column
 
     @property
     def limit(self) -> str:
@@ -85,6 +86,7 @@ class Predictions:
 
 
 _RESULT_COLUMNS = [field.name for field in fields(ResultRow)]
+_OLDER_COLUMNS = _RESULT_COLUMNS[:-1]
 _PREDICTION_COLUMNS = ["file_name", "label", "prediction", "fold", "seed"]
 _SCORE_COLUMN = "score:"  # then the class
 _PARSERS: dict[Any, Callable[[str], Any]] = {str: str, int: int, float: float}
@@ -183,9 +185,10 @@ def read_results(out: Path) -> list[ResultRow]:
     """
     path = results_path(out)
     records = _read_records(path) if path.exists() else []
-    if records and records[0] != _RESULT_COLUMNS:
-        raise _header_error(path, records[0], _RESULT_COLUMNS)
-    columns = [(field.name, _PARSERS[field.type]) for field in fields(ResultRow)]
+    header = records[0] if records else _RESULT_COLUMNS
+    if header not in (_RESULT_COLUMNS, _OLDER_COLUMNS):
+        raise _header_error(path, header, _RESULT_COLUMNS)
+    columns = [(each.name, _PARSERS[each.type]) for each in fields(ResultRow)[: len(header)]]
     return [
         ResultRow(*_parse(path, number, record, columns))
         for number, record in enumerate(records[1:], start=2)
@@ -235,9 +238,11 @@ def _add_predictions(path: Path, added: Sequence[PredictionRow], classes: Sequen
 
 
 def _append_rows(path: Path, rows: Sequence[ResultRow]) -> None:
-    text = path.read_bytes().decode() if path.exists() else ""
-    values = ([_round(value) for value in astuple(row)] for row in rows)
-    replace_file(path, (text or _to_csv([_RESULT_COLUMNS])) + _to_csv(values))
+    # All of them anew: the rows of an older file have a column less.
+    values = (
+        [_round(value) for value in astuple(row)] for row in (*read_results(path.parent), *rows)
+    )
+    replace_file(path, _to_csv([_RESULT_COLUMNS]) + _to_csv(values))
 
 
 def _round(value: object) -> object:

@@ -234,9 +234,9 @@ def _state_notes(counted: Mapping[str, Collection[State]]) -> list[str]:
 
 
 def _origins(rows: Sequence[ResultRow]) -> list[str]:
-    """A line per state of a set, and one per set of versions and device."""
+    """A line per state of a set, per set of versions and device, per version of `builtin`."""
     num_folds = Counter((row.run_id, row.seed) for row in rows)
-    sets, versions = [], []
+    sets, versions, models = [], [], []
     for row in rows:
         parts = f"{row.n_train:,} train, {row.n_valid:,} valid, {row.n_test:,} test"
         division = f"{num_folds[row.run_id, row.seed]} folds" if row.fold else parts
@@ -248,4 +248,7 @@ def _origins(rows: Sequence[ResultRow]) -> list[str]:
         versions.append(
             f"byola_rq {row.byola_rq}, torch {row.torch}, scikit-learn {row.sklearn}, {row.device}"
         )
-    return list(dict.fromkeys(sets + versions))
+        if row.model_version:
+            weights = f"weights of SHA-256 {row.weights_sha256}"
+            models.append(f"{row.model}: {row.model_version}, {weights}")
+    return list(dict.fromkeys(sets + versions + models))

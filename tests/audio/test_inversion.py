@@ -224,7 +224,6 @@ def test_lengths(num_frames: int) -> None:
     log_mel = FRONTEND(torch.randn(2, 15200) * 0.1)[..., :num_frames]
     waveform = mel_to_audio(log_mel, FRONTEND)
     assert waveform.shape == (2, 160 * (num_frames - 1) or 159)
-    assert waveform.isfinite().all()
     assert 0.05 < rms(waveform) < 0.2
     if waveform.shape[1] >= FRONTEND.min_samples:
         assert FRONTEND(waveform).shape == log_mel.shape
@@ -347,7 +346,6 @@ def test_views_that_no_sound_has_are_approached(sounds: Path, num_bins: int) -> 
     log_mel = FRONTEND(waveform)
     view = quantize(log_mel, num_bins)
     sound = mel_to_audio(view, FRONTEND)
-    assert sound.isfinite().all()
     assert sound.abs().max() < 10
     # The sound made from a view is nearer to the view than the clip itself is.
     distortion = (view[:, 0] - log_mel).abs().mean().item()

@@ -63,6 +63,15 @@ def test_boxes_follow_their_distribution() -> None:
     assert (boxes.left + boxes.width == 144).any()
 
 
+def test_size_and_place_are_independent() -> None:
+    crop = RandomResizedCrop((1.5, 1.5), freq_scale=(0.5, 1.0), time_scale=(0.5, 1.0))
+    boxes = crop.draw(torch.zeros(20_000, 1, 64, 96), sample_keys(2, 0, torch.arange(20_000)))
+    places = (boxes.top / (96 - boxes.height), boxes.left / (144 - boxes.width))
+    numbers = torch.stack((boxes.height, boxes.width, *places)).double()
+    # A sample correlation of independent numbers has standard deviation 1 / sqrt(n).
+    assert (torch.corrcoef(numbers) - torch.eye(4)).abs().max() < 5 / 20_000**0.5
+
+
 def test_whole_segment_is_the_identity() -> None:
     x = torch.randn(3, 1, 64, 96)
     crop = RandomResizedCrop(canvas=(1, 1), freq_scale=(1, 1), time_scale=(1, 1))
@@ -94,10 +103,14 @@ def test_type_is_kept(dtype: torch.dtype) -> None:
     result = crop(x.to(dtype), KEYS[:8])
     assert result.dtype == dtype
     expected = crop(x.to(dtype).float(), KEYS[:8])
-    # Narrow types are computed in float32 and rounded once. In float64 the places of the taps are
-    # more exact: float32 has them to 144 * 2^-23 frames, times a slope of the kernel of about 5.
-    tolerance = torch.finfo(dtype).eps if dtype != torch.float64 else 1e-4
-    torch.testing.assert_close(result.float(), expected, atol=tolerance / 4, rtol=tolerance)
+    if dtype == torch.float64:
+        # Float32 has the places of the taps to 144 * 2^-23 frames; the slopes of the four weights
+        # add up to less than 4, in both directions.
+        atol, rtol = float(2 * 4 * x.abs().max() * 144 * 2**-23), 0.0
+    else:  # computed in float32 and rounded once
+        rtol = torch.finfo(dtype).eps
+        atol = rtol / 4
+    torch.testing.assert_close(result.float(), expected, atol=atol, rtol=rtol)
 
 
 def test_gradient_of_planes_side_by_side() -> None:

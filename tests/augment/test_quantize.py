@@ -107,7 +107,7 @@ def kolmogorov_smirnov(sample: Tensor, cumulative: Tensor | None = None) -> floa
 def test_distribution_of_edges_and_values() -> None:
     x = torch.randn(500, 1, 64, 96, generator=torch.Generator().manual_seed(4))
     keys = sample_keys(9, 0, torch.arange(500))
-    drawn = RandomizedQuantization(5).draw(x, keys)
+    drawn = RandomizedQuantization().draw(x, keys)  # five bins, as in the paper
     low, high = x[:, 0].amin(-1, keepdim=True), x[:, 0].amax(-1, keepdim=True)
     fractions = (drawn.edges - low) / (high - low)  # (B, C, 4), sorted
     # The false alarm rate of each bound below is 1e-6 (Kolmogorov-Smirnov).
@@ -126,6 +126,22 @@ def test_distribution_of_edges_and_values() -> None:
     within = ((drawn.values - corners[..., :-1]) / width)[width > 1e-3]
     # float32 carries a place in a bin of width 1e-3 to 1e-3 of it; half the K-S bound and more.
     assert kolmogorov_smirnov(within) < bound / math.sqrt(len(within)) + 1e-3
+
+
+def test_edges_values_and_choice_are_independent() -> None:
+    x = torch.tensor([0.0, 1.0]).expand(4000, 1, 2)
+    drawn = RandomizedQuantization(2, p=0.5).draw(x, sample_keys(5, 0, torch.arange(4000)))
+    (edge,), (first, second) = drawn.edges[:, 0].double().T, drawn.values[:, 0].double().T
+    places = (first / edge, (second - edge) / (1 - edge))
+    correlation = torch.corrcoef(torch.stack((edge, *places, drawn.is_applied.double())))
+    # A sample correlation of independent numbers has standard deviation 1 / sqrt(n).
+    assert (correlation - torch.eye(4)).abs().max() < 5 / math.sqrt(4000)
+
+
+def test_the_widest_range_is_not_left() -> None:
+    x = torch.tensor([-3e38, 0.0, 3e38]).expand(32, 1, 3)  # its width is no float32
+    result = RandomizedQuantization(5)(x, KEYS)
+    assert result.abs().max() <= 3e38
 
 
 def test_bins_include_their_outer_ends_and_open_at_inner_ones() -> None:
@@ -260,13 +276,22 @@ def test_wrong_keys_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"num_bins": 0}, {"bins": "log"}, {"values": "mean"}, {"per": "batch"}, {"p": 1.5}]
+    "options",
+    [
+        {"num_bins": 0},
+        {"bins": "log"},
+        {"values": "mean"},
+        {"per": "batch"},
+        {"p": 1.5},
+        {"p": -0.1},
+    ],
 )
 def test_wrong_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=f"^{next(iter(options))} "):
         RandomizedQuantization(**options)  # type: ignore[arg-type]
 
 
-def test_channel_dimension_must_not_be_the_samples() -> None:
+@pytest.mark.parametrize("channel_dim", [0, -3])
+def test_channel_dimension_must_not_be_the_samples(channel_dim: int) -> None:
     with pytest.raises(ValueError, match="channel_dim"):
-        RandomizedQuantization(channel_dim=0)(torch.ones(2, 3, 4))
+        RandomizedQuantization(channel_dim=channel_dim)(torch.ones(2, 3, 4))

@@ -1,5 +1,6 @@
 """Mixup, fader and the pair of views, against their formulas."""
 
+import itertools
 import math
 
 import pytest
@@ -12,7 +13,7 @@ from byola_rq.augment.views import AUGMENTATIONS, Views
 from byola_rq.runtime.rng import fold_in, integers, sample_keys, uniform
 
 KEYS = sample_keys(0, 0, torch.arange(16))
-OPTIONS = {"random_resized_crop": {}, "randomized_quantization": {}}
+OPTIONS = {"random_resized_crop": {}, "randomized_quantization": {"num_bins": 3}}
 
 
 def test_mixup_is_the_formula() -> None:
@@ -30,26 +31,37 @@ def test_mixup_is_the_formula() -> None:
     assert torch.equal(mixed[0], x[0])
 
 
-def test_mixup_draws_shares_and_places_from_what_was_seen() -> None:
-    mixup = Mixup(ratio=0.4, memory=8)
+@pytest.mark.parametrize(("options", "ratio"), [({}, 0.4), ({"ratio": 1.0}, 1.0)])
+def test_mixup_draws_shares_and_places_from_what_was_seen(
+    options: dict[str, float], ratio: float
+) -> None:
+    mixup = Mixup(**options, memory=8)
     keys = sample_keys(1, 0, torch.arange(4000))
     x = torch.randn(4000, 1, 2, 2)
     assert (mixup.draw(x, keys).share == 0).all()
-    mixup.remember(x[:3])
-    drawn = mixup.draw(x, keys)
-    assert drawn.index.unique().tolist() == [0, 1, 2]
-    assert drawn.share.max() < 0.4
-    # Mean 0.2, standard deviation 0.4 / sqrt(12) over sqrt(n).
-    assert abs(drawn.share.mean() - 0.2) < 5 * 0.4 / math.sqrt(12 * 4000)
+    for num_new, num_kept in ((1, 1), (2, 3), (7, 8)):
+        mixup.remember(x[:num_new])
+        share, index = (each.double() for each in vars(mixup.draw(x, keys)).values())
+        assert index.unique().tolist() == list(range(num_kept))
+        assert share.max() < ratio
+        # Mean ratio / 2, standard deviation ratio / sqrt(12) over sqrt(n); for the square
+        # ratio^2 / 3 and ratio^2 sqrt(4 / 45).
+        assert abs(share.mean() - ratio / 2) < 5 * ratio / math.sqrt(12 * 4000)
+        assert abs(share.square().mean() - ratio**2 / 3) < 5 * ratio**2 * math.sqrt(4 / 45 / 4000)
 
 
-def test_mixup_keeps_the_last_inputs() -> None:
-    mixup = Mixup(memory=5)
-    inputs = torch.arange(13.0).reshape(13, 1, 1, 1)
-    for start, stop in ((0, 3), (3, 7), (7, 13)):
+@pytest.mark.parametrize(("options", "memory"), [({}, 2048), ({"memory": 5}, 5)])
+def test_mixup_keeps_the_last_inputs(options: dict[str, int], memory: int) -> None:
+    mixup = Mixup(**options)
+    inputs = torch.arange(3.0 * memory, requires_grad=True).reshape(-1, 1, 1, 1)
+    # The third batch alone is more than is kept.
+    starts = [0, memory - 2, memory + 2, 2 * memory + 3, 2 * memory + 4]
+    for start, stop in itertools.pairwise(starts):
         mixup.remember(inputs[start:stop])
-    assert sorted(mixup.ring.flatten().tolist()) == [8, 9, 10, 11, 12]
-    assert mixup.num_seen == 13
+        last = list(range(max(stop - memory, 0), stop))
+        assert sorted(mixup.ring.flatten().tolist())[-len(last) :] == last
+        assert mixup.num_seen == stop
+    assert not mixup.ring.requires_grad
 
 
 def test_mixup_is_a_ring_written_by_position() -> None:
@@ -83,6 +95,13 @@ def test_mixup_state_survives_saving() -> None:
     restored.load_state_dict(mixup.state_dict())
     x = torch.randn(4, 1, 8, 9)
     assert torch.equal(mixup(x, KEYS[:4]), restored(x, KEYS[:4]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_mixup_keeps_the_type(dtype: torch.dtype) -> None:
+    mixup = Mixup()
+    for x in torch.randn(2, 4, 1, 8, 9).to(dtype):
+        assert mixup(x, KEYS[:4]).dtype == dtype
 
 
 def test_mixup_refuses_another_shape() -> None:
@@ -126,7 +145,7 @@ def test_fader_ends_are_uniform() -> None:
 def test_views_chain_their_augmentations_by_key() -> None:
     log_mel = torch.randn(16, 1, 64, 96)
     made = Views(OPTIONS, post_norm=False)(log_mel, KEYS)
-    crop, quantization = RandomResizedCrop(), RandomizedQuantization()
+    crop, quantization = RandomResizedCrop(), RandomizedQuantization(3)
     for number, view in enumerate(made, start=1):
         key = fold_in(KEYS, number)
         cropped = crop(log_mel, fold_in(key, "random_resized_crop"))
@@ -144,21 +163,27 @@ def test_views_do_not_depend_on_the_batch_before_post_norm() -> None:
 
 
 def test_post_norm_standardizes_both_views_together() -> None:
-    log_mel = torch.randn(16, 1, 64, 96) * 3 + 5
-    plain = torch.stack(Views(OPTIONS, post_norm=False)(log_mel, KEYS)).double()
-    normed = torch.stack(Views(OPTIONS, post_norm=True)(log_mel, KEYS)).double()
+    log_mel = torch.randn(3, 1, 8, 12) * 3 + 5  # few: whether n or n - 1 divides shows
+    plain = torch.stack(Views(OPTIONS, post_norm=False)(log_mel, KEYS[:3])).double()
+    normed = torch.stack(Views(OPTIONS, post_norm=True)(log_mel, KEYS[:3])).double()
     expected = (plain - plain.mean()) / plain.std()
     torch.testing.assert_close(normed, expected, atol=1e-5, rtol=1e-5)
+    silence = torch.stack(Views(OPTIONS, post_norm=True)(torch.zeros(2, 1, 8, 9), KEYS[:2]))
+    assert (silence == 0).all()
 
 
 def test_mixup_views_mix_with_earlier_batches_only() -> None:
-    views = Views({"mixup": {"ratio": 0.4, "memory": 64}}, post_norm=False)
+    chain = {"mixup": {"ratio": 0.4, "memory": 32}, "random_linear_fader": {}}
+    views = Views(chain, post_norm=False)
+    fader = RandomLinearFader()
     first, second = torch.randn(2, 16, 1, 8, 9)
-    assert torch.equal(views(first, KEYS)[0], first)
+    faded = fader(first, fold_in(fold_in(KEYS, 1), "random_linear_fader"))
+    assert torch.equal(views(first, KEYS)[0], faded)
     view_1, view_2 = views(second, KEYS)
-    assert not torch.equal(view_1, second)
+    assert not torch.equal(view_1, fader(second, fold_in(fold_in(KEYS, 1), "random_linear_fader")))
     assert not torch.equal(view_1, view_2)
-    assert views.augmentations["mixup"].num_seen == 32
+    # The inputs of the whole chain, not what it made of them.
+    assert torch.equal(views.augmentations["mixup"].ring, torch.cat((first, second)))
 
 
 class Recorder(TorchDispatchMode):

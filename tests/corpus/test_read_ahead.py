@@ -91,19 +91,14 @@ def test_a_shard_that_cannot_be_read_is_an_error() -> None:
     assert caught.value.path in PATHS
 
 
-def test_a_stopped_run_does_not_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reader stops within a block, not within a window."""
-    monkeypatch.setattr(read_ahead, "_BLOCK_BYTES", 1)
-    paths = [tmp_path / path for path in PATHS]
-    for path in paths:
-        path.write_bytes(b"x")
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no file without an end")
+def test_a_stopped_run_does_not_read_on(tmp_path: Path) -> None:
+    """The reader stops within a block: nobody could wait for the end of the second window."""
     order = WindowOrder(SHARD, window_shards=1, seed=0)
+    paths = [Path("/dev/zero")] * len(PATHS)
+    (shards, _), *_ = order.windows(0)
+    paths[shards[0]] = tmp_path / "first"
+    paths[shards[0]].write_bytes(b"x")
     batches = read_windows_ahead(StepSampler(order, 1, first_step=0, num_steps=100), order, paths)
-    # From the second window on there is more to read than anyone waits for.
-    for path in paths:
-        if path != paths[order.windows(0)[0][0][0]]:
-            path.write_bytes(b"x" * 50_000_000)
     next(batches)
-    started = time.monotonic()
     batches.close()
-    assert time.monotonic() - started < 2

@@ -78,7 +78,7 @@ def test_frames_of_a_folder(
     model: Path, embedder: Embedder, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    main_ends_well(["embed", str(model), str(clips), "-o", str(out), "--frames"])
+    main_ends_well(["embed", str(clips), "--model", str(model), "-o", str(out), "--frames"])
     assert capsys.readouterr().out == f"{out / 'frames.npy'}\n"
     assert sorted(each.name for each in out.iterdir()) == ["frames.npy", "index.csv", "meta.json"]
     check_frames(embedder, out)
@@ -180,7 +180,19 @@ def read_no_long_audio(source: Path, *arguments: int) -> torch.Tensor:
 def test_many_processes_write_the_frames_of_one(model: Path, clips: Path, tmp_path: Path) -> None:
     expected = embed_clips(load(model), [clips], tmp_path / "one", num_workers=1, frames=True)
     out = tmp_path / "many"
-    arguments = ["-m", "byola_rq", "embed", model, clips, "-o", out, "--device", "cpu", "--frames"]
+    arguments = [
+        "-m",
+        "byola_rq",
+        "embed",
+        clips,
+        "--model",
+        model,
+        "-o",
+        out,
+        "--device",
+        "cpu",
+        "--frames",
+    ]
     with Torchrun(arguments, 2, tmp_path / "output") as job:
         status, _, stderr = job.end()
     assert status == 0, stderr

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -39,9 +38,10 @@ def describe(clips, positions):
 def change(path: Path, value: int) -> None:
     """Other bytes of the same number, and the old modification time put back."""
     before = path.stat()
-    time.sleep(0.012)  # the file system's clock ticks every 4 to 10 ms
-    path.write_bytes(bytes([value] * 8))
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    # The file system's clock ticks every 4 to 10 ms; until it has, nothing tells of the change.
+    while path.stat().st_ctime_ns == before.st_ctime_ns:
+        path.write_bytes(bytes([value] * 8))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 change_step = st.tuples(st.just("change"), st.integers(0, NUM_CLIPS - 1), st.integers(0, 255))

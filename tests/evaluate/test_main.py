@@ -157,7 +157,8 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path, split_csv, extra, spoil, tol
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--task", "a.csv"], ["a --baseline;"]),
+        (["builtin"], ["a --data-root ", "a --task;"]),
+        (["builtn", "--task", "{csv}"], ["error: builtn: "]),
         (["--baseline", "logmel"], ["a --data-root ", "a --task;"]),
         (["--baseline", "logmel", "--task", "{csv}", "--out", "{csv}/x"], ["error: {csv}/x: "]),
     ],

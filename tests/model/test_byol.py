@@ -36,21 +36,35 @@ def test_regression_loss_is_the_squared_distance_of_unit_vectors() -> None:
     )
 
 
+def test_regression_loss_of_narrow_numbers_is_computed_in_float32() -> None:
+    prediction, target = torch.randn(2, 10, 8).bfloat16()
+    loss = regression_loss(prediction, target)
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, regression_loss(prediction.float(), target.float()))
+
+
 def test_loss_is_symmetric_and_uses_each_network_as_written() -> None:
     byol = small_byol()
     # Without dropout, whose mask differs between calls, the loss is a function of the weights.
     for module in byol.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
+    # As after training: no network is the same as another.
+    with torch.no_grad():
+        for parameter in byol.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.05)
     view_1, view_2 = views()
+    view_1.requires_grad_()
     loss, embedding = byol(view_1, view_2)
     expected = 0.0
     for own, other in ((view_1, view_2), (view_2, view_1)):
         q = byol.predictor(byol.projector(byol.encoder(own)))
-        z = byol.target_projector(byol.target_encoder(other))
+        z = byol.target_projector(byol.target_encoder(other)).detach()
         cosine = (q * z).sum(dim=1) / (q.norm(dim=1) * z.norm(dim=1))
         expected = expected + (2 - 2 * cosine).mean()
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=0)
+    gradients = [torch.autograd.grad(each, view_1)[0] for each in (loss, expected)]
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-3)
     torch.testing.assert_close(loss, byol(view_2, view_1)[0], atol=1e-5, rtol=0)
     torch.testing.assert_close(embedding, byol.encoder(view_1), atol=1e-5, rtol=0)
     assert not embedding.requires_grad
@@ -70,11 +84,27 @@ def test_target_gets_no_gradient_and_online_gets_all() -> None:
 
 def test_target_starts_as_a_copy_in_its_own_memory() -> None:
     byol = small_byol()
-    for online, target in zip(
-        byol.encoder.parameters(), byol.target_encoder.parameters(), strict=True
-    ):
-        assert torch.equal(online, target)
-        assert online.data_ptr() != target.data_ptr()
+    parameters = dict(byol.named_parameters())
+    targets = [name for name in parameters if name.startswith("target_")]
+    assert {name.split(".")[0] for name in targets} == {"target_encoder", "target_projector"}
+    for name in targets:
+        online, target = parameters[name.removeprefix("target_")], parameters[name]
+        assert torch.equal(online, target), name
+        assert online.data_ptr() != target.data_ptr(), name
+
+
+def test_heads_are_two_layers_with_batch_norm_between() -> None:
+    byol = small_byol()
+    for head, in_dim in ((byol.projector, 16), (byol.predictor, 8)):
+        first, norm, _, last = head.double().train()
+        x = torch.randn(6, in_dim, dtype=torch.float64)
+        hidden = x @ first.weight.T + first.bias
+        assert hidden.shape == (6, 32)
+        std = (hidden.var(dim=0, correction=0) + 1e-5).sqrt()
+        hidden = (hidden - hidden.mean(dim=0)) / std * norm.weight + norm.bias
+        expected = hidden.clamp(min=0) @ last.weight.T + last.bias
+        assert expected.shape == (6, 8)
+        torch.testing.assert_close(head(x), expected)
 
 
 @pytest.mark.parametrize("decay", [0.99, 0.5, 0.0, 1.0])

@@ -312,14 +312,13 @@ def test_signals_stop_it_with_one_line_and_whole_shards(
     folder = tmp_path / "c"
     process = start(many, folder, "--shard-megabytes", SMALL_SHARDS, "--workers", 2)
     wait_for_pieces(process, folder, 2)
-    begun = time.monotonic()
     os.killpg(process.pid, number)  # as a terminal and a scheduler do
     out, err = process.communicate(timeout=60)
-    assert time.monotonic() - begun < 10
     assert process.returncode == 128 + number
     assert out == ""
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
     whole = len(open_packed(many_packed).shards)
+    assert pieces(folder) < whole
     (line,) = lines
     for told in (folder, number.name, f"{pieces(folder)} of {whole} "):
         assert str(told) in line

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from byola_rq.errors import CheckpointError, Code
+from byola_rq.plots.style import COLORS
 from byola_rq.runs.best import BestCheckpoint
 from byola_rq.runs.history import find_runs, read_columns
 from byola_rq.runs.table import describe_runs
@@ -336,7 +337,12 @@ def test_the_command(runs_folder: Path, tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert cells(lines[2])[:2] == ["low", "3/3 (100 %)"]
     assert lines[-1] == str(picture)
-    assert picture.stat().st_size > 10_000
+    from matplotlib.colors import to_rgba
+    from matplotlib.image import imread
+
+    pixels = imread(picture)
+    for color in COLORS[:2]:  # of each run's curves
+        assert (np.abs(pixels - np.array(to_rgba(color))).max(axis=-1) < 0.02).any()
 
 
 @pytest.mark.parametrize("arguments", [["nowhere"], ["{runs}", "--picture", "{runs}/x.abc"]])

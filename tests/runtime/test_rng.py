@@ -1,5 +1,6 @@
 """Randomness: known vectors, uniformity, independence of everything but the key."""
 
+import hashlib
 import math
 
 import pytest
@@ -8,18 +9,28 @@ import torch
 from byola_rq.runtime.rng import draw_keys, fold_in, integers, permutation, sample_keys, uniform
 
 MASK = (1 << 64) - 1
+INCREMENT = 0x9E3779B97F4A7C15
 
 
 def splitmix64(seed: int, num: int) -> list[int]:
     """The generator in plain Python integers, from its published definition."""
     outputs = []
     for _ in range(num):
-        seed = (seed + 0x9E3779B97F4A7C15) & MASK
+        seed = (seed + INCREMENT) & MASK
         z = seed
         z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
         z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
         outputs.append(z ^ (z >> 31))
     return outputs
+
+
+def fold(key: int, word: int | str) -> int:
+    """The key of a word, in plain Python integers."""
+    if isinstance(word, str):  # by what it says, the same in every process
+        word = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
+    (mixed,) = splitmix64(word & MASK, 1)
+    # What `splitmix64` adds before it mixes is none of the sum's.
+    return splitmix64((3 * key + mixed - INCREMENT) & MASK, 1)[0]
 
 
 def test_reference_is_splitmix64() -> None:
@@ -36,6 +47,20 @@ def test_uniform_is_the_top_24_bits_of_splitmix64(seed: int) -> None:
     numbers = uniform(torch.tensor([seed]), 7)
     expected = [(bits >> 40) / 2**24 for bits in splitmix64(seed & MASK, 7)]
     assert numbers.tolist() == [expected]
+
+
+@pytest.mark.parametrize("seed", [0, 1234567, -1, (1 << 63) - 1])
+def test_integers_are_the_top_63_bits_modulo_their_bound(seed: int) -> None:
+    bounds = torch.tensor([1, 6, 1 << 40])
+    drawn = integers(torch.full((3,), seed), bounds)
+    (bits,) = splitmix64(seed & MASK, 1)
+    assert drawn.tolist() == [(bits >> 1) % bound for bound in bounds.tolist()]
+
+
+@pytest.mark.parametrize("word", [0, 5, -1, "crop", "order"])
+@pytest.mark.parametrize("key", [0, 7, -(1 << 63)])
+def test_a_key_of_a_word_is_mixed_of_both(key: int, word: int | str) -> None:
+    assert int(fold_in(torch.tensor([key]), word)) & MASK == fold(key, word)
 
 
 def test_uniform_depends_on_nothing_but_its_key() -> None:
@@ -73,7 +98,9 @@ def test_words_are_ordered_and_told_apart() -> None:
         fold_in(key, 6),
     ]
     assert len({int(each) for each in derived}) == len(derived)
-    assert torch.equal(fold_in(key, 5), fold_in(key, torch.tensor([5])))
+    words = torch.tensor([0, 5, -1])
+    each = torch.cat([fold_in(key, word) for word in words.tolist()])
+    assert torch.equal(fold_in(key.expand(3), words), each)
 
 
 def test_sample_keys_take_an_epoch_per_clip() -> None:
@@ -81,6 +108,8 @@ def test_sample_keys_take_an_epoch_per_clip() -> None:
     mixed = sample_keys(1, torch.tensor([0, 9]), clips)
     assert mixed[0] == sample_keys(1, 0, clips)[0]
     assert mixed[1] == sample_keys(1, 9, clips)[1]
+    expected = [fold(fold(fold(1, "byola_rq"), 9), clip) for clip in (3, 4)]
+    assert [int(key) & MASK for key in sample_keys(1, 9, clips)] == expected
 
 
 def test_integers_cover_their_range_evenly() -> None:
@@ -89,6 +118,23 @@ def test_integers_cover_their_range_evenly() -> None:
     assert len(counts) == 6
     # Binomial standard deviation sqrt(n p (1 - p)) = 91; five of them.
     assert (counts - 10_000).abs().max() < 5 * math.sqrt(60_000 * (1 / 6) * (5 / 6))
+
+
+def test_an_order_has_numbers_of_its_own() -> None:
+    keys = [fold(int(key), "order") for key in sample_keys(3, 2, torch.arange(20))]
+    signed = [key - (key >> 63 << 64) for key in keys]
+    assert permutation(20, seed=3, epoch=2).tolist() == sorted(range(20), key=signed.__getitem__)
+
+
+def test_fresh_keys_are_those_of_their_generator() -> None:
+    cpu = torch.device("cpu")
+    first, again, other = (
+        draw_keys(50, cpu, torch.Generator().manual_seed(seed)) for seed in (6, 6, 7)
+    )
+    assert torch.equal(first, again)
+    torch.manual_seed(7)  # the global generator, when none is given
+    assert torch.equal(draw_keys(50, cpu), other)
+    assert len(torch.cat((first, other)).unique()) == 100
 
 
 def test_permutation_is_one_and_changes_with_epoch_and_seed() -> None:

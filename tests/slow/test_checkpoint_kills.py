@@ -3,24 +3,15 @@
 import errno
 import os
 import re
-import shutil
 import signal
 from pathlib import Path
 
 import pytest
-import torch
 
 from byola_rq.config import Config
-from byola_rq.errors import CheckpointError
-from byola_rq.runs.checkpoint import (
-    Checkpoint,
-    find_damage,
-    load_newest_checkpoint,
-    save_checkpoint,
-)
+from byola_rq.runs.checkpoint import find_damage
 from byola_rq.runs.metrics import StepTable, read_metrics
 from byola_rq.train.loop import pretrain
-from tests.refusal import refused
 from tests.run_process import Run, model_bytes, moved
 
 resource = pytest.importorskip("resource")
@@ -29,11 +20,6 @@ NO_LIMIT = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 
 def limited(num_bytes: int) -> tuple[int, int]:
     return (num_bytes, resource.RLIM_INFINITY)
-
-
-def checkpoint(step: int) -> Checkpoint:
-    tensor = torch.full((3000,), float(step))
-    return Checkpoint({"weight": tensor}, {"0.step": tensor}, {"step": step})
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux changes others' limits")
@@ -85,31 +71,6 @@ def test_a_stop_on_a_full_disk_says_what_is_saved(small_config: Config, tmp_path
     step = run.saved_step()
     last = stderr.splitlines()[-1]
     assert re.findall(r"step (\d+)", last)[-1] == str(step)
-
-
-def test_a_failed_save_leaves_the_checkpoints_alone(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, checkpoint(1), keep=1)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
-    try:
-        with refused(CheckpointError, "unwritable", tmp_path / "step-00000002"):
-            save_checkpoint(tmp_path, checkpoint(2), keep=1)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
-    newest, damages = load_newest_checkpoint(tmp_path)
-    assert newest is not None
-    assert newest.state["step"] == 1
-    assert not damages
-    save_checkpoint(tmp_path, checkpoint(3), keep=1)
-    assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]
-
-
-def test_what_a_killed_save_left_is_removed(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, checkpoint(1), keep=3)
-    shutil.copytree(tmp_path / "step-00000001", tmp_path / ".step-00000002.partial")
-    save_checkpoint(tmp_path, checkpoint(3), keep=3)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001", "step-00000003"]
 
 
 def test_rows_that_found_no_room_are_written_later(tmp_path: Path) -> None:

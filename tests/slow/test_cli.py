@@ -49,12 +49,12 @@ def test_the_whole_way(trained: Path, sounds: Path, tmp_path: Path) -> None:
     model = tmp_path / "encoder.safetensors"
     assert run("export", trained, model).returncode == 0
     assert byola_rq.load(model).summary["steps"] == 4
-    done = run("embed", model, sounds, "-o", tmp_path / "out")
+    done = run("embed", sounds, "-o", tmp_path / "out", "--model", model)
     assert done.returncode == 0, done.stderr
     assert np.load(tmp_path / "out" / "embeddings.npy").shape == (24, 16)
     assert "embedding: 24/24" in done.stderr
     exact = np.load(tmp_path / "out" / "embeddings.npy")
-    half = ("embed", model, sounds, "--precision", "bfloat16", "-o")
+    half = ("embed", sounds, "--model", model, "--precision", "bfloat16", "-o")
     assert_refused(run(*half, tmp_path / "out"), "--overwrite")  # other weights, another job
     done = run(*half, tmp_path / "half")
     assert done.returncode == 0, done.stderr
@@ -187,7 +187,9 @@ def test_unusual_clips_are_fine(tmp_path: Path, sounds: Path, trained: Path) -> 
         bad_sound(tmp_path / "in" / kind, kind, sounds)
     done = run("pretrain", *SMALL, f"data.source={tmp_path / 'in'}", f"run.dir={tmp_path / 'r'}")
     assert done.returncode == 0, done.stderr
-    done = run("embed", trained / "encoder.safetensors", tmp_path / "in", "-o", tmp_path / "out")
+    done = run(
+        "embed", tmp_path / "in", "--model", trained / "encoder.safetensors", "-o", tmp_path / "out"
+    )
     assert done.returncode == 0, done.stderr
     assert np.isfinite(np.load(tmp_path / "out" / "embeddings.npy")).all()
 
@@ -234,10 +236,12 @@ def test_another_encoder_s_run_is_refused(trained: Path, sounds: Path) -> None:
 def test_bad_embedding_calls(trained: Path, sounds: Path, tmp_path: Path) -> None:
     model = trained / "encoder.safetensors"
     out, clip = tmp_path / "o", min(sounds.glob("*.wav"))
-    assert_refused(run("embed", tmp_path / "m", sounds, "-o", out), f"error: {tmp_path / 'm'}: ")
-    assert_refused(run("embed", model, tmp_path, "-o", out), f"error: {tmp_path}: ")
-    assert_refused(run("embed", model, sounds, "-o", clip), f"error: {clip}: ")
-    done = run("embed", model, sounds)
+    assert_refused(
+        run("embed", sounds, "--model", tmp_path / "m", "-o", out), f"error: {tmp_path / 'm'}: "
+    )
+    assert_refused(run("embed", tmp_path, "--model", model, "-o", out), f"error: {tmp_path}: ")
+    assert_refused(run("embed", sounds, "--model", model, "-o", clip), f"error: {clip}: ")
+    done = run("embed", sounds)
     assert done.returncode == 2
     assert "--out" in done.stderr
 

@@ -24,7 +24,8 @@ from evaluate.__main__ import app as evaluate_app
 from tests.conftest import ROOT, SMALL
 from tests.refusal import refused
 
-PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
+CARD = ROOT / "byola_rq" / "model" / "builtin.md"
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", CARD, *sorted((ROOT / "docs").rglob("*.md"))]
 COMMANDS = {"byola-rq": app, "evaluate": evaluate_app}
 
 
@@ -98,7 +99,7 @@ def test_a_wrong_command_would_be_seen() -> None:
     with refused(byola_rq.ConfigError, "unknown", key="optimizer.lrr"):
         parse("byola-rq", ["pretrain", "optimizer.lrr=1"])
     with pytest.raises(Exception, match="--colour"):
-        parse("byola-rq", ["embed", "a", "b", "-o", "c", "--colour"])
+        parse("byola-rq", ["embed", "a", "-o", "c", "--colour"])
     with pytest.raises(Exception, match="pretrian"):
         parse("byola-rq", ["pretrian"])
     with pytest.raises(Exception, match="--taks"):

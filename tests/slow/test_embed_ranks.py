@@ -61,7 +61,7 @@ def embed_by_one(model: Path, source: Path, out: Path) -> Path:
 def embed_by_many(
     model: Path, source: Path, out: Path, num_processes: int, max_restarts: int = 0
 ) -> Torchrun:
-    arguments = ["-m", "byola_rq", "embed", model, source, "-o", out, "--device", "cpu"]
+    arguments = ["-m", "byola_rq", "embed", source, "--model", model, "-o", out, "--device", "cpu"]
     return Torchrun(arguments, num_processes, out.parent / "output", max_restarts)
 
 
@@ -203,7 +203,19 @@ def test_a_clip_that_one_rank_cannot_read_ends_all(
 def test_sigterm_is_one_line_and_its_status(model: Path, clips: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = subprocess.Popen(
-        [sys.executable, "-m", "byola_rq", "embed", model, clips, "-o", out, "--device", "cpu"],
+        [
+            sys.executable,
+            "-m",
+            "byola_rq",
+            "embed",
+            clips,
+            "--model",
+            model,
+            "-o",
+            out,
+            "--device",
+            "cpu",
+        ],
         stderr=subprocess.PIPE,
         text=True,
     )

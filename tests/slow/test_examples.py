@@ -28,7 +28,8 @@ def test_the_method_on_one_page(is_folder: bool, sounds: Path) -> None:
     assert math.isfinite(float(loss))
     rows = re.findall(r"^(.*\S) +([\d.]+) % +([\d.]+) %$", ended.stdout, flags=re.MULTILINE)
     assert len(rows) == 3  # log-mel, untrained, trained
-    assert all(0 <= float(score) <= 100 for _, *scores in rows for score in scores)
+    # Of 80 views at least, each finds its other among 10 clips by chance in 10 % +- 3.4.
+    assert all(float(found) > 20 for _, found, _ in rows)
 
 
 def test_it_is_one_page() -> None:

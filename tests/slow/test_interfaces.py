@@ -133,13 +133,22 @@ def test_mteb_contract(mteb_encoder: Any, model: Path, paths: list[Path]) -> Non
         torch.testing.assert_close(row, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_without_a_model_both_take_the_built_in_one(
+    mteb_encoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BYOLA_RQ_MODEL", raising=False)
+    expected = byola_rq.load().weights_sha256
+    assert load_example("xares_encoder").ByolaRQEncoder().model.weights_sha256 == expected
+    assert type(mteb_encoder)().embedder.weights_sha256 == expected
+
+
 # scikit-learn and PyTorch ---------------------------------------------------------------------
 
 
 def test_sklearn_pipeline(model: Path, paths: list[Path]) -> None:
     example = load_example("sklearn_pipeline")
     labels = ["odd" if number % 2 else "even" for number in range(len(paths))]
-    classifier = example.fit_classifier(str(model), paths, labels)
+    classifier = example.fit_classifier(paths, labels, str(model))
     assert set(classifier.predict(paths)) <= {"odd", "even"}
     # A probe may learn 24 labels of 16 numbers by heart, up to a few.
     assert classifier.score(paths, labels) > 0.6
@@ -148,7 +157,7 @@ def test_sklearn_pipeline(model: Path, paths: list[Path]) -> None:
 def test_torch_dataset(model: Path, paths: list[Path]) -> None:
     example = load_example("torch_dataset")
     labels = [number % 3 for number in range(len(paths))]
-    dataset = example.EmbeddingDataset(str(model), paths, labels)
+    dataset = example.EmbeddingDataset(paths, labels, str(model))
     assert len(dataset) == len(paths)
     embedding, label = dataset[4]
     torch.testing.assert_close(

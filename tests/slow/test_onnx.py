@@ -17,6 +17,7 @@ from byola_rq.audio.io import read_audio
 from byola_rq.cli.app import main
 from byola_rq.errors import CheckpointError, MissingPackageError
 from byola_rq.export.onnx import WaveformEncoder, export_onnx, export_program
+from byola_rq.model.builtin import IDENTITY
 from byola_rq.model.encoder import build_encoder
 from tests.refusal import refused
 
@@ -255,9 +256,22 @@ def test_the_command_says_what_it_wrote_and_nothing_else(
     assert_same(run(session(tmp_path / "m.onnx"), waveform), model(waveform, 16000))
 
 
+def test_without_a_model_the_command_exports_the_built_in_one(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["export", "--onnx", str(tmp_path / "m.onnx")])
+    assert not end.value.code
+    exported = session(tmp_path / "m.onnx")
+    waveform = 0.1 * torch.randn(2, 20000, generator=torch.Generator().manual_seed(0))
+    assert_same(run(exported, waveform), byola_rq.load()(waveform, 16000))
+    about = json.loads(exported.get_modelmeta().custom_metadata_map["byola_rq"])
+    assert about["training"]["release"] == IDENTITY
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
+        ([], "--onnx"),
+        (["builtin", "m.safetensors", "--onnx", "m.onnx"], "builtin: "),
         (["encoder.safetensors"], "--onnx"),
         (["encoder.safetensors", "m.safetensors", "--onnx", "m.onnx"], "--onnx"),
         (["text", "--onnx", "m.onnx"], "text: "),

@@ -191,8 +191,16 @@ def test_tensor_on_the_device_is_not_copied(blobs):
 def test_validation_label_that_was_not_trained_counts_as_missed(blobs):
     features, labels, valid_features, valid_labels = blobs
     probe = AdamProbe(max_epochs=6, patience=9).fit(*blobs)
-    others = np.concatenate([valid_labels, np.full(60, "moo")])
+    others = np.concatenate([valid_labels, np.full(60, "ant")])  # before all others in the alphabet
     doubled = np.concatenate([valid_features, valid_features])
     diluted = AdamProbe(max_epochs=6, patience=9).fit(features, labels, doubled, others)
     assert diluted.best_epoch_ == probe.best_epoch_  # all accuracies are halved
     assert diluted.score(doubled, others) == probe.score(valid_features, valid_labels) / 2
+    # Where all are missed, every epoch is as good as the first.
+    lost = AdamProbe(max_epochs=6, patience=2).fit(features, labels, valid_features, others[60:])
+    assert (lost.best_epoch_, lost.num_epochs_) == (1, 3)
+
+
+def test_defaults_are_those_of_the_published_evaluation():
+    expected = {"lr": 1e-3, "batch_size": 200, "max_epochs": 200, "patience": 20}
+    assert expected.items() <= AdamProbe().get_params().items()

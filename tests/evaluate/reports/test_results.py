@@ -29,7 +29,7 @@ from tests.refusal import refused
 COLUMNS = (
     "run_id,date,model,weights_sha256,task,split,fold,seed,probe,probe_params,metric,score,"
     "n_train,n_valid,n_test,n_classes,n_skipped,embedding_dim,norm,unit_seconds,fit_seconds,"
-    "embed_seconds,byola_rq,torch,sklearn,device"
+    "embed_seconds,byola_rq,torch,sklearn,device,model_version"
 )
 PREDICTION_COLUMNS = ["file_name", "label", "prediction", "fold", "seed"]
 NOBODY = 65534
@@ -146,6 +146,17 @@ def test_foreign_header(out):
     assert COLUMNS in str(caught.value)
 
 
+def test_a_file_from_before_the_last_column_is_read_and_added_to(out):
+    older = results_path(out).read_text()
+    older = older.replace(",model_version\n", "\n").replace(",cpu,\n", ",cpu\n")
+    results_path(out).write_text(older)
+    assert read_results(out) == [QUOTED]
+    second = dataclasses.replace(ROW, run_id="r2", model_version="permissive-1")
+    append_fold(out, [second], PREDICTIONS)
+    assert read_results(out) == [QUOTED, second]
+    assert results_path(out).read_text().splitlines()[0] == COLUMNS
+
+
 @pytest.mark.parametrize("num_bytes", [1, 10, 100])
 def test_torn_last_line(out, num_bytes):
     append_fold(out, [dataclasses.replace(QUOTED, run_id="r2")], PREDICTIONS)
@@ -159,7 +170,7 @@ def test_torn_last_line(out, num_bytes):
     ("old", "new", "code", "key", "value"),
     [
         ("66.6667", "two thirds", "value", "score", "two thirds"),
-        (",cpu\n", "\n", "malformed", None, 25),
+        (",cpu,\n", "\n", "malformed", None, 25),
         ('"a ""b"", c"', '"a "b"', "malformed", None, None),
     ],
 )
