@@ -1,5 +1,6 @@
 # make demo   the whole job on synthesized sounds: pack, pretrain, listen, embed, probe, compare
 # make bench  what every speed figure rests on
+# make gpu-check   what only a GPU can show, tests and rates, in four minutes
 # make test   the test suite, without what is slow
 # make test-all   all of it: processes and signals, kills, browser, notebooks, commands of the docs
 # make lint   formatting, lint, types, layers
@@ -11,7 +12,7 @@ BIN := .venv/bin
 DEMO := runs/demo
 BENCH := runs/bench
 
-.PHONY: demo test test-slow test-all bench lint release-check clean
+.PHONY: demo test test-slow test-all bench gpu-check lint release-check clean
 
 .venv/installed: pyproject.toml requirements-dev.txt
 	$(PYTHON) -m venv .venv
@@ -65,6 +66,10 @@ bench: .venv/installed
 	$(BIN)/python -m benchmarks.embed --out $(BENCH)/embed.json
 	$(BIN)/python -m benchmarks.prepare --clips 160 --out $(BENCH)/prepare.json
 	$(BIN)/python -m benchmarks.tar --members 50000 --out $(BENCH)/tar.json
+
+# Of the Python that is named, as it is: a bare machine with torch for its GPU, and no network.
+gpu-check:
+	$(PYTHON) -m benchmarks.gpu_check --out runs/gpu-check
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

@@ -42,7 +42,7 @@ def main(
 ) -> None:
     """Check this package on one CUDA GPU, in under four minutes; needs torch and no network.
 
-    Sections: tests, equality, steps, sizes, parts, input, pretrain, profile, losses. One that fails
+    Sections: profile, equality, steps, parts, pretrain, tests, sizes, input, losses. One that fails
     is named with its error, and the others go on; the exit status then is 1.
 
     \b
@@ -50,6 +50,10 @@ def main(
       python -m benchmarks.gpu_check --out report/
       python -m benchmarks.gpu_check --out report/ --only equality --only steps
     """
+    if unknown := set(only or ()) - SECTIONS.keys():
+        known = ", ".join(SECTIONS)
+        typer.echo(f"error: --only must be among {known}; got {', '.join(unknown)}", err=True)
+        raise typer.Exit(2)
     if not torch.cuda.is_available():
         typer.echo("error: this torch sees no CUDA device", err=True)
         raise typer.Exit(1)

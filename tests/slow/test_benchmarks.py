@@ -75,6 +75,19 @@ def test_smallest_run(name: str, tmp_path: Path, threads: None) -> None:
         assert all(rate > 0 for rate in rates)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_gpu_check_needs_a_gpu(tmp_path: Path) -> None:
+    from benchmarks.gpu_check import app
+
+    result = CliRunner().invoke(app, ["--out", str(tmp_path / "report")])
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "report").exists()
+    result = CliRunner().invoke(app, ["--out", str(tmp_path / "report"), "--only", "step"])
+    assert result.exit_code == 2
+    assert "step" in result.stderr
+
+
 def test_ratios_are_to_the_first_within_a_round() -> None:
     seconds = {"slow": iter([9.0, 2.0, 4.0]), "fast": iter([9.0, 1.0, 1.0])}
     rows = compare(

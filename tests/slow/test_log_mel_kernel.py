@@ -35,7 +35,9 @@ def test_kernels_give_what_the_plain_path_gives(
     found = frontend(waveform.T.contiguous().T)  # of any strides
     assert not KERNELS.have_failed
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
-    assert torch.equal(frontend(waveform[1]), found[1])
+    # Alone or with others: on a GPU the FFT may round by how many frames there are.
+    rounding = 0.0 if DEVICE == "cpu" else 2e-6
+    torch.testing.assert_close(frontend(waveform[1]), found[1], atol=rounding, rtol=0)
     spoilt = waveform.clone()
     spoilt[0, 300] = torch.nan
     assert frontend(spoilt)[0].isnan().any()

@@ -1,6 +1,7 @@
 """Batch norm, pooling and ReLU in kernels against torch's modules, interpreted or on a GPU."""
 
 import copy
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from byola_rq.model import norm_pool
 from byola_rq.model.norm_pool import KERNELS, convolve_norm_pool
+from byola_rq.runtime.device import float32_products
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SHAPES = [(2, 2, 2), (3, 6, 10), (2, 32, 48)] if DEVICE == "cpu" else [(2, 2, 2), (64, 32, 48)]
@@ -42,11 +44,13 @@ def backward(layers: nn.Sequential, x: Tensor, y: Tensor) -> dict[str, Tensor]:
 
 
 @pytest.fixture(autouse=True)
-def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+def kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     pytest.importorskip("byola_rq.model.norm_pool_kernel")
     monkeypatch.setattr(KERNELS, "device_types", {DEVICE})
     if DEVICE == "cpu":  # several tiles for each program, interpreted in seconds
         monkeypatch.setattr("byola_rq.model.norm_pool_kernel.PROGRAMS", 3)
+    with float32_products():  # of the convolution before them
+        yield
 
 
 @pytest.mark.parametrize("level", [0.0, 30.0])
