@@ -3,6 +3,7 @@
 What kills and full disks leave behind, call by call, is in `tests/slow/test_checkpoint_faults.py`.
 """
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -165,7 +166,51 @@ def test_what_a_killed_save_left_is_removed(tmp_path: Path) -> None:
     assert names(tmp_path) == ["step-00000001", "step-00000003"]
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
+FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
+
+
+def damage(path: Path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    if how == "flip":
+        content[len(content) // 2] ^= 1
+    path.write_bytes(content[:-1] if how == "truncate" else content)
+    if how == "remove":
+        path.unlink()
+
+
+@pytest.mark.parametrize("how", ["flip", "truncate", "remove"])
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_one_is_passed_over(tmp_path: Path, name: str, how: str) -> None:
+    save(tmp_path, 2, 4)
+    newest = checkpoint_path(tmp_path, 4)
+    damage(newest / name, how)
+    loaded, (line,) = load_newest_checkpoint(tmp_path)
+    assert loaded is not None
+    assert loaded.state["step"] == 2
+    assert line.startswith(f"{newest}: ")
+    assert name in line or name == "manifest.json"
+    assert "\n" not in line
+    with refused(CheckpointError, "damaged", newest):
+        load_checkpoint(tmp_path, 4)
+    damage(checkpoint_path(tmp_path, 2) / "state.json", "truncate")
+    with refused(CheckpointError, "damaged", tmp_path):
+        load_newest_checkpoint(tmp_path)
+
+
+def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+    save(tmp_path, 2, 4)
+    path = checkpoint_path(tmp_path, 4)
+    state = {**json.loads((path / "state.json").read_text()), "format_version": 99}
+    content = json.dumps(state).encode()
+    (path / "state.json").write_bytes(content)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["state.json"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with refused(CheckpointError, "newer", path, value=99):
+        load_newest_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("name", FILES[:3])
 def test_a_manifest_without_a_file_is_a_damage(tmp_path: Path, name: str) -> None:
     save(tmp_path, 4)
     path = checkpoint_path(tmp_path, 4)
