@@ -58,6 +58,16 @@ def test_frames_carry_their_time(encoder: str) -> None:
     torch.testing.assert_close(embedder(waveform, 16000), pooled, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.gpu
+def test_float32_on_a_gpu_is_that_of_a_cpu() -> None:
+    model = byola_rq.load()
+    waveform = torch.randn(4, 32000, generator=torch.Generator().manual_seed(0)) * 0.1
+    expected = model(waveform, 16000)
+    found = model.to("cuda")(waveform, 16000).cpu()
+    # TF32, with ten bits, would be a hundred times as far.
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
 def test_other_rates_are_resampled(embedder: Embedder, sounds: Path, tmp_path: Path) -> None:
     waveform = read_audio(sorted(sounds.glob("*.wav"))[3], 16000).numpy()
     import soxr
