@@ -33,7 +33,7 @@ def augment(
     tall,  # the crop's canvas
     wide,
     views: tl.constexpr,  # words that make their keys from the given ones; None: one, by those
-    # Of each step, None without it, what `kernel_arguments` gives, the word of its key first.
+    # Of each step, None without it, what `fused.constants` gives, the word of its key first.
     mixup: tl.constexpr,
     crop: tl.constexpr,
     fader: tl.constexpr,
