@@ -90,8 +90,11 @@ class GraphedStep:
         self._key: Tensor = key.clone()
         graph = torch.cuda.CUDAGraph()
         try:
-            # Other threads (loaders pin memory) may go on calling the driver.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            # Other threads may go on calling the driver.
+            with (
+                torch.cuda.device(self._state.device),
+                torch.cuda.graph(graph, capture_error_mode="thread_local"),
+            ):
                 self._outcome = compute_step(self._state, self._waveform, self._key)
         # Whatever a driver, an allocator or a module raises, the eager step gives the same.
         except Exception as error:
@@ -106,8 +109,10 @@ def _leave_capture(state: TrainState) -> None:
     """Put right what a failed capture leaves: gradients in its memory, a generator in its hands."""
     state.optimizer.zero_grad(set_to_none=True)
     torch.cuda.synchronize(state.device)
-    index = state.device.index or torch.cuda.current_device()
-    generator = torch.cuda.default_generators[index]
+    index = state.device.index
+    generator = torch.cuda.default_generators[
+        torch.cuda.current_device() if index is None else index
+    ]
     generator.graphsafe_set_state(generator.clone_state())
     torch.cuda.empty_cache()
 
