@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
-from byola_rq.config import Config, with_newer_keys
 from byola_rq.embed.embedder import Embedder
 from byola_rq.errors import CheckpointError
 from byola_rq.model.encoder import build_encoder
@@ -29,21 +28,22 @@ def export_run(run_dir: Path, path: Path, *, best: bool = False) -> Path:
     if checkpoint is None:
         message = f"{run_dir}: no checkpoint in it (is it the run.dir of a run?)"
         raise CheckpointError(message, code="missing", path=run_dir)
-    config = Config.model_validate(with_newer_keys(checkpoint.state["config"]))
-    encoder = build_encoder(
-        config.encoder.name, dim=config.encoder.dim, n_mels=config.frontend.n_mels
-    )
+    config = checkpoint.state["config"]  # of the version that wrote it: later keys are not in it
+    options, n_mels = config["encoder"], config["frontend"]["n_mels"]
+    encoder = build_encoder(options["name"], dim=options["dim"], n_mels=n_mels)
     prefix = "byol.encoder."
     names = [name for name in checkpoint.model if name.startswith(prefix)]
     encoder.load_state_dict({name.removeprefix(prefix): checkpoint.model[name] for name in names})
     summary = {
         "steps": checkpoint.state["step"],
-        "batch_size": config.train.batch_size,
-        "augmentations": config.views.augmentations,
-        "seed": config.run.seed,
+        "batch_size": config["train"]["batch_size"],
+        "augmentations": config["views"]["augmentations"],
+        "seed": config["run"]["seed"],
         "versions": checkpoint.state["versions"],
     }
-    frontend = LogMelSpectrogram(**config.frontend.model_dump())
+    if options.get("init") is not None:
+        summary["init"] = options["init"]
+    frontend = LogMelSpectrogram(**config["frontend"])
     statistics = Statistics(**checkpoint.state["statistics"])
     Embedder(encoder, frontend, statistics, summary).save(path)
     return path

@@ -35,7 +35,7 @@ def write_tar(path: Path, content: list[tuple[str, int]], form: int) -> list[tup
             member = tarfile.TarInfo(name)
             member.size = size
             member.mtime = 1.5 * number  # a pax record of its own
-            data = bytes([number + 1]) * size
+            data = bytes([len(written) + 1]) * size
             try:
                 tar.addfile(member, io.BytesIO(data))
             except ValueError:
