@@ -3,7 +3,7 @@
 Run from the checkout: python -m benchmarks.calibration --help
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,14 +11,14 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.harness import Device, Out, Report, Row, new_app, open_device
 from byola_rq.audio.frontend import LogMelSpectrogram, measure_statistics
 from byola_rq.audio.io import fit_length, read_audio
 from byola_rq.corpus.segments import SegmentCorpus, open_clips
 from byola_rq.embed.embedder import Embedder, load
-from byola_rq.model.encoder import Encoder, split_blocks
+from byola_rq.model.encoder import Encoder, pool_over_time, split_blocks
 from evaluate.probes.fit import Part, fit_logistic
 from evaluate.tasks.folds import class_indices, make_folds
 from evaluate.tasks.labelled_csv import read_labelled_csv
@@ -30,14 +30,27 @@ NUM_SEGMENTS = 512  # of the corpus, or clips of the task, that batch norms are 
 SEGMENT_SAMPLES = 15_200
 RMS = 0.05  # of every clip at one level: -26 dB
 BATCH_FRAMES = 8192
+LEVELS = ("as recorded", "one level")
 
-# What the running statistics of an untrained encoder's batch norms are set from; which of them.
-NORMS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "identity": ("", ()),
-    "corpus": ("corpus", ("mean", "variance")),
-    "corpus, means alone": ("corpus", ("mean",)),
-    "corpus, variances alone": ("corpus", ("variance",)),
-    "task": ("task", ("mean", "variance")),
+
+@dataclass(frozen=True)
+class Variant:
+    """An untrained encoder: what its batch norms know, and whether it has its ReLUs."""
+
+    calibrated_on: str = ""  # corpus or task; empty: batch norms are the identity
+    parts: tuple[str, ...] = ("mean", "variance")
+    has_relu: bool = True
+    levels: tuple[str, ...] = ("as recorded",)
+
+
+VARIANTS = {
+    "untrained": Variant(levels=LEVELS),
+    "calibrated on the corpus": Variant("corpus", levels=LEVELS),
+    "calibrated on the task": Variant("task"),
+    "calibrated, means alone": Variant("corpus", ("mean",)),
+    "calibrated, variances alone": Variant("corpus", ("variance",)),
+    "untrained, no ReLU": Variant(has_relu=False),
+    "calibrated on the corpus, no ReLU": Variant("corpus", has_relu=False),
 }
 
 
@@ -49,7 +62,7 @@ class LogMels:
     """
 
     task: Task
-    levelled: dict[str, Tensor]  # as recorded, one level
+    levelled: dict[str, Tensor]  # of each of LEVELS
 
 
 @app.command()
@@ -64,7 +77,7 @@ def main(
     device: Device = "auto",
     out: Out = None,
 ) -> None:
-    """Probe untrained encoders with batch norms as they are, or calibrated, and trained ones.
+    """Probe untrained encoders as they are, calibrated, and without ReLU; and trained ones.
 
     Each with the clips as recorded, and with all of one level (RMS). Percent right of a logistic
     probe, as in `python -m evaluate`; of several seeds the mean, lowest and highest.
@@ -97,12 +110,12 @@ def read_segments(source: Path, frontend: LogMelSpectrogram, device: torch.devic
 def read_log_mels(task: Task, frontend: LogMelSpectrogram, device: torch.device) -> LogMels:
     """Decode a task's clips; those that are shorter than its unit get zeros behind."""
     num_samples = round(task.unit_seconds * frontend.sample_rate)
-    read: dict[str, list[Tensor]] = {"as recorded": [], "one level": []}
+    read: dict[str, list[Tensor]] = {level: [] for level in LEVELS}
     for clip in task.clips:
         waveform = read_audio(clip.path, frontend.sample_rate, 0, num_samples)
         rms = waveform.square().mean().sqrt().clamp(min=1e-5)
-        read["as recorded"].append(fit_length(waveform, num_samples))
-        read["one level"].append(fit_length(waveform * (RMS / rms), num_samples))
+        for level, gain in zip(LEVELS, (torch.ones(()), RMS / rms), strict=True):
+            read[level].append(fit_length(waveform * gain, num_samples))
     train = make_folds(task, 0)[0].train
     levelled: dict[str, Tensor] = {}
     for level, waveforms in read.items():
@@ -113,17 +126,20 @@ def read_log_mels(task: Task, frontend: LogMelSpectrogram, device: torch.device)
 
 
 def probe_untrained(log_mels: LogMels, segments: Tensor, num_seeds: int, dim: int) -> Iterator[Row]:
-    """A row for each kind of batch norms and level."""
+    """A row for each variant and level."""
     train = make_folds(log_mels.task, 0)[0].train[:NUM_SEGMENTS]
-    for norms, (source, parts) in NORMS.items():
-        for level, x in log_mels.levelled.items():
+    for name, variant in VARIANTS.items():
+        for level in variant.levels:
+            x = log_mels.levelled[level]
+            known = {"corpus": segments, "task": x[train]}.get(variant.calibrated_on)
             scores = []
             for seed in range(num_seeds):
                 encoder = Embedder.untrained(dim=dim, seed=seed).encoder.to(x.device)
-                if source:
-                    calibrate(encoder, segments if source == "corpus" else x[train], parts)
-                scores.append(probe(encoder, log_mels.task, x))
-            yield make_row("untrained", norms, level, scores)
+                if known is not None:
+                    calibrate(encoder, known, variant.parts)
+                embed = encoder if variant.has_relu else without_relu(encoder)
+                scores.append(probe(embed, log_mels.task, x))
+            yield make_row(name, level, scores)
 
 
 def probe_trained(log_mels: LogMels, paths: Sequence[Path] | None) -> Iterator[Row]:
@@ -131,25 +147,37 @@ def probe_trained(log_mels: LogMels, paths: Sequence[Path] | None) -> Iterator[R
     for path in paths or []:
         for level, x in log_mels.levelled.items():
             score = probe(load(path, x.device).encoder, log_mels.task, x)
-            yield make_row(path.stem, "trained", level, [score])
+            yield make_row(path.stem, level, [score])
 
 
-def make_row(encoder: str, norms: str, level: str, scores: Sequence[float]) -> Row:
+def make_row(encoder: str, level: str, scores: Sequence[float]) -> Row:
     """A row of the table."""
     return {
         "encoder": encoder,
-        "batch norms": norms,
         "level": level,
         "percent right": f"{np.mean(scores):.1f}",
         "lowest, highest": f"{min(scores):.1f}, {max(scores):.1f}",
     }
 
 
+def without_relu(encoder: Encoder) -> Callable[[Tensor], Tensor]:
+    """The encoder with nothing between its layers but max-pooling."""
+    layers = [each for each in encoder.fc if not isinstance(each, nn.ReLU)]
+    encoder.fc = nn.Sequential(*layers)
+
+    def embed(x: Tensor) -> Tensor:
+        for convolution, norm, pool, _ in split_blocks(encoder.features):
+            x = pool(norm(convolution(x)))
+        return pool_over_time(encoder.frames_of(x))
+
+    return embed
+
+
 @torch.no_grad()
 def calibrate(encoder: Encoder, x: Tensor, parts: Sequence[str]) -> None:
     """Set running statistics to those of `x (N, 1, F, T)`, one block after the other."""
     for convolution, norm, *rest in split_blocks(encoder.features):
-        assert isinstance(norm, torch.nn.BatchNorm2d)
+        assert isinstance(norm, nn.BatchNorm2d)
         moments = [
             (part.sum((0, 2, 3)), part.square().sum((0, 2, 3)))
             for part in (convolution(each).double() for each in torch.split(x, 32))
@@ -160,15 +188,15 @@ def calibrate(encoder: Encoder, x: Tensor, parts: Sequence[str]) -> None:
             norm.get_buffer("running_mean").copy_(mean)
         if "variance" in parts:
             norm.get_buffer("running_var").copy_(square - mean**2)
-        block = torch.nn.Sequential(convolution, norm, *rest)
+        block = nn.Sequential(convolution, norm, *rest)
         x = torch.cat([block(each) for each in torch.split(x, 32)])
 
 
 @torch.no_grad()
-def probe(encoder: Encoder, task: Task, x: Tensor) -> float:
+def probe(embed: Callable[[Tensor], Tensor], task: Task, x: Tensor) -> float:
     """Percent of the test clips that a logistic probe gets right, mean over folds."""
     size = max(1, BATCH_FRAMES // x.shape[-1])
-    embeddings = torch.cat([encoder(part) for part in torch.split(x, size)]).cpu().numpy()
+    embeddings = torch.cat([embed(part) for part in torch.split(x, size)]).cpu().numpy()
     labels = class_indices(task)
     scores = []
     for fold in make_folds(task, 0):

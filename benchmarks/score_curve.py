@@ -3,6 +3,7 @@
 Run from the checkout: python -m benchmarks.score_curve --help
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,7 @@ def main(
         embedder = load(path)
         seen = embedder.summary["steps"] * embedder.summary["batch_size"]
         num_segments[embedder.weights_sha256] = seen
-    points = [point for out in results for point in read_points(out, num_segments)]
+    points = keep_whole([point for out in results for point in read_points(out, num_segments)])
     print_table(sorted(points, key=lambda point: (point.num_segments, point.mean)))
     if picture is not None:
         save_figure(draw_curve(points), picture)
@@ -89,6 +90,15 @@ def _make_point(out: Path, name: str, rows: Sequence[ResultRow], num_segments: i
     mean = float(np.mean([value for value, _, _ in scores.values()]))
     scores["mean"] = (mean, *percentile_interval(np.mean(draws, axis=0)))
     return Point(name, num_segments, len({row.weights_sha256 for row in rows}), scores)
+
+
+def keep_whole(points: Sequence[Point]) -> list[Point]:
+    """Those that have a score of every task: other means are of something else."""
+    tasks = dict.fromkeys(task for point in points for task in point.scores)
+    for point in points:
+        if lacking := [task for task in tasks if task not in point.scores]:
+            print(f"left out: {point.name}, without {', '.join(lacking)}", file=sys.stderr)
+    return [point for point in points if point.scores.keys() == tasks.keys()]
 
 
 def print_table(points: Sequence[Point]) -> None:
