@@ -83,7 +83,10 @@ def _make_point(out: Path, name: str, rows: Sequence[ResultRow], num_segments: i
     scores: dict[str, tuple[float, float, float]] = {}
     draws: list[Values] = []
     for task in dict.fromkeys(row.task for row in rows):
-        newest = list(rows_by_state([row for row in rows if row.task == task]).values())[-1]
+        states = list(rows_by_state([row for row in rows if row.task == task]).values())
+        if not states:
+            continue  # folds are missing
+        newest = states[-1]
         draws.append(resample(task, [read_tested_clips(out, newest)])[0])
         value = float(np.mean([row.score for row in newest]))
         scores[task] = (value, *percentile_interval(draws[-1]))
