@@ -150,6 +150,7 @@ NOT_RUN = {
     "byola_v2": "too large for a test; tests/recipes resolves it",
     "runs/curve": "too large for a test; the schema has checked them",
     "encoder.init=builtin": "of its own width; tests/train/test_initial_weights.py runs it",
+    "adapted/": "of a run of the line above",
 }
 
 
