@@ -49,7 +49,7 @@ VARIANTS = {
     "calibrated on the task": Variant("task"),
     "calibrated, means alone": Variant("corpus", ("mean",)),
     "calibrated, variances alone": Variant("corpus", ("variance",)),
-    "calibrated, one variance for all channels": Variant("corpus", ("one variance",)),
+    "calibrated, one variance": Variant("corpus", ("one variance",)),
     "untrained, no ReLU": Variant(has_relu=False),
     "calibrated on the corpus, no ReLU": Variant("corpus", has_relu=False),
 }
