@@ -1,1 +1,1 @@
-"""Scripts behind the speed and memory figures in docs/results.md; run from the checkout."""
+"""Scripts behind the figures in docs/results.md and docs/performance.md; run from the checkout."""

@@ -49,6 +49,7 @@ VARIANTS = {
     "calibrated on the task": Variant("task"),
     "calibrated, means alone": Variant("corpus", ("mean",)),
     "calibrated, variances alone": Variant("corpus", ("variance",)),
+    "calibrated, one variance": Variant("corpus", ("one variance",)),
     "untrained, no ReLU": Variant(has_relu=False),
     "calibrated on the corpus, no ReLU": Variant("corpus", has_relu=False),
 }
@@ -186,8 +187,11 @@ def calibrate(encoder: Encoder, x: Tensor, parts: Sequence[str]) -> None:
         mean, square = (torch.stack(each).sum(0) / size for each in zip(*moments, strict=True))
         if "mean" in parts:
             norm.get_buffer("running_mean").copy_(mean)
+        variance = square - mean**2
         if "variance" in parts:
-            norm.get_buffer("running_var").copy_(square - mean**2)
+            norm.get_buffer("running_var").copy_(variance)
+        if "one variance" in parts:
+            norm.get_buffer("running_var").fill_(variance.mean())
         block = nn.Sequential(convolution, norm, *rest)
         x = torch.cat([block(each) for each in torch.split(x, 32)])
 

@@ -56,6 +56,8 @@ def main(
     num_segments = {}
     for path in model:
         embedder = load(path)
+        if not {"steps", "batch_size"} <= embedder.summary.keys():
+            raise typer.BadParameter(f"{path}: does not tell its steps and batch size")
         seen = embedder.summary["steps"] * embedder.summary["batch_size"]
         num_segments[embedder.weights_sha256] = seen
     points = keep_whole([point for out in results for point in read_points(out, num_segments)])

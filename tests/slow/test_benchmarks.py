@@ -13,7 +13,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from benchmarks.calibration import calibrate
 from benchmarks.harness import compare, timed
+from byola_rq.model.encoder import build_encoder, split_blocks
 from tests.conftest import ROOT
 
 # Each script of `make bench`, at its smallest: what it is asked for, and its tables.
@@ -86,6 +88,22 @@ def test_gpu_check_needs_a_gpu(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["--out", str(tmp_path / "report"), "--only", "step"])
     assert result.exit_code == 2
     assert "step" in result.stderr
+
+
+@torch.no_grad()
+def test_calibrated_batch_norms_give_zero_mean_and_unit_variance() -> None:
+    torch.manual_seed(0)
+    encoder = build_encoder("audio_ntt_2020", dim=16, n_mels=16).eval()
+    x = torch.randn(40, 1, 16, 32) + 3
+    calibrate(encoder, x, ("mean", "variance"))
+    for convolution, norm, *rest in split_blocks(encoder.features):
+        x = norm(convolution(x))
+        mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+        # Batch norm adds eps, 1e-5, to variances of 1e-3 and more: at most 1 % too little is left.
+        torch.testing.assert_close(mean, torch.zeros_like(mean), atol=1e-4, rtol=0)
+        torch.testing.assert_close(variance, torch.ones_like(variance), atol=0.01, rtol=0)
+        for each in rest:
+            x = each(x)
 
 
 def test_ratios_are_to_the_first_within_a_round() -> None:
