@@ -23,7 +23,8 @@ from evaluate.embedding_cache import (
 )
 from evaluate.log_mels import LogMels
 from evaluate.models import EmbeddingModel, default_batch_size, embed
-from evaluate.probes.fit import PROBES, FittedProbe, Part
+from evaluate.probes.fit import PROBES
+from evaluate.probes.prepared import FittedProbe, Part
 from evaluate.tasks.folds import Fold, class_targets, make_folds
 from evaluate.tasks.task import Task
 
