@@ -34,6 +34,13 @@ class Probe(StrEnum):
     knn = "knn"
 
 
+class Protocol(StrEnum):
+    """The probe of a published evaluation, by its authors' rules."""
+
+    byol_a = "byol_a"
+    evar = "evar"
+
+
 class Norm(StrEnum):
     """Whose mean and std standardize the log-mels."""
 
@@ -88,6 +95,7 @@ Examples:
   python -m evaluate --data-root /data
   python -m evaluate builtin a.safetensors --baseline random --baseline logmel --data-root /data
   python -m evaluate a.safetensors b.safetensors --data-root /data --tasks us8k spcv2 --probe adam
+  python -m evaluate a.safetensors --data-root /data --protocol byol_a --protocol evar
   python -m evaluate --baseline logmel --baseline random --task birds.csv --out results/
 
 \b
@@ -150,7 +158,17 @@ def run(
     ] = None,
     probe: Annotated[
         list[Probe] | None,
-        typer.Option(help="Fitted on the embeddings; repeat for more.  [default: logistic]"),
+        typer.Option(
+            help="Fitted on the embeddings; repeat for more.  "
+            "[default: logistic, where no --protocol is named]"
+        ),
+    ] = None,
+    protocol: Annotated[
+        list[Protocol] | None,
+        typer.Option(
+            help="The probe that published scores come from: BYOL-A's (rate 1e-3, patience 10, one "
+            "run) or EVAR's (published rates, patience 20, three runs)."
+        ),
     ] = None,
     limit: Annotated[
         int | None,
@@ -196,7 +214,7 @@ def run(
         if chosen_device == "cpu":
             keep_freed_memory()
         settings = Settings(
-            probes=tuple(dict.fromkeys(each.value for each in probe or [Probe.logistic])),
+            probes=_name_probes(probe or [], protocol or []),
             norm=norm.value,
             seed=seed,
             device=chosen_device,
@@ -341,6 +359,11 @@ def _check_usage(has_root: bool, has_csv: bool, has_names: bool) -> None:
         raise _usage_error(
             "--tasks chooses among the sets under --data-root, which is not given", "--tasks"
         )
+
+
+def _name_probes(probes: list[Probe], protocols: list[Protocol]) -> tuple[str, ...]:
+    named = [each.value for each in (*probes, *protocols)]
+    return tuple(dict.fromkeys(named or [Probe.logistic.value]))
 
 
 def _num_workers(workers: int | None) -> int:

@@ -66,20 +66,8 @@ def fit_adam(train: Part, valid: Part, *, seed: int, device: str) -> tuple[Fitte
         Three probes.
     """
     data = prepare(train, valid, device)
-    probes = []
-    for each_seed in range(seed, seed + ADAM_NUM_SEEDS):
-        start = time.perf_counter()
-        classifier = AdamProbe(seed=each_seed, device=device)
-        num_clips = min(classifier.batch_size, len(data.train))
-        with few_threads(num_clips * data.train.shape[1] * len(data.classes)):
-            classifier.fit(*data.pairs)
-        params = {
-            "lr": classifier.lr,
-            "epochs": classifier.num_epochs_,
-            "best_epoch": classifier.best_epoch_,
-        }
-        probes.append(data.finish(classifier, params, each_seed, start))
-    return tuple(probes)
+    seeds = range(seed, seed + ADAM_NUM_SEEDS)
+    return tuple(data.fit_layer(AdamProbe(seed=each, device=device)) for each in seeds)
 
 
 def fit_knn(train: Part, valid: Part, *, seed: int, device: str) -> tuple[FittedProbe, ...]:

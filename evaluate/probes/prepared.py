@@ -12,6 +12,7 @@ from evaluate.probes.adam import AdamProbe
 from evaluate.probes.knn import KNNProbe
 from evaluate.probes.logistic import LogisticProbe
 from evaluate.probes.scaling import Features, fit_scaler, scale
+from evaluate.probes.threads import few_threads
 
 Labels = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -112,6 +113,15 @@ class Prepared:
         """What every classifier is fitted on."""
         return self.train, self.labels, self.valid, self.valid_labels
 
+    def fit_layer(self, layer: AdamProbe, warnings: tuple[str, ...] = ()) -> FittedProbe:
+        """The probe of a linear layer, trained on one part and stopped by the other."""
+        start = time.perf_counter()
+        num_clips = min(layer.batch_size, len(self.train))
+        with few_threads(num_clips * self.train.shape[1] * len(self.classes)):
+            layer.fit(*self.pairs)
+        params = {"lr": layer.lr, "epochs": layer.num_epochs_, "best_epoch": layer.best_epoch_}
+        return self.finish(layer, params, layer.seed, start, warnings)
+
     def finish(
         self,
         classifier: LogisticProbe | AdamProbe | KNNProbe,
@@ -136,8 +146,16 @@ class Prepared:
         )
 
 
-def prepare(train: Part, valid: Part, device: str) -> Prepared:
-    """Scale both parts onto the device by the mean and std of `train`; see what can be learned.
+def prepare(
+    train: Part, valid: Part, device: str, *, scaled_by: Features | None = None
+) -> Prepared:
+    """Scale both parts onto the device; see what can be learned.
+
+    Args:
+        train: Clips to train on.
+        valid: Clips to validate on.
+        device: A torch device.
+        scaled_by: Embeddings whose mean and std scale both; those of `train` by default.
 
     Raises:
         ValueError: If nothing can be, or a feature is not finite.
@@ -158,7 +176,7 @@ def prepare(train: Part, valid: Part, device: str) -> Prepared:
             "a probe must have training clips of at least 2 classes (multi-label: 1) and "
             f"validation clips; got {len(classes)} classes, {len(valid.features)} validation clips"
         )
-    scaler = fit_scaler(train.features)
+    scaler = fit_scaler(train.features if scaled_by is None else scaled_by)
     scaled = (scale(scaler, part.features, device) for part in (train, valid))
     train_features, valid_features = scaled
     return Prepared(
