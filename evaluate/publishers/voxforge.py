@@ -26,6 +26,7 @@ from evaluate.publishers.voxforge_archives import (
 from evaluate.tasks.task import Clip, Problem, Task, TaskError, find_overlaps
 
 _SPLITS = ("voxforge*.csv", "split.csv")
+BY_ARCHIVE = ", by archive"  # how the rule of a given split ends that divides as the published one
 _CLIPS_OF_AN_ARCHIVE = 10  # sentences that the site asks for: what a damaged archive is taken for
 
 
