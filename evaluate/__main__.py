@@ -48,6 +48,13 @@ class Norm(StrEnum):
     checkpoint = "checkpoint"
 
 
+class VoxForgeSplit(StrEnum):
+    """What stands in one part alone where no csv gives VoxForge's split."""
+
+    speaker = "speaker"
+    archive = "archive"
+
+
 class Device(StrEnum):
     """Where embeddings are computed and probes fitted."""
 
@@ -125,6 +132,14 @@ DataRoot = Annotated[
 Tasks = Annotated[list[Path] | None, typer.Option(help="Labelled csv; repeat.", metavar="CSV")]
 Out = Annotated[Path, typer.Option(help="Folder the results are added to.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of every draw. Same seed, same rows.")]
+SplitOfVoxForge = Annotated[
+    VoxForgeSplit,
+    typer.Option(
+        "--voxforge-split",
+        help="No speaker in two parts, or, as in the published split, no archive. A voxforge.csv "
+        "in its folder goes before.",
+    ),
+]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Decoding threads.  [default: a core each, at most 8]")
 ]
@@ -187,6 +202,7 @@ def run(
     dim: Annotated[
         int, typer.Option(min=1, help="Embedding size of random, where no model file is given.")
     ] = 2048,
+    voxforge_split: SplitOfVoxForge = VoxForgeSplit.speaker,
     seed: Seed = 0,
     device: Annotated[
         Device, typer.Option(help="Where embeddings are computed and probes fitted.")
@@ -235,6 +251,7 @@ def run(
             unit_seconds=unit_seconds,
             limit=limit,
             seed=seed,
+            by_archive=voxforge_split == VoxForgeSplit.archive,
         )
         for error in errors:
             _print_error(error, debug)
@@ -257,6 +274,7 @@ def inspect(
     digests: Annotated[
         bool, typer.Option("--digests", help="Also prove that no two parts share an audio file.")
     ] = False,
+    voxforge_split: SplitOfVoxForge = VoxForgeSplit.speaker,
     seed: Seed = 0,
     workers: Workers = None,
     debug: Debug = False,
@@ -277,6 +295,7 @@ def inspect(
             num_workers=_num_workers(workers),
             with_digests=digests,
             out=out,
+            by_archive=voxforge_split == VoxForgeSplit.archive,
         ):
             raise typer.Exit(1)
 

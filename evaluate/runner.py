@@ -53,6 +53,7 @@ def gather_tasks(
     unit_seconds: float | None,
     limit: int | None,
     seed: int,
+    by_archive: bool = False,
 ) -> tuple[list[Task], list[Exception]]:
     """Read every set that was asked for, before the first is evaluated.
 
@@ -63,6 +64,7 @@ def gather_tasks(
         unit_seconds: For the csvs.
         limit: Clips of each class and part at most.
         seed: Of splits and of what `limit` draws.
+        by_archive: Whether VoxForge is divided by archive; by speaker otherwise.
 
     Returns:
         The tasks that can be evaluated, and why the others cannot.
@@ -79,7 +81,8 @@ def gather_tasks(
         except ByolaRQError as error:
             found = []
             errors.append(error)
-        readers += [partial(read_layout, name, data_root, seed=seed) for name in found]
+        read_published = partial(read_layout, data_root=data_root, seed=seed, by_archive=by_archive)
+        readers += [partial(read_published, name) for name in found]
     readers += [partial(read_labelled_csv, path, unit_seconds) for path in csvs]
     for read in readers:
         try:
