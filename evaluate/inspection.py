@@ -114,7 +114,7 @@ def inspect_task(task: Task, *, num_workers: int, with_digests: bool) -> Finding
         clips_of[clip.path, clip.member].append(clip)
     look = partial(look_into, with_digest=with_digests)
     recordings = []
-    with ProgressBar(f"{task.name}: looking into files", len(clips_of)) as bar:
+    with ProgressBar(f"looking into the files of {task.name}", len(clips_of)) as bar:
         for recording in map_ahead(look, clips_of.values(), num_workers):
             recordings.append(recording)
             bar.advance()
@@ -222,7 +222,7 @@ def _list_checks(
 
 def _describe(finding: Finding) -> Iterator[str]:
     """The lines about one data set."""
-    yield f"{finding.name}: {finding.source}"
+    yield f"{finding.name} in {finding.source}"
     yield from (f"  {line}" for line in finding.lines)
     of_kind: dict[str, list[Problem]] = defaultdict(list)
     for problem in finding.problems:
