@@ -4,7 +4,7 @@ Run from the checkout: python -m benchmarks.distortion --help
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import typer
@@ -14,7 +14,7 @@ from benchmarks.harness import new_app
 from byola_rq.audio.frontend import LogMelSpectrogram, Statistics, measure_statistics
 from byola_rq.augment.distortion import DistortionCurve, measure_distortion
 from byola_rq.augment.mixup import Mixup
-from byola_rq.augment.quantize import Rule, ValueRule
+from byola_rq.augment.quantize import RandomizedQuantization, Rule, ValueRule
 from byola_rq.corpus.segments import find_clips
 from byola_rq.errors import AudioError
 from byola_rq.listen.segments import read_segment
@@ -58,6 +58,8 @@ def main(
         print(f"| {each} | {' | '.join(cells)} |")
     statistics = measure_statistics([log_mels])
     print(f"\nmixup, ratio 0.4, with another of these segments: {_mixup(log_mels, statistics):.2f}")
+    print(f"K = 5, a quantizer for all bands: {_quantize(log_mels, 'instance'):.2f}, ", end="")
+    print(f"for each: {_quantize(log_mels, 'channel'):.2f}")
     if picture is not None:
         measured = {name: curve.measured for name, curve in curves.items()}
         expected = {name: curve.expected for name, curve in curves.items()}
@@ -88,6 +90,13 @@ def _mixup(log_mels: Tensor, statistics: Statistics) -> float:
     mixup.remember(x.roll(1, dims=0))
     keys = sample_keys(0, 0, torch.arange(len(x)))
     return float((mixup.apply(x, mixup.draw(x, keys)) - x).abs().mean()) * statistics.std
+
+
+def _quantize(log_mels: Tensor, per: Literal["channel", "instance"]) -> float:
+    """How far five bins move values, of 16 draws a segment."""
+    rows = log_mels.repeat_interleave(16, dim=0)
+    keys = sample_keys(0, 0, torch.arange(len(rows)))
+    return float((RandomizedQuantization(5, per=per)(rows, keys) - rows).abs().mean())
 
 
 def _cell(curve: DistortionCurve, place: int) -> str:

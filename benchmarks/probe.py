@@ -25,7 +25,8 @@ from benchmarks.harness import (
     compare,
     new_app,
 )
-from evaluate.probes.fit import PROBES, FittedProbe, Part
+from evaluate.probes.fit import PROBES
+from evaluate.probes.prepared import FittedProbe, Part
 
 app = new_app()
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from evaluate.probes.fit import FittedProbe, Part
+    from evaluate.probes.prepared import FittedProbe, Part
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -164,7 +164,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def draw_parts(scale: float, options: argparse.Namespace) -> "list[Part]":
     """Clusters of equal size; several classes' centres add up where a clip has them."""
-    from evaluate.probes.fit import Part
+    from evaluate.probes.prepared import Part
 
     sizes, _, is_multilabel = TASKS[options.task]
     generator = np.random.default_rng(options.seed)

@@ -34,11 +34,25 @@ class Probe(StrEnum):
     knn = "knn"
 
 
+class Protocol(StrEnum):
+    """The probe of a published evaluation, by its authors' rules."""
+
+    byol_a = "byol_a"
+    evar = "evar"
+
+
 class Norm(StrEnum):
     """Whose mean and std standardize the log-mels."""
 
     task = "task"
     checkpoint = "checkpoint"
+
+
+class VoxForgeSplit(StrEnum):
+    """What stands in one part alone where no csv gives VoxForge's split."""
+
+    speaker = "speaker"
+    archive = "archive"
 
 
 class Device(StrEnum):
@@ -88,6 +102,7 @@ Examples:
   python -m evaluate --data-root /data
   python -m evaluate builtin a.safetensors --baseline random --baseline logmel --data-root /data
   python -m evaluate a.safetensors b.safetensors --data-root /data --tasks us8k spcv2 --probe adam
+  python -m evaluate a.safetensors --data-root /data --protocol byol_a --protocol evar
   python -m evaluate --baseline logmel --baseline random --task birds.csv --out results/
 
 \b
@@ -117,6 +132,14 @@ DataRoot = Annotated[
 Tasks = Annotated[list[Path] | None, typer.Option(help="Labelled csv; repeat.", metavar="CSV")]
 Out = Annotated[Path, typer.Option(help="Folder the results are added to.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of every draw. Same seed, same rows.")]
+SplitOfVoxForge = Annotated[
+    VoxForgeSplit,
+    typer.Option(
+        "--voxforge-split",
+        help="No speaker in two parts, or, as in the published split, no archive. A voxforge.csv "
+        "in its folder goes before.",
+    ),
+]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Decoding threads.  [default: a core each, at most 8]")
 ]
@@ -150,7 +173,17 @@ def run(
     ] = None,
     probe: Annotated[
         list[Probe] | None,
-        typer.Option(help="Fitted on the embeddings; repeat for more.  [default: logistic]"),
+        typer.Option(
+            help="Fitted on the embeddings; repeat for more.  "
+            "[default: logistic, where no --protocol is named]"
+        ),
+    ] = None,
+    protocol: Annotated[
+        list[Protocol] | None,
+        typer.Option(
+            help="The probe that published scores come from: BYOL-A's (rate 1e-3, patience 10, one "
+            "run) or EVAR's (published rates, patience 20, three runs)."
+        ),
     ] = None,
     limit: Annotated[
         int | None,
@@ -169,6 +202,7 @@ def run(
     dim: Annotated[
         int, typer.Option(min=1, help="Embedding size of random, where no model file is given.")
     ] = 2048,
+    voxforge_split: SplitOfVoxForge = VoxForgeSplit.speaker,
     seed: Seed = 0,
     device: Annotated[
         Device, typer.Option(help="Where embeddings are computed and probes fitted.")
@@ -196,7 +230,7 @@ def run(
         if chosen_device == "cpu":
             keep_freed_memory()
         settings = Settings(
-            probes=tuple(dict.fromkeys(each.value for each in probe or [Probe.logistic])),
+            probes=_name_probes(probe or [], protocol or []),
             norm=norm.value,
             seed=seed,
             device=chosen_device,
@@ -217,6 +251,7 @@ def run(
             unit_seconds=unit_seconds,
             limit=limit,
             seed=seed,
+            by_archive=voxforge_split == VoxForgeSplit.archive,
         )
         for error in errors:
             _print_error(error, debug)
@@ -239,6 +274,7 @@ def inspect(
     digests: Annotated[
         bool, typer.Option("--digests", help="Also prove that no two parts share an audio file.")
     ] = False,
+    voxforge_split: SplitOfVoxForge = VoxForgeSplit.speaker,
     seed: Seed = 0,
     workers: Workers = None,
     debug: Debug = False,
@@ -259,6 +295,7 @@ def inspect(
             num_workers=_num_workers(workers),
             with_digests=digests,
             out=out,
+            by_archive=voxforge_split == VoxForgeSplit.archive,
         ):
             raise typer.Exit(1)
 
@@ -341,6 +378,11 @@ def _check_usage(has_root: bool, has_csv: bool, has_names: bool) -> None:
         raise _usage_error(
             "--tasks chooses among the sets under --data-root, which is not given", "--tasks"
         )
+
+
+def _name_probes(probes: list[Probe], protocols: list[Protocol]) -> tuple[str, ...]:
+    named = [each.value for each in (*probes, *protocols)]
+    return tuple(dict.fromkeys(named or [Probe.logistic.value]))
 
 
 def _num_workers(workers: int | None) -> int:

@@ -68,6 +68,7 @@ def inspect(
     num_workers: int,
     with_digests: bool,
     out: Path | None = None,
+    by_archive: bool = False,
 ) -> bool:
     """Look into every file of every data set, and print what is there and what is wrong.
 
@@ -78,6 +79,7 @@ def inspect(
         num_workers: Threads that open files.
         with_digests: Whether files are read whole, to prove that no two parts share one.
         out: Csv that all problems are written to, `task,kind,name,detail`.
+        by_archive: Whether VoxForge is divided by archive; by speaker otherwise.
 
     Returns:
         Whether there is a set and all are sound: nothing is missing, there twice, in two parts
@@ -87,7 +89,7 @@ def inspect(
         TaskError: If there is no folder `data_root`, or `out` cannot be written.
     """
     findings = []
-    for name, source, read in _list_tasks(data_root, csv_tasks, seed):
+    for name, source, read in _list_tasks(data_root, csv_tasks, seed, by_archive):
         try:
             finding = inspect_task(read(), num_workers=num_workers, with_digests=with_digests)
         except ByolaRQError as error:
@@ -112,7 +114,7 @@ def inspect_task(task: Task, *, num_workers: int, with_digests: bool) -> Finding
         clips_of[clip.path, clip.member].append(clip)
     look = partial(look_into, with_digest=with_digests)
     recordings = []
-    with ProgressBar(f"{task.name}: looking into files", len(clips_of)) as bar:
+    with ProgressBar(f"looking into the files of {task.name}", len(clips_of)) as bar:
         for recording in map_ahead(look, clips_of.values(), num_workers):
             recordings.append(recording)
             bar.advance()
@@ -191,11 +193,12 @@ def describe_groups(task: Task, word: str) -> str:
 
 
 def _list_tasks(
-    data_root: Path | None, csv_tasks: Sequence[Path], seed: int
+    data_root: Path | None, csv_tasks: Sequence[Path], seed: int, by_archive: bool
 ) -> Iterator[tuple[str, Path, Callable[[], Task]]]:
     if data_root is not None:
         for name, folders in find_layouts(data_root).items():
-            yield name, folders[0], partial(read_layout, name, data_root, seed=seed)
+            read = partial(read_layout, name, data_root, seed=seed, by_archive=by_archive)
+            yield name, folders[0], read
     for path in csv_tasks:
         yield path.stem, path, partial(read_labelled_csv, path)
 
@@ -219,7 +222,7 @@ def _list_checks(
 
 def _describe(finding: Finding) -> Iterator[str]:
     """The lines about one data set."""
-    yield f"{finding.name}: {finding.source}"
+    yield f"{finding.name} in {finding.source}"
     yield from (f"  {line}" for line in finding.lines)
     of_kind: dict[str, list[Problem]] = defaultdict(list)
     for problem in finding.problems:

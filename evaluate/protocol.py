@@ -5,7 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -23,7 +23,9 @@ from evaluate.embedding_cache import (
 )
 from evaluate.log_mels import LogMels
 from evaluate.models import EmbeddingModel, default_batch_size, embed
-from evaluate.probes.fit import PROBES, FittedProbe, Part
+from evaluate.probes.fit import PROBES
+from evaluate.probes.official import OFFICIAL_PROBES, fit_official
+from evaluate.probes.prepared import FittedProbe, Part
 from evaluate.tasks.folds import Fold, class_targets, make_folds
 from evaluate.tasks.task import Task
 
@@ -32,7 +34,7 @@ from evaluate.tasks.task import Task
 class Settings:
     """What a call chooses; everything else is the protocol's."""
 
-    probes: tuple[str, ...]
+    probes: tuple[str, ...]  # of PROBES and OFFICIAL_PROBES
     norm: str  # task or checkpoint
     seed: int
     device: str
@@ -126,7 +128,7 @@ def run_fold(
     for probe in probes:
         start = time.perf_counter()
         outcomes = []
-        for fitted in PROBES[probe](train, valid, seed=settings.seed, device=settings.device):
+        for fitted in _fit(probe, train, valid, fold=fold, task=task, settings=settings):
             for warning in fitted.warnings:
                 where = f"{task.name}{fold_suffix(fold)}: {model.name}"
                 print(f"warning: {where}: {warning}", file=sys.stderr)
@@ -137,12 +139,30 @@ def run_fold(
         yield outcomes
 
 
+def _fit(
+    probe: str, train: Part, valid: Part, *, fold: Fold, task: Task, settings: Settings
+) -> tuple[FittedProbe, ...]:
+    if probe not in OFFICIAL_PROBES:
+        return PROBES[probe](train, valid, seed=settings.seed, device=settings.device)
+    return fit_official(
+        probe,
+        train,
+        valid,
+        task=task.name,
+        is_valid_drawn=fold.is_valid_drawn,
+        seed=settings.seed,
+        device=settings.device,
+    )
+
+
 def leave_out(fold: Fold, positions: Collection[int]) -> Fold:
     """The fold without the clips at `positions`."""
     if not positions:
         return fold
-    kept = (np.setdiff1d(part, list(positions)) for part in (fold.train, fold.valid, fold.test))
-    return Fold(fold.name, *kept)
+    train, valid, test = (
+        np.setdiff1d(part, list(positions)) for part in (fold.train, fold.valid, fold.test)
+    )
+    return replace(fold, train=train, valid=valid, test=test)
 
 
 def fold_suffix(fold: Fold) -> str:

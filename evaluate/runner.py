@@ -41,6 +41,9 @@ from evaluate.tasks.folds import class_targets, make_folds
 from evaluate.tasks.labelled_csv import read_labelled_csv
 from evaluate.tasks.task import Task, TaskError, check_names, limit_clips
 
+# What a probe's name meant before is another run: rows of it are not taken for those of today.
+_RULES = {"adam": "adam, the last best epoch"}
+
 
 def gather_tasks(
     data_root: Path | None,
@@ -50,6 +53,7 @@ def gather_tasks(
     unit_seconds: float | None,
     limit: int | None,
     seed: int,
+    by_archive: bool = False,
 ) -> tuple[list[Task], list[Exception]]:
     """Read every set that was asked for, before the first is evaluated.
 
@@ -60,6 +64,7 @@ def gather_tasks(
         unit_seconds: For the csvs.
         limit: Clips of each class and part at most.
         seed: Of splits and of what `limit` draws.
+        by_archive: Whether VoxForge is divided by archive; by speaker otherwise.
 
     Returns:
         The tasks that can be evaluated, and why the others cannot.
@@ -76,7 +81,8 @@ def gather_tasks(
         except ByolaRQError as error:
             found = []
             errors.append(error)
-        readers += [partial(read_layout, name, data_root, seed=seed) for name in found]
+        read_published = partial(read_layout, data_root=data_root, seed=seed, by_archive=by_archive)
+        readers += [partial(read_published, name) for name in found]
     readers += [partial(read_labelled_csv, path, unit_seconds) for path in csvs]
     for read in readers:
         try:
@@ -156,7 +162,7 @@ def make_run_id(model: EmbeddingModel, job: Job, probe: str, settings: Settings)
         "model": model.key,
         "statistics": asdict(model.statistics) if norm == "checkpoint" and model.statistics else {},
         "task": digest_task(job.task, job.clip_keys),
-        "probe": probe,
+        "probe": _RULES.get(probe, probe),
         "norm": norm,
         "seed": settings.seed,
         "byola_rq": version_of("byola_rq"),
@@ -184,8 +190,8 @@ def make_rows(
             probe_params=json.dumps(outcome.fitted.params),
             metric=metric,
             score=100 * METRICS[metric](targets[outcome.fold.test], outcome.scores),
-            n_train=len(outcome.fold.train),
-            n_valid=len(outcome.fold.valid),
+            n_train=outcome.fitted.num_train,
+            n_valid=outcome.fitted.num_valid,
             n_test=len(outcome.fold.test),
             n_classes=len(task.classes),
             n_skipped=outcome.num_skipped,

@@ -25,11 +25,13 @@ class Copy:
         folder: Its root.
         seed: Of a split that the publisher does not give.
         partners: Folders under the data root that `Layout.is_partner` recognises.
+        by_archive: Whether VoxForge is divided by archive; by speaker otherwise.
     """
 
     folder: Path
     seed: int
     partners: tuple[Path, ...] = ()
+    by_archive: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

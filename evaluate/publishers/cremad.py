@@ -5,13 +5,15 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+from byola_rq.sources.labelled_csv import PART_NAMES
 from evaluate.publishers.base import Copy, Layout, half_unpacked, make_task
 from evaluate.publishers.disjoint import SPLIT_RULE, divide_groups
 from evaluate.publishers.files import list_audio, read_table
-from evaluate.tasks.task import Clip, Task, find_overlaps
+from evaluate.tasks.task import Clip, Task, TaskError, find_overlaps
 
 _AUDIO = "AudioWAV"
 _LIST = "SentenceFilenames.csv"  # every clip's name; beside the audio in the publisher's repository
+_SPLIT = "cremad.csv"  # EVAR's, of a split by actor; beside the audio, in its folder, or above
 _EMOTIONS = {
     "ANG": "anger",
     "DIS": "disgust",
@@ -51,6 +53,9 @@ def _read(copy: Copy) -> Task:
         if file.read(len(_POINTER)) == _POINTER:
             what = f"{_AUDIO} holds pointers of Git LFS, not sound; git lfs pull gets it"
             raise half_unpacked(LAYOUT, root, what, value=_AUDIO, code="foreign")
+    given = [path for path in (root, root / _AUDIO, root.parent) if (path / _SPLIT).is_file()]
+    if given:
+        return _divide_as_given(root, given[0] / _SPLIT, found)
     sizes = {"the set": Counter(clip.group for clip in clips)}
     parts = divide_groups(sizes, copy.seed, where=str(root), group="actor")
     clips = [replace(clip, part=parts[clip.group]) for clip in clips]
@@ -65,13 +70,47 @@ def _read(copy: Copy) -> Task:
     )
 
 
+def _divide_as_given(root: Path, given: Path, found: set[str]) -> Task:
+    clips = []
+    for row in read_table(given, ("file_name", "label", "split")):
+        file = row["file_name"].rpartition("/")[2]
+        match, part = _CLIP.fullmatch(file), PART_NAMES.get(row["split"].casefold())
+        emotion = match[2] if match else ""
+        name = _EMOTIONS.get(emotion, "")
+        rules = {
+            "file_name": (match, "a clip's name, such as 1001_DFA_ANG_XX.wav"),
+            "label": (row["label"] in (emotion, name), f"as in its name, {emotion} or {name}"),
+            "split": (part, f"one of {', '.join(PART_NAMES)}"),
+        }
+        for key, (holds, rule) in rules.items():
+            if not holds:
+                raise TaskError(
+                    f"{given}: {key} of {file} must be {rule}; got {row[key]!r}",
+                    code="value",
+                    path=given,
+                    key=key,
+                    value=row[key],
+                )
+        path = root / _AUDIO / file
+        clips.append(Clip(path, f"{_AUDIO}/{file}", name, str(part), group=file.partition("_")[0]))
+    return make_task(
+        LAYOUT,
+        root,
+        clips,
+        found,
+        split_rule=f"given by {_SPLIT}",
+        notes=[f"split: as {given.name} gives it"],
+        problems=find_overlaps(clips),
+    )
+
+
 LAYOUT = Layout(
     name="cremad",
     title="CREMA-D",
     unit_seconds=2.5,
     num_classes=6,
     counts={"all": 7_442},
-    holds=f"{_AUDIO}/1001_DFA_ANG_XX.wav and so on",
+    holds=f"{_AUDIO}/1001_DFA_ANG_XX.wav and so on (EVAR's split: {_SPLIT} beside it)",
     is_root=_is_root,
     read=_read,
     group="actor",

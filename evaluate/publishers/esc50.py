@@ -9,15 +9,21 @@ from evaluate.publishers.base import Copy, Layout
 from evaluate.publishers.fold_table import read_fold_table
 from evaluate.tasks.task import Task
 
-_TABLE = "meta/esc50.csv"
+# The publisher's, then those of the copy on Kaggle.
+_TABLES = ("meta/esc50.csv", "esc50.csv")
+_BASES = ("audio/", "audio/audio/")
 _CLIP = re.compile(r"[1-5]-\d+-[A-Z]-\d{1,2}\.wav")  # fold, recording, take, class
 
 
 def _is_root(folder: Path) -> bool:
-    if (folder / _TABLE).is_file():
+    if (folder / _TABLES[0]).is_file() or any(_has_clips(folder / base) for base in _BASES):
         return True
+    return (folder / _TABLES[1]).is_file() and (folder / _BASES[0]).is_dir()
+
+
+def _has_clips(folder: Path) -> bool:
     try:
-        with os.scandir(folder / "audio") as entries:  # maybe another set's: not read to its end
+        with os.scandir(folder) as entries:  # maybe another set's: not read to its end
             return any(_CLIP.fullmatch(entry.name) for entry in islice(entries, 10))
     except OSError:
         return False
@@ -27,11 +33,12 @@ def _read(copy: Copy) -> Task:
     return read_fold_table(
         LAYOUT,
         copy,
-        _TABLE,
+        _TABLES,
+        _BASES,
         name="filename",
         label="category",
         group="src_file",
-        file_name=lambda row: f"audio/{row['filename']}",
+        file_name=lambda row: row["filename"],
     )
 
 
@@ -41,7 +48,7 @@ LAYOUT = Layout(
     unit_seconds=5.0,
     num_classes=50,
     counts={str(fold): 400 for fold in range(1, 6)},
-    holds=f"{_TABLE} and audio/1-100032-A-0.wav and so on",
+    holds=f"{_TABLES[0]} (or {_TABLES[1]}) and audio/1-100032-A-0.wav and so on",
     is_root=_is_root,
     read=_read,
     group="recording",

@@ -1,6 +1,6 @@
 """A set whose table gives each file a class, a fold and the recording it was cut from."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from evaluate.publishers.base import Copy, Layout, half_unpacked, make_task
 from evaluate.publishers.files import list_audio, read_table
@@ -10,45 +10,54 @@ from evaluate.tasks.task import Clip, Task, find_overlaps
 def read_fold_table(
     layout: Layout,
     copy: Copy,
-    table: str,
+    tables: Sequence[str],
+    bases: Sequence[str],
     *,
     name: str,
     label: str,
     group: str,
     file_name: Callable[[Mapping[str, str]], str],
 ) -> Task:
-    """The task of a copy with sound under `audio/` and a csv with a column `fold`.
+    """The task of a copy with a csv that has a column `fold`.
 
     Args:
         layout: The set's layout.
         copy: Where it lies.
-        table: The csv, relative to its folder.
+        tables: The csv, relative to its folder: where the publisher has it, then where copies do.
+        bases: Likewise, what the sound lies under, with a slash at its end; empty is the folder.
         name: Column of the files' names.
         label: Column of the classes.
         group: Column of the recordings that the clips were cut from.
-        file_name: A row -> where its file lies, relative to the folder.
+        file_name: A row -> where its file lies, relative to the base.
 
     Raises:
         TaskError: If the csv is not there or cannot be read, or as `make_task`.
     """
-    if not (copy.folder / table).is_file():
-        raise half_unpacked(layout, copy.folder, f"{table} is not there", value=table)
-    rows = read_table(copy.folder / table, (name, "fold", label, group))
+    root = copy.folder
+    table = next((each for each in tables if (root / each).is_file()), None)
+    if table is None:
+        raise half_unpacked(layout, root, f"{tables[0]} is not there", value=tables[0])
+    rows = read_table(root / table, (name, "fold", label, group))
+    base = next(
+        (each for each in bases if any((root / each / file_name(row)).is_file() for row in rows)),
+        bases[0],
+    )
     clips = [
         Clip(
-            path=copy.folder / file_name(row),
-            file_name=file_name(row),
+            path=root / base / file_name(row),
+            file_name=base + file_name(row),
             label=row[label],
             part=row["fold"],
             group=row[group],
         )
         for row in rows
     ]
+    tops = sorted({clip.file_name.partition("/")[0] for clip in clips})
     return make_task(
         layout,
-        copy.folder,
+        root,
         clips,
-        set(list_audio(copy.folder / "audio", "audio/")),
+        {found for top in tops for found in list_audio(root / top, f"{top}/")},
         split_rule="leave one fold out",
         has_folds=True,
         problems=find_overlaps(clips),

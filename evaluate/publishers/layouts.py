@@ -63,13 +63,14 @@ def find_layouts(data_root: Path) -> dict[str, tuple[Path, ...]]:
     }
 
 
-def read_layout(name: str, data_root: Path, *, seed: int) -> Task:
+def read_layout(name: str, data_root: Path, *, seed: int, by_archive: bool = False) -> Task:
     """Read the one copy of a data set under a folder.
 
     Args:
         name: Of one of `LAYOUTS`.
         data_root: Where to look for it.
         seed: Of a split that the publisher does not give.
+        by_archive: As in `Copy`.
 
     Raises:
         TaskError: If no copy or more than one is there, if it is half unpacked, or if its lists
@@ -104,7 +105,7 @@ def read_layout(name: str, data_root: Path, *, seed: int) -> Task:
             path=data_root,
             value=folders,
         )
-    return layout.read(Copy(folders[0], seed, tuple(partners[name])))
+    return layout.read(Copy(folders[0], seed, tuple(partners[name]), by_archive))
 
 
 def _search(data_root: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:

@@ -6,24 +6,31 @@ from evaluate.publishers.base import Copy, Layout
 from evaluate.publishers.fold_table import read_fold_table
 from evaluate.tasks.task import Task
 
-_TABLE = "metadata/UrbanSound8K.csv"
+# The publisher's, then those of the copy on Kaggle, which has neither of the two folders.
+_TABLES = ("metadata/UrbanSound8K.csv", "UrbanSound8K.csv")
+_BASES = ("audio/", "")
 
 
 def _is_root(folder: Path) -> bool:
-    return (folder / _TABLE).is_file() or any(
-        (folder / f"audio/fold{fold}").is_dir() for fold in LAYOUT.counts
-    )
+    if (folder / _TABLES[0]).is_file() or _has_fold(folder / "audio"):
+        return True
+    return (folder / _TABLES[1]).is_file() and _has_fold(folder)
+
+
+def _has_fold(folder: Path) -> bool:
+    return any((folder / f"fold{fold}").is_dir() for fold in LAYOUT.counts)
 
 
 def _read(copy: Copy) -> Task:
     return read_fold_table(
         LAYOUT,
         copy,
-        _TABLE,
+        _TABLES,
+        _BASES,
         name="slice_file_name",
         label="class",
         group="fsID",
-        file_name=lambda row: f"audio/fold{row['fold']}/{row['slice_file_name']}",
+        file_name=lambda row: f"fold{row['fold']}/{row['slice_file_name']}",
     )
 
 
@@ -44,9 +51,9 @@ LAYOUT = Layout(
         "9": 816,
         "10": 837,
     },
-    holds=f"{_TABLE} and audio/fold1 to audio/fold10",
+    holds=f"{_TABLES[0]} and audio/fold1 to audio/fold10 (or {_TABLES[1]} and fold1 to fold10)",
     is_root=_is_root,
     read=_read,
     group="recording",
-    own_folders=("audio", "metadata"),
+    own_folders=("audio", "metadata", "fold[0-9]", "fold10"),
 )

@@ -21,27 +21,35 @@ from evaluate.publishers.voxforge_archives import (
     LANGUAGES,
     find_languages,
     holds_archives,
+    holds_unsorted_archives,
     list_archives,
+    place_of,
 )
 from evaluate.tasks.task import Clip, Problem, Task, TaskError, find_overlaps
 
 _SPLITS = ("voxforge*.csv", "split.csv")
+_SPLIT_ABOVE = "voxforge.csv"  # as EVAR names it
+BY_ARCHIVE = ", by archive"  # how the rule of a given split ends that divides as the published one
 _CLIPS_OF_AN_ARCHIVE = 10  # sentences that the site asks for: what a damaged archive is taken for
 
 
 def _is_root(folder: Path) -> bool:
     languages = find_languages(folder)
-    if len(languages) < 2:
-        return False
-    return sum(any(map(holds_archives, folders)) for folders in languages.values()) >= 2
+    if sum(any(map(holds_archives, folders)) for folders in languages.values()) >= 2:
+        return True
+    # Without languages' folders a csv has to say which is which, as EVAR's does.
+    return any("voxforge" in path.name for path in _list_splits(folder)) and (
+        holds_unsorted_archives(folder)
+    )
 
 
 def _read(copy: Copy) -> Task:
     root = copy.folder
     given = _find_split(root)  # before the archives, which take a while
-    archives, problems = list_archives(root)
-    absent = sorted(LANGUAGES.keys() - {a.language for a in archives if a.clips})
-    if absent:
+    archives, problems = list_archives(root, with_unsorted=given is not None)
+    languages = {archive.language for archive in archives if archive.clips}
+    absent = sorted(LANGUAGES.keys() - languages)
+    if absent and "" not in languages:
         raise half_unpacked(
             LAYOUT, root, f"no clips of {', '.join(absent)} are there", value=absent
         )
@@ -59,11 +67,17 @@ def _read(copy: Copy) -> Task:
     ]
     if given:
         return _divide_as_given(root, given, clips, problems)
-    return _divide_by_speaker(copy, clips, problems)
+    return _divide(copy, clips, problems)
+
+
+def _list_splits(root: Path) -> list[Path]:
+    found = sorted(path for pattern in _SPLITS for path in root.glob(pattern))
+    above = root.parent / _SPLIT_ABOVE
+    return found or [above] * above.is_file()
 
 
 def _find_split(root: Path) -> Path | None:
-    found = sorted(path for pattern in _SPLITS for path in root.glob(pattern))
+    found = _list_splits(root)
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise TaskError(
@@ -76,9 +90,11 @@ def _find_split(root: Path) -> Path | None:
 
 
 def _divide_as_given(
-    root: Path, given: Path, clips: Iterable[Clip], problems: Sequence[Problem]
+    root: Path, given: Path, clips: Sequence[Clip], problems: Sequence[Problem]
 ) -> Task:
-    here = {clip.file_name: clip for clip in clips}
+    here: dict[tuple[str, str], list[Clip]] = defaultdict(list)
+    for clip in clips:
+        here[place_of(clip.file_name)].append(clip)
     listed = []
     for row in read_table(given, ("file_name", "label", "split")):
         name, part = row["file_name"], PART_NAMES.get(row["split"].casefold())
@@ -92,8 +108,9 @@ def _divide_as_given(
                 value=row["split"],
             )
         language = LANGUAGE_OF.get(row["label"].casefold(), "")
-        clip = here.get(name, Clip(root / name, name, language, ""))
-        if not language or language != clip.label:
+        missing = Clip(root / name, name, language, "")
+        clip = _choose(here.get(place_of(name), [missing]), name, language)
+        if not language or language != (clip.label or language):
             wanted = clip.label if language else f"one of {', '.join(LANGUAGES)}"
             raise TaskError(
                 f"{given}: label of {name} must be {wanted}; got {row['label']!r}",
@@ -102,33 +119,57 @@ def _divide_as_given(
                 key="label",
                 value=row["label"],
             )
-        listed.append(replace(clip, part=part))
+        listed.append(replace(clip, label=language, part=part))
+    overlaps = find_overlaps(listed)
+    by_archive = BY_ARCHIVE if overlaps and not _share_archives(listed) else ""
     return make_task(
         LAYOUT,
         root,
         listed,
-        here.keys(),
-        split_rule=f"given by {given.name}",
-        notes=[f"split: as {given.name} gives it"],
-        problems=(*problems, *find_overlaps(listed)),
+        {clip.file_name for clip in clips},
+        split_rule=f"given by {given.name}{by_archive}",
+        notes=[
+            f"split: as {given.name} gives it{by_archive}",
+            *([_describe_shared(overlaps)] if by_archive else []),
+        ],
+        problems=(*problems, *(() if by_archive else overlaps)),
     )
 
 
-def _divide_by_speaker(copy: Copy, clips: Iterable[Clip], problems: Sequence[Problem]) -> Task:
+def _choose(found: Sequence[Clip], name: str, language: str) -> Clip:
+    """Of clips of one archive and name that which lies where a row says, or is of its language."""
+    return min(found, key=lambda c: (c.file_name != name, c.label not in ("", language)))
+
+
+def _share_archives(clips: Iterable[Clip]) -> bool:
+    """Whether an archive stands in two parts."""
+    return bool(find_overlaps(replace(c, group=place_of(c.file_name)[0]) for c in clips))
+
+
+def _describe_shared(overlaps: Sequence[Problem]) -> str:
+    return f"{len(overlaps):,} speakers stand in more than one part"
+
+
+def _divide(copy: Copy, clips: Sequence[Clip], problems: Sequence[Problem]) -> Task:
+    """A split of our own: by speaker, or, as the published one, by archive."""
+    unit = "archive" if copy.by_archive else "speaker"
+    units = [place_of(c.file_name)[0] if copy.by_archive else c.group for c in clips]
     sizes: dict[str, Counter[str]] = defaultdict(Counter)
-    for clip in clips:
-        sizes[clip.label][clip.group] += 1
-    parts = divide_groups(sizes, copy.seed, where=str(copy.folder), group="speaker")
-    divided = [replace(clip, part=parts[clip.group]) for clip in clips]
+    for clip, name in zip(clips, units, strict=True):
+        sizes[clip.label][name] += 1
+    parts = divide_groups(sizes, copy.seed, where=str(copy.folder), group=unit)
+    divided = [replace(clip, part=parts[name]) for clip, name in zip(clips, units, strict=True)]
+    overlaps = find_overlaps(divided)
     task = make_task(
         LAYOUT,
         copy.folder,
         divided,
-        split_rule=f"speaker-{SPLIT_RULE}, seed {copy.seed}",
+        split_rule=f"{unit}-{SPLIT_RULE}, seed {copy.seed}",
         notes=[
-            f"split: no speaker in two parts, 70/15/15 by clips in each language, seed {copy.seed}"
+            f"split: no {unit} in two parts, 70/15/15 by clips in each language, seed {copy.seed}",
+            *([_describe_shared(overlaps)] if copy.by_archive else []),
         ],
-        problems=(*problems, *find_overlaps(divided)),
+        problems=(*problems, *(() if copy.by_archive else overlaps)),
     )
     damaged = [problem.name for problem in problems if problem.kind == "unreadable"]
     num_missing = _CLIPS_OF_AN_ARCHIVE * len(damaged)
@@ -144,12 +185,14 @@ LAYOUT = Layout(
     unit_seconds=5.8,
     num_classes=6,
     counts={"all": 176_438},
-    holds=f"{', '.join(LANGUAGES)}, each with archives, packed or as <archive>/wav/ or flac/",
+    holds=f"{', '.join(LANGUAGES)}, each with archives, packed or as <archive>/wav/ or flac/; "
+    f"or <archive>/wav/ and EVAR's {_SPLIT_ABOVE}",
     is_root=_is_root,
     read=_read,
     group="speaker",
-    # Patterns of names in any case: [Dd][Ee] and so on.
-    own_folders=tuple(
-        "".join(f"[{letter.upper()}{letter}]" for letter in name) for name in LANGUAGE_OF
+    # Patterns of names in any case: [Dd][Ee] and so on; and archives.
+    own_folders=(
+        *("".join(f"[{letter.upper()}{letter}]" for letter in name) for name in LANGUAGE_OF),
+        f"*-{'[0-9]' * 8}-*",
     ),
 )

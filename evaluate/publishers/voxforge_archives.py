@@ -1,6 +1,7 @@
 """The archives of VoxForge as they lie on a disk: unpacked, packed, or both."""
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -26,6 +27,7 @@ LANGUAGES = {
 LANGUAGE_OF = {name: language for language, names in LANGUAGES.items() for name in names}
 
 _SOUND_FOLDERS = ("wav", "flac")
+_NAME = re.compile(r".*-\d{8}-[^-]+")
 _PREFERRED = "16kHz_16bit"  # the publisher has some archives at other rates too, in other folders
 _MAX_LOOKS = 100  # folders looked into to see whether there is an archive
 _MANY_ARCHIVES = 300  # packed; each takes 10 ms to list, so progress is worth showing
@@ -38,7 +40,7 @@ class Archive:
 
     Attributes:
         name: `<user>-<date>-<three letters>`.
-        language: One of `LANGUAGES`.
+        language: One of `LANGUAGES`; empty where it lies in no language's folder.
         folder: Where it lies unpacked, or would.
         packed: The file it is in; None where it is unpacked.
         clips: Names within the folder, such as `wav/1.wav`, and what the packed file calls them.
@@ -84,16 +86,38 @@ def holds_archives(folder: Path) -> bool:
     return False
 
 
-def list_archives(root: Path) -> tuple[list[Archive], list[Problem]]:
+def holds_unsorted_archives(folder: Path) -> bool:
+    """Whether archives lie in a folder itself, in none of a language; looked at are names alone."""
+    names = (entry.name for entry in list_folder(folder))
+    return any(_NAME.fullmatch(_strip_suffix(name)) for name in names)
+
+
+def place_of(file_name: str) -> tuple[str, str]:
+    """The archive and the sound, without its suffix, of a file's name, whatever it lies in."""
+    path = PurePosixPath(file_name)
+    folders = [name for name in path.parts[:-1] if name not in _SOUND_FOLDERS]
+    return (folders or [""])[-1], path.stem
+
+
+def list_archives(
+    root: Path, *, with_unsorted: bool = False
+) -> tuple[list[Archive], list[Problem]]:
     """Every archive once, with its clips; problems: what is there again or cannot be listed.
 
     Of an archive in several places the unpacked one counts: it needs no opening.
+
+    Args:
+        root: Folder of the languages' folders.
+        with_unsorted: Whether archives that lie beside these are listed too.
     """
     copies: dict[tuple[str, str], list[Archive]] = defaultdict(list)
-    for language, folders in find_languages(root).items():
-        for folder in folders:
-            for archive in _walk(language, folder, frozenset()):
-                copies[language, archive.name].append(archive)
+    languages = find_languages(root)
+    folders = [(language, folder) for language in languages for folder in languages[language]]
+    found = [archive for each in folders for archive in _walk(*each, frozenset())]
+    if with_unsorted:
+        found += _walk("", root, None)
+    for archive in found:
+        copies[archive.language, archive.name].append(archive)
     chosen = []
     again: dict[str, list[str]] = defaultdict(list)
     for (language, _), archives in sorted(copies.items()):
@@ -102,7 +126,9 @@ def list_archives(root: Path) -> tuple[list[Archive], list[Problem]]:
         paths = [(archive.packed or archive.folder) for archive in archives[1:]]
         again[language] += [path.relative_to(root).as_posix() for path in paths]
     problems = [
-        Problem("duplicate", language, f"archives that are there again: {name_some(names)}")
+        Problem(
+            "duplicate", language or root.name, f"archives that are there again: {name_some(names)}"
+        )
         for language, names in again.items()
         if names
     ]
@@ -110,10 +136,14 @@ def list_archives(root: Path) -> tuple[list[Archive], list[Problem]]:
     return [a for a in chosen if not a.packed] + opened, problems + damaged
 
 
-def _walk(language: str, folder: Path, above: frozenset[str]) -> Iterator[Archive]:
-    """The archives at any depth below a folder; those packed still without their clips."""
+def _walk(language: str, folder: Path, above: frozenset[str] | None) -> Iterator[Archive]:
+    """The archives in a folder; those packed still without their clips.
+
+    And at any depth below it, but not in one of those `above` that a link leads back to; not below
+    it where that is None.
+    """
     here = os.path.realpath(folder)
-    if here in above:  # a link to a folder that it lies in
+    if above is not None and here in above:
         return
     for entry in list_folder(folder):
         path = folder / entry.name
@@ -125,11 +155,15 @@ def _walk(language: str, folder: Path, above: frozenset[str]) -> Iterator[Archiv
             ]
             if clips:
                 yield Archive(entry.name, language, path, None, _name_clips(clips))
-            else:
+            elif above is not None:
                 yield from _walk(language, path, above | {here})
         elif entry.name.endswith(ARCHIVE_SUFFIXES) and entry.is_file():
-            name = entry.name.removesuffix(".gz").removesuffix(".tar").removesuffix(".tgz")
+            name = _strip_suffix(entry.name)
             yield Archive(name, language, folder / name, path)
+
+
+def _strip_suffix(name: str) -> str:
+    return name.removesuffix(".gz").removesuffix(".tar").removesuffix(".tgz")
 
 
 def _open(root: Path, archives: Sequence[Archive]) -> tuple[list[Archive], list[Problem]]:

@@ -3,8 +3,9 @@
 import math
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ class _Band:
     measured: Sequence[SummaryRow]
     colors: Sequence[str]  # of the measured
     published: Sequence[SummaryRow]
+    ranked: Mapping[str, Sequence[SummaryRow]]  # by column, those of them to hold scores against
 
     @property
     def positions(self) -> list[float]:
@@ -48,8 +50,8 @@ class _Band:
 def write_chart(summary: Summary, path: Path) -> None:
     """Draw a bar per model and task with its interval, and published scores as diamonds below.
 
-    A published score is drawn only where the whole published set was tested. Where nothing was
-    measured, nothing is written.
+    A published score is drawn only where its set and split were tested with its probe. Where
+    nothing was measured, nothing is written.
 
     Raises:
         MissingPackageError: If matplotlib is not installed.
@@ -112,18 +114,13 @@ def _divide(summary: Summary) -> list[_Band]:
                 if set(of_band) & row.scores.keys()
             ]
             measured, colors = zip(*colored, strict=True)
-            published = [
-                row
-                for row in summary.published
-                if any(column in row.scores and _is_whole(column, measured) for column in of_band)
-            ]
-            bands.append(_Band(of_band, measured, colors, published))
+            ranked = {
+                column: [rival for row in measured for rival in summary.rivals(row, column)]
+                for column in of_band
+            }
+            published = [row for row in summary.published if row in chain(*ranked.values())]
+            bands.append(_Band(of_band, measured, colors, published, ranked))
     return bands
-
-
-def _is_whole(column: str, measured: Sequence[SummaryRow]) -> bool:
-    """Whether a model was tested on the whole published set."""
-    return any(column in row.scores and row.scores[column].is_comparable for row in measured)
 
 
 def _draw_panel(axes: "Axes", title: str, column: str, band: _Band) -> None:
@@ -136,20 +133,19 @@ def _draw_panel(axes: "Axes", title: str, column: str, band: _Band) -> None:
             _draw_bar(axes, positions[number], row.scores[column], band.colors[number])
         else:
             axes.text(2, positions[number], "not tested", fontsize=7, color=QUIET, va="center")
-    if _is_whole(column, band.measured):
-        published = [
-            (position, row.scores[column].value)
-            for position, row in zip(positions[num_measured:], band.published, strict=True)
-            if column in row.scores
-        ]
-        for position, value in published:
-            axes.plot(value, position, "D", color="white", markeredgecolor=TEXT, markersize=4.5)
-            _write_value(axes, position, value, QUIET)
-        if published:
-            best = max(value for _, value in published)
-            ends = [-0.5, num_measured - 0.3]
-            axes.plot([best, best], ends, color="white", linewidth=2.2, zorder=2)
-            axes.plot([best, best], ends, color=TEXT, linewidth=0.9, linestyle="--", zorder=2)
+    published = [
+        (position, row.scores[column].value)
+        for position, row in zip(positions[num_measured:], band.published, strict=True)
+        if row in band.ranked[column]
+    ]
+    for position, value in published:
+        axes.plot(value, position, "D", color="white", markeredgecolor=TEXT, markersize=4.5)
+        _write_value(axes, position, value, QUIET)
+    if published:
+        best = max(value for _, value in published)
+        ends = [-0.5, num_measured - 0.3]
+        axes.plot([best, best], ends, color="white", linewidth=2.2, zorder=2)
+        axes.plot([best, best], ends, color=TEXT, linewidth=0.9, linestyle="--", zorder=2)
     axes.set_xlim(0, 100)
     axes.set_ylim(band.num_lines - 0.5, -0.5)
     axes.set_xticks([0, 25, 50, 75, 100], ["0", "", "50", "", "100"], fontsize=7.5, color=TEXT)
@@ -201,7 +197,8 @@ def _fold(name: str, length: int) -> str:
 def _caption(summary: Summary, bands: Sequence[_Band]) -> str:
     text = "Percent right (or mAP); lines on the bars: 95 % interval over test clips."
     if any(band.published for band in bands):
-        text += " Diamonds: published scores on the same set; dashed: the best of them."
-    if any(not score.is_comparable for row in summary.measured for score in row.scores.values()):
-        text += " No published scores where the set is not the published one in size."
+        text += " Diamonds: published scores of the same set, split and probe; dashed: the best."
+    of_papers = [(row, column) for row in summary.measured for column in row.scores]
+    if not all(summary.rivals(*pair) for pair in of_papers if pair[1] in PAPER_TASKS):
+        text += " No published scores where set, split or probe are not the published ones."
     return text

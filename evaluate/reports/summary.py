@@ -10,6 +10,13 @@ from pandas import DataFrame
 
 from byola_rq.runtime.files import replace_file
 from evaluate.reports.intervals import Values, percentile_interval
+from evaluate.reports.published import (
+    PUBLISHED,
+    PUBLISHED_PROBES,
+    differs_in,
+    lacks_probe,
+    num_clips,
+)
 from evaluate.reports.results import ReportError, ResultRow, read_results
 from evaluate.reports.scores import (
     Entry,
@@ -22,23 +29,6 @@ from evaluate.reports.scores import (
 )
 from evaluate.tasks.task import PAPER_TASKS
 
-# Accuracy in percent on PAPER_TASKS, then the mean as published. Sources: COLA (Saeed et al.,
-# ICASSP 2021), TRILL (Shor et al., Interspeech 2020), BYOL-A (Niizumi et al., arXiv:2103.06695),
-# BYOL-A v2 (arXiv:2204.07402), randomized quantization (Wu et al., ICCV 2023).
-PUBLISHED: tuple[tuple[str, tuple[float | None, ...]], ...] = (
-    ("COLA", (63.4, None, 29.9, 71.3, 71.7, 62.4, None)),
-    ("TRILL", (None, None, 17.9, 88.1, 74.9, None, None)),
-    ("BYOL-A (Mixup), 2048-d", (74.1, 79.1, 40.1, 90.2, 91.0, 92.2, 77.8)),
-    ("BYOL-A, 512-d", (69.1, 78.2, 33.4, 83.5, 86.5, 88.9, 73.3)),
-    ("BYOL-A v2, 3072-d", (73.1, 79.7, 57.6, 93.3, None, 93.1, None)),
-    ("randomized quantization", (74.2, 78.0, 45.7, 92.6, 95.1, 92.1, 79.6)),
-)
-# Clips of all parts. A set a tenth smaller or larger, such as a miniature or a quick look with
-# a limit, bears the name but says nothing against a published score.
-PAPER_CLIPS = dict(
-    zip(PAPER_TASKS, (305_979, 8_732, 153_516, 176_438, 100_503, 105_829), strict=True)
-)
-
 
 @dataclass(frozen=True)
 class Score:
@@ -47,7 +37,7 @@ class Score:
     value: float
     low: float | None = None
     high: float | None = None
-    is_comparable: bool = True  # on the whole published set, if it has the name of one
+    is_comparable: bool = True  # on the published set and split, if it has the name of one
 
 
 @dataclass(frozen=True)
@@ -55,7 +45,7 @@ class SummaryRow:
     """One model with one probe: its score by task, `mean` among them if it has all the paper's."""
 
     model: str
-    probe: str
+    probe: str  # of a published score the protocol, empty where it is another
     source: str  # measured or published
     scores: dict[str, Score] = field(default_factory=dict)
 
@@ -92,11 +82,13 @@ class Summary:
         """A column with its metric, where that is not accuracy."""
         return f"{column} (mAP)" if column in self.map_tasks else column
 
-    def published_scores(self, column: str) -> list[tuple[float, str]]:
-        """The published scores of a column, and whose they are."""
-        return [
-            (row.scores[column].value, row.model) for row in self.published if column in row.scores
-        ]
+    def rivals(self, row: SummaryRow, column: str) -> tuple[SummaryRow, ...]:
+        """The published rows that a measured score is ranked among: of its set, split and probe."""
+        if column not in row.scores or not row.scores[column].is_comparable:
+            return ()
+        return tuple(
+            each for each in self.published if each.probe == row.probe and column in each.scores
+        )
 
 
 def summarize(out: Path) -> Summary:
@@ -131,7 +123,7 @@ def summarize(out: Path) -> Summary:
     return Summary(
         tasks=tasks,
         rows=(*measured, *_published_rows()),
-        notes=(*notes, *_state_notes(states), *_size_notes(counted)),
+        notes=(*notes, *_state_notes(states), *_set_notes(counted), *_probe_notes(counted)),
         map_tasks=frozenset(row.task for row in counted if row.metric == "mAP"),
         origins=tuple(_origins(counted)),
     )
@@ -162,7 +154,7 @@ def _score(
 ) -> Score:
     """Mean over folds, then over seeds; the interval from the predictions, whose draws are kept."""
     value = float(np.mean([row.score for row in rows]))
-    is_comparable = all(_is_comparable(row) for row in rows)
+    is_comparable = not any(differs_in(row) for row in rows)
     try:
         (draws[task],) = resample(task, [read_tested_clips(out, rows)])
     except ReportError as error:
@@ -189,38 +181,35 @@ def _published_rows() -> list[SummaryRow]:
     for model, values in PUBLISHED:
         named = zip((*PAPER_TASKS, "mean"), values, strict=True)
         scores = {task: Score(value) for task, value in named if value is not None}
-        rows.append(SummaryRow(model, "", "published", scores))
+        rows.append(SummaryRow(model, PUBLISHED_PROBES.get(model, ""), "published", scores))
     return rows
-
-
-def _num_clips(row: ResultRow) -> int:
-    return row.n_train + row.n_valid + row.n_test
-
-
-def _is_comparable(row: ResultRow) -> bool:
-    wanted = PAPER_CLIPS.get(row.task)
-    return wanted is None or 0.9 <= _num_clips(row) / wanted <= 1.1
 
 
 def _unfinished_notes(entry: Entry, task: str, rows: Sequence[ResultRow]) -> list[str]:
     return [
         f"not counted: {task}: {entry.label}, {entry.probe}, seed {run[0].seed}: only "
-        f"{sum(row.n_test for row in run)} of {_num_clips(run[0])} clips tested so far; the same "
+        f"{sum(row.n_test for row in run)} of {num_clips(run[0])} clips tested so far; the same "
         "call again goes on"
         for run in unfinished_runs(rows)
     ]
 
 
-def _size_notes(rows: Sequence[ResultRow]) -> list[str]:
-    sizes = dict.fromkeys(
-        f"{row.task} ({_num_clips(row):,} of {PAPER_CLIPS[row.task]:,} clips)"
-        for row in rows
-        if not _is_comparable(row)
-    )
-    if not sizes:
+def _set_notes(rows: Sequence[ResultRow]) -> list[str]:
+    sets = dict.fromkeys(f"{row.task} ({differs_in(row)})" for row in rows if differs_in(row))
+    if not sets:
         return []
     return [
-        f"not the published sets, so not to be held against published scores: {', '.join(sizes)}"
+        f"not the published sets, so not to be held against published scores: {', '.join(sets)}"
+    ]
+
+
+def _probe_notes(rows: Sequence[ResultRow]) -> list[str]:
+    lone = dict.fromkeys(f"{row.task} ({row.probe})" for row in rows if lacks_probe(row))
+    if not lone:
+        return []
+    return [
+        "not ranked among published scores, which --protocol byol_a and evar can be: "
+        f"{', '.join(lone)}"
     ]
 
 
@@ -241,7 +230,7 @@ def _origins(rows: Sequence[ResultRow]) -> list[str]:
         parts = f"{row.n_train:,} train, {row.n_valid:,} valid, {row.n_test:,} test"
         division = f"{num_folds[row.run_id, row.seed]} folds" if row.fold else parts
         sets.append(
-            f"{row.task}: {_num_clips(row):,} clips ({division}), {row.n_classes} classes, "
+            f"{row.task}: {num_clips(row):,} clips ({division}), {row.n_classes} classes, "
             f"{row.unit_seconds:g} s, split: {row.split}"
             + (f", {row.n_skipped} skipped" if row.n_skipped else "")
         )

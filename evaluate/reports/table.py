@@ -69,24 +69,25 @@ def make_table(summary: Summary) -> "DataFrame":
 
 
 def make_differences(summary: Summary) -> "DataFrame":
-    """By task, each measured score less the best published one, and its rank among the published.
+    """By task and probe, each measured score less the best published one, and its rank among them.
 
-    Only of scores on the whole published set; without rows where there are none.
+    Only of scores whose set, split and probe are the published; without rows where there are none.
     """
     from pandas import DataFrame
 
-    models = [
-        row for row in summary.measured if any(_difference(summary, row, c) for c in row.scores)
-    ]
+    ranked = [row for row in summary.measured if any(summary.rivals(row, c) for c in row.scores)]
+    models = list(dict.fromkeys(row.model for row in ranked))
     rows = []
     for column in summary.columns:
-        differences = [_difference(summary, row, column) for row in models]
-        if any(differences):
-            value, whose = max(summary.published_scores(column))
-            cells = (difference or "-" for difference in differences)
-            rows.append((column, f"{value:.1f}, {whose}", *cells))
-    names = (f"{row.model}, {row.probe}" for row in models)
-    return DataFrame(rows, columns=["task", "best published", *names])
+        for probe in dict.fromkeys(row.probe for row in ranked):
+            of_probe = [r for r in ranked if r.probe == probe and summary.rivals(r, column)]
+            if of_probe:
+                rivals = summary.rivals(of_probe[0], column)
+                value, whose = max((each.scores[column].value, each.model) for each in rivals)
+                cells = {row.model: _difference(summary, row, column) for row in of_probe}
+                named = (cells.get(model, "-") for model in models)
+                rows.append((column, probe, f"{value:.1f}, {whose}", *named))
+    return DataFrame(rows, columns=["task", "probe", "best published", *models])
 
 
 def to_markdown(table: "DataFrame", num_names: int = len(_NAMES)) -> str:
@@ -121,7 +122,7 @@ def _to_report(summary: Summary) -> str:
     ]
     differences = make_differences(summary)
     if len(differences):
-        parts += ["## Against the best published score\n", to_markdown(differences, num_names=2)]
+        parts += ["## Against the best published score\n", to_markdown(differences, num_names=3)]
     for title, lines in (("Notes", summary.notes), ("Made with", summary.origins)):
         if lines:
             escaped = map(_escape_markdown, lines)
@@ -143,10 +144,8 @@ def _to_rich(frame: "DataFrame", separator: str) -> Table:
 
 
 def _difference(summary: Summary, row: SummaryRow, column: str) -> str:
-    score, published = row.scores.get(column), summary.published_scores(column)
-    if score is None or not score.is_comparable or not published:
-        return ""
-    values = [value for value, _ in published]
+    score, rivals = row.scores[column], summary.rivals(row, column)
+    values = [each.scores[column].value for each in rivals]
     rank = 1 + sum(value > score.value for value in values)
     return f"{score.value - max(values):+.1f} (rank {rank} of {1 + len(values)})"
 

@@ -22,6 +22,7 @@ class Fold:
     train: Positions
     valid: Positions
     test: Positions
+    is_valid_drawn: bool = False  # by us, from the training clips
 
 
 def class_indices(task: Task) -> Positions:
@@ -106,7 +107,8 @@ def _make_fold(
             key="class",
             value=label,
         )
-    if not is_valid.any():
+    is_valid_drawn = not is_valid.any()
+    if is_valid_drawn:
         is_valid = _draw_valid(targets, is_train, seed)
         is_train &= ~is_valid
         if not is_valid.any():
@@ -117,7 +119,8 @@ def _make_fold(
                 path=task.source,
                 key="validation",
             )
-    return Fold(name, *(np.flatnonzero(part) for part in (is_train, is_valid, is_test)))
+    train, valid, test = (np.flatnonzero(part) for part in (is_train, is_valid, is_test))
+    return Fold(name, train, valid, test, is_valid_drawn)
 
 
 def _memberships(

@@ -13,14 +13,16 @@ from evaluate.tasks.task import Clip, Task, TaskError, check_classes, split_labe
 
 MAX_DEFAULT_UNIT_SECONDS = 10.0
 
+_SEPARATORS = {",": "a comma", ";": "a semicolon", "|": "a bar"}
 _SUMMARY_COLUMNS = ("model", "probe", "source", "mean")  # a task of this name would hide one
 
 
 def read_labelled_csv(path: Path, unit_seconds: float | None = None) -> Task:
     """Read `file_name,label` and `fold` or `split` of every row; other columns are not looked at.
 
-    A column `labels` in place of `label` holds any number of classes, joined by commas: the task
-    is multi-label. A `label` is one class, whatever it contains.
+    A column `labels` in place of `label` holds any number of classes, joined by commas, or by one
+    of `;` and `|` where no row has a comma: the task is multi-label. A `label` is one class,
+    whatever it contains.
 
     Args:
         path: UTF-8 csv with a header. File names are relative to its folder. The task is named
@@ -39,16 +41,22 @@ def read_labelled_csv(path: Path, unit_seconds: float | None = None) -> Task:
         )
     except CorpusError as error:
         raise TaskError(str(error), **error.facts) from error
-    clips = tuple(sorted(_make_clips(path, rows), key=lambda clip: clip.file_name))
     is_multilabel = rows.label_column == "labels"
+    separators = _find_separators(rows)
+    separator = separators[0] if is_multilabel and len(separators) == 1 else ","
+    clips = tuple(sorted(_make_clips(path, rows, separator), key=lambda clip: clip.file_name))
     has_folds = rows.part_column == "fold"
     notes = []
     task = Task(name, path, clips, has_folds, 0.0, is_multilabel=is_multilabel)
     check_classes(task)
     if is_multilabel:
-        notes.append("multi-label: column labels, mean average precision")
-    elif any("," in clip.label for clip in clips):
-        notes.append("a label with a comma is one class; a column named labels holds several")
+        joined = f", joined by {separator!r}" if separator != "," else ""
+        notes.append(f"multi-label: column labels{joined}, mean average precision")
+        if len(separators) > 1:
+            notes.append(f"labels hold {' and '.join(separators)}: only commas separate classes")
+    elif separators:
+        which = " or ".join(_SEPARATORS[each] for each in separators)
+        notes.append(f"a label with {which} is one class; a column named labels holds several")
     if {"fold", "split"} <= rows.columns:
         notes.append("the csv has both fold and split: fold is used, leave one fold out")
     if unit_seconds is None:
@@ -80,11 +88,16 @@ def _name_of(path: Path) -> str:
     return name
 
 
-def _make_clips(path: Path, rows: LabelledRows) -> Iterator[Clip]:
+def _find_separators(rows: LabelledRows) -> list[str]:
+    """What may separate classes and is in a label."""
+    return [each for each in _SEPARATORS if any(each in clip.label for clip in rows.clips)]
+
+
+def _make_clips(path: Path, rows: LabelledRows, separator: str) -> Iterator[Clip]:
     for clip in rows.clips:
         label = clip.label
         if rows.label_column == "labels":
-            label = ",".join(split_labels(label))
+            label = ",".join(split_labels(label.replace(separator, ",")))
         if not label:
             raise TaskError(
                 f"{path}, row {clip.row}: labels must not be empty",

@@ -59,8 +59,8 @@ def test_sound_sets(tmp_path, look, capsys):
     write_test_archive(tmp_path / "commands_test")
     assert look(with_digests=True) == (True, [])
     text = capsys.readouterr().out
-    assert f"nsynth: {tmp_path}\n  train 12, valid 4, test 4\n" in text
-    assert f"us8k: {tmp_path / 'UrbanSound8K'}\n  fold 1 4, fold 2 4" in text
+    assert f"nsynth in {tmp_path}\n  train 12, valid 4, test 4\n" in text
+    assert f"us8k in {tmp_path / 'UrbanSound8K'}\n  fold 1 4, fold 2 4" in text
     assert "fold 9 4, fold 10 4\n" in text
     assert "checked: no recording in two parts, proved over 20\n" in text
     assert "checked: instruments in two parts, of 10: test and valid 2\n" in text

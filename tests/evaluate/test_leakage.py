@@ -24,7 +24,7 @@ def run(task: Task, cache: Path) -> list[Outcome]:
         device="cpu",
     )
     settings = Settings(
-        probes=("logistic", "adam", "knn"),
+        probes=("logistic", "adam", "knn", "byol_a", "evar"),
         norm="task",
         seed=0,
         device="cpu",
@@ -77,7 +77,7 @@ def test_split_fits_nothing_on_its_test_clips(tmp_path, write_set, split_rows):
     task = read_labelled_csv(write_set(tmp_path / "a.csv", split_rows), unit_seconds=0.3)
     before = run(task, tmp_path / "cache")
     after = run(spoil(task, "test"), tmp_path / "cache")
-    assert len(before) == 5  # logistic and knn once, adam from three seeds
+    assert len(before) == 9  # logistic, knn, byol_a once, adam and evar from three seeds
     for first, second in zip(before, after, strict=True):
         assert is_same(first, second)
     assert any(

@@ -1,4 +1,5 @@
 import csv
+import json
 import os
 import re
 import subprocess
@@ -73,6 +74,31 @@ def test_model_and_baselines_on_two_sets(tmp_path, split_csv, model_file, write_
     scores = {(r["model"], r["probe"]): r["pitch"] for r in read(tmp_path / "out/summary.csv")}
     assert float(scores["logmel", "logistic"]) > 90  # a pitch per class: bands tell them apart
     assert "unit 0.3 s, the longest clip" in result.stdout
+
+
+def test_protocols_are_the_official_probes(tmp_path, split_csv, write_set, fold_rows):
+    fold_csv = write_set(tmp_path / "esc50.csv", fold_rows, "fold")
+    result = call(
+        "--baseline", "logmel", "--task", split_csv, "--task", fold_csv,
+        "--protocol", "byol_a", "--protocol", "evar", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    rows = read(tmp_path / "out/results.csv")
+    runs = {(r["probe"], r["task"], r["fold"]): [] for r in rows}
+    for row in rows:
+        runs[row["probe"], row["task"], row["fold"]].append(row["seed"])
+    assert runs == {
+        (probe, task, fold): seeds
+        for probe, seeds in (("byol_a", ["0"]), ("evar", ["0", "1", "2"]))
+        for task, folds in (("pitch", [""]), ("esc50", "123"))
+        for fold in folds
+    }
+    rates = {(r["probe"], r["task"]): json.loads(r["probe_params"])["lr"] for r in rows}
+    assert rates["byol_a", "pitch"] == rates["byol_a", "esc50"] == 1e-3
+    assert (rates["evar", "pitch"], rates["evar", "esc50"]) == (3e-4, 1e-3)
+    # 16 clips that are not in the fold, of which a tenth, rounded up, is drawn to validate on.
+    sizes = {(r["n_train"], r["n_valid"], r["n_test"]) for r in rows if r["task"] == "esc50"}
+    assert sizes == {("14", "2", "8")}
 
 
 def test_same_seed_same_rows(tmp_path, split_csv):

@@ -10,8 +10,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from evaluate.probes import fit as probe_module
-from evaluate.probes.fit import KNN_K, LOGISTIC_C, PROBES, Part, fit_adam, fit_knn, fit_logistic
+from evaluate.probes.fit import KNN_K, LOGISTIC_C, PROBES, fit_adam, fit_knn, fit_logistic
 from evaluate.probes.metrics import METRICS, mean_average_precision, metric_for
+from evaluate.probes.prepared import Part
 
 GRADIENT_TOLERANCE = 3e-4  # scikit-learn stops at 1e-4 of the mean objective, in float32
 

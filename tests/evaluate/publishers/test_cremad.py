@@ -90,6 +90,44 @@ def test_half_unpacked(tmp_path):
     assert caught.value.value == [f"AudioWAV/{name}.wav" for name in NAMES[:54]]
 
 
+EVAR_PARTS = ["train"] * 7 + ["valid"] + ["test"] * 2  # of the actors
+
+
+def evar_rows():
+    return [
+        (f"{name}.wav", name[9:12], name[:4], EVAR_PARTS[int(name[:4]) - 1001]) for name in NAMES
+    ]
+
+
+@pytest.mark.parametrize("place", [".", "AudioWAV", ".."])
+def test_evars_split_is_used(tmp_path, place):
+    root = write_cremad(tmp_path / "cremad")
+    write_csv(
+        root / place / "cremad.csv", evar_rows(), ("file_name", "label", "speaker_id", "split")
+    )
+    task = read(root)
+    wanted = {
+        (f"AudioWAV/{name}", EMOTIONS[label], part, actor)
+        for name, label, actor, part in evar_rows()
+    }
+    assert {(c.file_name, c.label, c.part, c.group) for c in task.clips} == wanted
+    assert all(clip.path.is_file() for clip in task.clips)
+    assert (task.split_rule, task.problems) == ("given by cremad.csv", ())
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [(0, "1001_DFA_JOY_XX.wav"), (1, "SAD"), (3, "training")]
+)
+def test_a_given_split_that_is_wrong(tmp_path, column, value):
+    root = write_cremad(tmp_path)
+    header = ("file_name", "label", "speaker_id", "split")
+    first, *others = evar_rows()
+    wrong = tuple(value if number == column else field for number, field in enumerate(first))
+    path = write_csv(root / "cremad.csv", [wrong, *others], header)
+    with refused(TaskError, "value", path, key=header[column], value=value):
+        read(root)
+
+
 def test_other_names_are_told(tmp_path):
     write_cremad(tmp_path)
     write_sound(tmp_path / "AudioWAV/1001_DFA_JOY_XX.wav", 440.0, 0.02)

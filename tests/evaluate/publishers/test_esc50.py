@@ -1,5 +1,8 @@
+import pytest
+
 from evaluate.publishers.base import Copy
 from evaluate.publishers.esc50 import LAYOUT
+from evaluate.publishers.layouts import find_layouts
 from evaluate.tasks.task import Problem, TaskError
 from tests.evaluate.conftest import write_csv, write_sound
 from tests.refusal import refused
@@ -51,6 +54,31 @@ def test_reads_the_folds(tmp_path):
         + ", ".join(f"fold {fold} 4 (published 400)" for fold in range(1, 6)),
         "2 classes (published 50)",
     )
+
+
+@pytest.mark.parametrize("has_table", [True, False])
+def test_reads_the_copy_on_kaggle(tmp_path, has_table):
+    """Its table lies in its root, its clips two folders deep."""
+    wanted = read(write_esc50(tmp_path / "published"))
+    root = write_esc50(tmp_path / "kaggle")
+    (root / TABLE).rename(root / "esc50.csv")
+    (root / "meta").rmdir()
+    (root / "audio").rename(root / "clips")
+    (root / "audio").mkdir()
+    (root / "clips").rename(root / "audio/audio")
+    if not has_table:
+        (root / "esc50.csv").unlink()
+        assert LAYOUT.is_root(root)
+        with refused(TaskError, "missing", root, value=TABLE):
+            read(root)
+        return
+    assert find_layouts(tmp_path / "kaggle") == {"esc50": (root,)}
+    task = read(root)
+    assert [(c.file_name, c.label, c.part) for c in task.clips] == [
+        (f"audio/{c.file_name}", c.label, c.part) for c in wanted.clips
+    ]
+    assert all(clip.path.is_file() for clip in task.clips)
+    assert task.problems == ()
 
 
 def test_a_recording_in_two_folds_is_told(tmp_path):

@@ -3,6 +3,7 @@ import shutil
 import pytest
 
 from evaluate.publishers.base import Copy
+from evaluate.publishers.layouts import find_layouts
 from evaluate.publishers.urbansound import LAYOUT
 from evaluate.tasks.task import Problem, TaskError
 from tests.evaluate.conftest import write_csv
@@ -34,6 +35,29 @@ def test_reads_the_folds(tmp_path):
     assert task.warnings[0].startswith(
         "clips differ from the published set: fold 1 4 (published 873), fold 2 4 (published 888)"
     )
+
+
+def test_reads_the_copy_on_kaggle(tmp_path):
+    """Its folds and its table lie in its root."""
+    wanted = read(write_urbansound(tmp_path / "published"))
+    root = write_urbansound(tmp_path / "kaggle")
+    for fold in (root / "audio").iterdir():
+        fold.rename(root / fold.name)
+    (root / TABLE).rename(root / "UrbanSound8K.csv")
+    for folder in ("audio", "metadata"):
+        (root / folder).rmdir()
+    assert find_layouts(tmp_path / "kaggle") == {"us8k": (root,)}
+    task = read(root)
+    assert [(f"audio/{c.file_name}", c.label, c.part, c.group) for c in task.clips] == [
+        (c.file_name, c.label, c.part, c.group) for c in wanted.clips
+    ]
+    assert all(clip.path.is_file() for clip in task.clips)
+    assert (task.split_rule, task.problems) == (wanted.split_rule, ())
+    shutil.rmtree(root / "fold3")
+    with refused(TaskError, "missing", root):
+        read(root)
+    (root / "UrbanSound8K.csv").unlink()
+    assert not LAYOUT.is_root(root)  # folders called fold1 may be anything's
 
 
 def test_missing_fold_is_named(tmp_path):

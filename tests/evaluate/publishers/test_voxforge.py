@@ -13,12 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from typer.testing import CliRunner
 
+from evaluate.__main__ import app
 from evaluate.log_mels import read_clip
 from evaluate.publishers import voxforge, voxforge_archives
 from evaluate.publishers.base import Copy
+from evaluate.publishers.layouts import find_layouts, read_layout
 from evaluate.publishers.voxforge import LAYOUT
 from evaluate.publishers.voxforge_archives import LANGUAGES
+from evaluate.reports.results import read_results
 from evaluate.tasks.task import Problem, Task, TaskError
 from tests.evaluate.conftest import write_csv, write_sound
 from tests.refusal import refused
@@ -267,6 +271,106 @@ def test_a_given_split_is_used(tmp_path, name):
     assert Problem("overlap", "anna", "in test and train and valid") in task.problems
 
 
+def by_archive(archives: list[str]) -> dict[str, str]:
+    """A part for each archive, at random, so that speakers are in several."""
+    drawn = np.random.default_rng(1).permutation(sorted(archives)).tolist()
+    return {name: ("train", "train", "valid", "test")[n % 4] for n, name in enumerate(drawn)}
+
+
+@pytest.mark.parametrize("has_folder", [True, False], ids=["language folders", "none"])
+@pytest.mark.parametrize("is_named", [True, False], ids=["named with them", "without"])
+@pytest.mark.parametrize("is_above", [True, False], ids=["csv above", "csv inside"])
+def test_evars_csv_is_matched_by_archive_and_file(tmp_path, has_folder, is_named, is_above):
+    root = write_voxforge(tmp_path / "voxforge", tree=TREE)
+    wanted = {
+        (path.parent.parent.name, path.name): path.relative_to(root).parts[0]
+        for path in root.rglob("*.wav")
+    }
+    parts = by_archive(list({archive for archive, _ in wanted}))
+    if not has_folder:
+        for folder in root.glob(f"*/{TREE}/*"):
+            folder.rename(root / folder.name)
+        for language in LANGUAGES:
+            shutil.rmtree(root / language)
+    rows = [
+        (f"{language}/{archive}/wav/{file}" if is_named else f"{archive}/wav/{file}", language,
+         parts[archive])
+        for (archive, file), language in wanted.items()
+    ]  # fmt: skip
+    write_csv((tmp_path if is_above else root) / "voxforge.csv", rows, HEADER)
+    assert find_layouts(tmp_path) == {"voxforge": (root,)}
+    task = read_layout("voxforge", tmp_path, seed=0)
+    said = {}
+    for clip in task.clips:
+        archive = clip.path.parent.parent.name
+        said[archive, clip.path.name] = clip.label
+        assert clip.path.is_file()
+        assert clip.part == parts[archive]
+    assert said == wanted
+    assert task.split_rule == "given by voxforge.csv, by archive"
+    assert not task.problems  # speakers in several parts are how it was published
+    assert any("speakers" in note for note in task.notes)
+
+
+def test_given_archives_of_one_name_in_two_languages(tmp_path):
+    root = write_voxforge(tmp_path)
+    for language in ("de", "it"):
+        write_archive(root / language / "eve-20110101-abc")
+    clips = read(root).clips
+    rows = [(place(clip.file_name), clip.label, "train") for clip in clips]
+    parts = by_archive([row[0].partition("/")[0] + row[1] for row in rows])
+    rows = [(name, label, parts[name.partition("/")[0] + label]) for name, label, _ in rows]
+    write_csv(root / "voxforge.csv", rows, HEADER)
+    given = read(root)
+    assert [(c.file_name, c.label) for c in given.clips] == [(c.file_name, c.label) for c in clips]
+
+
+def place(file_name: str) -> str:
+    return file_name.partition("/")[2]
+
+
+def test_archives_without_folders_of_languages_need_a_csv(tmp_path):
+    root = write_voxforge(tmp_path)
+    for folder in root.glob("*/*"):
+        folder.rename(root / folder.name)
+    assert not LAYOUT.is_root(root)
+    write_csv(root / "split.csv", [], HEADER)  # a name that says nothing of VoxForge
+    assert not LAYOUT.is_root(root)
+    write_csv(root / "voxforge_ours.csv", [], HEADER)
+    assert LAYOUT.is_root(root)
+
+
+def test_a_split_by_archive(tmp_path):
+    root = write_voxforge(tmp_path)
+    task = LAYOUT.read(Copy(root, 3, by_archive=True))
+    assert task.split_rule == "archive-disjoint 70/15/15, seed 3"
+    archives, speakers = defaultdict(set), defaultdict(set)
+    for clip in task.clips:
+        archives[clip.path.parent.parent].add(clip.part)
+        speakers[clip.group].add(clip.part)
+    assert {len(parts) for parts in archives.values()} == {1}
+    assert max(len(parts) for parts in speakers.values()) > 1
+    assert task.problems == ()
+    there = {(clip.label, clip.part) for clip in task.clips}
+    assert there == {(lang, part) for lang in LANGUAGES for part in ("train", "valid", "test")}
+    assert LAYOUT.read(Copy(root, 3, by_archive=True)) == task
+    assert LAYOUT.read(Copy(root, 4, by_archive=True)).clips != task.clips
+
+
+@pytest.mark.parametrize("unit", ["speaker", "archive"])
+def test_the_split_is_an_option_and_stands_in_the_rows(tmp_path, unit):
+    root, out = write_voxforge(tmp_path / "sets/voxforge"), tmp_path / "out"
+    option = ["--data-root", str(root.parent), "--voxforge-split", unit]
+    looked = CliRunner().invoke(app, ["inspect", *option])
+    assert looked.exit_code == 0, looked.output
+    assert f"no {unit} in two parts, 70/15/15" in looked.stdout
+    arguments = ["run", *option, "--baseline", "logmel", "--probe", "knn", "--limit", "2"]
+    result = CliRunner().invoke(app, [*arguments, "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    (row,) = read_results(out)
+    assert row.split == f"{unit}-disjoint 70/15/15, seed 0; limit 2"
+
+
 def test_given_clips_that_are_not_there(tmp_path, monkeypatch):
     monkeypatch.setattr("evaluate.publishers.base.MAX_SKIPPED", 0.2)
     task = read(write_voxforge(tmp_path))
@@ -325,7 +429,7 @@ def test_a_large_tree_is_not_searched_to_its_end(tmp_path, monkeypatch):
     listed = os.scandir
     monkeypatch.setattr(os, "scandir", lambda folder: looks.append(folder) or listed(folder))
     assert not LAYOUT.is_root(tmp_path)
-    assert len(looks) <= 201
+    assert len(looks) <= 202
 
 
 def test_a_link_to_where_it_lies(tmp_path):

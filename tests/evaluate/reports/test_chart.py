@@ -9,8 +9,9 @@ from matplotlib.text import Text
 
 from byola_rq.errors import MissingPackageError
 from evaluate.reports.chart import draw_chart, write_chart
+from evaluate.reports.published import PUBLISHED, PUBLISHED_PROBES
 from evaluate.reports.results import WriteError
-from evaluate.reports.summary import PUBLISHED, Score, Summary, SummaryRow
+from evaluate.reports.summary import Score, Summary, SummaryRow
 from evaluate.tasks.task import PAPER_TASKS
 from tests.conftest import ROOT
 from tests.refusal import refused
@@ -42,7 +43,7 @@ def make_summary(num_models, tasks, probes=("logistic",), *, is_comparable=True)
     for model, values in PUBLISHED:
         named = zip((*PAPER_TASKS, "mean"), values, strict=True)
         scores = {task: Score(value) for task, value in named if value is not None}
-        rows.append(SummaryRow(model, "", "published", scores))
+        rows.append(SummaryRow(model, PUBLISHED_PROBES.get(model, ""), "published", scores))
     all_tasks = tuple(dict.fromkeys((*PAPER_TASKS, *(task for task in tasks if task != "mean"))))
     return Summary(all_tasks, tuple(rows), map_tasks=frozenset({"fsd50k"}))
 
@@ -61,7 +62,8 @@ def diamonds(axes):
     [
         (1, ("birds",), ("logistic",)),
         (2, ("us8k",), ("logistic", "adam", "knn")),
-        (8, (*PAPER_TASKS, "mean", *OTHER_TASKS), ("logistic",)),
+        (2, ("us8k", "spcv2"), ("byol_a", "evar", "knn")),
+        (8, (*PAPER_TASKS, "mean", *OTHER_TASKS), ("byol_a",)),
     ],
 )
 def test_no_text_lies_on_another_or_outside(num_models, tasks, probes):
@@ -99,21 +101,26 @@ def test_bars_and_intervals_are_the_scores():
     assert len({bar.get_facecolor() for bar in axes.patches}) == 3
 
 
-def test_published_scores_stand_beside_their_task_with_their_names():
-    axes = panels(draw_chart(make_summary(1, ("us8k", "birds"))))
-    assert diamonds(axes["us8k"]) == [79.1, 78.2, 79.7, 78.0]
+def test_published_scores_of_the_probe_stand_beside_their_task_with_their_names():
+    axes = panels(draw_chart(make_summary(1, ("us8k", "birds"), ("byol_a",))))
+    assert diamonds(axes["us8k"]) == [79.1, 78.2, 78.0]
     assert diamonds(axes["birds"]) == []
     names = [label.get_text().replace("\n", " ") for label in axes["us8k"].get_yticklabels()]
     assert names == [
-        "rq_2048", "BYOL-A (Mixup), 2048-d", "BYOL-A, 512-d", "BYOL-A v2, 3072-d",
-        "randomized quantization",
+        "rq_2048", "BYOL-A (Mixup), 2048-d", "BYOL-A, 512-d", "randomized quantization",
     ]  # fmt: skip
+    axes = panels(draw_chart(make_summary(1, ("us8k",), ("byol_a", "evar", "knn"))))
+    assert diamonds(axes["us8k"]) == [79.1, 78.2, 79.7, 78.0]
 
 
-def test_set_of_another_size_has_no_published_scores_and_says_so():
-    figure = draw_chart(make_summary(1, ("us8k",), is_comparable=False))
+@pytest.mark.parametrize(("probe", "is_comparable"), [("byol_a", False), ("logistic", True)])
+def test_another_set_or_probe_has_no_published_scores_and_says_so(probe, is_comparable):
+    summary = make_summary(1, ("us8k",), (probe,), is_comparable=is_comparable)
+    figure = draw_chart(summary)
     assert diamonds(figure.axes[0]) == []
     assert "No published scores" in figure.get_supxlabel().replace("\n", " ")
+    ranked = draw_chart(make_summary(1, ("us8k", "birds"), ("byol_a",)))
+    assert "No published scores" not in ranked.get_supxlabel().replace("\n", " ")
 
 
 def test_model_keeps_its_color_where_others_were_not_tested():

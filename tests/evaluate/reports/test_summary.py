@@ -1,14 +1,16 @@
 import csv
+import dataclasses
 
 import numpy as np
 import pytest
 
 from evaluate.reports.intervals import percentile_interval
+from evaluate.reports.published import PAPER_CLIPS, PUBLISHED, differs_in
 from evaluate.reports.results import open_folder, predictions_path, read_results
 from evaluate.reports.scores import read_tested_clips, resample
-from evaluate.reports.summary import PAPER_CLIPS, PUBLISHED, Summary, summarize, write_summary
+from evaluate.reports.summary import Score, Summary, SummaryRow, summarize, write_summary
 from evaluate.tasks.task import PAPER_TASKS
-from tests.evaluate.conftest import add_run
+from tests.evaluate.conftest import ROW, add_run
 
 
 @pytest.fixture
@@ -140,14 +142,76 @@ def test_score_without_its_predictions_has_no_interval_and_says_so(out):
 
 @pytest.mark.parametrize(
     ("num_others", "is_comparable"),
-    [(8_722, True), (8_000, True), (7_000, False), (9_900, False), (50, False)],
+    [(8_722, True), (8_650, True), (8_000, False), (8_900, False), (50, False)],
 )
 def test_set_of_another_size_is_not_held_against_published_scores(out, num_others, is_comparable):
-    add_run(out, "r1", {("", 0): hits(7)}, task="us8k", n_train=num_others - 2)
+    folds = {(fold, 0): hits(7) for fold in ("1", "2")}
+    add_run(out, "r1", folds, task="us8k", probe="evar")
+    row = dataclasses.replace(read_results(out)[0], n_train=num_others - 2)
+    score = SummaryRow(
+        "owl", "evar", "measured", {"us8k": Score(1, is_comparable=not differs_in(row))}
+    )
+    assert (differs_in(row) == "") == is_comparable
+    assert is_comparable or f"{num_others + 10:,} of 8,732" in differs_in(row)
+    published = summarize(out).rows[1:]
+    rivals = Summary(PAPER_TASKS, (score, *published)).rivals(score, "us8k")
+    assert [row.model for row in rivals] == ["BYOL-A v2, 3072-d"] * is_comparable
+
+
+# By task: its published split, and what is not it.
+SPLITS = {
+    "nsynth": ("publisher's", "stratified 70/15/15, seed 0"),
+    "us8k": ("leave one fold out", "publisher's"),
+    "vc1": ("publisher's", "speaker-disjoint 70/15/15, seed 0"),
+    "voxforge": ("given by voxforge.csv, by archive", "given by split.csv"),
+    "spcv2_12": ("publisher's lists and test archive", "publisher's lists"),
+    "spcv2": ("publisher's lists", "publisher's"),
+}
+
+
+@pytest.mark.parametrize("task", SPLITS)
+def test_another_split_is_not_held_against_published_scores(out, task):
+    num_others = PAPER_CLIPS[task] - 10
+    own, other = SPLITS[task]
+    for run_id, split in (("own", own), ("other", other)):
+        changes = {"task": task, "split": split, "probe": "byol_a", "n_train": num_others - 2}
+        add_run(out, run_id, {("", 0): hits(7)}, model=run_id, **changes)
     summary = summarize(out)
-    assert summary.measured[0].scores["us8k"].is_comparable == is_comparable
-    note = f"us8k ({num_others + 10:,} of 8,732 clips)"
-    assert [note in each for each in summary.notes] == [True] * (not is_comparable)
+    assert [row.scores[task].is_comparable for row in summary.measured] == [True, False]
+    first, second = summary.measured
+    rivals = [row.model for row in summary.rivals(first, task)]
+    assert {"randomized quantization", "BYOL-A, 512-d"} <= set(rivals)
+    assert not {"BYOL-A v2, 3072-d", "COLA", "TRILL"} & set(rivals)
+    assert summary.rivals(second, task) == ()
+    (note,) = [each for each in summary.notes if other in each]
+    assert task in note
+
+
+@pytest.mark.parametrize(
+    ("task", "fold", "num_tested", "is_published"),
+    [("us8k", "", 10, False), ("spcv2", "", 11_005, True), ("spcv2", "", 22_010, False)],
+)
+def test_a_csv_of_a_sets_name_has_its_split_where_it_tests_as_many(
+    task, fold, num_tested, is_published
+):
+    row = dataclasses.replace(
+        ROW, task=task, fold=fold, n_test=num_tested, n_train=PAPER_CLIPS[task] - num_tested - 2
+    )
+    assert (differs_in(row) == "") == is_published
+    assert not differs_in(dataclasses.replace(row, task="birds"))
+
+
+def test_another_probe_is_not_ranked_and_says_so(out):
+    changes = {"task": "spcv2", "split": "publisher's lists", "n_train": 105_817}
+    for probe in ("logistic", "adam", "evar"):
+        add_run(out, probe, {("", 0): hits(7)}, probe=probe, **changes)
+    summary = summarize(out)
+    rivals = {
+        row.probe: [r.model for r in summary.rivals(row, "spcv2")] for row in summary.measured
+    }
+    assert rivals == {"logistic": [], "adam": [], "evar": ["BYOL-A v2, 3072-d"]}
+    (note,) = summary.notes
+    assert "spcv2 (logistic), spcv2 (adam)" in note
 
 
 def test_clips_of_the_papers_sets_are_those_of_the_publishers():

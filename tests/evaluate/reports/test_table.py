@@ -55,15 +55,33 @@ def test_published_rows_only_beside_a_task_of_the_paper():
     assert make_table(make_summary(lone))["source"].tolist() == ["measured"]
 
 
-def test_differences_are_from_the_best_published():
-    lark = SummaryRow("lark", "knn", "measured", {"us8k": Score(71.5)})
-    miniature = SummaryRow("tiny", "knn", "measured", {"us8k": Score(99.0, is_comparable=False)})
-    differences = make_differences(make_summary(OWL, lark, miniature))
-    assert list(differences) == ["task", "best published", "owl, adam", "lark, knn"]
-    assert differences.values.tolist() == [
-        ["us8k", "70.0, old", "-5.0 (rank 2 of 3)", "+1.5 (rank 1 of 3)"]
+def test_differences_are_from_the_best_published_of_the_probe():
+    def measured(model, probe, value, **others):
+        return SummaryRow(model, probe, "measured", {"us8k": Score(value, **others)})
+
+    published = [
+        SummaryRow(model, probe, "published", {"us8k": Score(value)})
+        for model, probe, value in (
+            ("a", "byol_a", 70.0),
+            ("b", "byol_a", 60.0),
+            ("c", "evar", 80.0),
+        )
     ]
-    assert make_differences(make_summary(miniature)).empty
+    tiny = measured("tiny", "byol_a", 99.0, is_comparable=False)
+    rows = [
+        measured("owl", "byol_a", 65.0),
+        measured("owl", "logistic", 99.0),
+        measured("lark", "byol_a", 71.5),
+        measured("lark", "evar", 78.0),
+        tiny,
+    ]
+    differences = make_differences(Summary(("us8k",), (*rows, *published)))
+    assert list(differences) == ["task", "probe", "best published", "owl", "lark"]
+    assert differences.values.tolist() == [
+        ["us8k", "byol_a", "70.0, a", "-5.0 (rank 2 of 3)", "+1.5 (rank 1 of 3)"],
+        ["us8k", "evar", "80.0, c", "-", "-2.0 (rank 2 of 2)"],
+    ]
+    assert make_differences(Summary(("us8k",), (tiny, *published))).empty
 
 
 def split_markdown(line: str) -> list[str]:
@@ -133,12 +151,13 @@ def test_intervals_go_below_scores_on_a_narrow_terminal(monkeypatch, width, is_o
 
 def test_files_say_what_the_scores_rest_on(tmp_path):
     open_folder(tmp_path)
-    add_run(tmp_path, "r1", {("", 0): [True] * 7 + [False] * 3}, task="us8k", n_train=8_720)
+    add_run(tmp_path, "r1", {("", 0): [True] * 7 + [False] * 3}, task="spcv2", n_train=105_817,
+            split="publisher's lists", probe="byol_a")  # fmt: skip
     summary = summarize(tmp_path)
     write_tables(tmp_path, summary)
     text = (tmp_path / "summary.md").read_text()
     assert "| owl " in text
-    assert "-9.7 (rank 5 of 5)" in text
+    assert "-22.2 (rank 4 of 4)" in text
     assert "- byola_rq 0.1.0, torch 2.13.0, scikit-learn 1.9.1, cpu\n" in text
     assert "## Notes" not in text
     assert (tmp_path / "summary.tex").read_text() == to_latex(make_table(summary))

@@ -176,6 +176,43 @@ def test_labels_column_makes_a_task_multilabel(rewrite):
     assert any("mean average precision" in note for note in task.notes)
 
 
+@pytest.mark.parametrize("separator", [";", "|", " ; "])
+def test_labels_may_be_joined_by_something_else(rewrite, separator):
+    def several(rows):
+        rows[0][1] = "labels"
+        rows[1][1] = separator.join(["low", "middle"])
+
+    task = read_labelled_csv(rewrite(several))
+    assert task.classes == ("high", "low", "middle")
+    assert {clip.label for clip in task.clips} == {"low,middle", "low", "middle", "high"}
+    assert any(repr(separator.strip()) in note for note in task.notes)
+
+
+@pytest.mark.parametrize("second", ["low, middle", "low|middle"])
+def test_labels_joined_in_two_ways_are_told(rewrite, second):
+    def several(rows):
+        rows[0][1] = "labels"
+        for row, joined in zip(
+            rows[1:5], [second, second, "low; middle", "low; middle"], strict=True
+        ):
+            row[1] = joined
+
+    task = read_labelled_csv(rewrite(several))
+    assert "low; middle" in task.classes  # only commas separate then
+    assert any("only commas" in note for note in task.notes)
+
+
+@pytest.mark.parametrize(("mark", "name"), [(";", "a semicolon"), ("|", "a bar")])
+def test_label_with_another_separator_is_one_class_and_pointed_at(rewrite, mark, name):
+    def rename(rows):
+        for row in rows[1:11]:
+            row[1] = f"low{mark}very"
+
+    task = read_labelled_csv(rewrite(rename))
+    assert task.classes == ("high", f"low{mark}very", "middle")
+    assert any(f"a label with {name} is one class" in note for note in task.notes)
+
+
 def test_label_with_a_comma_is_one_class(rewrite):
     def rename(rows):
         for row in rows[1:11]:
