@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from byola_rq.model.builtin import NAME as BUILTIN
+from byola_rq.runtime.spinning import bound_spinning
 
 # Nothing heavy is imported before a command needs it, so that --help is instant.
 if TYPE_CHECKING:
@@ -470,4 +471,5 @@ def _load_models(
 
 
 if __name__ == "__main__":
+    bound_spinning()
     app(prog_name="python -m evaluate")

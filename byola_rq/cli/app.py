@@ -10,6 +10,7 @@ import typer
 from byola_rq.cli import embed, listen, prepare, train
 from byola_rq.cli.options import fail
 from byola_rq.errors import ByolaRQError
+from byola_rq.runtime.spinning import bound_spinning
 
 app = typer.Typer(
     add_completion=False,
@@ -59,6 +60,7 @@ def _root(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; every error of ours is one line on stderr and a status of its own."""
+    bound_spinning()
     try:
         app(args=arguments, prog_name="byola-rq")
     except ByolaRQError as error:

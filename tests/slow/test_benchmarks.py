@@ -106,6 +106,18 @@ def test_calibrated_batch_norms_give_zero_mean_and_unit_variance() -> None:
             x = each(x)
 
 
+def test_busy_measures_a_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = importlib.import_module("benchmarks.busy")
+    monkeypatch.setattr(busy, "WAITS", {"passive": {"OMP_WAIT_POLICY": "passive"}})
+    out = tmp_path / "busy.json"
+    small = ["--seconds", "0.1", "--dim", "16", "--batch", "2", "--loops", "1", "--out", str(out)]
+    result = CliRunner().invoke(busy.app, small)
+    assert result.exit_code == 0, result.output
+    _, (row,) = json.loads(out.read_text()).values()
+    assert row["threads wait"] == "passive"
+    assert row["0 loops, segments/s"] > 0 < row["1 loops, segments/s"]
+
+
 def test_ratios_are_to_the_first_within_a_round() -> None:
     seconds = {"slow": iter([9.0, 2.0, 4.0]), "fast": iter([9.0, 1.0, 1.0])}
     rows = compare(

@@ -1,0 +1,19 @@
+"""How long threads that wait for each other keep their cores, set before torch is imported."""
+
+import os
+
+# Turns of libgomp's waiting loop, about a tenth of a millisecond: longer than the waits between the
+# operations of a step, and far shorter than a turn of the scheduler, for which by default a waiting
+# thread may hold a core that the one it waits for needs (benchmarks/busy.py).
+_TURNS = 30_000
+
+_OWN_CHOICES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+
+
+def bound_spinning() -> None:
+    """Let a thread that has waited a moment leave its core to others, unless the user chose.
+
+    Without effect once torch is imported, and where its OpenMP is not libgomp (macOS).
+    """
+    if not any(name in os.environ for name in _OWN_CHOICES):
+        os.environ["GOMP_SPINCOUNT"] = str(_TURNS)
