@@ -87,7 +87,7 @@ class DecodedClips(Clips):
                 waveform = self.read(index, start, length)
                 self._refuse_cut(index, start, len(waveform), length)
             except AudioError as error:
-                reason = _reason(self.sources[index], error)
+                reason = reason_of(self.sources[index], error)
                 raise UnreadableClipError(str(error), row, reason, **error.facts) from error
             segments[row] = pad_both_ends(waveform, length).numpy()
 
@@ -125,11 +125,11 @@ def measure_clips(
     Raises:
         AudioError: If a clip cannot be read; names the first such clip and counts the others.
     """
-    clips, unreadable = _measure(sources, sample_rate, on_clip)
+    clips, unreadable = measure_each(sources, sample_rate, on_clip)
     if unreadable:
         error = unreadable[0][1]
         others = f" (and {len(unreadable) - 1} more clips like it)" if len(unreadable) > 1 else ""
-        raise AudioError(f"{error}{others}; remove it from data.source", **error.facts)
+        raise AudioError(f"{error}{others}", **error.facts)
     return clips
 
 
@@ -145,7 +145,7 @@ def measure_readable_clips(
         AudioError: If none can be read, or if more than 1 % cannot and more than one; names the
             first of them and counts them.
     """
-    clips, unreadable = _measure(sources, sample_rate, on_clip)
+    clips, unreadable = measure_each(sources, sample_rate, on_clip)
     if unreadable and (is_too_many(len(unreadable), len(sources)) or not len(clips)):
         raise AudioError(
             f"{unreadable[0][1]}; {len(unreadable)} of {len(sources)} clips cannot be read, and at "
@@ -155,7 +155,7 @@ def measure_readable_clips(
             path=unreadable[0][1].path,
             value=len(unreadable),
         )
-    return clips, [(source, _reason(source, error)) for source, error in unreadable]
+    return clips, [(source, reason_of(source, error)) for source, error in unreadable]
 
 
 def is_too_many(num_broken: int, num_clips: int) -> bool:
@@ -163,8 +163,8 @@ def is_too_many(num_broken: int, num_clips: int) -> bool:
     return 100 * num_broken > max(num_clips, 100)
 
 
-def _measure(
-    sources: Sequence[ClipSource], sample_rate: int, on_clip: Callable[[], object]
+def measure_each(
+    sources: Sequence[ClipSource], sample_rate: int, on_clip: Callable[[], object] = lambda: None
 ) -> tuple[DecodedClips, list[tuple[ClipSource, AudioError]]]:
     """The clips whose header can be read, and the errors of the others."""
 
@@ -202,7 +202,7 @@ def _file_system_errors_named(source: ClipSource) -> Iterator[None]:
         raise audio_error(source, "unreadable", f"cannot be read ({error})") from error
 
 
-def _reason(source: ClipSource, error: AudioError) -> str:
+def reason_of(source: ClipSource, error: AudioError) -> str:
     """An error in one line of text that any file holds, without the name of the clip."""
     text = printable(str(error))
     for name in (str(source), printable(source.file)):

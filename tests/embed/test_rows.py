@@ -110,7 +110,7 @@ def main_ends_well(arguments: list[str]) -> None:
 def test_frames_go_on_where_they_were_stopped(
     embedder: Embedder, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = embed_clips(embedder, [clips], tmp_path / "whole", num_workers=1, frames=True)
+    expected = embed_clips(embedder, [clips], tmp_path / "whole", num_workers=1, frames=True).path
     out = tmp_path / "out"
     calls = 0
     frames_of = Embedder.frames
@@ -161,10 +161,10 @@ def test_long_clips_are_embedded_in_windows(
     waveform = np.concatenate([read_audio(path, 16000) for path in sorted(clips.glob("*.wav"))])
     soundfile.write(source / "long.flac", waveform, 22050)
     soundfile.write(source / "a.wav", waveform[:20000], 16000)
-    whole = embed_clips(embedder, [source], tmp_path / "whole", num_workers=1, frames=frames)
+    whole = embed_clips(embedder, [source], tmp_path / "whole", num_workers=1, frames=frames).path
     monkeypatch.setattr(clip_encoder, "MAX_SECONDS", 2.0)
     monkeypatch.setattr("byola_rq.corpus.decoded_clips.read_audio", read_no_long_audio)
-    cut = embed_clips(embedder, [source], tmp_path / "cut", num_workers=1, frames=frames)
+    cut = embed_clips(embedder, [source], tmp_path / "cut", num_workers=1, frames=frames).path
     ours, expected = (np.load(path, allow_pickle=False) for path in (cut, whole))
     assert ours.shape == expected.shape
     assert np.abs(ours - expected).max() <= TOLERANCE * np.abs(expected).max()
@@ -178,7 +178,7 @@ def read_no_long_audio(source: Path, *arguments: int) -> torch.Tensor:
 
 
 def test_many_processes_write_the_frames_of_one(model: Path, clips: Path, tmp_path: Path) -> None:
-    expected = embed_clips(load(model), [clips], tmp_path / "one", num_workers=1, frames=True)
+    expected = embed_clips(load(model), [clips], tmp_path / "one", num_workers=1, frames=True).path
     out = tmp_path / "many"
     arguments = [
         "-m",
