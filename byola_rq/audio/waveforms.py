@@ -9,11 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from byola_rq.audio.io import SAMPLE_RATES
+from byola_rq.audio.io import LOUD, MAX_AMPLITUDE
+from byola_rq.audio.opening import SAMPLE_RATES
 from byola_rq.errors import AudioError
-
-# Beyond 24 dB above full scale it is another scale, not a peak that was mixed too loud.
-MAX_SAMPLE = 16.0
 
 _FEWEST_SAMPLES = SAMPLE_RATES.start // 10  # 0.1 s at the lowest rate; no waveform is shorter
 
@@ -155,11 +153,11 @@ def _checked(samples: Tensor, name: str) -> Tensor:
         raise AudioError(
             f"{name}: samples must be finite; got NaN or infinity", code="not-finite", key=name
         )
-    if (peak := max(-low, high)) > MAX_SAMPLE:
+    if (peak := max(-low, high)) > MAX_AMPLITUDE:
         raise AudioError(
-            f"{name}: samples must be in [-1, 1]; got {peak:g}. Divide by the full scale (of 16 "
-            "bits 32768), or give integers as integers",
-            code="value",
+            f"{name}: {LOUD}; got {peak:g}. Divide by the full scale (of 16 bits 32768), or give "
+            "integers as integers",
+            code="too-large",
             key=name,
             value=peak,
         )

@@ -56,11 +56,7 @@ def embed(
     from byola_rq.embed.folder import REJECTED
     from byola_rq.embed.job import embed_clips
     from byola_rq.runtime.device import choose_device, choose_precision
-    from byola_rq.runtime.distributed import (
-        error_on_all_ranks,
-        process_group,
-        raise_on_all_ranks,
-    )
+    from byola_rq.runtime.distributed import is_main, process_group, raise_on_all_ranks
     from byola_rq.runtime.memory import keep_freed_memory
 
     own_device = choose_device(device)
@@ -82,7 +78,8 @@ def embed(
             strict=strict,
         )
         print_once(embedded.path)
-        if embedded.num_rejected:
+        # Of several ranks the first alone: torchrun ends the others as soon as one has failed.
+        if embedded.num_rejected and is_main():
             error = CorpusError(
                 f"{out}: {embedded.num_rejected} clips are left out and {embedded.num_clips} "
                 f"embedded; {out / REJECTED} says why",
@@ -91,7 +88,7 @@ def embed(
                 value=embedded.num_rejected,
             )
             error.exit_code = 1
-            raise error_on_all_ranks(error)
+            raise error
 
 
 def export(

@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from byola_rq.audio.encoded import reason_of
 from byola_rq.audio.io import AudioInfo, audio_error, inspect_audio, pad_both_ends, read_audio
 from byola_rq.corpus.clips import Clips
 from byola_rq.corpus.order import IntArray
 from byola_rq.errors import AudioError
 from byola_rq.runtime.prefetch import map_ahead
-from byola_rq.sources.clip_source import ClipSource, printable
+from byola_rq.sources.clip_source import ClipSource
 from byola_rq.sources.encoded import read_encoded
 
 # Of a segment, that may be missing at its end: four frames of MP3; encoders differ in what they
@@ -87,7 +88,8 @@ class DecodedClips(Clips):
                 waveform = self.read(index, start, length)
                 self._refuse_cut(index, start, len(waveform), length)
             except AudioError as error:
-                reason = reason_of(self.sources[index], error)
+                source = self.sources[index]
+                reason = reason_of(error, source, source.file)
                 raise UnreadableClipError(str(error), row, reason, **error.facts) from error
             segments[row] = pad_both_ends(waveform, length).numpy()
 
@@ -155,7 +157,7 @@ def measure_readable_clips(
             path=unreadable[0][1].path,
             value=len(unreadable),
         )
-    return clips, [(source, reason_of(source, error)) for source, error in unreadable]
+    return clips, [(source, reason_of(error, source, source.file)) for source, error in unreadable]
 
 
 def is_too_many(num_broken: int, num_clips: int) -> bool:
@@ -198,16 +200,6 @@ def _file_system_errors_named(source: ClipSource) -> Iterator[None]:
     except OSError as error:
         rule = f"cannot be read ({error.strerror or error})"
         raise audio_error(source, "unreadable", rule) from error
-    except UnicodeEncodeError as error:  # soundfile opens no path that is not UTF-8
-        raise audio_error(source, "unreadable", f"cannot be read ({error})") from error
-
-
-def reason_of(source: ClipSource, error: AudioError) -> str:
-    """An error in one line of text that any file holds, without the name of the clip."""
-    text = printable(str(error))
-    for name in (str(source), printable(source.file)):
-        text = text.removeprefix(f"{name}: ")
-    return " ".join(text.split())
 
 
 def _place(source: ClipSource, info: AudioInfo, sample_rate: int) -> tuple[int, int]:

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from byola_rq.corpus.decoded_clips import reason_of
+from byola_rq.audio.encoded import reason_of
 from byola_rq.corpus.order import IntArray
 from byola_rq.embed.embedder import Embedder
 from byola_rq.embed.folder import EmbeddingFolder
@@ -173,9 +173,10 @@ def _fill(
             if ranks.is_main():
                 folder.flush()  # a stop costs no more than its round
             raise
-    reasons = [
-        (place, reason_of(rows.clips.sources[place], error)) for place, error in errors.items()
-    ]
+    reasons = []
+    for place, error in errors.items():
+        source = rows.clips.sources[place]
+        reasons.append((place, reason_of(error, source, source.file)))
     failed = [(place, why) for of_rank in ranks.all_gather_json(reasons) for place, why in of_rank]
     with ranks.raise_on_all_ranks():
         if len(failed) == num_clips and errors:

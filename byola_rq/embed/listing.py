@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from byola_rq.audio.io import audio_error
-from byola_rq.corpus.decoded_clips import DecodedClips, measure_each, reason_of
+from byola_rq.audio.encoded import audio_error, printable, reason_of
+from byola_rq.corpus.decoded_clips import DecodedClips, measure_each
 from byola_rq.corpus.segments import list_with_faults, refuse_faults
 from byola_rq.embed.clip_encoder import ClipEncoder
 from byola_rq.errors import AudioError, CorpusError
 from byola_rq.runtime import distributed as ranks
 from byola_rq.runtime.progress import ProgressBar, log
-from byola_rq.sources.clip_source import ClipSource, Listing, printable
+from byola_rq.sources.clip_source import ClipSource, Listing
 
 Rejected = tuple[str, str]  # (source, reason)
 
@@ -62,7 +62,9 @@ def list_clips(sources: Sequence[Path], encoder: ClipEncoder, *, strict: bool) -
         if strict and errors:
             raise _first_of(errors)
     # Errors stay in their rank but for what a list of them says.
-    reasons = [[place, reason_of(own[place], error)] for place, error in errors.items()]
+    reasons = [
+        [place, reason_of(error, own[place], own[place].file)] for place, error in errors.items()
+    ]
     rejected = [(fault.source, fault.reason) for fault in faults]
     for rank, of_rank in enumerate(ranks.all_gather_json(reasons)):
         rejected += [(str(found[p * ranks.world_size() + rank]), reason) for p, reason in of_rank]

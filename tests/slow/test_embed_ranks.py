@@ -18,6 +18,7 @@ from byola_rq.audio.io import read_audio
 from byola_rq.embed.embedder import load
 from byola_rq.embed.folder import EmbeddingFolder
 from byola_rq.embed.job import embed_clips
+from tests.embed.test_rows import punch_hole
 from tests.torchrun import Torchrun
 
 
@@ -32,7 +33,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def clips(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """200 clips: some of one length, most not, and one that ends before its header says."""
+    """200 clips: some of one length, most not, and one that has less than its header says."""
     folder = tmp_path_factory.mktemp("clips")
     for number, path in enumerate(sorted(sounds.glob("*.wav"))):
         waveform = read_audio(path, 16000).numpy()
@@ -42,8 +43,7 @@ def clips(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         if number < 8:
             whole = folder / f"{number}.mp3"
             soundfile.write(whole, np.tile(waveform, 2)[:20000], 16000)
-    encoded = whole.read_bytes()
-    whole.write_bytes(encoded[: len(encoded) // 2])
+    punch_hole(whole)
     return folder
 
 
