@@ -1,6 +1,7 @@
 """The one way in for sound: all commands open files here, and refuse them for the same reasons."""
 
 import contextlib
+import errno
 import os
 import stat
 from functools import lru_cache
@@ -19,6 +20,7 @@ from byola_rq.audio.truncation import find_truncation
 from byola_rq.errors import AudioError, Code
 
 MAX_CHANNELS = 8
+OUT_OF_FILES = frozenset((errno.EMFILE, errno.ENFILE))
 SAMPLE_RATES = range(1_000, 768_001)  # Hz; beyond it a header is broken, not unusual
 
 _CONTAINERS = frozenset(
@@ -140,10 +142,13 @@ def open_audio(source: Path | EncodedAudio) -> OpenAudio:
 
     Raises:
         AudioError: For these reasons, or if it cannot be read.
+        OSError: If this process has too many files open, which is no fault of this one.
     """
     try:
         return OpenAudio(source, _look_into(source))
     except OSError as error:
+        if error.errno in OUT_OF_FILES:
+            raise
         rule = f"cannot be read ({error.strerror or error})"
         raise audio_error(source, "unreadable", rule) from error
 

@@ -17,7 +17,7 @@ def embed(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")],
     *,
     model: Model = NAME,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     precision: Annotated[
         Precision, typer.Option(help="Of the encoder; auto: bfloat16 on a GPU that has it.")
     ] = Precision.auto,
@@ -59,7 +59,7 @@ def embed(
     from byola_rq.runtime.distributed import is_main, process_group, raise_on_all_ranks
     from byola_rq.runtime.memory import keep_freed_memory
 
-    own_device = choose_device(device)
+    own_device = choose_device(device, key="--device")
     if own_device.type == "cpu":
         keep_freed_memory()
         if precision is Precision.auto:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from byola_rq.audio.encoded import reason_of
 from byola_rq.audio.io import AudioInfo, audio_error, inspect_audio, pad_both_ends, read_audio
+from byola_rq.audio.opening import OUT_OF_FILES
 from byola_rq.corpus.clips import Clips
 from byola_rq.corpus.order import IntArray
 from byola_rq.errors import AudioError
@@ -198,6 +199,8 @@ def _file_system_errors_named(source: ClipSource) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in OUT_OF_FILES:
+            raise
         rule = f"cannot be read ({error.strerror or error})"
         raise audio_error(source, "unreadable", rule) from error
 
