@@ -8,7 +8,7 @@ import typer
 
 # Nothing heavy is imported before a command needs it, so that --help is instant.
 from byola_rq.cli import embed, listen, prepare, train
-from byola_rq.cli.options import describe, fail, take_any_text
+from byola_rq.cli.options import describe, fail, runs_here, take_any_text
 from byola_rq.errors import ByolaRQError, ConfigError
 
 app = typer.Typer(
@@ -56,7 +56,7 @@ def _root(
     """
     if debug:
         os.environ["BYOLA_RQ_DEBUG"] = "1"
-    if os.name != "posix" and context.invoked_subcommand != "doctor":
+    if not runs_here() and context.invoked_subcommand != "doctor":
         message = f"byola_rq runs on Linux and macOS, on Windows within WSL; this is {sys.platform}"
         raise ConfigError(message, code="unsupported", key=sys.platform)
 

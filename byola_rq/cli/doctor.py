@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from byola_rq.cli.options import runs_here
 from byola_rq.errors import first_line
 
 
@@ -82,7 +83,7 @@ def examine() -> Iterator[Diagnosis]:
 
 def _examine_system() -> Diagnosis:
     detail = f"{platform.system()} {platform.release()}"
-    if os.name == "posix":
+    if runs_here():
         return Diagnosis("system", "ok", detail)
     remedy = "byola_rq runs on Linux and macOS; on Windows, install it within WSL"
     return Diagnosis("system", "broken", detail, remedy, is_required=True)

@@ -41,6 +41,11 @@ class Precision(StrEnum):
     bfloat16 = "bfloat16"
 
 
+def runs_here() -> bool:
+    """Whether this is a system that the package is for."""
+    return sys.platform != "win32"
+
+
 def take_any_text() -> None:
     r"""Let stdout and stderr write what their encoding lacks as `\xfc`: no result is lost by it."""
     for stream in (sys.stdout, sys.stderr):
