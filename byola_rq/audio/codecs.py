@@ -19,7 +19,7 @@ from byola_rq.audio.containers import (
     walk_chunks,
     walk_w64,
 )
-from byola_rq.audio.encoded import EncodedAudio, audio_error
+from byola_rq.audio.encoded import EncodedAudio, audio_error, unreadable
 from byola_rq.errors import AudioError
 
 # Decoders are code that strangers' files run. These are the codecs that collections of sound
@@ -110,8 +110,7 @@ def identify_codec(source: Path | EncodedAudio) -> Codec:
     except FileNotFoundError as error:
         raise audio_error(source, "missing", "no such file") from error
     except OSError as error:
-        rule = f"the file cannot be read: {error.strerror}"
-        raise audio_error(source, "unreadable", rule) from error
+        raise unreadable(source, error) from error
     except AudioError as error:
         facts = {"key": error.key, "value": error.value}
         raise audio_error(source, error.code, str(error), **facts) from error

@@ -1,5 +1,6 @@
 """Encoded audio that has no file of its own, and errors that name where it comes from."""
 
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,17 @@ def audio_error(source: object, code: Code | None, rule: str, **facts: Any) -> A
     """
     path: Any = getattr(source, "path", source)
     return AudioError(f"{printable(str(source))}: {rule}", code=code, path=path, **facts)
+
+
+def unreadable(source: object, error: OSError) -> AudioError:
+    """The error of what the system does not let be read.
+
+    Raises:
+        OSError: If it is that too many files are open, which is no fault of this one.
+    """
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        raise error
+    return audio_error(source, "unreadable", f"cannot be read ({error.strerror or error})")
 
 
 def reason_of(error: Exception, *names: object) -> str:

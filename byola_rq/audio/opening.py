@@ -1,7 +1,6 @@
 """The one way in for sound: all commands open files here, and refuse them for the same reasons."""
 
 import contextlib
-import errno
 import os
 import stat
 from functools import lru_cache
@@ -14,13 +13,12 @@ import soundfile
 
 from byola_rq.audio.codecs import Codec, identify_codec
 from byola_rq.audio.containers import open_encoded
-from byola_rq.audio.encoded import MAX_SAMPLES, EncodedAudio, audio_error, reason_of
+from byola_rq.audio.encoded import MAX_SAMPLES, EncodedAudio, audio_error, reason_of, unreadable
 from byola_rq.audio.pieces import Pieces, SplicedFile, find_pieces
 from byola_rq.audio.truncation import find_truncation
 from byola_rq.errors import AudioError, Code
 
 MAX_CHANNELS = 8
-OUT_OF_FILES = frozenset((errno.EMFILE, errno.ENFILE))
 SAMPLE_RATES = range(1_000, 768_001)  # Hz; beyond it a header is broken, not unusual
 
 _CONTAINERS = frozenset(
@@ -147,10 +145,7 @@ def open_audio(source: Path | EncodedAudio) -> OpenAudio:
     try:
         return OpenAudio(source, _look_into(source))
     except OSError as error:
-        if error.errno in OUT_OF_FILES:
-            raise
-        rule = f"cannot be read ({error.strerror or error})"
-        raise audio_error(source, "unreadable", rule) from error
+        raise unreadable(source, error) from error
 
 
 def rate_limits() -> str:

@@ -22,7 +22,7 @@ from byola_rq.audio.containers import (
     walk_chunks,
     walk_w64,
 )
-from byola_rq.audio.encoded import MAX_SAMPLES, EncodedAudio, audio_error
+from byola_rq.audio.encoded import MAX_SAMPLES, EncodedAudio, unreadable
 
 # Writers that count their own header in the data size overstate it by less than this; so many
 # bytes are at most 4 ms of speech, and no reason to leave out a collection.
@@ -53,8 +53,7 @@ def find_truncation(source: Path | EncodedAudio) -> str | None:
     except EOFError:
         return "cut short: it ends within its header"
     except OSError as error:
-        rule = f"the file cannot be read: {error.strerror}"
-        raise audio_error(source, "unreadable", rule) from error
+        raise unreadable(source, error) from error
 
 
 def _check(file: BinaryIO, size: int) -> str | None:

@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from byola_rq.audio.encoded import reason_of
+from byola_rq.audio.encoded import reason_of, unreadable
 from byola_rq.audio.io import AudioInfo, audio_error, inspect_audio, pad_both_ends, read_audio
-from byola_rq.audio.opening import OUT_OF_FILES
 from byola_rq.corpus.clips import Clips
 from byola_rq.corpus.order import IntArray
 from byola_rq.errors import AudioError
@@ -199,10 +198,7 @@ def _file_system_errors_named(source: ClipSource) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in OUT_OF_FILES:
-            raise
-        rule = f"cannot be read ({error.strerror or error})"
-        raise audio_error(source, "unreadable", rule) from error
+        raise unreadable(source, error) from error
 
 
 def _place(source: ClipSource, info: AudioInfo, sample_rate: int) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from byola_rq.audio.encoded import audio_error, printable, reason_of
+from byola_rq.audio.encoded import printable, reason_of, unreadable
 from byola_rq.corpus.decoded_clips import DecodedClips, measure_each
 from byola_rq.corpus.segments import list_with_faults, refuse_faults
 from byola_rq.embed.clip_encoder import ClipEncoder
@@ -144,7 +144,7 @@ def _size_and_time(source: ClipSource) -> tuple[int, int]:
     try:
         status = source.path.stat()
     except OSError as error:
-        raise audio_error(source, "unreadable", f"cannot be read ({error})") from error
+        raise unreadable(source, error) from error
     return status.st_size, status.st_mtime_ns
 
 

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from byola_rq.audio.io import audio_error, stream_audio
+from byola_rq.audio.encoded import unreadable
+from byola_rq.audio.io import stream_audio
 from byola_rq.corpus.decoded_clips import DecodedClips
 from byola_rq.corpus.order import IntArray
 from byola_rq.embed.embedder import Embedder
@@ -132,8 +133,7 @@ class EmbeddingRows:
             for block in stream_audio(audio, self.clips.sample_rate, first, length):
                 yield torch.from_numpy(block)
         except OSError as error:
-            rule = f"cannot be read ({error.strerror or error})"
-            raise audio_error(source, "unreadable", rule) from error
+            raise unreadable(source, error) from error
 
     def count(self, is_embedded: npt.NDArray[np.bool_] | None = None) -> dict[str, int]:
         """What meta.json counts: clips, and rows where those are frames."""
