@@ -340,8 +340,10 @@ def miniature(
 @contextmanager
 def _one_line_errors(debug: bool) -> Iterator[None]:
     """Wrong input exits 2, a failure at work 1, each with one line; the traceback on demand."""
+    from byola_rq.cli.options import take_any_text
     from byola_rq.errors import ByolaRQError
 
+    take_any_text()
     try:
         yield
     except typer.Exit:

@@ -13,8 +13,8 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from byola_rq.audio.io import EncodedAudio, inspect_audio
-from byola_rq.audio.truncation import find_truncation
+from byola_rq.audio.encoded import EncodedAudio, reason_of
+from byola_rq.audio.io import inspect_audio
 from byola_rq.errors import ByolaRQError
 from byola_rq.runtime.files import replace_file
 from byola_rq.runtime.prefetch import map_ahead
@@ -152,11 +152,10 @@ def look_into(clips: Sequence[Clip], *, with_digest: bool) -> Recording:
             source = read_member(path, member)
         info = inspect_audio(source)
         seconds = info.num_samples / info.sample_rate
-        fault = find_truncation(source) or ""
         if with_digest:
             digest = _digest(source)
     except (ByolaRQError, OSError) as error:
-        fault = str(error).removeprefix(f"{source}: ")
+        fault = reason_of(error, source)
     return Recording(name, tuple(clips), seconds, fault, digest)
 
 

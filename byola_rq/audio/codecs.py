@@ -3,24 +3,31 @@
 import contextlib
 import re
 import struct
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from byola_rq.audio.containers import (
     MAX_MP3_JUNK,
     chunk_order,
     find_mp3_frame,
+    nist_fields,
     open_encoded,
     skip_id3,
+    walk_caf,
     walk_chunks,
+    walk_w64,
 )
-from byola_rq.audio.io import EncodedAudio, audio_error
+from byola_rq.audio.encoded import EncodedAudio, audio_error, unreadable
 from byola_rq.errors import AudioError
 
 # Decoders are code that strangers' files run. These are the codecs that collections of sound
 # come in, and the part of libsndfile that is fuzzed and used most; the rest stays shut.
-ALLOWED = "PCM, float, A-law or mu-law in WAV or AIFF, FLAC, Vorbis, Opus or MP3"
+ALLOWED = (
+    "PCM, float, A-law or mu-law in WAV, AIFF, AU, CAF, Wave64 or NIST SPHERE, FLAC, Vorbis, Opus "
+    "or MP3"
+)
 
 _WAVE_TAGS = {0x0001: "PCM", 0x0003: "float", 0x0006: "A-law", 0x0007: "mu-law"}
 _WAVE_EXTENSIBLE = 0xFFFE
@@ -48,6 +55,13 @@ _AIFC_TYPES = {
     **dict.fromkeys((b"alaw", b"ALAW"), "A-law"),
     **dict.fromkeys((b"ulaw", b"ULAW"), "mu-law"),
 }
+_AU_CODECS = {
+    **dict.fromkeys((2, 3, 4, 5), "PCM"),
+    **dict.fromkeys((6, 7), "float"),
+    **{1: "mu-law", 27: "A-law"},
+}
+_CAF_CODECS = {b"lpcm": "PCM", b"alaw": "A-law", b"ulaw": "mu-law"}
+_NIST_CODECS = {"": "PCM", "pcm": "PCM", "alaw": "A-law", "ulaw": "mu-law", "mu-law": "mu-law"}
 _OGG_CODECS = {b"\x01vorbis": "Vorbis", b"OpusHead": "Opus", b"\x7fFLAC": "FLAC"}
 _REFUSED_OGG_CODECS = {b"Speex   ": "Speex", b"\x80theora": "Theora video", b"fishead": "Skeleton"}
 # What is told apart only to be named: (place, bytes, name).
@@ -55,15 +69,11 @@ _REFUSED_FILES = (
     (4, b"ftyp", "MP4 or M4A"),
     (0, b"\x1aE\xdf\xa3", "Matroska or WebM"),
     (0, b"0&\xb2u\x8ef\xcf\x11", "WMA or ASF"),
-    (0, b"caff", "Core Audio (CAF)"),
-    (0, b".snd", "AU"),
-    (0, b"dns.", "AU"),
-    (0, b"riff", "Wave64"),
+    (0, b"\0\5\x16\7", "a macOS sidecar, which has no sound"),
     (0, b"#!AMR", "AMR"),
     (0, b"wvpk", "WavPack"),
     (0, b"MAC ", "Monkey's Audio"),
     (0, b"TTA1", "True Audio"),
-    (0, b"NIST_1A", "NIST SPHERE"),
     (0, b"MThd", "MIDI"),
     (0, b"PK\x03\x04", "a zip archive"),
     (0, b"\x1f\x8b", "a gzip file"),
@@ -100,8 +110,7 @@ def identify_codec(source: Path | EncodedAudio) -> Codec:
     except FileNotFoundError as error:
         raise audio_error(source, "missing", "no such file") from error
     except OSError as error:
-        rule = f"the file cannot be read: {error.strerror}"
-        raise audio_error(source, "unreadable", rule) from error
+        raise unreadable(source, error) from error
     except AudioError as error:
         facts = {"key": error.key, "value": error.value}
         raise audio_error(source, error.code, str(error), **facts) from error
@@ -118,22 +127,50 @@ def _identify(file: BinaryIO) -> Codec:
     head = file.read(64)
     if not head and not start:
         raise AudioError("the file is empty (0 bytes)", code="empty")
-    if order := chunk_order(head):
-        form = head[8:12]
-        is_wave = form == b"WAVE"
-        return _identify_wave(file, start, order) if is_wave else _identify_aiff(file, start, form)
-    if head.startswith(b"fLaC"):
-        return Codec("FLAC")
-    if head.startswith(b"OggS"):
-        return _identify_ogg(file, start)
+    for magic, identify in _BY_MAGIC.items():
+        if head.startswith(magic):
+            return identify(file, start, head)
     known = (name for place, magic, name in _REFUSED_FILES if head[place:].startswith(magic))
     if name := next(known, None):
         return Codec(name, False)
     return _identify_mpeg(file, start, head)
 
 
-def _identify_wave(file: BinaryIO, start: int, order: str) -> Codec:
-    chunk = _find_chunk(file, start, b"fmt ", order)
+def _identify_chunks(file: BinaryIO, start: int, head: bytes) -> Codec:
+    """WAV and AIFF; something else whose file begins like theirs is refused."""
+    order, form = chunk_order(head), head[8:12]
+    if not order:
+        return _identify_mpeg(file, start, head)
+    if form == b"WAVE":
+        content = _content(walk_chunks(file, start, order), file, b"fmt ")
+        return _wave_codec(content, order, "WAV")
+    return _identify_aiff(file, start, form)
+
+
+def _identify_au(_: BinaryIO, __: int, head: bytes) -> Codec:
+    (code,) = struct.unpack(">I" if head[:1] == b"." else "<I", head[12:16].ljust(4, b"\0"))
+    return _known(_AU_CODECS, code, f"encoding {code} in AU")
+
+
+def _identify_caf(file: BinaryIO, _: int, __: bytes) -> Codec:
+    content = _content(walk_caf(file), file, b"desc")
+    kind, is_float = content[8:12], content[15] & 1
+    if kind == b"lpcm" and is_float:
+        return Codec("float")
+    return _known(_CAF_CODECS, kind, f"{kind.decode('ascii', 'replace')!r} in CAF")
+
+
+def _identify_w64(file: BinaryIO, _: int, __: bytes) -> Codec:
+    return _wave_codec(_content(walk_w64(file), file, b"fmt "), "<", "Wave64")
+
+
+def _identify_nist(file: BinaryIO, start: int, _: bytes) -> Codec:
+    file.seek(start)
+    kind = nist_fields(file.read(1024)).get("sample_coding", "")
+    return _known(_NIST_CODECS, kind, f"{kind!r} in NIST SPHERE")
+
+
+def _wave_codec(chunk: bytes, order: str, container: str) -> Codec:
     tag, _, sample_rate = struct.unpack(f"{order}HHI", chunk[:8])
     if sample_rate == 0:  # no decoder would open it, nor say why
         rule = "sample rate must be above 0 Hz; got 0 Hz"
@@ -143,22 +180,26 @@ def _identify_wave(file: BinaryIO, start: int, order: str) -> Codec:
     if tag in _WAVE_TAGS:
         return Codec(_WAVE_TAGS[tag])
     name = _REFUSED_WAVE_TAGS.get(tag, "a codec")
-    return Codec(f"{name} in WAV (format tag 0x{tag:04x})", False)
+    return Codec(f"{name} in {container} (format tag 0x{tag:04x})", False)
 
 
 def _identify_aiff(file: BinaryIO, start: int, form: bytes) -> Codec:
     if form == b"AIFF":
         return Codec("PCM")
-    kind = _find_chunk(file, start, b"COMM", ">")[18:22]  # none in a broken one
-    if kind in _AIFC_TYPES:
-        return Codec(_AIFC_TYPES[kind])
-    return Codec(f"{kind.decode('ascii', 'replace')!r} in AIFF-C", False)
+    kind = _content(walk_chunks(file, start, ">"), file, b"COMM")[18:22]  # none in a broken one
+    return _known(_AIFC_TYPES, kind, f"{kind.decode('ascii', 'replace')!r} in AIFF-C")
 
 
-def _find_chunk(file: BinaryIO, start: int, name: bytes, order: str) -> bytes:
-    """The first bytes of a WAV's or AIFF's chunk."""
+def _known(codecs: Mapping[Any, str], code: object, other: str) -> Codec:
+    """The codec of a code that the container has for it; refused where it is none of ours."""
+    name = codecs.get(code)
+    return Codec(name) if name else Codec(other, False)
+
+
+def _content(chunks: Iterator[tuple[bytes, int, int]], file: BinaryIO, name: bytes) -> bytes:
+    """The first bytes of the chunk that says the codec."""
     with contextlib.suppress(EOFError):
-        for chunk, num_bytes, place in walk_chunks(file, start, order):
+        for chunk, num_bytes, place in chunks:
             if chunk == name:
                 file.seek(place)
                 if len(content := file.read(min(num_bytes, 64))) >= _MIN_CHUNK:
@@ -167,7 +208,7 @@ def _find_chunk(file: BinaryIO, start: int, name: bytes, order: str) -> bytes:
     raise AudioError(rule, code="cut", key=name.decode())
 
 
-def _identify_ogg(file: BinaryIO, start: int) -> Codec:
+def _identify_ogg(file: BinaryIO, start: int, _: bytes) -> Codec:
     """By the first packet, which stands behind the first page's table of segments."""
     file.seek(start)
     page = file.read(27 + 255 + 8)
@@ -196,3 +237,14 @@ def _identify_mpeg(file: BinaryIO, start: int, head: bytes) -> Codec:
         rule = f"not an audio file that can be read (it begins with {head[:12]!r})"
         raise AudioError(rule, code="damaged", value=head[:12])
     return Codec("MP3", True, start + frame)
+
+
+_BY_MAGIC: dict[bytes, Callable[[BinaryIO, int, bytes], Codec]] = {
+    **dict.fromkeys((b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM"), _identify_chunks),
+    **dict.fromkeys((b".snd", b"dns."), _identify_au),
+    b"fLaC": lambda *_: Codec("FLAC"),
+    b"OggS": _identify_ogg,
+    b"caff": _identify_caf,
+    b"riff\x2e\x91\xcf\x11": _identify_w64,
+    b"NIST_1A": _identify_nist,
+}

@@ -1,4 +1,4 @@
-"""What sound files are made of: ID3 tags, the chunks of WAV and AIFF, the frames of MP3."""
+"""What sound files are made of: ID3 tags, the chunks of WAV and its like, the frames of MP3."""
 
 import io
 import struct
@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from byola_rq.audio.io import EncodedAudio
+from byola_rq.audio.encoded import EncodedAudio
+
+Part = bytes | tuple[int, int]  # bytes as they are, or place and number of a file's
 
 MAX_MP3_JUNK = 65_536  # bytes to search for an MP3 frame
 
@@ -32,6 +34,8 @@ def unpack_at(file: BinaryIO, position: int, form: str) -> tuple[Any, ...]:
     Raises:
         EOFError: If the file ends before.
     """
+    if position >= 2**63:  # no file is so long, and `seek` refuses it in its own way
+        raise EOFError
     file.seek(position)
     data = file.read(struct.calcsize(form))
     if len(data) < struct.calcsize(form):
@@ -44,15 +48,22 @@ def skip_id3(file: BinaryIO) -> int:
     position = 0
     for _ in range(_MAX_TAGS):
         file.seek(position)
-        tag = file.read(10)
-        if len(tag) < 10 or tag[:3] != b"ID3":
+        length = tag_length(file.read(10))
+        if not length:
             break
-        # Four times seven bits, so that no byte looks like the first of a frame.
-        length = 0
-        for byte in tag[6:]:
-            length = length << 7 | byte & 0x7F
-        position += 10 + length + (10 if tag[5] & 0x10 else 0)
+        position += length
     return position
+
+
+def tag_length(tag: bytes) -> int:
+    """Bytes of an ID3v2 tag by its first ten; 0 where they are of something else."""
+    if len(tag) < 10 or tag[:3] != b"ID3":
+        return 0
+    # Four times seven bits, so that no byte looks like the first of a frame.
+    length = 0
+    for byte in tag[6:10]:
+        length = length << 7 | byte & 0x7F
+    return 10 + length + (10 if tag[5] & 0x10 else 0)
 
 
 def chunk_order(head: bytes) -> str:
@@ -79,6 +90,33 @@ def walk_chunks(file: BinaryIO, start: int, order: str) -> Iterator[tuple[bytes,
         name, num_bytes = unpack_at(file, position, f"{order}4sI")
         yield name, num_bytes, position + 8
         position += 8 + num_bytes + num_bytes % 2  # chunks begin at even positions
+
+
+def walk_caf(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """The same of a Core Audio file; the size is -1 where the content goes to the end."""
+    position = 8
+    for _ in range(_MAX_CHUNKS):
+        name, num_bytes = unpack_at(file, position, ">4sq")
+        yield name, num_bytes, position + 12
+        if num_bytes < 0:
+            return
+        position += 12 + num_bytes
+
+
+def walk_w64(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """The same of a Wave64 file, whose chunks count their own header and begin at eights."""
+    position = 40
+    for _ in range(_MAX_CHUNKS):
+        name, num_bytes = unpack_at(file, position, "<4s12xQ")
+        yield name, num_bytes - 24, position + 24
+        position += max(num_bytes + -num_bytes % 8, 24)
+
+
+def nist_fields(head: bytes) -> dict[str, str]:
+    """The header of a NIST SPHERE file: lines of name, type and value, up to `end_head`."""
+    lines = head.decode("latin-1").partition("end_head")[0].split("\n")
+    cells = (line.split(None, 2) for line in lines[2:])
+    return {each[0]: each[2].strip() for each in cells if len(each) == 3}
 
 
 def find_mp3_frame(data: bytes) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,43 +13,36 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from byola_rq.errors import AudioError, Code
+from byola_rq.audio.encoded import EncodedAudio, audio_error
+from byola_rq.audio.opening import SAMPLE_RATES, OpenAudio, open_audio, rate_limits
+from byola_rq.errors import AudioError
 
 # torch is imported where a tensor is made: the processes that only decode do without its 190 MB.
 if TYPE_CHECKING:
     from torch import Tensor
 
-AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"})
+__all__ = ["EncodedAudio", "audio_error", "open_audio"]  # and all that is defined here
+
+# Files that are sound by their names; what they are in truth, their bytes say (`open_audio`).
+AUDIO_SUFFIXES = frozenset(
+    {".wav", ".wave", ".bwf", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"}
+    | {".aifc", ".au", ".snd", ".caf", ".sph", ".nist"}
+)
 
 SAMPLE_RATE = 16_000  # Hz, of packed corpora, and wherever nobody says otherwise
-
-MAX_CHANNELS = 8
-# FLAC has 36 bits for its length; libsndfile gives 2**63 - 1 where they say nothing.
-MAX_SAMPLES = 2**36
-SAMPLE_RATES = range(1_000, 768_001)  # Hz; beyond it a header is broken, not unusual
+# Times full scale. Float files may exceed full scale, by 24 dB none that is sound as it is meant:
+# what does was never divided by the full scale of its integers.
+MAX_AMPLITUDE = 16.0
+LOUD = f"samples must be in [-1, 1], give or take; at most {MAX_AMPLITUDE:g} times full scale"
 
 _BLOCK_FRAMES = 2**17
-
-
-@dataclass(frozen=True)
-class EncodedAudio:
-    """A file's bytes without the file: a member of an archive, a cell of a table."""
-
-    name: str  # for messages: ARCHIVE::MEMBER, or a path
-    data: bytes
-
-    @property
-    def path(self) -> Path:
-        """The archive or table, or what stands in the name's place."""
-        return Path(self.name.partition("::")[0])
-
-    def __str__(self) -> str:
-        return self.name
+_RUN_UP_SECONDS = 0.1  # decoded before a part, for the resampler's filter to settle
+_TOLERATED_SECONDS = 0.1  # that may be missing: four frames of MP3; encoders differ in their counts
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file's header says; `num_samples` counts one channel at the file's own rate."""
+    """What a file is; `num_samples` counts one channel at the file's own rate."""
 
     num_samples: int
     sample_rate: int
@@ -60,42 +53,13 @@ class AudioInfo:
         return -(-self.num_samples * sample_rate // self.sample_rate)
 
 
-def audio_error(source: object, code: Code | None, rule: str, **facts: Any) -> AudioError:
-    """An error that begins with a file's name, or with that of something within a file.
-
-    Args:
-        source: A path, or what has one beside its name: encoded audio, a clip.
-        code: As of every error.
-        rule: What follows the name.
-        facts: `key` and `value`, as of every error.
-    """
-    path: Any = getattr(source, "path", source)
-    return AudioError(f"{source}: {rule}", code=code, path=path, **facts)
-
-
-class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc]
-    """A file that is read from one place on.
-
-    soundfile seeks before and after each read where it may. Block by block that costs time, and
-    at the end of a FLAC file that does not say its length, as encoders write it to a pipe, it
-    fails.
-    """
-
-    def seekable(self) -> bool:
-        return False
-
-
 def inspect_audio(source: Path | EncodedAudio) -> AudioInfo:
-    """Read a file's header.
+    """Look into a file, without decoding it where its length can be known otherwise.
 
     Raises:
-        AudioError: If the file is missing, empty, not audio that libsndfile reads, outside the
-            limits above, or if it states no length (a FLAC that was written to a pipe).
+        AudioError: As `open_audio`.
     """
     with open_audio(source) as file:
-        if file.frames > MAX_SAMPLES:
-            rule = "length must be stated in the header; re-encode the file"
-            raise audio_error(source, "unsupported", rule, key="length")
         return AudioInfo(file.frames, file.samplerate, file.channels)
 
 
@@ -104,10 +68,10 @@ def read_audio(
 ) -> Tensor:
     """Read a clip, or a part of it, as one channel at `sample_rate`.
 
-    Where nothing has to be resampled, only the part asked for is decoded.
+    Only the part asked for is decoded, and 0.1 s around it where it has to be resampled.
 
     Args:
-        source: Any file that libsndfile reads, or its bytes; channels are averaged.
+        source: Any file of a codec that is read, or its bytes; channels are averaged.
         sample_rate: In Hz; other rates are resampled with soxr HQ.
         start: First sample wanted, counted at `sample_rate`.
         num_samples: How many samples, at most; all to the end by default.
@@ -116,8 +80,8 @@ def read_audio(
         Waveform, float32 `(S,)`; shorter than `num_samples` where the clip ends before.
 
     Raises:
-        AudioError: If it cannot be opened (see `inspect_audio`), and if the part asked for has no
-            sample or a sample that is not finite.
+        AudioError: If it cannot be opened (see `open_audio`), if it is damaged, and if the part
+            asked for has no sample, one that is not finite, or one far above full scale.
     """
     import torch
 
@@ -139,20 +103,23 @@ def stream_audio(
     Raises:
         AudioError: As `read_audio`, but for a part without samples.
     """
-    stop = None if num_samples is None else start + num_samples
     with open_audio(source) as file:
-        if file.samplerate == sample_rate:
-            yield from decode(source, file, sample_rate, start, stop)
-            return
-        position = 0
-        for block in _take(decode(source, file, sample_rate), stop):
-            yield block[max(start - position, 0) :]
-            position += len(block)
+        rate = file.samplerate
+        # Both rates meet every `period` frames of the file: a part that begins there is resampled
+        # to the very places where the whole file has its samples.
+        period = rate // math.gcd(rate, sample_rate)
+        run_up = 0 if rate == sample_rate else round(_RUN_UP_SECONDS * rate)
+        begin = max(start * rate // sample_rate - run_up, 0) // period * period
+        stop = None
+        if num_samples is not None:
+            stop = -(-(start + num_samples) * rate // sample_rate) + run_up
+        skipped = start - begin * sample_rate // rate
+        yield from _take(decode(source, file, sample_rate, begin, stop), skipped, num_samples)
 
 
 def decode(
     source: Path | EncodedAudio,
-    file: soundfile.SoundFile,
+    file: OpenAudio,
     sample_rate: int,
     start: int = 0,
     stop: int | None = None,
@@ -170,32 +137,48 @@ def decode(
         Consecutive samples, float32 `(S,)`, the channels averaged.
 
     Raises:
-        AudioError: If decoding fails, or a sample is not finite.
+        AudioError: If decoding fails or ends before `stop`, or if a sample is not finite or more
+            than `MAX_AMPLITUDE` times full scale.
     """
     resampler = None
     if file.samplerate != sample_rate:
         # Block by block it gives the very bits of soxr.resample on the whole.
         resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1, "float32", "HQ")
-    position, is_last = min(start, file.frames), False
+    first = position = min(start, file.frames)
+    is_last = False
     stop = file.frames if stop is None else min(stop, file.frames)
     if position:
         _call(source, file.seek, position)
     while not is_last:
         num_frames = min(_BLOCK_FRAMES, max(stop - position, 0))
-        frames = _call(source, file.read, num_frames, dtype="float32", always_2d=True)
+        frames = _call(source, file.read, num_frames)
         is_last = len(frames) < num_frames or position + num_frames >= stop
         block = _mix_down(frames)
         # Before resampling, which would spread one bad sample over its neighbours.
-        if not (is_finite := np.isfinite(block)).all():
-            place = int(np.argmin(is_finite))
-            name = f"sample {position + place}"
-            rule = (
-                f"samples must be finite; {name} (at "
-                f"{(position + place) / file.samplerate:.3f} s) is {block[place]}"
-            )
-            raise audio_error(source, "not-finite", rule, key=name, value=float(block[place]))
+        _check_samples(source, block, position, file.samplerate)
         position += len(frames)
         yield block if resampler is None else resampler.resample_chunk(block, last=is_last)
+    # Ogg and MP3 decoders step over damage in the middle without a word.
+    if (missing := (stop - position) / file.samplerate) > _TOLERATED_SECONDS:
+        seconds = (stop - first) / file.samplerate
+        rule = f"damaged: {missing:.2f} of {seconds:.2f} s of its sound do not decode"
+        raise audio_error(source, "damaged", rule, value=missing)
+
+
+def _check_samples(
+    source: Path | EncodedAudio, block: npt.NDArray[np.float32], first: int, rate: int
+) -> None:
+    """Refuse samples that are not finite, or far above full scale."""
+    is_sound = np.abs(block) <= MAX_AMPLITUDE  # not, where it is NaN
+    if is_sound.all():
+        return
+    place = int(np.argmin(is_sound))
+    name, value = f"sample {first + place}", float(block[place])
+    where = f"{name} (at {(first + place) / rate:.3f} s) is {value:g}"
+    if not math.isfinite(value):
+        rule = f"samples must be finite; {where}"
+        raise audio_error(source, "not-finite", rule, key=name, value=value)
+    raise audio_error(source, "too-large", f"{LOUD}; {where}", key="samples", value=value)
 
 
 def resample(waveform: Tensor, from_rate: int, to_rate: int) -> Tensor:
@@ -211,7 +194,7 @@ def resample(waveform: Tensor, from_rate: int, to_rate: int) -> Tensor:
 
     for rate in (from_rate, to_rate):
         if rate not in SAMPLE_RATES:
-            rule = f"waveform: sample rate must be {_limits()}; got {rate}"
+            rule = f"waveform: sample rate must be {rate_limits()}; got {rate}"
             raise AudioError(rule, code="value", key="sample rate", value=rate)
     if from_rate == to_rate:
         return waveform
@@ -240,38 +223,6 @@ def pad_both_ends(waveform: Tensor, num_samples: int) -> Tensor:
     return torch.nn.functional.pad(waveform, (missing // 2, missing - missing // 2))
 
 
-def open_audio(source: Path | EncodedAudio) -> soundfile.SoundFile:
-    """Open a file whose header stands every check.
-
-    Raises:
-        AudioError: As `inspect_audio`, but for the length.
-    """
-    num_bytes = len(source.data) if isinstance(source, EncodedAudio) else _size_of(Path(source))
-    if num_bytes == 0:
-        raise audio_error(source, "empty", "the file is empty (0 bytes)")
-    try:
-        file = _SequentialFile(
-            io.BytesIO(source.data) if isinstance(source, EncodedAudio) else source
-        )
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        reason = str(error).rsplit(": ", 1)[-1].rstrip(".")
-        rule = f"not an audio file that can be read ({reason})"
-        raise audio_error(source, "damaged", rule) from error
-    problem: tuple[Code, str, str, int] | None = None
-    if file.samplerate not in SAMPLE_RATES:
-        problem = "value", "sample rate", f"{_limits()}; got {file.samplerate} Hz", file.samplerate
-    elif file.channels > MAX_CHANNELS:
-        limit = f"at most {MAX_CHANNELS}; got {file.channels}"
-        problem = "value", "channels", limit, file.channels
-    elif file.frames <= 0:
-        problem = "empty", "length", "at least one sample; got 0", 0
-    if problem:
-        file.close()
-        code, key, limit, value = problem
-        raise audio_error(source, code, f"{key} must be {limit}", key=key, value=value)
-    return file
-
-
 def _mix_down(frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Mean over the channels of `(frames, channels)`."""
     mono = frames[:, 0]
@@ -298,21 +249,11 @@ def _call(
 
 
 def _take(
-    blocks: Iterator[npt.NDArray[np.float32]], num_samples: int | None
+    blocks: Iterator[npt.NDArray[np.float32]], skipped: int, num_samples: int | None
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """The blocks of the first samples; what follows them is not decoded."""
-    room = num_samples
+    """Samples behind the first `skipped`, and at most so many."""
+    position, stop = 0, math.inf if num_samples is None else skipped + num_samples
     for block in blocks:
-        yield block[:room]
-        if room is not None and (room := room - len(block)) <= 0:
-            return
-
-
-def _size_of(path: Path) -> int:
-    if not path.is_file():
-        raise audio_error(path, "missing", "no such file")
-    return path.stat().st_size
-
-
-def _limits() -> str:
-    return f"{SAMPLE_RATES.start} to {SAMPLE_RATES.stop - 1} Hz"
+        end = None if stop >= position + len(block) else int(max(stop - position, 0))
+        yield block[max(skipped - position, 0) : end]
+        position += len(block)

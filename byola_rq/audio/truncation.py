@@ -1,6 +1,7 @@
 """Files that end before their header says: libsndfile reads cut WAV, OGG and MP3 without a word."""
 
 import io
+import math
 import re
 import struct
 from collections.abc import Iterator
@@ -13,12 +14,15 @@ from byola_rq.audio.containers import (
     MAX_MP3_JUNK,
     chunk_order,
     mp3_frame_length,
+    nist_fields,
     open_encoded,
     skip_id3,
     unpack_at,
+    walk_caf,
     walk_chunks,
+    walk_w64,
 )
-from byola_rq.audio.io import MAX_SAMPLES, EncodedAudio, audio_error
+from byola_rq.audio.encoded import MAX_SAMPLES, EncodedAudio, unreadable
 
 # Writers that count their own header in the data size overstate it by less than this; so many
 # bytes are at most 4 ms of speech, and no reason to leave out a collection.
@@ -30,8 +34,8 @@ def find_truncation(source: Path | EncodedAudio) -> str | None:
     """Why a file is cut short, or None where nothing says so.
 
     What is compared, by the file's first bytes:
-    WAV, AIFF and AU: the size of the sound data with the file's. A size that encoders write
-    where they do not know it (0, or the largest) tells nothing.
+    WAV, AIFF, AU, CAF, Wave64 and NIST SPHERE: the size of the sound data with the file's. A size
+    that encoders write where they do not know it (0, or the largest) tells nothing.
     Ogg: the last page must be complete and end its stream.
     MP3: the counts of its Xing or Info header, where it has one.
     FLAC: the last sample must decode, where the header states how many there are.
@@ -49,8 +53,7 @@ def find_truncation(source: Path | EncodedAudio) -> str | None:
     except EOFError:
         return "cut short: it ends within its header"
     except OSError as error:
-        rule = f"the file cannot be read: {error.strerror}"
-        raise audio_error(source, "unreadable", rule) from error
+        raise unreadable(source, error) from error
 
 
 def _check(file: BinaryIO, size: int) -> str | None:
@@ -74,7 +77,31 @@ def _check_pcm(file: BinaryIO, magic: bytes, size: int) -> str | None:
     if magic[:4] in {b".snd", b"dns."}:
         data_start, num_bytes = unpack_at(file, 4, ">2I" if magic[:1] == b"." else "<2I")
         return _compare(num_bytes, size - data_start)
+    if magic[:4] == b"caff":
+        return _compare_chunk(walk_caf(file), size)
+    if magic[:4] == b"riff":
+        return _compare_chunk(walk_w64(file), size)
+    if magic.startswith(b"NIST_1A"):
+        return _check_nist(file, size)
     return None
+
+
+def _compare_chunk(chunks: Iterator[tuple[bytes, int, int]], size: int) -> str | None:
+    sizes = (
+        _compare(max(each, 0), size - place) for name, each, place in chunks if name == b"data"
+    )
+    return next(sizes, None)
+
+
+def _check_nist(file: BinaryIO, size: int) -> str | None:
+    file.seek(0)
+    head = file.read(1024)
+    fields = nist_fields(head)
+    counts = [fields.get(name, "") for name in ("sample_count", "sample_n_bytes", "channel_count")]
+    head_size = head[8:16].strip()
+    if not (head_size.isdigit() and all(each.isdigit() for each in counts)):
+        return None  # it does not say
+    return _compare(math.prod(map(int, counts)), size - int(head_size))
 
 
 def _compare(num_bytes: int, num_there: int) -> str | None:

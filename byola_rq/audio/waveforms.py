@@ -1,5 +1,6 @@
 """Waveforms as callers have them -> checked float32 rows."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,8 +9,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from byola_rq.audio.io import LOUD, MAX_AMPLITUDE
+from byola_rq.audio.opening import SAMPLE_RATES
 from byola_rq.errors import AudioError
 
+_FEWEST_SAMPLES = SAMPLE_RATES.start // 10  # 0.1 s at the lowest rate; no waveform is shorter
+
+SampleRate = int | float | Tensor | npt.ArrayLike
 Waveforms = Tensor | npt.ArrayLike | Sequence[Tensor] | Sequence[npt.ArrayLike]
 
 # Of integer samples, as WAV files hold them: (zero, full scale).
@@ -44,7 +50,9 @@ def as_rows(
         return torch.stack(rows) if len({len(row) for row in rows}) == 1 else rows
     batch = _as_tensor(waveform, "waveform")
     batch = batch[None] if batch.ndim == 1 else batch
-    if batch.ndim != 2 or batch.numel() == 0:
+    num_rows, num_samples = batch.shape if batch.ndim == 2 else (0, 0)
+    is_transposed = num_samples < min(num_rows, _FEWEST_SAMPLES)
+    if batch.ndim != 2 or batch.numel() == 0 or is_transposed:
         raise _wrong_shape("waveform", "(S,) or (B, S)", batch)
     if lengths is None:
         return _checked(batch, "waveform")
@@ -70,7 +78,14 @@ def _as_row(value: Any, name: str) -> Tensor:
 
 def _wrong_shape(name: str, rule: str, samples: Tensor) -> AudioError:
     shape, is_empty = tuple(samples.shape), samples.numel() == 0
-    what = ", which has no sample" if is_empty else ""
+    what = ""
+    if is_empty:
+        what = ", which has no sample"
+    elif samples.ndim > 1:
+        what = "; of several channels, give one or their mean"
+        if samples.ndim == 2:
+            axis = int(shape[1] < shape[0])
+            what = f"; of {shape[axis]} channels, give one or their mean: waveform.mean({axis})"
     return AudioError(
         f"{name}: must be {rule}; got shape {shape}{what}",
         code="empty" if is_empty else "value",
@@ -79,9 +94,36 @@ def _wrong_shape(name: str, rule: str, samples: Tensor) -> AudioError:
     )
 
 
+def as_sample_rate(value: SampleRate) -> int:
+    """A sample rate in Hz, as libraries give it: a number, or an array or tensor of equal ones.
+
+    Raises:
+        AudioError: If it is none, or not the same for all waveforms.
+    """
+    try:
+        rates = np.unique(np.asarray(torch.as_tensor(value).detach().cpu(), np.float64))
+    except (TypeError, ValueError, RuntimeError):
+        rates = np.empty(0)
+    if len(rates) != 1 or rates[0] % 1:
+        got = " ".join(str(value).split())
+        if len(rates) > 1:
+            got += ", which are several; call it once for each, or resample"
+        raise AudioError(
+            f"sample rate: must be a whole number of Hz; got {got}",
+            code="value",
+            key="sample rate",
+            value=value,
+        )
+    return int(rates[0])
+
+
 def _as_tensor(value: Any, name: str) -> Tensor:
-    if isinstance(value, np.ndarray) and not (value.dtype.isnative and value.flags.writeable):
-        value = value.astype(value.dtype.newbyteorder("="))  # torch takes no other
+    if not isinstance(value, Tensor) and hasattr(value, "__array__"):
+        value = np.asarray(value)
+        is_plain = value.dtype.isnative and value.flags.writeable and value.flags.aligned
+        if not is_plain or any(stride < 0 for stride in value.strides):
+            # Made anew in order: torch takes no other byte order, and no negative strides.
+            value = np.array(value, value.dtype.newbyteorder("="), order="C")
     try:
         return torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -106,9 +148,18 @@ def _checked(samples: Tensor, name: str) -> Tensor:
             value=samples.dtype,
         )
     samples = samples.float()
-    if not torch.isfinite(samples).all():
+    low, high = (float(each) for each in samples.aminmax())  # of NaN among them, NaN
+    if not math.isfinite(high - low):
         raise AudioError(
             f"{name}: samples must be finite; got NaN or infinity", code="not-finite", key=name
+        )
+    if (peak := max(-low, high)) > MAX_AMPLITUDE:
+        raise AudioError(
+            f"{name}: {LOUD}; got {peak:g}. Divide by the full scale (of 16 bits 32768), or give "
+            "integers as integers",
+            code="too-large",
+            key=name,
+            value=peak,
         )
     return samples
 

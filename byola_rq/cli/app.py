@@ -8,8 +8,8 @@ import typer
 
 # Nothing heavy is imported before a command needs it, so that --help is instant.
 from byola_rq.cli import embed, listen, prepare, train
-from byola_rq.cli.options import fail
-from byola_rq.errors import ByolaRQError
+from byola_rq.cli.options import describe, fail, runs_here, take_any_text
+from byola_rq.errors import ByolaRQError, ConfigError
 from byola_rq.runtime.spinning import bound_spinning
 
 app = typer.Typer(
@@ -46,6 +46,7 @@ def doctor() -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
 ) -> None:
     """Audio embeddings learned without labels: BYOL-A with randomized quantization.
@@ -56,10 +57,18 @@ def _root(
     """
     if debug:
         os.environ["BYOLA_RQ_DEBUG"] = "1"
+    if not runs_here() and context.invoked_subcommand != "doctor":
+        message = f"byola_rq runs on Linux and macOS, on Windows within WSL; this is {sys.platform}"
+        raise ConfigError(message, code="unsupported", key=sys.platform)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command; every error of ours is one line on stderr and a status of its own."""
+    """Run the command; every error is one line on stderr and a status of its own.
+
+    An error that is neither ours nor the operating system's is a fault of the program, and shows
+    where it is.
+    """
+    take_any_text()
     bound_spinning()
     try:
         app(args=arguments, prog_name="byola-rq")
@@ -67,5 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
         if error.is_said:
             sys.exit(error.exit_code)
         fail(str(error), error.exit_code)
+    except OSError as error:
+        fail(describe(error), 2)
     except KeyboardInterrupt:
         fail("interrupted; the same command goes on from its last checkpoint", 130)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from byola_rq.cli.options import runs_here
 from byola_rq.errors import first_line
 
 
@@ -65,6 +66,7 @@ def print_findings() -> bool:
 
 def examine() -> Iterator[Diagnosis]:
     """Look at everything the package can use."""
+    yield _examine_system()
     yield Diagnosis("python", "ok", f"{platform.python_version()} at {sys.executable}")
     yield Diagnosis("byola_rq", "ok", importlib.metadata.version("byola_rq"))
     yield from _examine_torch()
@@ -77,6 +79,14 @@ def examine() -> Iterator[Diagnosis]:
     yield _examine_torchaudio()
     for name, (purpose, remedy) in OPTIONAL.items():
         yield _examine_import(name, purpose, remedy, is_required=False)
+
+
+def _examine_system() -> Diagnosis:
+    detail = f"{platform.system()} {platform.release()}"
+    if runs_here():
+        return Diagnosis("system", "ok", detail)
+    remedy = "byola_rq runs on Linux and macOS; on Windows, install it within WSL"
+    return Diagnosis("system", "broken", detail, remedy, is_required=True)
 
 
 def _examine_torch() -> Iterator[Diagnosis]:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from byola_rq.cli.options import Model, Precision, print_once
-from byola_rq.errors import ConfigError
+from byola_rq.errors import ConfigError, CorpusError
 from byola_rq.model.builtin import NAME
 
 
@@ -17,7 +17,7 @@ def embed(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")],
     *,
     model: Model = NAME,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     precision: Annotated[
         Precision, typer.Option(help="Of the encoder; auto: bfloat16 on a GPU that has it.")
     ] = Precision.auto,
@@ -28,12 +28,17 @@ def embed(
     frames: Annotated[
         bool, typer.Option("--frames", help="Every frame embedding of a clip: frames.npy.")
     ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first clip that cannot be embedded.")
+    ] = False,
 ) -> None:
     """Embed every clip: embeddings.npy, index.csv and meta.json.
 
     Row i of embeddings.npy (float32) is row i of index.csv. With --frames, the frame embeddings of
     clip i are the num_frames rows of frames.npy from first_frame on, and meta.json holds their
-    times. A run that was stopped goes on when the same command is given again.
+    times. A clip that is named twice has two rows. A run that was stopped goes on when the same
+    command is given again. Clips that cannot be embedded are left out and listed in rejected.csv,
+    with the reason, and the status is 1.
 
     \b
     Examples:
@@ -48,12 +53,13 @@ def embed(
     import torch
 
     from byola_rq.embed.embedder import load
+    from byola_rq.embed.folder import REJECTED
     from byola_rq.embed.job import embed_clips
     from byola_rq.runtime.device import choose_device, choose_precision
-    from byola_rq.runtime.distributed import process_group, raise_on_all_ranks
+    from byola_rq.runtime.distributed import is_main, process_group, raise_on_all_ranks
     from byola_rq.runtime.memory import keep_freed_memory
 
-    own_device = choose_device(device)
+    own_device = choose_device(device, key="--device")
     if own_device.type == "cpu":
         keep_freed_memory()
         if precision is Precision.auto:
@@ -62,10 +68,27 @@ def embed(
         with raise_on_all_ranks():
             dtype = getattr(torch, choose_precision(precision.value, own_device))
             embedder = load(model, own_device, dtype)
-        path = embed_clips(
-            embedder, source, out, num_workers=workers, overwrite=overwrite, frames=frames
+        embedded = embed_clips(
+            embedder,
+            source,
+            out,
+            num_workers=workers,
+            overwrite=overwrite,
+            frames=frames,
+            strict=strict,
         )
-    print_once(path)
+        print_once(embedded.path)
+        # Of several ranks the first alone: torchrun ends the others as soon as one has failed.
+        if embedded.num_rejected and is_main():
+            error = CorpusError(
+                f"{out}: {embedded.num_rejected} clips are left out and {embedded.num_clips} "
+                f"embedded; {out / REJECTED} says why",
+                code="too-many",
+                path=out,
+                value=embedded.num_rejected,
+            )
+            error.exit_code = 1
+            raise error
 
 
 def export(

@@ -1,5 +1,7 @@
 """Options that several commands share, and how each reports."""
 
+import errno
+import io
 import os
 import sys
 import traceback
@@ -37,6 +39,27 @@ class Precision(StrEnum):
     auto = "auto"
     float32 = "float32"
     bfloat16 = "bfloat16"
+
+
+def runs_here() -> bool:
+    """Whether this is a system that the package is for."""
+    return sys.platform != "win32"
+
+
+def take_any_text() -> None:
+    r"""Let stdout and stderr write what their encoding lacks as `\xfc`: no result is lost by it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def describe(error: OSError) -> str:
+    """What the operating system refuses, in one line: the file, why, and what to do."""
+    reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        reason += "; raise the limit with `ulimit -n 4096`"
+    names = [os.fsdecode(each) for each in (error.filename, error.filename2) if each is not None]
+    return ": ".join((" -> ".join(names), reason)) if names else reason
 
 
 def fail(message: str, status: int) -> NoReturn:

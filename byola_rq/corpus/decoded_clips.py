@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from byola_rq.audio.encoded import reason_of, unreadable
 from byola_rq.audio.io import AudioInfo, audio_error, inspect_audio, pad_both_ends, read_audio
 from byola_rq.corpus.clips import Clips
 from byola_rq.corpus.order import IntArray
 from byola_rq.errors import AudioError
 from byola_rq.runtime.prefetch import map_ahead
-from byola_rq.sources.clip_source import ClipSource, printable
+from byola_rq.sources.clip_source import ClipSource
 from byola_rq.sources.encoded import read_encoded
 
 # Of a segment, that may be missing at its end: four frames of MP3; encoders differ in what they
@@ -87,7 +88,8 @@ class DecodedClips(Clips):
                 waveform = self.read(index, start, length)
                 self._refuse_cut(index, start, len(waveform), length)
             except AudioError as error:
-                reason = _reason(self.sources[index], error)
+                source = self.sources[index]
+                reason = reason_of(error, source, source.file)
                 raise UnreadableClipError(str(error), row, reason, **error.facts) from error
             segments[row] = pad_both_ends(waveform, length).numpy()
 
@@ -125,11 +127,11 @@ def measure_clips(
     Raises:
         AudioError: If a clip cannot be read; names the first such clip and counts the others.
     """
-    clips, unreadable = _measure(sources, sample_rate, on_clip)
+    clips, unreadable = measure_each(sources, sample_rate, on_clip)
     if unreadable:
         error = unreadable[0][1]
         others = f" (and {len(unreadable) - 1} more clips like it)" if len(unreadable) > 1 else ""
-        raise AudioError(f"{error}{others}; remove it from data.source", **error.facts)
+        raise AudioError(f"{error}{others}", **error.facts)
     return clips
 
 
@@ -145,7 +147,7 @@ def measure_readable_clips(
         AudioError: If none can be read, or if more than 1 % cannot and more than one; names the
             first of them and counts them.
     """
-    clips, unreadable = _measure(sources, sample_rate, on_clip)
+    clips, unreadable = measure_each(sources, sample_rate, on_clip)
     if unreadable and (is_too_many(len(unreadable), len(sources)) or not len(clips)):
         raise AudioError(
             f"{unreadable[0][1]}; {len(unreadable)} of {len(sources)} clips cannot be read, and at "
@@ -155,7 +157,7 @@ def measure_readable_clips(
             path=unreadable[0][1].path,
             value=len(unreadable),
         )
-    return clips, [(source, _reason(source, error)) for source, error in unreadable]
+    return clips, [(source, reason_of(error, source, source.file)) for source, error in unreadable]
 
 
 def is_too_many(num_broken: int, num_clips: int) -> bool:
@@ -163,8 +165,8 @@ def is_too_many(num_broken: int, num_clips: int) -> bool:
     return 100 * num_broken > max(num_clips, 100)
 
 
-def _measure(
-    sources: Sequence[ClipSource], sample_rate: int, on_clip: Callable[[], object]
+def measure_each(
+    sources: Sequence[ClipSource], sample_rate: int, on_clip: Callable[[], object] = lambda: None
 ) -> tuple[DecodedClips, list[tuple[ClipSource, AudioError]]]:
     """The clips whose header can be read, and the errors of the others."""
 
@@ -196,18 +198,7 @@ def _file_system_errors_named(source: ClipSource) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        rule = f"cannot be read ({error.strerror or error})"
-        raise audio_error(source, "unreadable", rule) from error
-    except UnicodeEncodeError as error:  # soundfile opens no path that is not UTF-8
-        raise audio_error(source, "unreadable", f"cannot be read ({error})") from error
-
-
-def _reason(source: ClipSource, error: AudioError) -> str:
-    """An error in one line of text that any file holds, without the name of the clip."""
-    text = printable(str(error))
-    for name in (str(source), printable(source.file)):
-        text = text.removeprefix(f"{name}: ")
-    return " ".join(text.split())
+        raise unreadable(source, error) from error
 
 
 def _place(source: ClipSource, info: AudioInfo, sample_rate: int) -> tuple[int, int]:

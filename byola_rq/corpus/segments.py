@@ -18,7 +18,7 @@ from byola_rq.corpus.packed_format import is_packed
 from byola_rq.errors import AudioError, Code, CorpusError
 from byola_rq.runtime.progress import ProgressBar
 from byola_rq.runtime.rng import fold_in, integers, sample_keys
-from byola_rq.sources.clip_source import ClipSource
+from byola_rq.sources.clip_source import ClipSource, Listing
 from byola_rq.sources.listing import list_sources
 
 INT16_SCALE = 2.0**-15  # exact: of a float32, it changes the exponent alone
@@ -188,6 +188,14 @@ def open_packed_clips(sources: Sequence[Path], sample_rate: int) -> PackedClips 
     return clips
 
 
+class Fault(NamedTuple):
+    """What a source names or holds and is no clip, and why not."""
+
+    code: Code
+    source: str
+    reason: str
+
+
 def find_clips(sources: Sequence[Path]) -> tuple[list[ClipSource], list[str]]:
     """List the clips of sources that are read as they are: those that can be read at random.
 
@@ -201,30 +209,51 @@ def find_clips(sources: Sequence[Path]) -> tuple[list[ClipSource], list[str]]:
         CorpusError: If a source cannot be used, or holds something damaged or missing. What an
             AudioSet list names and nobody has any more is not an error.
     """
-    _check_readable(sources)
-    listing = list_sources(sources)
-    problems: list[tuple[Code, str]] = [
-        ("damaged", f"{where}: {reason}") for where, reason in listing.damaged
-    ]
-    if all(source.exists() for source in sources):
-        problems += [("missing", line) for line in listing.missing]
-    problems += [
-        ("unsupported", f"{clip}: clips in Parquet cannot be read at random")
-        for clip in listing.clips
-        if clip.row >= 0
-    ]
-    if problems:
-        code, line = problems[0]
-        others = f" (and {len(problems) - 1} more like it)" if len(problems) > 1 else ""
-        raise CorpusError(
-            f"{line}{others}; `byola-rq prepare` packs what can be read into a corpus",
-            code=code,
-            path=max((each for each in map(str, sources) if line.startswith(each)), default=None),
-        )
+    listing, faults = list_with_faults(sources)
+    refuse_faults(sources, faults)
     notes = list(listing.notes)
     if listing.duplicates:
         notes.append(f"{len(listing.duplicates)} clips are there twice; each is used once")
     return listing.clips, notes
+
+
+def list_with_faults(
+    sources: Sequence[Path], *, keep_repeats: bool = False
+) -> tuple[Listing, list[Fault]]:
+    """As `find_clips`, with what is damaged or missing beside the clips.
+
+    Args:
+        sources: As for `find_clips`.
+        keep_repeats: As for `list_sources`.
+
+    Raises:
+        CorpusError: If a source cannot be used.
+    """
+    _check_readable(sources)
+    listing = list_sources(sources, keep_repeats=keep_repeats)
+    faults = [Fault("damaged", where, reason) for where, reason in listing.damaged]
+    if all(source.exists() for source in sources):
+        for line in listing.missing:
+            where, _, reason = line.partition(": ")
+            faults.append(Fault("missing", where, reason))
+    rule = "clips in Parquet cannot be read at random"
+    faults += [Fault("unsupported", str(clip), rule) for clip in listing.clips if clip.row >= 0]
+    listing.clips = [clip for clip in listing.clips if clip.row < 0]
+    return listing, faults
+
+
+def refuse_faults(sources: Sequence[Path], faults: Sequence[Fault]) -> None:
+    """Raise CorpusError, which names the first fault and counts the others, if there is one."""
+    if not faults:
+        return
+    code, where, reason = faults[0]
+    line = f"{where}: {reason}"
+    others = f" (and {len(faults) - 1} more like it)" if len(faults) > 1 else ""
+    raise CorpusError(
+        f"{line}{others}; `byola-rq prepare` packs what can be read into a corpus",
+        code=code,
+        path=max((each for each in map(str, sources) if line.startswith(each)), default=None),
+    )
 
 
 def _check_readable(sources: Sequence[Path]) -> None:

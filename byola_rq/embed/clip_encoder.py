@@ -1,5 +1,6 @@
 """Waveforms of any number and length -> embeddings, a bounded part of them at a time."""
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -9,11 +10,12 @@ from torch import Tensor
 
 from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
 from byola_rq.audio.io import resample
-from byola_rq.audio.waveforms import Waveforms, as_rows
+from byola_rq.audio.waveforms import SampleRate, Waveforms, as_rows, as_sample_rate
 from byola_rq.embed.padding import group_by_length, padded_frames, padded_log_mel, pool_padded
 from byola_rq.errors import AudioError
 from byola_rq.model.encoder import Encoder, pool_over_time
 from byola_rq.runtime.device import float32_products
+from byola_rq.runtime.threads import leave_forked_threads
 
 # Of sound that go through the encoder at once, in one clip or many: about 1 GB of memory. A longer
 # clip is embedded in windows of this length.
@@ -91,14 +93,15 @@ class ClipEncoder:
     def prepare(
         self,
         waveform: Waveforms,
-        sample_rate: int,
+        sample_rate: SampleRate,
         lengths: Sequence[int] | Tensor | None = None,
     ) -> Tensor | list[Tensor]:
         """Checked (see `as_rows`), at the frontend's rate, on the encoder's device."""
-        rows = as_rows(waveform, lengths)
+        leave_forked_threads()
+        rows, rate = as_rows(waveform, lengths), as_sample_rate(sample_rate)
 
         def prepare(samples: Tensor, name: str) -> Tensor:
-            samples = resample(samples, sample_rate, self.frontend.sample_rate)
+            samples = resample(samples, rate, self.frontend.sample_rate)
             self.refuse_short(samples.shape[-1], name)
             return samples.to(self.device)
 
@@ -186,7 +189,6 @@ class ClipEncoder:
                 is_even = len({len(row) for row in rows}) == 1
                 yield places, torch.stack(rows) if is_even else rows
 
-    @float32_products()
     def _embed_part(self, part: Tensor | list[Tensor]) -> Tensor:
         if isinstance(part, list):
             counts = [self.count_frames(len(waveform)) for waveform in part]
@@ -195,31 +197,40 @@ class ClipEncoder:
         if part.shape[1] > self.max_samples:  # then one clip
             return self.embed_stream(_blocks_of(part[0]))[None]
         log_mel = self._log_mel(part)
-        if self._dtype == torch.float32:
+        if self._dtype != torch.float32:
+            return pool_over_time(self._frames_of(log_mel))
+        with self._own_precision():
             embeddings: Tensor = self.encoder(log_mel)
             return embeddings
-        return pool_over_time(self._frames_of(log_mel))
 
-    @float32_products()
     def _part_frames(self, part: Tensor | list[Tensor]) -> Tensor:
         if isinstance(part, Tensor):
             if part.shape[1] > self.max_samples:
                 return torch.cat(list(self.stream_frames(_blocks_of(part[0]))))[None]
             return self._frames_of(self._log_mel(part))
-        log_mel = self.statistics.standardize(padded_log_mel(self.frontend, part))[:, None]
-        hop_length = self.frontend.hop_length
-        num_frames = [1 + len(waveform) // hop_length for waveform in part]
-        counts = torch.tensor(num_frames, device=log_mel.device)
-        return padded_frames(self.encoder, log_mel.to(self._dtype), counts).float()
+        with self._own_precision():
+            log_mel = self.statistics.standardize(padded_log_mel(self.frontend, part))[:, None]
+            hop_length = self.frontend.hop_length
+            num_frames = [1 + len(waveform) // hop_length for waveform in part]
+            counts = torch.tensor(num_frames, device=log_mel.device)
+            return padded_frames(self.encoder, log_mel.to(self._dtype), counts).float()
 
-    @float32_products()
     def _frames_of(self, log_mel: Tensor) -> Tensor:
         """In float32, also where the encoder is not: the pooling then rounds nothing."""
-        return self.encoder.frames(log_mel.to(self._dtype)).float()
+        with self._own_precision():
+            return self.encoder.frames(log_mel.to(self._dtype)).float()
+
+    @contextlib.contextmanager
+    def _own_precision(self) -> Iterator[None]:
+        """Compute in the encoder's type, whatever the caller's autocast or TF32 say."""
+        leave_forked_threads()
+        with float32_products(), torch.autocast(self.device.type, enabled=False):
+            yield
 
     def _log_mel(self, waveform: Tensor) -> Tensor:
         """Standardized, `(B, 1, F, T)`."""
-        return self.statistics.standardize(self.frontend(waveform))[:, None]
+        with self._own_precision():
+            return self.statistics.standardize(self.frontend(waveform))[:, None]
 
     @property
     def _batch_samples(self) -> int:

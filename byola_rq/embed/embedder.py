@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
-from byola_rq.audio.waveforms import Waveforms
+from byola_rq.audio.waveforms import SampleRate, Waveforms
 from byola_rq.embed.audio_files import embed_files
 from byola_rq.embed.clip_encoder import MIN_SECONDS, ClipEncoder
 from byola_rq.errors import CheckpointError
 from byola_rq.model import builtin
 from byola_rq.model.encoder import ENCODERS, Encoder, build_encoder
 from byola_rq.model.model_file import digest_weights, read_model_file, write_model_file
+from byola_rq.runtime.threads import leave_forked_threads
 
 __all__ = ["MIN_SECONDS", "Embedder", "load"]
 
@@ -141,18 +142,24 @@ class Embedder(nn.Module):
 
     @torch.no_grad()
     def forward(
-        self, waveform: Waveforms, sample_rate: int, lengths: Sequence[int] | Tensor | None = None
+        self,
+        waveform: Waveforms,
+        sample_rate: SampleRate,
+        lengths: Sequence[int] | Tensor | None = None,
     ) -> Tensor:
         """Embed whole waveforms.
 
         Each embedding is that of its clip alone, whatever is embedded with it. A clip of more than
-        240 s goes through the encoder in windows, and has the embedding of the whole.
+        240 s goes through the encoder in windows, and has the embedding of the whole. Autocast
+        around the call changes nothing. In a process forked from one that has loaded a model, it
+        computes with one thread.
 
         Args:
             waveform: `(S,)`, `(B, S)`, or a list of B waveforms `(S,)` of any lengths, each at
-                least 0.1 s. Floating point in [-1, 1], or uint8, int16 or int32, whose full scale
-                becomes 1.
-            sample_rate: Of the waveforms, in Hz.
+                least 0.1 s. One channel each. Floating point in [-1, 1], or uint8, int16 or int32,
+                whose full scale becomes 1.
+            sample_rate: Of the waveforms, in Hz; a number, or as an array or tensor, also with one
+                for each waveform if all are equal.
             lengths: Of a padded `(B, S)`: how many samples of each row are the clip's.
 
         Returns:
@@ -165,7 +172,10 @@ class Embedder(nn.Module):
 
     @torch.no_grad()
     def frames(
-        self, waveform: Waveforms, sample_rate: int, lengths: Sequence[int] | Tensor | None = None
+        self,
+        waveform: Waveforms,
+        sample_rate: SampleRate,
+        lengths: Sequence[int] | Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Embed stretches of 8 (`audio_ntt_2022`: 4) log-mel frames.
 
@@ -244,6 +254,7 @@ def load(
     """
     if dtype not in PRECISIONS:
         raise ValueError(f"dtype must be one of {', '.join(map(str, PRECISIONS))}; got {dtype}")
+    leave_forked_threads()
     stored = read_model_file(_find(path))
     summary = stored.summary
     if path == builtin.NAME:

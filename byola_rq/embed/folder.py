@@ -1,8 +1,10 @@
 """The folder that embeddings are written to, usable whenever the writing ends."""
 
 import contextlib
+import csv
+import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,18 @@ import numpy.typing as npt
 from byola_rq.corpus.order import IntArray
 from byola_rq.errors import CorpusError
 from byola_rq.runtime.files import replace_file
-from byola_rq.runtime.resumable_rows import ResumableRows, remove_marks
+from byola_rq.runtime.lock import HeldError, locked
+from byola_rq.runtime.resumable_rows import ResumableRows, has_marks, remove_marks
 
-EMBEDDINGS, FRAMES = "embeddings.npy", "frames.npy"
+EMBEDDINGS, FRAMES, REJECTED = "embeddings.npy", "frames.npy", "rejected.csv"
+LOCK = ".lock"
+
+# A killed process holds its lock until its memory is taken apart, which on a GPU takes seconds.
+_PATIENCE = 5.0  # seconds
 
 
 class EmbeddingFolder:
-    """`embeddings.npy` or `frames.npy`, `index.csv` and `meta.json`; hidden while not whole.
+    """`embeddings.npy` or `frames.npy`, `index.csv`, `meta.json`; hidden while not whole.
 
     Args:
         path: Made where missing.
@@ -45,9 +52,7 @@ class EmbeddingFolder:
         there = [name for name in (EMBEDDINGS, FRAMES) if (self.path / name).exists()]
         if not there:
             return False
-        if self.embeddings.name in there and _read_key(self.path / "meta.json") == self.content_key:
-            with self._disk_errors():
-                remove_marks(self._partial)
+        if self.embeddings.name in there and self._read_meta("content_key") == self.content_key:
             return True
         if not overwrite:
             raise CorpusError(
@@ -57,6 +62,53 @@ class EmbeddingFolder:
                 path=self.path / there[0],
             )
         return False
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from writing here.
+
+        Raises:
+            CorpusError: If one is at work.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                with self._disk_errors():
+                    self.path.mkdir(parents=True, exist_ok=True)
+                    stack.enter_context(locked(self.path / LOCK, patience=_PATIENCE))
+            except HeldError as error:
+                raise CorpusError(
+                    f"{self.path}: another process is embedding into this folder ({error}); "
+                    "wait until it ends, or choose another folder",
+                    code="held",
+                    path=self.path,
+                    value=str(error),
+                ) from error
+            yield
+
+    def has_marks(self) -> bool:
+        """Whether there is something of a job at work, or of one that was killed."""
+        return has_marks(self._partial)
+
+    def remove_marks(self) -> None:
+        """Remove what a run of this job that was killed as it finished has left."""
+        with self._disk_errors():
+            remove_marks(self._partial)
+
+    def read_failed(self) -> bytes:
+        """As JSON, the list of failed clips that `finish` was given in its `meta`."""
+        return json.dumps(self._read_meta("failed") or []).encode()
+
+    def write_rejected(self, rejected: Sequence[tuple[str, str]]) -> None:
+        """Write rejected.csv, (source, reason) a row; without a reject there is none."""
+        path = self.path / REJECTED
+        with self._disk_errors():
+            if not rejected:
+                path.unlink(missing_ok=True)
+                return
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerows([("source", "reason"), *rejected])
+            if not path.exists() or path.read_bytes() != text.getvalue().encode():
+                replace_file(path, text.getvalue())
 
     def open(self, num_rows: int, dim: int) -> npt.NDArray[np.bool_]:
         """Begin, or go on where a run of the same job stopped; which rows are done, `(rows,)`."""
@@ -80,8 +132,10 @@ class EmbeddingFolder:
         with self._disk_errors():
             self._rows.flush()
 
-    def finish(self, meta: dict[str, Any], index: str) -> None:
-        """Give everything its name, once all rows are added.
+    def finish(
+        self, meta: dict[str, Any], index: str, is_kept: npt.NDArray[np.bool_] | None = None
+    ) -> None:
+        """Give everything its name, once all rows are added, or all that `is_kept`, `(rows,)`.
 
         A run killed in between finds what is left to do: nothing but the last renaming makes the
         folder whole, and embeddings of another job are gone before their `meta.json` is.
@@ -92,7 +146,7 @@ class EmbeddingFolder:
                 (self.path / name).unlink(missing_ok=True)
             replace_file(self.path / "index.csv", index)
             replace_file(self.path / "meta.json", json.dumps(meta, indent=1))
-            self._rows.finish(self.embeddings)
+            self._rows.finish(self.embeddings, is_kept)
 
     @contextlib.contextmanager
     def _disk_errors(self) -> Iterator[None]:
@@ -102,10 +156,9 @@ class EmbeddingFolder:
             message = f"{self.path}: cannot be written ({error})"
             raise CorpusError(message, code="unwritable", path=self.path) from error
 
-
-def _read_key(path: Path) -> str | None:
-    try:
-        key = json.loads(path.read_text(encoding="utf-8"))["content_key"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return str(key)
+    def _read_meta(self, key: str) -> Any:
+        """What meta.json says of it; None where it does not."""
+        try:
+            return json.loads((self.path / "meta.json").read_text(encoding="utf-8"))[key]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,19 +14,27 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from byola_rq.audio.io import audio_error
-from byola_rq.corpus.decoded_clips import DecodedClips, measure_clips
+from byola_rq.audio.encoded import reason_of
 from byola_rq.corpus.order import IntArray
-from byola_rq.corpus.segments import find_clips
 from byola_rq.embed.embedder import Embedder
 from byola_rq.embed.folder import EmbeddingFolder
+from byola_rq.embed.listing import list_clips
 from byola_rq.embed.rows import EmbeddingRows
-from byola_rq.errors import CorpusError
+from byola_rq.errors import AudioError
 from byola_rq.runtime import distributed as ranks
 from byola_rq.runtime.prefetch import map_ahead
 from byola_rq.runtime.progress import ProgressBar
 from byola_rq.runtime.signals import StoppedError, stop_on_signals
-from byola_rq.sources.clip_source import ClipSource
+
+Failed = tuple[int, str]  # a clip's place in the list, and why it could not be decoded
+
+
+class Embedded(NamedTuple):
+    """The array that was written, how many clips are in it, and how many are not."""
+
+    path: Path
+    num_clips: int
+    num_rejected: int
 
 
 def embed_clips(
@@ -37,15 +45,18 @@ def embed_clips(
     num_workers: int,
     overwrite: bool = False,
     frames: bool = False,
-) -> Path:
+    strict: bool = False,
+) -> Embedded:
     """Embed every clip of folders, manifests or files into `out`.
 
     Writes `embeddings.npy` (float32 `(clips, D)`), `index.csv` (row, path, seconds) and
     `meta.json`. With `frames`, `frames.npy` instead (float32 `(frames of all clips, D)`): those of
     a clip begin at `first_frame` of its line in `index.csv`, `num_frames` of them, and `meta.json`
-    holds their times. Clips of more than 240 s are decoded and embedded in windows. What is there
-    already is recognized by its content key (weights, frontend, statistics, and each clip's path,
-    size and time of change): the same job goes on or is done; another one is refused.
+    holds their times. A clip has as many rows as the sources name it. What cannot be embedded is in
+    `rejected.csv` (source, reason). Clips of more than 240 s are decoded and embedded in windows.
+    What is there already is recognized by its content key (weights, frontend, statistics, and each
+    clip's real path, size and time of change); the same job goes on or is done; another one is
+    refused.
 
     Where `ranks.process_group` has connected several processes, all of them call this, each with
     its own device, and share the work; only rank 0 touches `out`. Which clips are embedded
@@ -60,93 +71,77 @@ def embed_clips(
         num_workers: Decoding threads, of each process.
         overwrite: Replace the embeddings of another job.
         frames: Keep every frame embedding; those of one clip are held in memory together.
-
-    Returns:
-        Path of `embeddings.npy`, or `frames.npy`.
+        strict: Stop at the first clip that cannot be embedded.
 
     Raises:
-        AudioError, CorpusError: If a source or clip cannot be used, or `out` holds another job or
-            cannot be written.
+        AudioError, CorpusError: If a source cannot be used, or no clip (with `strict`, one clip),
+            or `out` holds another job, is another process' at work, or cannot be written.
         StoppedError: If Ctrl-C or SIGTERM stopped it.
     """
     try:
-        with stop_on_signals():
-            clips, times = _list_clips(sources, embedder)
-            rows = EmbeddingRows(embedder, clips, frames=frames)
-            meta = _describe(rows, times)
+        with stop_on_signals(), ExitStack() as held:
+            listed = list_clips(sources, embedder.clips, strict=strict)
+            rows = EmbeddingRows(embedder, listed.clips, frames=frames)
+            meta = _describe(rows, listed.identities)
             folder = EmbeddingFolder(out, meta["content_key"], rows.file_name)
 
             def open_folder() -> bytes:
-                if folder.is_whole(overwrite=overwrite):
-                    return b""
-                return folder.open(rows.num_rows, embedder.embedding_dim).tobytes()
+                if not folder.is_whole(overwrite=overwrite) or folder.has_marks():
+                    held.enter_context(folder.held())
+                    # Asked again: whoever held it may have done this very job.
+                    if not folder.is_whole(overwrite=overwrite):
+                        return folder.open(rows.num_rows, embedder.embedding_dim).tobytes()
+                    folder.remove_marks()
+                return b""
 
             is_done = np.frombuffer(ranks.broadcast_bytes(open_folder), np.bool_)
             if len(is_done):
-                _fill(rows, folder, is_done, num_workers)
-                with ranks.raise_on_all_ranks():
-                    if ranks.is_main():
-                        folder.finish(meta, rows.index(folder.rows()))
-            return folder.embeddings
+                failed = _fill(rows, folder, is_done, num_workers, strict=strict)
+            else:
+                failed = json.loads(ranks.broadcast_bytes(folder.read_failed))
+            sources_of = listed.clips.sources
+            rejected = [(str(sources_of[place]), reason) for place, reason in failed]
+            rejected = listed.rejected + rejected
+            with ranks.raise_on_all_ranks():
+                if ranks.is_main():
+                    folder.write_rejected(rejected)
+                    if len(is_done):
+                        _finish(rows, folder, meta, failed)
+            return Embedded(folder.embeddings, len(sources_of) - len(failed), len(rejected))
     except StoppedError as error:
         stopped = StoppedError(f"{out}: {error}; the same command goes on", error.number, path=out)
         stopped.is_said = not ranks.is_main()  # torchrun stops all ranks
         raise stopped from None
 
 
-def _list_clips(sources: Sequence[Path], embedder: Embedder) -> tuple[DecodedClips, IntArray]:
-    """All clips, and each file's size and time of change `(clips, 2)`.
-
-    Each rank opens its share of the files: of millions on a shared disk, opening is what takes
-    long, and every file is opened once whatever the number of ranks.
-    """
-    with ranks.raise_on_all_ranks():
-        found, _ = find_clips(sources)
-    _refuse_other_listing(found)
-    own = found[ranks.rank() :: ranks.world_size()]
-    facts = np.zeros((-(-len(found) // ranks.world_size()), 4), np.int64)
-    with ranks.raise_on_all_ranks():
-        with ProgressBar("reading headers", len(own)) as bar:
-            clips = measure_clips(own, embedder.sample_rate, bar.advance)
-        for source, length in zip(own, clips.num_samples, strict=True):
-            embedder.clips.refuse_short(length, source)
-        facts[: len(own), :2] = np.stack([clips.first_samples, clips.num_samples], 1)
-        facts[: len(own), 2:] = np.array([_size_and_time(each) for each in own]).reshape(-1, 2)
-    by_rank = ranks.all_gather_rows(torch.from_numpy(facts)).numpy().reshape(-1, *facts.shape)
-    facts = by_rank.swapaxes(0, 1).reshape(-1, 4)[: len(found)]
-    return DecodedClips(found, facts[:, 0], facts[:, 1], embedder.sample_rate), facts[:, 2:]
-
-
-def _refuse_other_listing(found: Sequence[ClipSource]) -> None:
-    """Ranks may run on several machines, whose folders need not be the same."""
-    if ranks.world_size() == 1:
-        return
-    digest = hashlib.sha256()
-    for source in found:
-        digest.update(f"{source}\n".encode())
-    listings = ranks.all_gather_json([len(found), digest.hexdigest()])
-    with ranks.raise_on_all_ranks():
-        if listings[ranks.rank()] != listings[0]:
-            raise CorpusError(
-                f"all ranks must find the same clips; got {len(found)}, rank 0 {listings[0][0]} "
-                "(or others). Let no file come or go, and give every machine the same folders",
-                code="different",
-                value=len(found),
-            )
-
-
-def _size_and_time(source: ClipSource) -> tuple[int, int]:
-    try:
-        status = source.path.stat()
-    except OSError as error:
-        raise audio_error(source, "unreadable", f"cannot be read ({error})") from error
-    return status.st_size, status.st_mtime_ns
+def _finish(
+    rows: EmbeddingRows, folder: EmbeddingFolder, meta: dict[str, Any], failed: list[Failed]
+) -> None:
+    """Give everything its name; clips that could not be decoded have no rows."""
+    is_embedded = np.ones(len(rows.clips), np.bool_)
+    is_embedded[[place for place, _ in failed]] = False
+    index = rows.index(folder.rows(), is_embedded)
+    if failed:
+        meta = {**meta, **rows.count(is_embedded), "failed": failed}
+    folder.finish(meta, index, np.repeat(is_embedded, rows.counts))
 
 
 def _fill(
-    rows: EmbeddingRows, folder: EmbeddingFolder, is_done: npt.NDArray[np.bool_], num_workers: int
-) -> None:
-    """Embed, in rounds of one batch for each rank, the batches that are not wholly done."""
+    rows: EmbeddingRows,
+    folder: EmbeddingFolder,
+    is_done: npt.NDArray[np.bool_],
+    num_workers: int,
+    *,
+    strict: bool,
+) -> list[Failed]:
+    """Embed, in rounds of one batch for each rank, the batches that are not wholly done.
+
+    Returns:
+        The clips that could not be decoded, those of all ranks.
+
+    Raises:
+        AudioError: If that is all of them, or with `strict` one.
+    """
     # Whole, also where some rows are there: a part of a batch may give other bits than the whole.
     batches = [each for each in rows.batches() if not is_done[rows.numbers(each)].all()]
     num_left = sum(map(len, batches))
@@ -154,8 +149,9 @@ def _fill(
         int(clip) for batch in batches[ranks.rank() :: ranks.world_size()] for clip in batch
     ]
     at_once = [clip for clip in own_clips if not rows.is_long(clip)]
-    decoded = map_ahead(rows.clips.read, at_once, num_workers)
-    gathered: list[tuple[IntArray, Tensor]] = []
+    decoded = map_ahead(rows.read, at_once, num_workers)
+    gathered: list[_Part] = []
+    errors: dict[int, AudioError] = {}
     num_clips = len(rows.clips)
     with closing(decoded), ProgressBar("embedding", num_clips, num_clips - num_left) as bar:
         try:
@@ -163,49 +159,92 @@ def _fill(
                 of_round = batches[first : first + ranks.world_size()]
                 with ranks.raise_on_all_ranks():
                     # Those of the round before, here: an error of writing too ends all ranks.
-                    _add(folder, gathered)
-                    own = torch.empty(0, rows.embedder.embedding_dim)
+                    _add(rows, folder, gathered)
+                    own = _Part.empty(rows.embedder.embedding_dim)
                     if ranks.rank() < len(of_round):
-                        own = rows.compute(of_round[ranks.rank()], decoded)
-                gathered = _gather(own, [rows.numbers(batch) for batch in of_round])
+                        own = _compute(rows, of_round[ranks.rank()], decoded, errors)
+                        if strict and errors:
+                            raise next(iter(errors.values()))
+                gathered = _gather(rows, own, of_round)
                 bar.advance(sum(map(len, of_round)))
             with ranks.raise_on_all_ranks():
-                _add(folder, gathered)
+                _add(rows, folder, gathered)
         except BaseException:
             if ranks.is_main():
                 folder.flush()  # a stop costs no more than its round
             raise
+    reasons = []
+    for place, error in errors.items():
+        source = rows.clips.sources[place]
+        reasons.append((place, reason_of(error, source, source.file)))
+    failed = [(place, why) for of_rank in ranks.all_gather_json(reasons) for place, why in of_rank]
+    with ranks.raise_on_all_ranks():
+        if len(failed) == num_clips and errors:
+            raise next(iter(errors.values()))
+    return sorted(failed)
 
 
-def _add(folder: EmbeddingFolder, gathered: Sequence[tuple[IntArray, Tensor]]) -> None:
-    for numbers, rows in gathered:
-        folder.add(numbers, rows.numpy())
+class _Part(NamedTuple):
+    """A batch of clips, their rows, and which of the clips could be decoded, bool `(B,)`."""
+
+    batch: IntArray
+    rows: Tensor
+    is_embedded: Tensor
+
+    @classmethod
+    def empty(cls, dim: int) -> "_Part":
+        return cls(np.empty(0, np.int64), torch.empty(0, dim), torch.empty(0, dtype=torch.bool))
 
 
-def _gather(own: Tensor, of_round: Sequence[IntArray]) -> list[tuple[IntArray, Tensor]]:
-    """In rank 0 the row numbers of the round and their rows, of all ranks; nothing elsewhere."""
+def _compute(
+    rows: EmbeddingRows,
+    batch: IntArray,
+    decoded: Iterator[Tensor | AudioError],
+    errors: dict[int, AudioError],
+) -> _Part:
+    """Embed a batch; adds the errors of what cannot be decoded to `errors`."""
+    own, failed = rows.compute(batch, decoded)
+    for place, error in failed.items():
+        errors[int(batch[place])] = error.with_traceback(None)  # which would keep the sound
+    is_embedded = torch.ones(len(batch), dtype=torch.bool)
+    is_embedded[list(failed)] = False
+    return _Part(batch, own, is_embedded)
+
+
+def _add(rows: EmbeddingRows, folder: EmbeddingFolder, gathered: Sequence[_Part]) -> None:
+    for batch, own, is_embedded in gathered:
+        kept = is_embedded.numpy()
+        own_rows = own.numpy()[np.repeat(kept, rows.counts[batch])]
+        folder.add(rows.numbers(batch[kept]), own_rows)
+
+
+def _gather(rows: EmbeddingRows, own: _Part, of_round: Sequence[IntArray]) -> list[_Part]:
+    """In rank 0 what all ranks have embedded in this round; nothing elsewhere."""
     if not ranks.is_main():
-        if len(own):
-            dist.send(own, dst=0)
+        if len(own.batch):
+            dist.send(own.rows, dst=0)
+            dist.send(own.is_embedded.to(torch.uint8), dst=0)
         return []
-    gathered = [(of_round[0], own)]
-    for rank, numbers in enumerate(of_round[1:], start=1):
-        rows = own.new_empty(len(numbers), own.shape[1])
-        dist.recv(rows, src=rank)
-        gathered.append((numbers, rows))
+    gathered = [own]
+    for rank, batch in enumerate(of_round[1:], start=1):
+        part = own.rows.new_empty(int(rows.counts[batch].sum()), own.rows.shape[1])
+        is_embedded = torch.empty(len(batch), dtype=torch.uint8)
+        dist.recv(part, src=rank)
+        dist.recv(is_embedded, src=rank)
+        gathered.append(_Part(batch, part, is_embedded.bool()))
     return gathered
 
 
-def _describe(rows: EmbeddingRows, times: IntArray) -> dict[str, Any]:
+def _describe(rows: EmbeddingRows, identities: Sequence[str]) -> dict[str, Any]:
     """What meta.json says, with the content key of the job."""
     description = {
         **rows.embedder.description,
-        "clips": len(rows.clips),
+        **rows.count(),
         "byola_rq": version("byola_rq"),
         **rows.describe(),
     }
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
-    for source, (size, time) in zip(rows.clips.sources, times.tolist(), strict=True):
-        digest.update(f"{source}\t{size}\t{time}\n".encode())
+    for identity in identities:
+        digest.update(f"{identity}\n".encode())
     release = {"release": rows.embedder.release} if rows.embedder.release else {}
     return {**description, **release, "content_key": digest.hexdigest()}

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from byola_rq.audio.io import audio_error, stream_audio
+from byola_rq.audio.encoded import unreadable
+from byola_rq.audio.io import stream_audio
 from byola_rq.corpus.decoded_clips import DecodedClips
 from byola_rq.corpus.order import IntArray
 from byola_rq.embed.embedder import Embedder
 from byola_rq.embed.folder import EMBEDDINGS, FRAMES
+from byola_rq.errors import AudioError
 from byola_rq.sources.encoded import read_encoded
 
 BATCH_SECONDS = 240.0  # of sound embedded together, in clips of one length
@@ -66,27 +68,44 @@ class EmbeddingRows:
         """Whether a clip is decoded block by block, as it is embedded: there is no room for it."""
         return bool(self.clips.num_samples[clip] > self.embedder.clips.max_samples)
 
+    def read(self, clip: int) -> Tensor | AudioError:
+        """Decode a clip that is not long; an error instead of what cannot be embedded."""
+        try:
+            waveform = self.clips.read(clip)
+            # Again: a header may promise more than there is to decode.
+            self.embedder.clips.refuse_short(len(waveform), self.clips.sources[clip])
+            return waveform
+        except AudioError as error:
+            return error
+
     @torch.inference_mode()
-    def compute(self, batch: IntArray, decoded: Iterator[Tensor]) -> Tensor:
+    def compute(
+        self, batch: IntArray, decoded: Iterator[Tensor | AudioError]
+    ) -> tuple[Tensor, dict[int, AudioError]]:
         """The rows of a batch, on the CPU; frames that a clip's header promises in vain are NaN.
 
         Args:
             batch: One of `batches()`.
-            decoded: The waveforms of the clips that are not long, of this batch the next.
+            decoded: What `read` gives of the clips that are not long, of this batch the next.
+
+        Returns:
+            Rows, and the errors of clips that cannot be decoded, by their places in the batch;
+            their rows are NaN.
         """
         rows = torch.full((int(self.counts[batch].sum()), self.embedder.embedding_dim), torch.nan)
         first_rows = np.cumsum(self.counts[batch]) - self.counts[batch]
         if self.is_long(int(batch[0])):
-            self._compute_long(int(batch[0]), rows)
-            return rows
+            try:
+                self._compute_long(int(batch[0]), rows)
+            except AudioError as error:
+                return rows, {0: error}
+            return rows, {}
         waveforms = [next(decoded) for _ in batch]
-        places: dict[int, list[int]] = {}
-        for place, waveform in enumerate(waveforms):
-            # Again, and by length: a header may promise more than there is to decode.
-            self.embedder.clips.refuse_short(len(waveform), self.clips.sources[batch[place]])
-            places.setdefault(len(waveform), []).append(place)
-        for same in places.values():
-            waveform = torch.stack([waveforms[place] for place in same])
+        errors = {
+            place: each for place, each in enumerate(waveforms) if isinstance(each, AudioError)
+        }
+        for same in _places_by_length(waveforms):
+            waveform = torch.stack([waveforms[place] for place in same])  # type: ignore[misc]
             if self.are_frames:
                 frames, _ = self.embedder.frames(waveform, self.clips.sample_rate)
                 for place, frame_embeddings in zip(same, frames.cpu(), strict=True):
@@ -94,7 +113,7 @@ class EmbeddingRows:
                     rows[first : first + len(frame_embeddings)] = frame_embeddings
             else:
                 rows[same] = self.embedder(waveform, self.clips.sample_rate).cpu()
-        return rows
+        return rows, errors
 
     def _compute_long(self, clip: int, rows: Tensor) -> None:
         blocks, name = self._decode_blocks(clip), self.clips.sources[clip]
@@ -114,8 +133,12 @@ class EmbeddingRows:
             for block in stream_audio(audio, self.clips.sample_rate, first, length):
                 yield torch.from_numpy(block)
         except OSError as error:
-            rule = f"cannot be read ({error.strerror or error})"
-            raise audio_error(source, "unreadable", rule) from error
+            raise unreadable(source, error) from error
+
+    def count(self, is_embedded: npt.NDArray[np.bool_] | None = None) -> dict[str, int]:
+        """What meta.json counts: clips, and rows where those are frames."""
+        counts = self.counts if is_embedded is None else self.counts[is_embedded]
+        return {"clips": len(counts)} | ({"rows": int(counts.sum())} if self.are_frames else {})
 
     def describe(self) -> dict[str, Any]:
         """What meta.json says of frames: times are `first_seconds + i * seconds_apart`."""
@@ -123,22 +146,25 @@ class EmbeddingRows:
             return {}
         first, second = self.embedder.frame_seconds(2).double().tolist()
         times = {"first_seconds": round(first, 9), "seconds_apart": round(second - first, 9)}
-        return {"frames": times, "rows": self.num_rows}
+        return {"frames": times}
 
-    def index(self, rows: npt.NDArray[np.float32]) -> str:
+    def index(self, rows: npt.NDArray[np.float32], is_embedded: npt.NDArray[np.bool_]) -> str:
         """The text of index.csv.
 
         Args:
             rows: All that were computed, `(rows, D)`; only a few are looked at.
+            is_embedded: Which clips keep their rows, `(clips,)`; those of the others go.
         """
         text = io.StringIO()
         writer = csv.writer(text)
         names = ("first_frame", "num_frames") if self.are_frames else ()
         writer.writerow(("row", "path", "seconds", *names))
-        lengths = self.clips.num_samples
-        for row, (clip, length) in enumerate(zip(self.clips.sources, lengths, strict=True)):
-            where = (self.first_rows[row], self._count(row, rows)) if self.are_frames else ()
-            writer.writerow((row, clip, f"{length / self.clips.sample_rate:.4f}", *where))
+        first_row = 0
+        for row, clip in enumerate(np.flatnonzero(is_embedded).tolist()):
+            where = (first_row, self._count(clip, rows)) if self.are_frames else ()
+            first_row += int(self.counts[clip])
+            seconds = self.clips.num_samples[clip] / self.clips.sample_rate
+            writer.writerow((row, self.clips.sources[clip], f"{seconds:.4f}", *where))
         return text.getvalue()
 
     def _count(self, clip: int, rows: npt.NDArray[np.float32]) -> int:
@@ -147,3 +173,12 @@ class EmbeddingRows:
         if not np.isnan(rows[first + count - 1, 0]):
             return count
         return count - int(np.isnan(rows[first : first + count, 0]).sum())
+
+
+def _places_by_length(waveforms: Sequence[Tensor | AudioError]) -> Iterable[list[int]]:
+    """Places of waveforms of one length, errors left out."""
+    places: dict[int, list[int]] = {}
+    for place, waveform in enumerate(waveforms):
+        if isinstance(waveform, Tensor):
+            places.setdefault(len(waveform), []).append(place)
+    return places.values()

@@ -15,7 +15,6 @@ from torch.fx.experimental import _config
 
 from byola_rq.audio.frontend import EPSILON, LogMelSpectrogram
 from byola_rq.audio.mel import mel_filterbank
-from byola_rq.embed.clip_encoder import MIN_SECONDS
 from byola_rq.embed.embedder import Embedder
 from byola_rq.errors import CheckpointError, package_needed
 from byola_rq.model.encoder import Encoder, build_encoder
@@ -71,10 +70,10 @@ def export_program(embedder: Embedder) -> torch.export.ExportedProgram:
 
     Returns:
         A program of one input, float32 `(B, S)` in [-1, 1] at the model's sample rate, and one
-        output, float32 `(B, D)`; B is any from 1 on, S any from 0.1 s on. Samples are not checked.
+        output, float32 `(B, D)`; B is any from 1 on, S any from the model's shortest on, most often
+        0.1 s. Samples are not checked.
     """
-    least = round(MIN_SECONDS * embedder.sample_rate)
-    least = max(least, embedder.frontend.min_samples)
+    least = embedder.clips.min_samples
     example = torch.zeros(2, 2 * least)
     shapes = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("samples", min=least)}
     # Otherwise sizes of 1 (one clip; a clip of one frame embedding) are ruled out: torch.export
@@ -88,10 +87,11 @@ def export_program(embedder: Embedder) -> torch.export.ExportedProgram:
 def export_onnx(embedder: Embedder, path: Path | str) -> None:
     """Write a model as ONNX; it appears whole, and only if onnxruntime gives its embeddings.
 
-    Input `waveform`: float32 `(batch, samples)` in [-1, 1] at the model's sample rate, 0.1 s or
-    longer; output `embedding`: float32 `(batch, D)`. Both axes are free at each call. A waveform is
-    embedded whole: memory grows with its length. The metadata entry `byola_rq` holds the model
-    file's JSON: encoder, frontend, statistics, digest of the weights, training.
+    Input `waveform`: float32 `(batch, samples)` in [-1, 1] at the model's sample rate, as long as
+    the model takes (0.1 s, by most frontends) or longer; output `embedding`: float32 `(batch, D)`.
+    Both axes are free at each call. A waveform is embedded whole: memory grows with its length. The
+    metadata entry `byola_rq` holds the model file's JSON: encoder, frontend, statistics, digest of
+    the weights, training.
 
     Args:
         embedder: Any model, trained or not.
@@ -181,7 +181,8 @@ def _compare(embedder: Embedder, onnxruntime: Any, written: Path, path: Path) ->
     options = {**embedder.frontend.options, "backend": "torch"}
     model = Embedder(_copy_encoder(embedder), LogMelSpectrogram(**options), embedder.statistics)
     generator = torch.Generator().manual_seed(0)
-    for shape in ((1, model.sample_rate), (3, model.sample_rate * 2 + 7)):
+    length = max(model.sample_rate, model.clips.min_samples)
+    for shape in ((1, length), (3, length * 2 + 7)):
         waveform = 0.1 * torch.randn(*shape, generator=generator)
         found = torch.from_numpy(session.run(None, {"waveform": waveform.numpy()})[0])
         expected = model(waveform, model.sample_rate)

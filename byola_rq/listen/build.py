@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from byola_rq.audio.frontend import LogMelSpectrogram
-from byola_rq.audio.inversion import MAX_LOG_MEL
 from byola_rq.augment.base import Augmentation
 from byola_rq.augment.views import AUGMENTATIONS
 from byola_rq.config import Config, default_config_path, load_config
 from byola_rq.embed.embedder import Embedder, load
-from byola_rq.errors import AudioError, ConfigError
+from byola_rq.errors import ConfigError
 from byola_rq.listen.augmented import (
     Sound,
     Step,
@@ -76,11 +75,6 @@ def listen_to_clip(
     beside = read_beside(clip, rate, num_samples, most=_MOST_BESIDE, seed=seed)
     others = [*beside, *synthesize_segments(rate, num_samples, seed=seed)]
     maker = _Maker(config, segment, others, model)
-    if not maker.log_mel.max() < MAX_LOG_MEL:
-        message = (
-            f"{clip}: samples must be near [-1, 1]; got {float(segment.waveform.abs().max()):.3g}"
-        )
-        raise AudioError(message, code="too-large", path=clip, key="samples")
     listening = maker.make(key, bins)
     if model is None:
         return listening

@@ -1,6 +1,5 @@
 """The segment of a clip that is listened to, and segments that have nothing to do with it."""
 
-import math
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -9,21 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from byola_rq.audio.io import (
-    AUDIO_SUFFIXES,
-    decode,
-    inspect_audio,
-    open_audio,
-    pad_both_ends,
-    resample,
-)
+from byola_rq.audio.io import AUDIO_SUFFIXES, inspect_audio, pad_both_ends, read_audio, resample
 from byola_rq.errors import AudioError
 from byola_rq.runtime.rng import permutation
 from byola_rq.sources.clip_source import printable
 from byola_rq.synthesis.generate import make_clip
 from byola_rq.synthesis.primitives import SAMPLE_RATE as SYNTHESIS_RATE
 
-_RUN_UP_SECONDS = 0.1  # decoded before a part, for the resampler's filter to settle
 _MOST_FILES = 10_000  # of a folder that are looked at: there may be millions
 
 VARIED_KINDS = (
@@ -61,7 +52,7 @@ def read_segment(
     """Read one segment, decoding little more than it; at most a minute of a clip of any length.
 
     Args:
-        clip: Any file that libsndfile reads.
+        clip: Any file of a codec that is read.
         sample_rate: Of the segment, in Hz.
         num_samples: Its length.
         start: Where it begins, in seconds; by default where the clip's first minute is loudest.
@@ -72,12 +63,12 @@ def read_segment(
     info = inspect_audio(clip)
     clip_seconds = info.num_samples / info.sample_rate
     if start is None:
-        minute = _read_part(clip, sample_rate, 0, max(60 * sample_rate, num_samples))
+        minute = read_audio(clip, sample_rate, 0, max(60 * sample_rate, num_samples))
         first = _loudest_place(minute, num_samples)
         waveform = minute[first : first + num_samples]
     elif 0 <= start < clip_seconds:
         first = min(round(start * sample_rate), info.num_samples_at(sample_rate) - 1)
-        waveform = _read_part(clip, sample_rate, first, num_samples)
+        waveform = read_audio(clip, sample_rate, first, num_samples)
     else:
         message = (
             f"{clip}: start must be at least 0 and before the end of the clip, at "
@@ -151,25 +142,8 @@ def _files_beside(clip: Path, seed: int) -> list[Path]:
     found = sorted(
         path
         for path in islice(clip.resolve().parent.iterdir(), _MOST_FILES)
-        if path.suffix.lower() in AUDIO_SUFFIXES and path.name != clip.resolve().name
+        if path.suffix.lower() in AUDIO_SUFFIXES
+        and path.name != clip.resolve().name
+        and not path.name.startswith(".")
     )
     return [found[place] for place in permutation(len(found), seed=seed, epoch=0).tolist()]
-
-
-def _read_part(clip: Path, sample_rate: int, first: int, num_samples: int) -> Tensor:
-    """`num_samples` from `first` on, counted at `sample_rate`, fewer where the clip ends."""
-    with open_audio(clip) as file:
-        # Both rates meet every `period` frames of the file: a part that begins there is resampled
-        # to the very places where the whole clip would have had its samples.
-        period = file.samplerate // math.gcd(file.samplerate, sample_rate)
-        wanted = first * file.samplerate // sample_rate
-        run_up = round(_RUN_UP_SECONDS * file.samplerate)
-        begin = max(wanted - run_up, 0) // period * period
-        stop = -(-(first + num_samples) * file.samplerate // sample_rate) + run_up
-        blocks = list(decode(clip, file, sample_rate, begin, stop))
-    skipped = first - begin * sample_rate // file.samplerate
-    waveform = np.concatenate(blocks)[skipped : skipped + num_samples]
-    if len(waveform) == 0:
-        message = f"{clip}: no samples from {first / sample_rate:.3f} s on; it is cut short"
-        raise AudioError(message, code="cut", path=clip)
-    return torch.from_numpy(waveform.astype(np.float32))

@@ -9,19 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 
-from byola_rq.audio.codecs import identify_codec
-from byola_rq.audio.io import MAX_SAMPLES, SAMPLE_RATE, EncodedAudio, decode, open_audio
-from byola_rq.audio.truncation import find_truncation
+from byola_rq.audio.encoded import EncodedAudio, reason_of
+from byola_rq.audio.io import SAMPLE_RATE, decode
+from byola_rq.audio.opening import OpenAudio, open_audio
 from byola_rq.errors import AudioError
 from byola_rq.runtime.sandbox import Failure, Limits
 from byola_rq.runtime.workers import map_in_processes
 from byola_rq.sources.clip_source import ClipSource
 from byola_rq.sources.encoded import iterate_encoded, read_encoded
-
-_CONTAINERS = frozenset({"WAV", "WAVEX", "RF64", "AIFF", "FLAC", "OGG", "MP3"})
-_TOLERATED_SECONDS = 0.1  # four frames of MP3: encoders differ in what they count
 
 
 @dataclass(frozen=True)
@@ -93,64 +89,44 @@ def decode_clip(job: ClipJob, rules: ClipRules) -> DecodedClip:
             damaged, or its length is against the rules. The message is the reason alone.
     """
     with _open_clip(job) as (encoded, file):
-        start, stop = _part(job.clip, encoded, file, rules)
+        start, stop = _part(job.clip, file, rules)
         blocks = [_to_int16(block) for block in decode(encoded, file, SAMPLE_RATE, start, stop)]
         samples = np.concatenate(blocks)
-        _check_all_decoded(len(samples), (stop - start) / file.samplerate)
+        if len(samples) == 0:
+            message = "length must be at least one sample at 16 kHz; got 0"
+            raise AudioError(message, code="empty", key="length", value=0)
         return DecodedClip(samples, file.samplerate)
 
 
 def _measure_length(job: ClipJob, rules: ClipRules) -> float:
-    """A clip's length in seconds, by its header.
+    """A clip's length in seconds.
 
     Raises:
-        AudioError: If the header cannot be read, or the length is against the rules.
+        AudioError: If the file cannot be read, or the length is against the rules.
     """
-    with _open_clip(job) as (encoded, file):
-        start, stop = _part(job.clip, encoded, file, rules)
+    with _open_clip(job) as (_, file):
+        start, stop = _part(job.clip, file, rules)
         return float((stop - start) / file.samplerate)
 
 
 @contextlib.contextmanager
-def _open_clip(job: ClipJob) -> Iterator[tuple[Path | EncodedAudio, soundfile.SoundFile]]:
+def _open_clip(job: ClipJob) -> Iterator[tuple[Path | EncodedAudio, OpenAudio]]:
     """Open a clip's audio; errors lose the name of the clip, which is told beside them."""
     encoded: Path | EncodedAudio | str = str(job.clip)
     try:
         if isinstance(job.encoded, AudioError):
             raise job.encoded
         encoded = job.encoded or read_encoded(job.clip)
-        codec = identify_codec(encoded)
-        if reason := find_truncation(encoded):
-            raise AudioError(reason, code="cut")
-        readable = _from(encoded, codec.start) if codec.name == "MP3" else encoded
-        with open_audio(readable) as file:
-            if file.format not in _CONTAINERS:
-                message = f"codec must be {codec.name}, as its bytes say; got {file.format}"
-                raise AudioError(message, code="unsupported", key="codec", value=file.format)
+        with open_audio(encoded) as file:
             yield encoded, file
     except AudioError as error:
-        reason = str(error).removeprefix(f"{encoded}: ").removeprefix(f"{job.clip}: ")
+        reason = reason_of(error, encoded, job.clip)
         raise AudioError(reason, **{**error.facts, "path": None}) from error
 
 
-def _from(encoded: Path | EncodedAudio, start: int) -> EncodedAudio:
-    """The bytes from the first frame of an MP3 file on.
-
-    libsndfile finds a frame behind junk by the file's name alone; and a file `._a.mp3` beside
-    `a.mp3`, which macOS writes on foreign disks, makes it take the sound for another format.
-    """
-    data = encoded.data if isinstance(encoded, EncodedAudio) else encoded.read_bytes()
-    return EncodedAudio(str(encoded), data[start:])
-
-
-def _part(
-    clip: ClipSource, encoded: Path | EncodedAudio, file: soundfile.SoundFile, rules: ClipRules
-) -> tuple[int, int]:
+def _part(clip: ClipSource, file: OpenAudio, rules: ClipRules) -> tuple[int, int]:
     """First frame of the clip and the one behind its last."""
     rate, num_frames = file.samplerate, file.frames
-    if num_frames >= MAX_SAMPLES:
-        num_frames = sum(len(block) for block in decode(encoded, file, rate))
-        file.seek(0)
     start_seconds, stop_seconds = clip.part_of(num_frames / rate)
     start, stop = round(start_seconds * rate), min(round(stop_seconds * rate), num_frames)
     seconds = (stop - start) / rate
@@ -161,17 +137,6 @@ def _part(
         message = f"length must be at least {rules.min_seconds:g} s; got {seconds:.3f} s"
         raise AudioError(message, code="too-short", key="length", value=seconds)
     return start, stop
-
-
-def _check_all_decoded(num_samples: int, seconds: float) -> None:
-    """Ogg and MP3 decoders step over damage in the middle without a word."""
-    missing = seconds - num_samples / SAMPLE_RATE
-    if missing > _TOLERATED_SECONDS:
-        message = f"damaged: {missing:.2f} of {seconds:.2f} s of its sound do not decode"
-        raise AudioError(message, code="damaged", value=missing)
-    if num_samples == 0:
-        message = "length must be at least one sample at 16 kHz; got 0"
-        raise AudioError(message, code="empty", key="length", value=0)
 
 
 def _to_int16(block: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:

@@ -1,6 +1,7 @@
 """Which device computes, in which precision, and what it can do."""
 
 import contextlib
+import re
 import sys
 from collections.abc import Iterator
 from typing import Literal
@@ -15,29 +16,40 @@ Precision = Literal["float32", "tf32", "bfloat16"]
 BFLOAT16_CPUS = ("avx512_bf16", "amx_bf16")  # instructions; on other CPUs it is not measured
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, *, key: str = "run.device") -> torch.device:
     """The device named; `auto` is a GPU where there is one, under torchrun each process' own.
 
+    Args:
+        name: `auto`, `cpu`, `cuda`, `cuda:N`, or `mps`.
+        key: Of the option that names it, for messages.
+
     Raises:
-        ConfigError: If it is not there, or a single GPU is named for several processes.
+        ConfigError: If it is another one or not there, or a single GPU is named for several
+            processes.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?|mps", name):
+        message = f"{key}: must be auto, cpu, cuda, cuda:N or mps; got {name}"
+        raise ConfigError(message, code="unknown", key=key, value=name)
     device = torch.device(name)
     if is_launched() and device.type == "cuda":
         if device.index is not None:
             message = (
-                f"run.device must be auto, cpu or cuda for several processes; got {name}. "
+                f"{key} must be auto, cpu or cuda for several processes; got {name}. "
                 "CUDA_VISIBLE_DEVICES chooses among GPUs"
             )
-            raise ConfigError(message, code="unsupported", key="run.device", value=name)
+            raise ConfigError(message, code="unsupported", key=key, value=name)
         device = torch.device("cuda", local_rank())
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         message = (
-            f"run.device: {device} is not here; torch {torch.__version__} sees "
+            f"{key}: {device} is not here; torch {torch.__version__} sees "
             f"{torch.cuda.device_count()} CUDA devices (`byola-rq doctor` says more)"
         )
-        raise ConfigError(message, code="missing", key="run.device", value=str(device))
+        raise ConfigError(message, code="missing", key=key, value=str(device))
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        message = f"{key}: mps is not here, says torch {torch.__version__}; it is of Apple's GPUs"
+        raise ConfigError(message, code="missing", key=key, value=name)
     return device
 
 

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from byola_rq.runtime.files import put_in_place, replace_file
+from byola_rq.runtime.files import put_in_place, replace_file, whole_file
 
 Numbers = Sequence[int] | npt.NDArray[np.integer[Any]]
 
 MAX_WAITING_BYTES = 256 << 20
+_ROWS_AT_ONCE = 4096
 SHARE_OF_WRITING = 0.1  # of the time, at most; the less often, the more work a kill undoes
 
 
@@ -78,16 +79,29 @@ class ResumableRows:
         now = time.monotonic()
         self._next_write = now + (now - started) * (1 / SHARE_OF_WRITING - 1)
 
-    def finish(self, path: Path) -> None:
-        """Give the array, all of whose rows are added, a name of its own; the marks are removed."""
+    def finish(self, path: Path, is_kept: npt.NDArray[np.bool_] | None = None) -> None:
+        """Give the array, all of whose rows are added, a name of its own; the marks are removed.
+
+        Args:
+            path: The name.
+            is_kept: The rows that the array is to have, `(N,)`; all by default.
+        """
         self.flush()
-        put_in_place(self._path, path)
+        if is_kept is None or is_kept.all():
+            put_in_place(self._path, path)
+        else:
+            _copy_rows(self.array, is_kept, path)
         remove_marks(self._path)
+
+
+def has_marks(path: Path) -> bool:
+    """Whether there is a `ResumableRows` of this path, or something of one."""
+    return any(each.exists() for each in (path, *_mark_files(path)))
 
 
 def remove_marks(path: Path) -> None:
     """Remove what a `ResumableRows` of this path that was killed as it finished has left."""
-    for each in _mark_files(path):
+    for each in (*_mark_files(path), path):
         each.unlink(missing_ok=True)
 
 
@@ -105,3 +119,14 @@ def _write_rows(path: Path, numbers: npt.NDArray[np.integer[Any]], rows: npt.NDA
             file.write(row.tobytes())
         file.flush()
         os.fsync(file.fileno())
+
+
+def _copy_rows(array: npt.NDArray[np.float32], is_kept: npt.NDArray[np.bool_], path: Path) -> None:
+    """Write some rows of an array to a file of their own, a part of them at a time."""
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        shape = (int(is_kept.sum()), *array.shape[1:])
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for first in range(0, len(array), _ROWS_AT_ONCE):
+            part = slice(first, first + _ROWS_AT_ONCE)
+            file.write(array[part][is_kept[part]].tobytes())

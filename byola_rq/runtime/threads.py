@@ -7,6 +7,17 @@ from typing import Literal
 
 import torch
 
+_OWN_PROCESS = os.getpid()
+
+
+def leave_forked_threads() -> None:
+    """In a process forked from the one that imported this, compute with one thread from now on.
+
+    The threads of the parent are not in it, and OpenMP would wait for them for ever.
+    """
+    if os.getpid() != _OWN_PROCESS and torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
+
 
 @contextlib.contextmanager
 def compute_threads(threads: int | Literal["auto"], device: torch.device) -> Iterator[None]:

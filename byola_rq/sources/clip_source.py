@@ -4,7 +4,10 @@ import sys
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 
+from byola_rq.audio.encoded import printable
 from byola_rq.errors import AudioError
+
+__all__ = ["printable"]  # and all that is defined here
 
 MAX_ENCODED_BYTES = 1 << 30  # of a clip in a tar or table; it is held in memory whole
 CUT_TOLERANCE_SECONDS = 1.0  # a file longer than its segment by more is not the cut segment
@@ -111,13 +114,6 @@ def part_suffix(start_seconds: float, num_seconds: float) -> str:
     """`@start-stop` in seconds, as it stands behind the name of a clip that is part of a file."""
     stop = f"{start_seconds + num_seconds:.10g}" if num_seconds >= 0 else ""
     return f"@{start_seconds:.10g}-{stop}"
-
-
-def printable(text: str) -> str:
-    r"""A file name that is not UTF-8 as text that is: its bytes as `\xff`."""
-    if text.isascii():
-        return text
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def clean_name(name: str) -> str:

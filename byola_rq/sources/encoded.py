@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from byola_rq.audio.io import EncodedAudio, audio_error
+from byola_rq.audio.encoded import EncodedAudio, unreadable
 from byola_rq.errors import AudioError
 from byola_rq.sources.clip_source import ClipSource
 from byola_rq.sources.parquet import read_rows
@@ -56,8 +56,7 @@ def _read_members(file: str, clips: Sequence[ClipSource]) -> Iterator[EncodedAud
     try:
         descriptor = os.open(file, os.O_RDONLY)
     except OSError as error:
-        rule = f"cannot be read ({error.strerror})"
-        yield from (audio_error(clip, "unreadable", rule) for clip in clips)
+        yield from (unreadable(clip, error) for clip in clips)
         return
     try:
         for clip in clips:

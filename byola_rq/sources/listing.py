@@ -48,7 +48,10 @@ __all__ = ["ClipSource", "Listing", "iterate_encoded", "list_sources", "read_enc
 
 
 def list_sources(
-    sources: Sequence[Path | str], *, on_clip: Callable[[], object] = lambda: None
+    sources: Sequence[Path | str],
+    *,
+    on_clip: Callable[[], object] = lambda: None,
+    keep_repeats: bool = False,
 ) -> Listing:
     """List every clip of `sources`, without opening an audio file.
 
@@ -58,6 +61,7 @@ def list_sources(
     Args:
         sources: As this module's docstring says.
         on_clip: Called once for each clip found.
+        keep_repeats: List a clip as often as it is named. Ids are then not settled.
 
     Returns:
         Clips with different ids, and all there is to say about what is not among them.
@@ -97,7 +101,8 @@ def list_sources(
         raise CorpusError(
             f"{where}: {reason}{others}; there is no other clip", code="damaged", path=sources[0]
         )
-    settle_duplicates(listing, spans)
+    if not keep_repeats:
+        settle_duplicates(listing, spans)
     return listing
 
 

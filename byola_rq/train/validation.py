@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from byola_rq.audio.io import fit_length, read_audio
-from byola_rq.audio.truncation import find_truncation
 from byola_rq.config import Config
 from byola_rq.embed.clip_encoder import FRAMES_AT_ONCE, MIN_SECONDS
 from byola_rq.errors import AudioError, ByolaRQError, CheckpointError, ConfigError, CorpusError
@@ -138,9 +137,6 @@ class Validation:
         return lengths
 
     def _read(self, clip: LabelledClip) -> Tensor:
-        if reason := find_truncation(clip.path):
-            message = f"{clip.path}: the file must be whole; {reason}"
-            raise AudioError(message, code="cut", path=clip.path)
         most, least = (round(each * self._sample_rate) for each in (MAX_SECONDS, MIN_SECONDS))
         waveform = read_audio(clip.path, self._sample_rate, num_samples=most)
         # What is shorter than an encoder can embed is padded with zeros.

@@ -40,7 +40,7 @@ def refusal(data: bytes) -> tuple[str | None, object]:
 
 def expected_codec(form: str, subtype: str) -> str | None:
     """The rule of the design, by libsndfile's names; None: refused."""
-    if form in {"WAV", "WAVEX", "RF64", "AIFF"}:
+    if form in {"WAV", "WAVEX", "RF64", "AIFF", "AU", "CAF", "W64", "NIST"}:
         if subtype.startswith("PCM_"):
             return "PCM"
         return {"FLOAT": "float", "DOUBLE": "float", "ALAW": "A-law", "ULAW": "mu-law"}.get(subtype)

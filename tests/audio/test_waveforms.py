@@ -8,7 +8,7 @@ import soundfile
 import torch
 
 from byola_rq import AudioError, Embedder
-from byola_rq.audio.waveforms import as_rows
+from byola_rq.audio.waveforms import as_rows, as_sample_rate
 from byola_rq.errors import Code
 from tests.refusal import refused
 
@@ -129,3 +129,69 @@ def test_a_clip_of_a_hundredth_of_a_second(rate: int) -> None:
         embedder(short, rate)
     with refused(AudioError, "too-short", key="waveform 1", value=0.01):
         embedder.frames([torch.zeros(rate), short], rate)
+
+
+def _strided() -> list[np.ndarray]:
+    """One waveform in every layout that views of arrays have."""
+    stereo = np.stack([TONE, np.zeros_like(TONE)], 1)
+    unaligned = np.zeros(TONE.nbytes + 1, np.uint8)[1:].view(TONE.dtype)
+    unaligned[:] = TONE
+    fields = np.zeros(len(TONE), [("flag", "i1"), ("sample", "f8")])
+    fields["sample"] = TONE
+    frozen = TONE.copy()
+    frozen.flags.writeable = False
+    every_third = np.repeat(TONE, 3)[::3]
+    backwards = TONE[::-1].copy()[::-1]
+    return [stereo[:, 0], unaligned, fields["sample"], frozen, every_third, backwards]
+
+
+def test_any_strides() -> None:
+    for samples in _strided():
+        np.testing.assert_array_equal(as_rows(samples)[0], TONE.astype("f4"))
+    batch = np.stack([TONE, -TONE, 0.5 * TONE])
+    for rows in (np.asfortranarray(batch), batch[::-1][::-1], np.repeat(batch, 2, 0)[::2]):
+        np.testing.assert_array_equal(as_rows(rows), batch.astype("f4"))
+    repeated = np.broadcast_to(TONE, (3, len(TONE)))
+    np.testing.assert_array_equal(as_rows(repeated), np.repeat(TONE[None], 3, 0).astype("f4"))
+
+
+@pytest.mark.parametrize("shape", [(16000, 2), (16000, 6), (300, 64), (3, 2, 16000)])
+def test_channels_are_no_waveforms(shape: tuple[int, ...]) -> None:
+    for each in (np.zeros(shape), [np.zeros(shape)] * 2):
+        key = "waveform 0" if isinstance(each, list) else "waveform"
+        with refused(AudioError, "value", key=key, value=shape) as caught:
+            as_rows(each)
+        assert "channels" in str(caught.value)
+    axis = shape.index(min(shape))
+    if len(shape) == 2:
+        assert as_rows(np.zeros(shape).mean(axis)).shape == (1, max(shape))
+
+
+@pytest.mark.parametrize("scale", [2**15 - 1, 2**31, 2**7])
+def test_integers_as_floating_point_are_refused(scale: int) -> None:
+    loud = np.stack([TONE, TONE * scale])
+    for each in (loud, list(loud), torch.from_numpy(loud)):
+        key = "waveform 1" if isinstance(each, list) else "waveform"
+        with refused(AudioError, "too-large", key=key) as caught:
+            as_rows(each)
+        assert caught.value.value == pytest.approx(np.abs(TONE).max() * scale)
+    assert as_rows(loud, lengths=[4000, 1]).__class__ is list  # of the second nothing but its zero
+    assert as_rows(TONE * 4).shape == (1, 4000)  # mixed too loud, all the same sound
+
+
+RATES = (44100, 44100.0, np.int32(44100), np.float64(44100), np.array(44100), np.array([44100] * 3))
+
+
+@pytest.mark.parametrize(
+    "rate", [*RATES, torch.tensor(44100), torch.tensor([44100] * 3), [44100], torch.tensor(44100.0)]
+)
+def test_rates_as_libraries_give_them(rate: object) -> None:
+    found = as_sample_rate(rate)  # type: ignore[arg-type]
+    assert found == 44100
+    assert type(found) is int
+
+
+@pytest.mark.parametrize("rate", [torch.tensor([16000, 44100]), np.array([]), [8000, 8001]])
+def test_rates_that_are_not_one(rate: object) -> None:
+    with refused(AudioError, "value", key="sample rate"):
+        Embedder.untrained(dim=8)(torch.zeros(2, 16000), rate)  # type: ignore[arg-type]

@@ -421,13 +421,10 @@ def put_folder_there(path: Path) -> None:
 @pytest.mark.parametrize(
     ("suffix", "damage", "reason"),
     [
-        ("flac", cut, "decoding failed: "),
-        ("ogg", cut, "(length must be at least one|not an audio file that can be read)"),
-        ("mp3", cut, "(cut short: the 15200 samples from|no samples from) "),
-        ("wav", cut, "(cut short: the 15200 samples from|no samples from) "),
+        *((suffix, cut, "cut short: ") for suffix in ("flac", "ogg", "mp3", "wav")),
         ("wav", break_header, r"not an audio file that can be read \("),
         ("wav", Path.unlink, "no such file$"),
-        ("wav", put_folder_there, "no such file$"),
+        ("wav", put_folder_there, "must be a file; got a folder"),
     ],
 )
 def test_the_next_clip_takes_a_broken_one_s_place(
@@ -453,24 +450,21 @@ def test_the_next_clip_takes_a_broken_one_s_place(
 
 
 @pytest.mark.parametrize("suffix", ["flac", "mp3", "ogg", "wav"])
-def test_what_is_left_of_a_cut_clip_is_used(tmp_path: Path, sounds: Path, suffix: str) -> None:
-    """Whether a segment is replaced, its place decides: before or behind the cut."""
+def test_a_clip_that_is_cut_while_it_is_used_is_replaced_wherever_a_segment_lies(
+    tmp_path: Path, sounds: Path, suffix: str
+) -> None:
     folder = tmp_path / "a"
     folder.mkdir()
     waveform = np.concatenate([soundfile.read(path)[0] for path in sorted(sounds.glob("*.wav"))])
     soundfile.write(folder / f"0.{suffix}", waveform, 16000)
     soundfile.write(folder / "1.wav", waveform[::-1], 16000)
     corpus = corpus_of(folder)
-    items = [(epoch, 0) for epoch in range(24)]
-    before = corpus.load(items)
+    items = [(epoch, 0) for epoch in range(8)]
+    assert not corpus.load(items).replacements
     cut(folder / f"0.{suffix}", 0.5)
-    batch = corpus.load(items)
-    is_same = [torch.equal(*rows) for rows in zip(batch.waveform, before.waveform, strict=True)]
-    assert 4 < sum(is_same) < 20
-    assert len(batch.replacements) >= len(items) - sum(is_same) - 1
-    room = torch.full((len(items),), len(waveform) - SEGMENT + 1)
-    starts = integers(fold_in(batch.key, "segment"), room)
-    assert starts[is_same].max() < starts[~torch.tensor(is_same)].min()
+    replacements = corpus.load(items).replacements
+    assert [each[:2] for each in replacements] == [(0, 1)] * len(items)
+    assert all(each.reason.startswith("cut short: ") for each in replacements)
 
 
 def test_neighbours_may_be_broken_and_the_last_clip_s_is_the_first(
@@ -549,7 +543,7 @@ def test_files_that_may_not_be_read_are_replaced(sounds: Path) -> None:
     assert [each[:2] for each in batch.replacements] == [(3, 0), (2, 0)]
     assert batch.replacements[0].reason == "cannot be read (Permission denied)"
     assert [reason for _, reason in unreadable] == ["cannot be read (Permission denied)"]
-    assert "System error" in batch.replacements[1].reason
+    assert "Permission denied" in batch.replacements[1].reason
 
 
 def test_a_few_unreadable_clips_are_left_out(tmp_path: Path, sounds: Path) -> None:

@@ -1,5 +1,8 @@
 """Long clips in windows: the embeddings of the whole, in the memory of a window."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +13,7 @@ from torch import Tensor, nn
 from byola_rq import AudioError, Embedder
 from byola_rq.embed import clip_encoder
 from byola_rq.embed.clip_encoder import cut_windows
+from tests.conftest import ROOT
 from tests.embed.test_padding import TOLERANCE, build
 from tests.refusal import refused
 
@@ -121,3 +125,43 @@ def test_cut_windows(num_samples: int, block: int) -> None:
         start = max(number * size - margin, 0)
         stop = num_samples if window.is_last else (number + 1) * size + margin
         assert torch.equal(window.waveform, samples[start:stop])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_autocast_changes_nothing(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder = Embedder.untrained(dim=16).to(dtype)
+    waveforms = 0.1 * torch.randn(2, 40000, generator=torch.Generator().manual_seed(0))
+    uneven = [waveforms[0], waveforms[1, :20000]]
+
+    def results() -> list[torch.Tensor]:
+        parts = embedder.clips.embed_stream(iter(waveforms[0].split(9000)))
+        frames = [embedder.frames(each, 16000)[0].nan_to_num() for each in (waveforms, uneven)]
+        return [embedder(waveforms, 16000), embedder(uneven, 16000), parts, *frames]
+
+    for max_seconds in (240.0, 1.0):
+        monkeypatch.setattr(clip_encoder, "MAX_SECONDS", max_seconds)
+        expected = results()
+        with torch.autocast("cpu", torch.bfloat16):
+            found = results()
+        for ours, other in zip(found, expected, strict=True):
+            assert ours.dtype == torch.float32
+            assert torch.equal(ours, other)
+
+
+def test_a_forked_process_embeds_too() -> None:
+    """With the threads of its parent, which it does not have, it would wait for ever."""
+    script = (
+        "import os, torch, byola_rq\ntorch.set_num_threads(2)\nmodel = byola_rq.load()\n"
+        "x = torch.randn(2, 40000) * 0.1\nexpected = model(x, 16000)\nchild = os.fork()\n"
+        "if not child:\n"
+        "    again = byola_rq.load()\n"
+        "    same = all(torch.allclose(m(x, 16000), expected, atol=1e-5) for m in (model, again))\n"
+        "    os._exit(0 if same else 7)\n"
+        "raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=200, env=environment, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr

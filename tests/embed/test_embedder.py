@@ -178,7 +178,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 
 def test_a_folder_becomes_an_array(embedder: Embedder, sounds: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    path = embed_clips(embedder, [sounds], out, num_workers=2)
+    path = embed_clips(embedder, [sounds], out, num_workers=2).path
     embeddings = np.load(path, allow_pickle=False)
     rows = rows_of(out)
     assert embeddings.shape == (24, 24)
@@ -198,7 +198,7 @@ def test_a_folder_becomes_an_array(embedder: Embedder, sounds: Path, tmp_path: P
 def test_a_stopped_job_goes_on(
     embedder: Embedder, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    complete = np.load(embed_clips(embedder, [sounds], tmp_path / "whole", num_workers=1))
+    complete = np.load(embed_clips(embedder, [sounds], tmp_path / "whole", num_workers=1).path)
     out = tmp_path / "out"
     calls: list[int] = []
     forward = type(embedder).forward
@@ -217,7 +217,7 @@ def test_a_stopped_job_goes_on(
     calls.clear()
     calls.extend([0] * 10)
     np.testing.assert_array_equal(
-        np.load(embed_clips(embedder, [sounds], out, num_workers=1)), complete
+        np.load(embed_clips(embedder, [sounds], out, num_workers=1).path), complete
     )
     assert sum(calls) == 24 - done_before
 
@@ -225,7 +225,7 @@ def test_a_stopped_job_goes_on(
 def test_a_finished_job_is_recognized_and_another_refused(
     embedder: Embedder, sounds: Path, tmp_path: Path
 ) -> None:
-    path = embed_clips(embedder, [sounds], tmp_path, num_workers=1)
+    path = embed_clips(embedder, [sounds], tmp_path, num_workers=1).path
     before = path.stat().st_mtime_ns
     embed_clips(embedder, [sounds], tmp_path, num_workers=1)
     assert path.stat().st_mtime_ns == before
@@ -243,9 +243,9 @@ def test_a_tar_is_embedded_like_its_files(embedder: Embedder, sounds: Path, tmp_
     with tarfile.open(tmp_path / "shard.tar", "w") as tar:
         for path in sorted(sounds.glob("*.wav")):
             tar.add(path, path.name)
-    from_files = np.load(embed_clips(embedder, [sounds], tmp_path / "files", num_workers=1))
+    from_files = np.load(embed_clips(embedder, [sounds], tmp_path / "files", num_workers=1).path)
     source = tmp_path / "shard.tar"
-    from_tar = np.load(embed_clips(embedder, [source], tmp_path / "tar", num_workers=1))
+    from_tar = np.load(embed_clips(embedder, [source], tmp_path / "tar", num_workers=1).path)
     np.testing.assert_array_equal(from_tar, from_files)
     assert rows_of(tmp_path / "tar")[0]["path"].startswith(f"{source}::00000_")
 

@@ -78,6 +78,11 @@ FORMS = [
     ("a.wav", {"format": "WAVEX", "subtype": "PCM_24"}),
     ("a.aiff", {"subtype": "PCM_24"}),
     ("a.aiff", {"subtype": "FLOAT"}),
+    ("a.au", {"subtype": "PCM_16"}),
+    ("a.snd", {"format": "AU", "subtype": "ULAW", "endian": "BIG"}),
+    ("a.caf", {"subtype": "FLOAT"}),
+    ("a.w64", {"subtype": "PCM_24"}),
+    ("a.sph", {"format": "NIST", "subtype": "PCM_16"}),
     ("a.flac", {"subtype": "PCM_16"}),
     ("a.flac", {"subtype": "PCM_24"}),
     ("a.ogg", {"subtype": "VORBIS"}),
@@ -245,7 +250,8 @@ BAD: dict[str, tuple[bytes, set[Code], str]] = {  # data, what is wrong, with wh
     "2 hours": (wave_of(np.zeros(7200 * 1000), 1000, "PCM_U8"), {"too-large"}, "7200.00 s"),
     "ADPCM": (encode("WAV", subtype="IMA_ADPCM"), {"unsupported"}, "codec"),
     "GSM": (encode("WAV", rate=8000, subtype="GSM610"), {"unsupported"}, "codec"),
-    "AU": (encode("AU"), {"unsupported"}, "codec"),
+    "G.721": (encode("AU", subtype="G721_32"), {"unsupported"}, "codec"),
+    "integers in floats": (wave_of(sound(1, 16000) * 32767), {"too-large"}, "16 times full scale"),
 }
 
 

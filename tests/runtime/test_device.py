@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from byola_rq.errors import ConfigError
-from byola_rq.runtime.device import choose_precision, float32_products
+from byola_rq.runtime.device import choose_device, choose_precision, float32_products
 from tests.refusal import refused
 
 
@@ -44,3 +44,19 @@ def test_tf32_is_a_choice_of_the_context_alone(before: tuple[bool, bool]) -> Non
         assert (cudnn.allow_tf32, matmul.allow_tf32) == before
     finally:
         cudnn.allow_tf32, matmul.allow_tf32 = of_torch
+
+
+@pytest.mark.parametrize("name", ["gpu", "GPU", "cuda:x", "cpu:0:1", "tpu", "", "0", "meta"])
+def test_a_device_of_no_known_name_is_refused(name: str) -> None:
+    with refused(ConfigError, "unknown", key="--device", value=name):
+        choose_device(name, key="--device")
+
+
+@pytest.mark.parametrize("name", ["mps", "cuda", "cuda:99"])
+def test_a_device_that_is_not_here_is_refused(name: str) -> None:
+    is_here = torch.backends.mps.is_available() if name == "mps" else torch.cuda.is_available()
+    if is_here and name != "cuda:99":
+        assert choose_device(name).type == name
+        return
+    with refused(ConfigError, "missing", key="run.device"):
+        choose_device(name)

@@ -4,7 +4,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from byola_rq.audio.io import read_audio
 from byola_rq.embed.embedder import load
 from byola_rq.embed.folder import EmbeddingFolder
 from byola_rq.embed.job import embed_clips
+from tests.embed.test_rows import punch_hole
 from tests.torchrun import Torchrun
 
 
@@ -32,7 +33,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def clips(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """200 clips: some of one length, most not, and one that ends before its header says."""
+    """200 clips: some of one length, most not, and one that has less than its header says."""
     folder = tmp_path_factory.mktemp("clips")
     for number, path in enumerate(sorted(sounds.glob("*.wav"))):
         waveform = read_audio(path, 16000).numpy()
@@ -42,8 +43,7 @@ def clips(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         if number < 8:
             whole = folder / f"{number}.mp3"
             soundfile.write(whole, np.tile(waveform, 2)[:20000], 16000)
-    encoded = whole.read_bytes()
-    whole.write_bytes(encoded[: len(encoded) // 2])
+    punch_hole(whole)
     return folder
 
 
@@ -59,10 +59,15 @@ def embed_by_one(model: Path, source: Path, out: Path) -> Path:
 
 
 def embed_by_many(
-    model: Path, source: Path, out: Path, num_processes: int, max_restarts: int = 0
+    model: Path,
+    source: Path,
+    out: Path,
+    num_processes: int,
+    max_restarts: int = 0,
+    options: Sequence[str] = (),
 ) -> Torchrun:
     arguments = ["-m", "byola_rq", "embed", source, "--model", model, "-o", out, "--device", "cpu"]
-    return Torchrun(arguments, num_processes, out.parent / "output", max_restarts)
+    return Torchrun([*arguments, *options], num_processes, out.parent / "output", max_restarts)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -178,20 +183,41 @@ def test_a_restart_goes_on(model: Path, clips: Path, expected: Path, tmp_path: P
     assert stdout == f"{out / 'embeddings.npy'}\n"
 
 
-@pytest.mark.parametrize("part", ["header", "sound"])
-def test_a_clip_that_one_rank_cannot_read_ends_all(
-    model: Path, sounds: Path, tmp_path: Path, part: str
-) -> None:
-    source = tmp_path / "clips"
+def break_second(sounds: Path, source: Path, part: str) -> None:
+    """Two clips, of which the second by name and by length is broken in this part."""
     source.mkdir()
     waveform = read_audio(sorted(sounds.glob("*.wav"))[2], 16000).numpy()
     soundfile.write(source / "a.flac", waveform[:8000], 16000)
-    soundfile.write(source / "b.flac", waveform, 16000)  # second by name, second by length
+    soundfile.write(source / "b.flac", waveform, 16000)
     encoded = (source / "b.flac").read_bytes()
     kept = 20 if part == "header" else len(encoded) // 2
     (source / "b.flac").write_bytes(encoded[:kept])
-    out = tmp_path / "out"
+
+
+@pytest.mark.parametrize("part", ["header", "sound"])
+def test_a_clip_that_one_rank_cannot_read_is_left_out(
+    model: Path, sounds: Path, tmp_path: Path, part: str
+) -> None:
+    source, out = tmp_path / "clips", tmp_path / "out"
+    break_second(sounds, source, part)
+    outcome = embed_clips(load(model), [source], tmp_path / "one", num_workers=1)
+    assert (outcome.num_clips, outcome.num_rejected) == (1, 1)
     with embed_by_many(model, source, out, 2) as job:
+        status, stdout, stderr = job.end()
+    assert status == 1
+    assert stdout == f"{out / 'embeddings.npy'}\n"
+    (line,) = errors_in(stderr)
+    assert line.startswith(f"{out}: 1 "), stderr
+    assert content(out) == content(tmp_path / "one")
+
+
+@pytest.mark.parametrize("part", ["header", "sound"])
+def test_with_strict_a_clip_that_one_rank_cannot_read_ends_all(
+    model: Path, sounds: Path, tmp_path: Path, part: str
+) -> None:
+    source, out = tmp_path / "clips", tmp_path / "out"
+    break_second(sounds, source, part)
+    with embed_by_many(model, source, out, 2, options=["--strict"]) as job:
         status, stdout, stderr = job.end()
     assert status != 0
     assert stdout == ""

@@ -356,7 +356,7 @@ def test_a_clip_that_is_gone_later_is_named(copied: Path, monkeypatch: pytest.Mo
     validation = Validation(config)
     name = read_rows(copied)[7][0]
     (copied.parent / name).unlink()
-    with refused(AudioError, "unreadable", copied.parent / name):
+    with refused(AudioError, "missing", copied.parent / name):
         validation.score(make_training(config))
 
 

@@ -1,0 +1,201 @@
+"""What a decoder is given of a file whose own header does not say how much sound there is."""
+
+import contextlib
+import io
+import mmap
+import struct
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, islice
+from pathlib import Path
+from typing import BinaryIO
+
+import soundfile
+
+from byola_rq.audio.containers import (
+    Part,
+    chunk_order,
+    open_encoded,
+    skip_id3,
+    unpack_at,
+    walk_chunks,
+)
+from byola_rq.audio.encoded import MAX_SAMPLES, EncodedAudio
+from byola_rq.audio.mp3 import mp3_streams
+from byola_rq.errors import AudioError
+
+Pieces = tuple[tuple[Part, ...], ...]
+
+_TOLERATED_BYTES = 4096  # behind the sound, of anything: writers leave odd things there
+_NO_SOUND = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
+
+
+def find_pieces(source: Path | EncodedAudio, codec: str, start: int) -> Pieces:
+    """Cut a file into what decoders read to its end; empty where they do so by themselves.
+
+    - MP3: by its frames; a stream without a count of them gets one.
+    - Ogg: streams one behind the other, of which a decoder reads the first.
+    - WAV and AIFF: a size of the sound data that is 0, or behind which more than 4 KB follow that
+      are no chunk: then the sound goes to the end. So does AU's.
+    - FLAC without a total: it is decoded once and counted.
+
+    Args:
+        source: What `identify_codec` has let pass.
+        codec: Its name.
+        start: The first frame of an MP3 file.
+
+    Raises:
+        AudioError: Without the source's name: if what follows cannot be read as one sound.
+        OSError, EOFError: As reading.
+    """
+    with open_encoded(source) as file:
+        tag = skip_id3(file)
+        file.seek(tag)
+        head = file.read(12)
+        if codec == "MP3":
+            with _whole(source, file) as data:
+                streams = mp3_streams(data, start)
+            if start == tag and all(len(parts) == 1 for parts in streams) and len(streams) < 2:
+                return ()
+            return tuple(streams) or (((start, _size(file) - start),),)
+        if head[:4] == b"OggS":
+            with _whole(source, file) as data:
+                return _ogg_pieces(data, tag)
+        if head[:4] == b"fLaC":
+            return _flac_pieces(file, tag)
+        size_at = _wrong_size(file, tag, head)
+        return _to_the_end(file, *size_at) if size_at else ()
+
+
+@contextlib.contextmanager
+def _whole(source: Path | EncodedAudio, file: BinaryIO) -> Iterator[bytes | mmap.mmap]:
+    if isinstance(source, EncodedAudio):
+        yield source.data
+    else:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            yield data
+
+
+def _size(file: BinaryIO) -> int:
+    return file.seek(0, io.SEEK_END)
+
+
+def _ogg_pieces(data: bytes | mmap.mmap, start: int) -> Pieces:
+    """A stream begins where pages that begin one follow pages that do not."""
+    begins: list[int] = []
+    position, was_first = start, False
+    while 0 <= (position := data.find(b"OggS\0", position)) <= len(data) - 27:
+        is_first = bool(data[position + 5] & 2)
+        if is_first and not was_first:
+            begins.append(position)
+        was_first = is_first
+        table = data[position + 27 : position + 27 + data[position + 26]]
+        position += 27 + len(table) + sum(table)
+    if len(begins) < 2:
+        return ()
+    ends = [*begins[1:], len(data)]
+    return tuple(((begin, end - begin),) for begin, end in zip(begins, ends, strict=True))
+
+
+def _flac_pieces(file: BinaryIO, start: int) -> Pieces:
+    """Behind the marker and the block's header: 10 bytes of sizes, 28 bits, then 36 of length."""
+    place = start + 18
+    (bits,) = unpack_at(file, place, ">Q")
+    if bits & (MAX_SAMPLES - 1):
+        return ()
+    file.seek(0)
+    count = 0
+    broken = contextlib.suppress(soundfile.SoundFileError, RuntimeError)
+    with broken, soundfile.SoundFile(file) as sound:
+        sound.seekable = lambda: False  # seeking fails where no length is stated
+        while num := len(sound.read(2**17, dtype="int32", always_2d=True)):
+            count += num
+    if not 0 < count < MAX_SAMPLES:
+        return ()  # opening it says what is wrong
+    stated, rest = struct.pack(">Q", bits | count), place + 8
+    return (((0, place), stated, (rest, _size(file) - rest)),)
+
+
+def _wrong_size(file: BinaryIO, start: int, head: bytes) -> tuple[int, int, str] | None:
+    """Place of the size of the sound data where it is wrong, of the data, and the byte order."""
+    size = _size(file)
+    if head[:4] in {b".snd", b"dns."}:
+        order = ">" if head[:1] == b"." else "<"
+        place, num_bytes = unpack_at(file, start + 4, f"{order}2I")
+        if num_bytes or size <= place:
+            return None
+        return start + 8, start + place, order
+    order = chunk_order(head)
+    name = b"data" if head[8:] == b"WAVE" else b"SSND"
+    for chunk, num_bytes, place in walk_chunks(file, start, order) if order else ():
+        if chunk == name:
+            end = place + num_bytes
+            least = 8 if name == b"SSND" else 0  # before the sound: offset and block size
+            if end > size or (num_bytes > least and size - end <= _TOLERATED_BYTES):
+                return None
+            if size - place <= least or _is_no_sound(file, end + num_bytes % 2, size, order):
+                return None
+            return place - 4, place, order
+    return None
+
+
+def _is_no_sound(file: BinaryIO, place: int, size: int, order: str) -> bool:
+    """Whether chunks, tags or zeros follow the sound data."""
+    file.seek(place)
+    head = file.read(_TOLERATED_BYTES)
+    if len(head) < 8 or not head.strip(b"\0") or head.startswith(_NO_SOUND):
+        return True
+    if head[8:12] in {b"WAVE", b"AIFF", b"AIFC"} and chunk_order(head[:12]):
+        rule = "files that were joined are not read; another one begins at byte"
+        raise AudioError(f"{rule} {place}", code="unsupported", key="length", value=place)
+    name, num_bytes = struct.unpack(f"{order}4sI", head[:8])
+    return name.isascii() and bytes(name).decode().isprintable() and place + num_bytes <= size
+
+
+def _to_the_end(file: BinaryIO, size_at: int, place: int, order: str) -> Pieces:
+    num_bytes = _size(file) - place
+    if num_bytes >= 2**32 - 1:
+        rule = "sound data of 4 GB and more must have its size in the header (RF64)"
+        raise AudioError(rule, code="unsupported", key="length", value=num_bytes)
+    stated = struct.pack(f"{order}I", num_bytes)
+    return (((0, size_at), stated, (size_at + 4, place - size_at - 4), (place, num_bytes)),)
+
+
+class SplicedFile:
+    """Parts of a file and bytes between them, read as one file; soundfile asks for no more."""
+
+    def __init__(self, file: BinaryIO, parts: Sequence[Part]) -> None:
+        self._file = file
+        self._parts = parts
+        lengths = [len(part) if isinstance(part, bytes) else part[1] for part in parts]
+        self._ends = list(accumulate(lengths))
+        self._position = 0
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """As of a file."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._ends[-1]}
+        self._position = max(base[whence] + offset, 0)
+        return self._position
+
+    def tell(self) -> int:
+        """As of a file."""
+        return self._position
+
+    def read(self, num_bytes: int) -> bytes:
+        """As of a file."""
+        pieces = []
+        first_part = bisect_right(self._ends, self._position)
+        for part, end in islice(zip(self._parts, self._ends, strict=True), first_part, None):
+            if num_bytes <= 0:
+                break
+            wanted = min(num_bytes, end - self._position)
+            if isinstance(part, bytes):
+                first = self._position - (end - len(part))
+                piece = part[first : first + wanted]
+            else:
+                self._file.seek(part[0] + self._position - (end - part[1]))
+                piece = self._file.read(wanted)
+            pieces.append(piece)
+            self._position += len(piece)
+            num_bytes -= len(piece)
+        return b"".join(pieces)

@@ -1,0 +1,202 @@
+"""Lengths are what decodes, whatever headers say; files that are several streams are read whole."""
+
+import io
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from byola_rq.audio.containers import mp3_frame_length
+from byola_rq.audio.io import EncodedAudio, inspect_audio, read_audio
+from byola_rq.audio.pieces import SplicedFile
+from byola_rq.errors import AudioError
+from tests.refusal import refused
+
+RATE = 16_000
+NOISE = 0.1 * np.random.default_rng(0).standard_normal(32_000)
+EXACTLY = {"rtol": 0, "atol": 0}
+
+
+def encode(samples: np.ndarray = NOISE, rate: int = RATE, **form: object) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, **form)
+    return file.getvalue()
+
+
+def write(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def without_count(mp3: bytes) -> bytes:
+    """The file without its first frame, which holds the counts."""
+    return mp3[mp3_frame_length(mp3[:3]) :]
+
+
+@pytest.mark.parametrize("loud_first", [True, False])
+@pytest.mark.parametrize("rate", [44_100, 16_000])
+def test_mp3_of_variable_rate_without_a_count(
+    tmp_path: Path, rate: int, *, loud_first: bool
+) -> None:
+    loud, quiet = 0.3 * np.random.default_rng(0).standard_normal(rate * 5), np.zeros(rate * 15)
+    sound = np.concatenate([loud, quiet] if loud_first else [quiet, loud])
+    form = {"format": "MP3", "bitrate_mode": "VARIABLE", "compression_level": 0.3}
+    whole = encode(sound, rate, **form)
+    path = write(tmp_path / "a.mp3", without_count(whole))
+    frame = 1152 if rate > 24_000 else 576
+    # Without the count, what the encoder put before and behind the sound is not taken off.
+    assert 0 <= inspect_audio(path).num_samples - len(sound) <= 4 * frame
+    read = read_audio(path, rate)
+    assert len(read) == inspect_audio(path).num_samples
+    half = len(read) // 2
+    energies = [part.square().sum() for part in (read[:half], read[half:])]
+    assert (energies[0] > 100 * energies[1]) == loud_first
+
+
+def test_mp3_whose_count_is_too_small(tmp_path: Path) -> None:
+    data = bytearray(encode(format="MP3"))
+    place = max(data.find(b"Xing"), data.find(b"Info")) + 8
+    (frames,) = struct.unpack_from(">I", data, place)
+    struct.pack_into(">I", data, place, frames // 3)
+    assert inspect_audio(write(tmp_path / "a.mp3", data)).num_samples >= len(NOISE)
+
+
+JOINED = {
+    "mp3": {"format": "MP3"},
+    "vorbis": {"format": "OGG", "subtype": "VORBIS"},
+    "opus": {"format": "OGG", "subtype": "OPUS"},
+}
+
+
+@pytest.mark.parametrize("kind", JOINED)
+@pytest.mark.parametrize("rate", [RATE, 48_000])
+def test_files_one_behind_the_other(tmp_path: Path, kind: str, rate: int) -> None:
+    parts = [encode(part, rate, **JOINED[kind]) for part in (NOISE, NOISE[:20_000][::-1])]
+    paths = [write(tmp_path / f"{place}.x", part) for place, part in enumerate(parts)]
+    joined = write(tmp_path / "joined.x", b"".join(parts))
+    assert inspect_audio(joined).num_samples == 52_000
+    expected = torch.cat([read_audio(path, rate) for path in paths])
+    torch.testing.assert_close(read_audio(joined, rate), expected, **EXACTLY)
+    torch.testing.assert_close(
+        read_audio(joined, rate, 40_000, 5_000), expected[40_000:45_000], rtol=0, atol=1e-3
+    )
+    encoded = EncodedAudio("s.tar::a", joined.read_bytes())
+    torch.testing.assert_close(read_audio(encoded, rate), expected, **EXACTLY)
+
+
+def test_a_tag_with_a_picture_between_two_mp3(tmp_path: Path) -> None:
+    mp3 = encode(format="MP3")
+    picture = b"\xff\xd8\xff\xe0" + np.random.default_rng(1).bytes(150_000)
+    size = bytes(len(picture) >> shift & 127 for shift in (21, 14, 7, 0))
+    tag = b"ID3\3\0\0" + size + picture
+    old_tag = b"TAG" + bytes(125)
+    path = write(tmp_path / "a.mp3", tag + mp3 + old_tag + tag + mp3)
+    assert inspect_audio(path).num_samples == 2 * len(NOISE)
+
+
+def test_joined_files_of_another_form_are_told(tmp_path: Path) -> None:
+    for name, data in {
+        "a.mp3": encode(format="MP3") + encode(rate=44_100, format="MP3"),
+        "a.ogg": encode(format="OGG") + encode(rate=44_100, format="OGG"),
+    }.items():
+        with refused(AudioError, "unsupported", tmp_path / name, key="sample rate"):
+            inspect_audio(write(tmp_path / name, data))
+    wave = encode(format="WAV")
+    with refused(AudioError, "unsupported", tmp_path / "a.wav", value=len(wave)):
+        inspect_audio(write(tmp_path / "a.wav", wave + wave))
+
+
+SIZED = {
+    "wav": ({"format": "WAV", "subtype": "PCM_16"}, b"data", "<"),
+    "rifx": ({"format": "WAV", "subtype": "PCM_16", "endian": "BIG"}, b"data", ">"),
+    "aiff": ({"format": "AIFF", "subtype": "PCM_16"}, b"SSND", ">"),
+    "au": ({"format": "AU", "subtype": "PCM_16"}, b"", ">"),
+}
+
+
+def with_size(data: bytes, name: bytes, order: str, size: int) -> bytes:
+    changed = bytearray(data)
+    place = data.find(name) + 4 if name else 8
+    struct.pack_into(f"{order}I", changed, place, size)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("kind", SIZED)
+@pytest.mark.parametrize("behind", [b"", b"junk" * 9])
+def test_sound_data_without_a_size_go_to_the_end(tmp_path: Path, kind: str, behind: bytes) -> None:
+    form, name, order = SIZED[kind]
+    whole = write(tmp_path / "whole", encode(**form))
+    path = write(tmp_path / "a", with_size(whole.read_bytes(), name, order, 0) + behind)
+    num_behind = len(behind) // 2
+    assert inspect_audio(path).num_samples in {len(NOISE) + num_behind, len(NOISE)}
+    expected = read_audio(whole, RATE)
+    torch.testing.assert_close(read_audio(path, RATE)[: len(NOISE)], expected, **EXACTLY)
+
+
+def test_a_size_that_was_never_brought_up_to_date(tmp_path: Path) -> None:
+    wave = encode(format="WAV", subtype="PCM_16")
+    path = write(tmp_path / "a.wav", with_size(wave, b"data", "<", 20_000))
+    assert inspect_audio(path).num_samples == len(NOISE)
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [bytes(9_000), b"LIST" + struct.pack("<I", 9_000) + bytes(9_000), b"ID3\3" + b"x" * 9_000],
+    ids=["zeros", "chunk", "tag"],
+)
+def test_what_stands_behind_the_sound_is_none(tmp_path: Path, behind: bytes) -> None:
+    path = write(tmp_path / "a.wav", encode(format="WAV", subtype="PCM_16") + behind)
+    assert inspect_audio(path).num_samples == len(NOISE)
+
+
+def test_a_wave_without_sound_is_empty(tmp_path: Path) -> None:
+    empty = encode(np.zeros(0), format="WAV")
+    for behind in (b"", b"LIST" + struct.pack("<I", 40) + bytes(40)):
+        with refused(AudioError, "empty", tmp_path / "a.wav"):
+            inspect_audio(write(tmp_path / "a.wav", empty + behind))
+
+
+def test_a_file_that_changes_is_looked_into_again(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mp3", encode(format="MP3"))
+    assert inspect_audio(path).num_samples == 32_000
+    write(path, path.read_bytes() * 2)
+    assert inspect_audio(path).num_samples == 64_000
+
+
+def test_names_are_bytes_and_sidecars_are_not_looked_at(tmp_path: Path) -> None:
+    name = os.fsencode(tmp_path) + b"/chanson_d\xe9t\xe9.mp3"
+    Path(os.fsdecode(name)).write_bytes(encode(format="MP3"))
+    assert len(read_audio(Path(os.fsdecode(name)), RATE)) == 32_000
+    (tmp_path / "a.mp3").write_bytes(encode(format="MP3"))
+    sidecar = struct.pack(">II16sH", 0x00051607, 0x00020000, b"Mac OS X        ", 2)
+    sidecar += struct.pack(">III", 9, 50, 32) + struct.pack(">III", 2, 82, 286) + bytes(318)
+    (tmp_path / "._a.mp3").write_bytes(sidecar)
+    assert len(read_audio(tmp_path / "a.mp3", RATE)) == 32_000
+    with refused(AudioError, "unsupported", tmp_path / "._a.mp3", key="codec"):
+        inspect_audio(tmp_path / "._a.mp3")
+
+
+def test_nothing_stays_open(tmp_path: Path) -> None:
+    bad = write(tmp_path / "bad.wav", encode(format="WAV")[:40])
+    joined = write(tmp_path / "a.mp3", encode(format="MP3") * 2)
+    before = len(os.listdir("/dev/fd"))
+    for _ in range(20):
+        with pytest.raises(AudioError):
+            inspect_audio(bad)
+        inspect_audio(joined)
+    assert len(os.listdir("/dev/fd")) == before
+
+
+def test_a_spliced_file_reads_as_one() -> None:
+    data = np.random.default_rng(0).bytes(300)
+    spliced = SplicedFile(io.BytesIO(data), [(10, 100), b"between", (200, 50), (0, 3)])
+    expected = data[10:110] + b"between" + data[200:250] + data[:3]
+    assert spliced.seek(0, io.SEEK_END) == len(expected)
+    for first, number in ((0, 500), (99, 10), (105, 60), (159, 5), (160, 9), (400, 3)):
+        assert spliced.seek(first) == first
+        assert spliced.read(number) == expected[first : first + number]
+        assert spliced.tell() == max(first, min(first + number, len(expected)))
