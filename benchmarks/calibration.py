@@ -19,7 +19,8 @@ from byola_rq.audio.io import fit_length, read_audio
 from byola_rq.corpus.segments import SegmentCorpus, open_clips
 from byola_rq.embed.embedder import Embedder, load
 from byola_rq.model.encoder import Encoder, pool_over_time, split_blocks
-from evaluate.probes.fit import Part, fit_logistic
+from evaluate.probes.fit import fit_logistic
+from evaluate.probes.prepared import Part
 from evaluate.tasks.folds import class_indices, make_folds
 from evaluate.tasks.labelled_csv import read_labelled_csv
 from evaluate.tasks.task import Task
