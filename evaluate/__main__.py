@@ -92,11 +92,15 @@ _HELP_RUN = """Probe frozen embeddings on labelled sets; the command where none 
 
 Published sets are found under --data-root by what they contain, unpacked as their publishers ship
 them: NSynth, UrbanSound8K, VoxCeleb1, VoxForge (also packed), Speech Commands V2 with 12 and with
-35 labels; ESC-50, GTZAN, CREMA-D, FSD50K.
+35 labels; ESC-50, GTZAN, CREMA-D, FSD50K. UrbanSound8K and ESC-50 are found as Kaggle ships them
+too, and the splits of EVAR's voxforge.csv and cremad.csv in the set's folder are used.
+
+Published scores come from two probes, which --protocol names; a score is ranked among them only
+where split, probe and size agree.
 
 A csv names its clips relative to its own folder, one a row, in the columns file_name, label (or
-labels: several, joined by commas), and split (train, valid, test) or fold (leave one out). Where no
-validation clips are given, a tenth of the training clips is drawn.
+labels: several, joined by commas, ; or |), and split (train, valid, test) or fold (leave one out).
+Where no validation clips are given, a tenth of the training clips is drawn.
 
 \b
 Examples:

@@ -159,6 +159,8 @@ def _walk(language: str, folder: Path, above: frozenset[str] | None) -> Iterator
                 yield from _walk(language, path, above | {here})
         elif entry.name.endswith(ARCHIVE_SUFFIXES) and entry.is_file():
             name = _strip_suffix(entry.name)
+            if above is None and not _NAME.fullmatch(name):
+                continue  # beside the languages' folders: maybe what they came in
             yield Archive(name, language, folder / name, path)
 
 

@@ -329,6 +329,23 @@ def place(file_name: str) -> str:
     return file_name.partition("/")[2]
 
 
+def test_of_what_is_packed_beside_a_given_split_only_archives_are_opened(tmp_path):
+    root = write_voxforge(tmp_path)
+    clips = read(root).clips
+    pack(write_archive(root / "eve-20110101-abc"))
+    (root / "de.tgz").write_bytes(b"the download of a whole language")
+    parts = by_archive([place(clip.file_name).partition("/")[0] for clip in clips])
+    rows = [
+        (clip.file_name, clip.label, parts[place(clip.file_name).partition("/")[0]])
+        for clip in clips
+    ]
+    rows.append(("eve-20110101-abc/wav/abc-0000.wav", "it", "test"))
+    write_csv(root / "voxforge.csv", rows, HEADER)
+    task = read(root)
+    assert {(c.label, c.part) for c in task.clips if c.group == "eve"} == {("it", "test")}
+    assert [problem.kind for problem in task.problems] == ["unlisted"]  # her second sentence
+
+
 def test_archives_without_folders_of_languages_need_a_csv(tmp_path):
     root = write_voxforge(tmp_path)
     for folder in root.glob("*/*"):
