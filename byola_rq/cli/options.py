@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import signal
 import sys
 import traceback
 from enum import StrEnum
@@ -42,8 +43,8 @@ class Precision(StrEnum):
 
 
 def runs_here() -> bool:
-    """Whether this is a system that the package is for."""
-    return sys.platform != "win32"
+    """Whether this is a system that the package is for: Linux, macOS or the like."""
+    return hasattr(signal, "pthread_sigmask")
 
 
 def take_any_text() -> None:

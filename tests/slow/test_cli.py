@@ -251,3 +251,15 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "Traceback" in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: ")
+
+
+def test_views_of_digital_silence_are_drawn_and_told_of(tmp_path: Path) -> None:
+    bark = np.zeros(80000)
+    bark[:4000] = 0.3 * np.random.default_rng(0).standard_normal(4000)
+    for name, samples in (("bark", bark), ("nothing", np.zeros(80000))):
+        soundfile.write(tmp_path / f"{name}.wav", samples, 16000)
+        done = run("views", tmp_path / f"{name}.wav", tmp_path / f"{name}.png")
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / f"{name}.png").exists()
+        assert f"{name}.wav: " in done.stderr
+        assert "Warning" not in done.stderr

@@ -298,3 +298,25 @@ def test_wrong_use_of_the_command_is_one_line(
     assert line.startswith("error: ")
     assert told in line
     assert not Path("m.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "dim", "frontend"),
+    [
+        ("audio_ntt_2020", 16, {"sample_rate": 8000, "f_max": 3800}),
+        ("audio_ntt_2020", 16, {"hop_length": 4000}),  # no clip shorter than 1.75 s
+        ("audio_ntt_2020", 16, {"sample_rate": 44100, "hop_length": 441}),
+        ("audio_ntt_2020", 16, {"n_fft": 512, "win_length": 400, "hop_length": 229}),
+        ("audio_ntt_2022", 1048, {"sample_rate": 2000, "f_max": 900, "hop_length": 320}),
+    ],
+)
+def test_any_rate_and_hop(name: str, dim: int, frontend: dict[str, Any], tmp_path: Path) -> None:
+    log_mel = LogMelSpectrogram(**frontend)
+    model = byola_rq.Embedder.untrained(name, dim, frontend=log_mel)
+    export_onnx(model, tmp_path / "m.onnx")
+    running = session(tmp_path / "m.onnx")
+    least = model.clips.min_samples
+    generator = torch.Generator().manual_seed(1)
+    for length in (least, least + 1, 3 * least + 7):
+        waveform = 0.1 * torch.randn(2, length, generator=generator)
+        assert_same(run(running, waveform), model(waveform, model.sample_rate))
