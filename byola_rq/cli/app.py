@@ -8,7 +8,7 @@ import typer
 
 # Nothing heavy is imported before a command needs it, so that --help is instant.
 from byola_rq.cli import embed, listen, prepare, train
-from byola_rq.cli.options import fail
+from byola_rq.cli.options import expand_homes, fail
 from byola_rq.errors import ByolaRQError
 
 app = typer.Typer(
@@ -60,7 +60,8 @@ def _root(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; every error of ours is one line on stderr and a status of its own."""
     try:
-        app(args=arguments, prog_name="byola-rq")
+        given = sys.argv[1:] if arguments is None else arguments
+        app(args=expand_homes(given), prog_name="byola-rq")
     except ByolaRQError as error:
         if error.is_said:
             sys.exit(error.exit_code)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 from importlib.metadata import version
@@ -101,7 +102,9 @@ def _list_clips(sources: Sequence[Path], embedder: Embedder) -> tuple[DecodedCli
     long, and every file is opened once whatever the number of ranks.
     """
     with ranks.raise_on_all_ranks():
-        found, _ = find_clips(sources)
+        found, notes = find_clips(sources)
+        for note in notes if ranks.is_main() else ():
+            print(note, file=sys.stderr)
     _refuse_other_listing(found)
     own = found[ranks.rank() :: ranks.world_size()]
     facts = np.zeros((-(-len(found) // ranks.world_size()), 4), np.int64)

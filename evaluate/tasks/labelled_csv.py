@@ -97,15 +97,14 @@ def _make_clips(path: Path, rows: LabelledRows) -> Iterator[Clip]:
 
 def _choose_unit(clips: tuple[Clip, ...]) -> tuple[float, str]:
     """The longest clip's seconds within our limits, and a sentence that says so."""
-    longest, error = 0.0, None
+    longest = 0.0
     for clip in clips:
         try:
             info = inspect_audio(clip.path)
             longest = max(longest, info.num_samples / info.sample_rate)
-        except AudioError as found:  # who reads the clip says so
-            error = error or found
-    if error and not longest:
-        raise error
+        except AudioError as error:
+            if error.code != "cut":  # that is said where it is read
+                raise
     unit = min(max(round(longest, 3), MIN_SECONDS), MAX_DEFAULT_UNIT_SECONDS)
     if longest > MAX_DEFAULT_UNIT_SECONDS:
         return unit, f"unit {unit:g} s, the most chosen by default (longest clip {longest:.1f} s)"
