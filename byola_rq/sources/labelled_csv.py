@@ -156,4 +156,4 @@ def _check_part(path: Path, number: int, column: str, text: str) -> str:
 
 
 def _row_error(path: Path, number: int, code: Code, rule: str, **facts: Any) -> CorpusError:
-    return CorpusError(f"{path}, row {number}: {rule}", code=code, path=path, **facts)
+    return CorpusError(printable(f"{path}, row {number}: {rule}"), code=code, path=path, **facts)
