@@ -1,5 +1,6 @@
 """Waveforms as callers have them -> checked float32 rows."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from byola_rq.audio.io import LOUD, MAX_AMPLITUDE
 from byola_rq.errors import AudioError
 
 Waveforms = Tensor | npt.ArrayLike | Sequence[Tensor] | Sequence[npt.ArrayLike]
@@ -31,7 +33,8 @@ def as_rows(
         `(B, S)` where all have one length, else a list of `(S,)`.
 
     Raises:
-        AudioError: If they are empty, not of this form, of another type, or not finite.
+        AudioError: If they are empty, not of this form, of another type, not finite, or more than
+            16 times full scale.
     """
     if isinstance(waveform, (list, tuple)) and any(_is_row(each) for each in waveform):
         if lengths is not None:
@@ -106,10 +109,13 @@ def _checked(samples: Tensor, name: str) -> Tensor:
             value=samples.dtype,
         )
     samples = samples.float()
-    if not torch.isfinite(samples).all():
+    highest = float(samples.abs().max())  # NaN, where one is
+    if not math.isfinite(highest):
         raise AudioError(
             f"{name}: samples must be finite; got NaN or infinity", code="not-finite", key=name
         )
+    if highest > MAX_AMPLITUDE:  # the same rule as for files
+        raise AudioError(f"{name}: {LOUD}; got {highest:g}", code="too-large", key=name)
     return samples
 
 

@@ -45,9 +45,10 @@ def list_tar(path: str, stem: str, listing: Listing) -> Iterator[ClipSource]:
         with open(path, "rb") as tar:
             for sample in _samples(_usable_members(tar, path, listing)):
                 labels = _labels(tar, sample)
+                has_audio = any(_suffix(each.name) in AUDIO_SUFFIXES for each in sample)
                 for name, offset, size, _ in sample:
                     if _suffix(name) not in AUDIO_SUFFIXES:
-                        if _suffix(name) not in _SIDECAR_SUFFIXES:
+                        if not (has_audio and _suffix(name) in _SIDECAR_SUFFIXES):
                             unread.add(name.rpartition("/")[2])
                         continue
                     clean = clean_name(name)

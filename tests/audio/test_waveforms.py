@@ -129,3 +129,11 @@ def test_a_clip_of_a_hundredth_of_a_second(rate: int) -> None:
         embedder(short, rate)
     with refused(AudioError, "too-short", key="waveform 1", value=0.01):
         embedder.frames([torch.zeros(rate), short], rate)
+
+
+def test_integers_in_floating_point_are_refused_by_name() -> None:
+    loud = torch.full((9,), 16.5)
+    for waveform, key in ((loud, "waveform"), ([torch.zeros(9), loud], "waveform 1")):
+        with refused(AudioError, "too-large", key=key):
+            as_rows(waveform)
+    assert torch.equal(as_rows(loud - 0.5), (loud - 0.5)[None])

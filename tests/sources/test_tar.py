@@ -70,7 +70,7 @@ def test_samples_share_the_labels_beside_them(tmp_path: Path, wav: bytes) -> Non
         "shard-0/eight.wav": "",
     }
     assert not listing.damaged
-    assert listing.notes == [f"{tmp_path}/a.tar: not read: 1 .png"]
+    assert listing.notes == [f"{tmp_path}/a.tar: not read: 1 .json, 1 .png"]
     assert str(listing.clips[1]) == f"{tmp_path}/a.tar::two.drums.flac"
 
 
