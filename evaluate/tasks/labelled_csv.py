@@ -1,6 +1,8 @@
 """Any labelled set: the csv that describes it -> a task."""
 
+import glob
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +42,7 @@ def read_labelled_csv(path: Path, unit_seconds: float | None = None) -> Task:
             path, label_columns=("label", "labels"), part_columns=("split", "fold")
         )
     except CorpusError as error:
-        raise TaskError(str(error), **error.facts) from error
+        raise TaskError(f"{error}{_where_it_is(path, error)}", **error.facts) from error
     is_multilabel = rows.label_column == "labels"
     separators = _find_separators(rows)
     separator = separators[0] if is_multilabel and len(separators) == 1 else ","
@@ -86,6 +88,18 @@ def _name_of(path: Path) -> str:
             value=name,
         )
     return name
+
+
+def _where_it_is(path: Path, error: CorpusError) -> str:
+    """A hint where a missing file lies one folder deeper, as those of EVAR's csv files do."""
+    if (error.code, error.key) != ("missing", "file_name"):
+        return ""
+    name = os.path.basename(str(error.value))
+    # Of the module glob, not of Path, which raises where a name is too long for the file system.
+    found = glob.glob(f"*/{glob.escape(name)}", root_dir=path.parent)
+    if not (name and found):
+        return ""
+    return f". It is in {os.path.dirname(found[0])}/: a csv of a published set works by --data-root"
 
 
 def _find_separators(rows: LabelledRows) -> list[str]:

@@ -165,6 +165,17 @@ def test_file_in_two_parts_names_both_rows(rewrite):
         assert fact in str(caught.value)
 
 
+@pytest.mark.parametrize(("name", "is_hinted"), [("low_1.wav", True), ("gone.wav", False)])
+def test_a_missing_file_that_lies_one_folder_deeper_is_pointed_at(rewrite, name, is_hinted):
+    def shorten(rows):
+        rows[2][0] = name
+
+    path = rewrite(shorten)
+    with refused(TaskError, "missing", path, key="file_name", value=name) as caught:
+        read_labelled_csv(path)
+    assert ("audio/" in str(caught.value)) == ("--data-root" in str(caught.value)) == is_hinted
+
+
 def test_labels_column_makes_a_task_multilabel(rewrite):
     def several(rows):
         rows[0][1] = "labels"
