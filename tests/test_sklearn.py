@@ -27,6 +27,8 @@ NOT_FOLLOWED = {
     "check_n_features_in": SAMPLES_ARE_NO_FEATURES,
     "check_n_features_in_after_fitting": SAMPLES_ARE_NO_FEATURES,
     "check_transformer_general": SAMPLES_ARE_NO_FEATURES,
+    "check_fit_check_is_fitted": "floating point around 100 is no waveform in [-1, 1]",
+    "check_fit_idempotent": "floating point around 100 is no waveform in [-1, 1]",
     "check_estimators_dtypes": "int64 is no sample format: its full scale is unknown",
 }
 # Runs only where SCIPY_ARRAY_API=1 was set before scipy's import, and then for any estimator.
@@ -51,7 +53,7 @@ def test_the_checks_of_scikit_learn(model: Path) -> None:
     failed = {each["check_name"] for each in results if each["status"] == "failed"}
     assert failed == set(NOT_FOLLOWED)
     assert {each["check_name"] for each in results if each["status"] == "skipped"} <= SKIPPED
-    assert sum(each["status"] == "passed" for each in results) >= 40
+    assert sum(each["status"] == "passed" for each in results) >= 38
 
 
 def test_paths_and_arrays_give_the_models_embeddings(model: Path, paths: list[Path]) -> None:
