@@ -1,5 +1,6 @@
 """The typed schema of config.yaml, loading, overrides."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -36,12 +37,17 @@ def _is_device(value: str) -> str:
     return value
 
 
+def _expand_home(value: Any) -> Any:
+    return os.path.expanduser(value) if isinstance(value, str) else value
+
+
 # pydantic reads "3e-4", which YAML takes for text, as the number meant; it would read true as 1.
 Int = Annotated[int, BeforeValidator(_refuse_bool)]
 Float = Annotated[float, BeforeValidator(_refuse_bool), Field(allow_inf_nan=False)]
 Positive = Annotated[Float, Field(gt=0)]
 Count = Annotated[Int, Field(ge=1)]
 Range = tuple[Positive, Positive]
+PathHere = Annotated[Path, BeforeValidator(_expand_home)]
 
 
 class _Section(BaseModel):
@@ -51,7 +57,7 @@ class _Section(BaseModel):
 class RunConfig(_Section):
     """Where and on what a run happens."""
 
-    dir: Path
+    dir: PathHere
     seed: Annotated[Int, Field(ge=0, lt=2**31)]
     device: Annotated[str, AfterValidator(_is_device)]
     precision: Literal["auto", "float32", "tf32", "bfloat16"]
@@ -62,7 +68,7 @@ class RunConfig(_Section):
 class DataConfig(_Section):
     """What it learns from."""
 
-    source: Path | list[Path] | None
+    source: PathHere | list[PathHere] | None
     segment_seconds: Positive
     workers: Literal["auto"] | Annotated[Int, Field(ge=0)]
     resident: Literal["auto", True, False]
@@ -168,7 +174,7 @@ class EncoderConfig(_Section):
 
     name: Literal["audio_ntt_2020", "audio_ntt_2022"]
     dim: Count
-    init: str | None
+    init: Annotated[str, AfterValidator(_expand_home)] | None
     freeze_steps: Annotated[Int, Field(ge=0)]
 
 
@@ -225,7 +231,7 @@ class CheckpointConfig(_Section):
 class ValidationConfig(_Section):
     """The probe that scores the encoder while it trains."""
 
-    labelled: Path | None
+    labelled: PathHere | None
     every_epochs: Positive
     probe: Literal["knn", "logistic"]
 
@@ -287,6 +293,9 @@ class Config(_Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
+# What these hold is text, whatever YAML would make of it: 2024, 001, on, `a #x` are names.
+PATH_KEYS = frozenset({"run.dir", "data.source", "encoder.init", "validation.labelled"})
+
 # Keys that came after runs had been made: what was done before they were there.
 NEWER_KEYS: dict[str, Any] = {
     "data.resident": "auto",
@@ -319,7 +328,8 @@ def read_values(path: Path) -> dict[str, Any]:
         ConfigError: If `path` cannot be read, or holds no sections.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        values, unread = yaml.safe_load(text), yaml.BaseLoader(text).get_single_data()
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         code: Code = "unreadable" if isinstance(error, OSError) else "malformed"
@@ -329,6 +339,10 @@ def read_values(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         sections = ", ".join(Config.model_fields)
         raise ConfigError(f"{path}: must hold sections ({sections})", code="empty", path=path)
+    for name, key in (dotted.split(".") for dotted in PATH_KEYS):
+        section = values.get(name)
+        if isinstance(section, dict) and section.get(key) is not None:
+            section[key] = unread[name][key]  # as it is written
     return values
 
 
@@ -386,7 +400,7 @@ def _apply_override(values: dict[str, Any], override: str, path: Path) -> None:
             key=dotted,
         )
     try:
-        block[key] = yaml.safe_load(text)
+        block[key] = _read_path(text) if dotted in PATH_KEYS else yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(
             f"override {override!r}: the value must be YAML",
@@ -394,6 +408,16 @@ def _apply_override(values: dict[str, Any], override: str, path: Path) -> None:
             key=dotted,
             value=text,
         ) from error
+
+
+def _read_path(text: str) -> Any:
+    """A path as it is written; what is quoted or in brackets and no such path, as YAML has it."""
+    if text in {"", "null"}:
+        return None
+    if text[0] not in "['\"" or os.path.lexists(text):
+        return text
+    value = yaml.BaseLoader(text).get_single_data()
+    return value if isinstance(value, str | list) else text
 
 
 def _problems(error: ValidationError) -> dict[str, tuple[str, Any, Code]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from byola_rq.cli.options import expand_homes
 from byola_rq.model.builtin import NAME as BUILTIN
 
 # Nothing heavy is imported before a command needs it, so that --help is instant.
@@ -53,7 +54,8 @@ class RunByDefault(TyperGroup):
     """`python -m evaluate MODEL ...` is `python -m evaluate run MODEL ...`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Name the command where none is named."""
+        """Name the command where none is named; `~` is the home folder."""
+        args = expand_homes(args)
         if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
             args = ["run", *args]
         if args[:1] == ["run"]:

@@ -70,7 +70,6 @@ def test_resolved_config_loads_again(tmp_path: Path) -> None:
         ("data.segment_seconds=0.05", "value", 0.05),
         ("train.accumulate=7", "value", 7),
         ("train.segments=0", "value", 0),
-        ("encoder.init=3", "value", 3),
         ("encoder.freeze_steps=-1", "value", -1),
         ("views.augmentations=[noise]", "value", "noise"),
         (
@@ -149,3 +148,46 @@ def test_wrong_files_are_refused(
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with refused(ConfigError, "unreadable", tmp_path / "none.yaml"):
         load_config(tmp_path / "none.yaml")
+
+
+NAMES = ["2024", "001", "2026-11-26", "on", "1e3", "a [1] #x", "b: c", "{x}", "*y", "!z", "a b"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_path_is_what_is_written(tmp_path: Path, name: str) -> None:
+    overrides = [f"run.dir=r/{name}", f"data.source={name}", f"encoder.init={name}"]
+    config = load_config(DEFAULT, overrides)
+    assert (config.run.dir, config.data.sources) == (Path("r") / name, [Path(name)])
+    assert config.encoder.init == name
+    # And it is the same again in the file that a run keeps.
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    assert load_config(tmp_path / "config.yaml") == config
+
+
+def test_paths_of_a_file_are_what_is_written(tmp_path: Path) -> None:
+    values = yaml.safe_load(DEFAULT.read_text())
+    text = yaml.safe_dump({**values, "data": {**values["data"], "source": ["001", "2024", "x"]}})
+    path = tmp_path / "mine.yaml"
+    path.write_text(text.replace("'001'", "001").replace("'2024'", "2024"))
+    assert load_config(path).data.sources == [Path("001"), Path("2024"), Path("x")]
+
+
+def test_brackets_are_a_list_unless_there_is_such_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_config(DEFAULT, ["data.source=[x, 001]"]).data.sources == [Path("x"), Path("001")]
+    assert load_config(DEFAULT, ['data.source="x y"']).data.sources == [Path("x y")]
+    (tmp_path / "[x, 001]").mkdir()
+    assert load_config(DEFAULT, ["data.source=[x, 001]"]).data.sources == [Path("[x, 001]")]
+    assert load_config(DEFAULT, ["data.source=null"]).data.sources == []
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = load_config(
+        DEFAULT, ["run.dir=~/runs/a", "data.source=[~/x, y]", "validation.labelled=~/v.csv"]
+    )
+    assert config.run.dir == tmp_path / "runs" / "a"
+    assert config.data.sources == [tmp_path / "x", Path("y")]
+    assert config.validation.labelled == tmp_path / "v.csv"

@@ -34,7 +34,7 @@ def unpack_at(file: BinaryIO, position: int, form: str) -> tuple[Any, ...]:
     Raises:
         EOFError: If the file ends before.
     """
-    if position >= 2**63:  # no file is so long, and `seek` refuses it in its own way
+    if position >= 2**48:  # no file is so long, and `seek` refuses it in ways of its own
         raise EOFError
     file.seek(position)
     data = file.read(struct.calcsize(form))

@@ -231,8 +231,9 @@ def _mix_down(frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     # Column by column: numpy's mean over so short an axis takes 4 to 13 times as long, more than
     # the resampling.
     mono = mono.copy()
-    for channel in range(1, frames.shape[1]):
-        mono += frames[:, channel]
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused, once mixed
+        for channel in range(1, frames.shape[1]):
+            mono += frames[:, channel]
     mono /= np.float32(frames.shape[1])
     return mono
 

@@ -180,4 +180,5 @@ def _examine(source: Path | EncodedAudio) -> Pieces:
     except EOFError:
         return ()  # opening it says what is wrong
     except AudioError as error:
-        raise audio_error(source, error.code, reason_of(error), value=error.value) from error
+        facts = {"key": error.key, "value": error.value}
+        raise audio_error(source, error.code, reason_of(error), **facts) from error

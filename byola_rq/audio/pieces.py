@@ -18,7 +18,9 @@ from byola_rq.audio.containers import (
     open_encoded,
     skip_id3,
     unpack_at,
+    walk_caf,
     walk_chunks,
+    walk_w64,
 )
 from byola_rq.audio.encoded import MAX_SAMPLES, EncodedAudio
 from byola_rq.audio.mp3 import mp3_streams
@@ -116,40 +118,57 @@ def _flac_pieces(file: BinaryIO, start: int) -> Pieces:
     return (((0, place), stated, (rest, _size(file) - rest)),)
 
 
+def _joined(place: int) -> AudioError:
+    rule = "files that were joined are not read in this format; another one begins at byte"
+    return AudioError(f"{rule} {place}", code="unsupported", key="byte", value=place)
+
+
 def _wrong_size(file: BinaryIO, start: int, head: bytes) -> tuple[int, int, str] | None:
     """Place of the size of the sound data where it is wrong, of the data, and the byte order."""
-    size = _size(file)
+    for magic, walk in ((b"caff", walk_caf), (b"riff", walk_w64)):
+        for name, _, place in walk(file) if head.startswith(magic) else ():
+            if name == magic:
+                raise _joined(place)
+    order, name, least = chunk_order(head), b"data" if head[8:] == b"WAVE" else b"SSND", 0
+    if name == b"SSND":
+        least = 8  # before the sound: offset and block size
     if head[:4] in {b".snd", b"dns."}:
         order = ">" if head[:1] == b"." else "<"
         place, num_bytes = unpack_at(file, start + 4, f"{order}2I")
-        if num_bytes or size <= place:
-            return None
-        return start + 8, start + place, order
-    order = chunk_order(head)
-    name = b"data" if head[8:] == b"WAVE" else b"SSND"
+        return _if_wrong(file, (start + 8, start + place, order), num_bytes)
     for chunk, num_bytes, place in walk_chunks(file, start, order) if order else ():
         if chunk == name:
-            end = place + num_bytes
-            least = 8 if name == b"SSND" else 0  # before the sound: offset and block size
-            if end > size or (num_bytes > least and size - end <= _TOLERATED_BYTES):
-                return None
-            if size - place <= least or _is_no_sound(file, end + num_bytes % 2, size, order):
-                return None
-            return place - 4, place, order
+            padding = num_bytes % 2
+            return _if_wrong(file, (place - 4, place, order), num_bytes, least, padding)
     return None
 
 
-def _is_no_sound(file: BinaryIO, place: int, size: int, order: str) -> bool:
-    """Whether chunks, tags or zeros follow the sound data."""
-    file.seek(place)
-    head = file.read(_TOLERATED_BYTES)
-    if len(head) < 8 or not head.strip(b"\0") or head.startswith(_NO_SOUND):
-        return True
-    if head[8:12] in {b"WAVE", b"AIFF", b"AIFC"} and chunk_order(head[:12]):
-        rule = "files that were joined are not read; another one begins at byte"
-        raise AudioError(f"{rule} {place}", code="unsupported", key="length", value=place)
+def _if_wrong(
+    file: BinaryIO, found: tuple[int, int, str], num_bytes: int, least: int = 0, padding: int = 0
+) -> tuple[int, int, str] | None:
+    """What was found, where the data do not end where they should."""
+    _, place, order = found
+    size, end = _size(file), place + num_bytes
+    if end > size or size - place <= least:
+        return None
+    file.seek(end + padding)
+    behind = file.read(_TOLERATED_BYTES)
+    if behind[:4] in {b".snd", b"dns."} or chunk_order(behind[:12]):
+        raise _joined(end + padding)
+    if _is_chunk(behind, size - end, order) or behind.startswith(_NO_SOUND):
+        return None
+    is_stated = num_bytes > least
+    if is_stated and (size - end <= _TOLERATED_BYTES or not behind.strip(b"\0")):
+        return None
+    return found
+
+
+def _is_chunk(head: bytes, room: int, order: str) -> bool:
+    """Whether these bytes begin a chunk that ends within the file."""
+    if len(head) < 8:
+        return False
     name, num_bytes = struct.unpack(f"{order}4sI", head[:8])
-    return name.isascii() and bytes(name).decode().isprintable() and place + num_bytes <= size
+    return name.isascii() and bytes(name).decode().isprintable() and 8 + num_bytes <= room
 
 
 def _to_the_end(file: BinaryIO, size_at: int, place: int, order: str) -> Pieces:

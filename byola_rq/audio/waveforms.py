@@ -37,7 +37,8 @@ def as_rows(
         `(B, S)` where all have one length, else a list of `(S,)`.
 
     Raises:
-        AudioError: If they are empty, not of this form, of another type, or not finite.
+        AudioError: If they are empty, not of this form, of another type, not finite, or more than
+            16 times full scale.
     """
     if isinstance(waveform, (list, tuple)) and any(_is_row(each) for each in waveform):
         if lengths is not None:

@@ -8,7 +8,7 @@ import typer
 
 # Nothing heavy is imported before a command needs it, so that --help is instant.
 from byola_rq.cli import embed, listen, prepare, train
-from byola_rq.cli.options import describe, fail, runs_here, take_any_text
+from byola_rq.cli.options import describe, expand_homes, fail, runs_here, take_any_text
 from byola_rq.errors import ByolaRQError, ConfigError
 
 app = typer.Typer(
@@ -69,7 +69,8 @@ def main(arguments: list[str] | None = None) -> None:
     """
     take_any_text()
     try:
-        app(args=arguments, prog_name="byola-rq")
+        given = sys.argv[1:] if arguments is None else arguments
+        app(args=expand_homes(given), prog_name="byola-rq")
     except ByolaRQError as error:
         if error.is_said:
             sys.exit(error.exit_code)

@@ -77,6 +77,15 @@ def print_once(result: object) -> None:
         print(result)
 
 
+def expand_homes(arguments: list[str]) -> list[str]:
+    """Read `~` as the home folder where no shell does: quoted, and behind an equals sign."""
+    expanded = []
+    for argument in arguments:
+        name, equals, value = os.path.expanduser(argument).partition("=")
+        expanded.append(name + equals + os.path.expanduser(value))
+    return expanded
+
+
 def load_config(arguments: list[str] | None, recipe: str | None = None) -> "Config":
     """CONFIG.yaml (the recipe's, or config.yaml, where none is named), changed by overrides."""
     from byola_rq import config

@@ -27,7 +27,7 @@ def embed_files(
     """
     if isinstance(paths, str | Path):
         paths = [paths]
-    files = [Path(path) for path in paths]
+    files = [Path(path).expanduser() for path in paths]
     if not files:
         rule = "paths: must name at least one audio file; got none"
         raise AudioError(rule, code="empty", key="paths")

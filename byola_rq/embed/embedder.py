@@ -267,7 +267,7 @@ def _find(path: Path | str) -> Path:
     """The file itself, the built-in one, or what the hub has under this id."""
     if path == builtin.NAME:
         return builtin.builtin_path()
-    file = Path(path)
+    file = Path(path).expanduser()
     if isinstance(path, str) and builtin.is_near_miss(path) and not file.exists():
         message = f"{path}: no such model file; did you mean {builtin.NAME}?"
         raise CheckpointError(message, code="unknown", path=file, value=path)

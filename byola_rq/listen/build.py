@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from byola_rq.audio.encoded import printable
 from byola_rq.audio.frontend import LogMelSpectrogram
 from byola_rq.augment.base import Augmentation
 from byola_rq.augment.views import AUGMENTATIONS
@@ -113,11 +114,12 @@ def make_page(
     words = ["byola-rq", "listen", str(clip), "-o", str(page)]
     words += ["--start", f"{listening.segment.start_seconds:.10g}", "--seed", str(seed)]
     words += ["--bins", ",".join(map(str, bins)), "--model", model]
-    size = write_page(listening, page, command=shlex.join(words))
-    yield f"{page} ({size / 1e6:.2f} MB, {time.monotonic() - began:.1f} s)"
+    size = write_page(listening, page, command=printable(shlex.join(words)))
+    yield f"{printable(str(page))} ({size / 1e6:.2f} MB, {time.monotonic() - began:.1f} s)"
     if sounds:
         written = write_sounds(listening, sounds)
-        yield f"{sounds} ({len(written)} wav files, gain {listening.gain:.4g}; sounds.csv)"
+        about = f"{len(written)} wav files, gain {listening.gain:.4g}; sounds.csv"
+        yield f"{printable(str(sounds))} ({about})"
 
 
 def _frontend(config: Config, model: Embedder | None) -> LogMelSpectrogram:

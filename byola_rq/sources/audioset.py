@@ -21,7 +21,7 @@ from byola_rq.sources.clip_source import CUT_TOLERANCE_SECONDS, ClipSource, List
 _NUM_SEGMENTS = re.compile(r"num_segs=(\d+)")
 _NUMBER = r"\d{1,12}(?:\.\d{1,12})?"
 _ONE_NUMBER = re.compile(rf"(.+)_({_NUMBER})", re.DOTALL)
-_TWO_NUMBERS = re.compile(rf"(.+)_({_NUMBER})_({_NUMBER})", re.DOTALL)
+_TWO_NUMBERS = re.compile(rf"(.+)_({_NUMBER})[_-]({_NUMBER})", re.DOTALL)
 _NUM_EXAMPLES = 3  # of surplus files, in a note
 
 # How well a name fits a segment; of two files for one segment the better is kept.
@@ -122,9 +122,9 @@ class SegmentList:
     def rows_named(self, stem: str) -> tuple[str, list[int], int]:
         """The YTID and the rows that a file's name, without its suffix, means.
 
-        Names are `YTID`, `YYTID`, and either with `_start` or `_start_end` behind it, in seconds
-        (whole ones, or with decimals) or milliseconds. A YTID may itself begin with `Y` or `-`,
-        and contain `_` and digits: the list decides what the name can mean.
+        Names are `YTID`, `YYTID`, and either with `_start`, `_start_end` or `_start-end` behind it,
+        in seconds (whole ones, or with decimals) or milliseconds. A YTID may itself begin with `Y`
+        or `-`, and contain `_` and digits: the list decides what the name can mean.
 
         Returns:
             YTID, rows (none, if the name means no segment; several, if it is only the YTID of

@@ -1,6 +1,7 @@
 """Folders of any depth, in an order that only names decide."""
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 
@@ -13,15 +14,50 @@ PARQUET_SUFFIX = ".parquet"
 COMPRESSED_SUFFIXES = (
     ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4", ".zip",
 )  # fmt: skip
-# Sound that people have and libsndfile does not read: told, not silently passed over.
+# Sound that people have and no decoder here reads.
 UNREAD_SUFFIXES = frozenset(
     {".3gp", ".aac", ".ac3", ".amr", ".ape", ".m4a", ".m4b", ".mka", ".mkv", ".mov", ".mp4"}
     | {".webm", ".wma", ".wv"}
 )
+_MOST_NAMED = 20  # suffixes
+
+
+class Unread:
+    """Counts by suffix what a folder or tar holds and is not read."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def add(self, name: str) -> None:
+        """Count a file by its name; macOS' own files are no one's."""
+        suffix = printable(os.path.splitext(name)[1].lower()) or "(no suffix)"
+        self._counts[f"hidden {suffix}" if name.startswith(".") else suffix] += 1
+
+    def note(self, where: str, listing: Listing) -> None:
+        """Write one line about them to the listing's notes, if there are any."""
+        if not self._counts:
+            return
+        named = sorted(self._counts.items(), key=lambda each: (-each[1], each[0]))
+        text = ", ".join(f"{number} {suffix}" for suffix, number in named[:_MOST_NAMED])
+        if others := sum(number for _, number in named[_MOST_NAMED:]):
+            text += f", {others} others"
+        advice = "; sound among them: convert it to wav or flac"
+        is_sound = not UNREAD_SUFFIXES.isdisjoint(self._counts)
+        listing.notes.append(f"{printable(where)}: not read: {text}{advice * is_sound}")
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is passed over: hidden, or left by macOS in archives."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def is_sidecar(name: str) -> bool:
+    """Whether macOS has left it beside a file, and it is worth no word."""
+    return name.startswith("._") or name in {".DS_Store", "__MACOSX"}
 
 
 def walk_folder(folder: str, listing: Listing) -> Iterator[tuple[str, str]]:
-    """Audio files, tars and Parquet files below `folder`, hidden ones skipped.
+    """Audio files, tars and Parquet files below `folder`; hidden ones and macOS' are skipped.
 
     Links to folders are followed; a folder reached twice is searched once. What cannot be used is
     written to `listing` (`missing`, `damaged`, `duplicates`, `notes`), links to files to its
@@ -33,7 +69,7 @@ def walk_folder(folder: str, listing: Listing) -> Iterator[tuple[str, str]]:
     Raises:
         CorpusError: If `folder` itself cannot be read.
     """
-    unread: Counter[str] = Counter()
+    unread = Unread()
     # A stack, not recursion: how deep folders are is not ours to bound.
     open_folders = [_OpenFolder(folder, "", os.path.realpath(folder), unread)]
     first_path_of = {open_folders[0].real: folder}
@@ -65,17 +101,13 @@ def walk_folder(folder: str, listing: Listing) -> Iterator[tuple[str, str]]:
             listing.damaged.append((printable(path), compression_advice(name)))
         elif kind == "device":
             listing.damaged.append((printable(path), "must be a file; got a device or pipe"))
-    if unread:
-        counts = ", ".join(f"{number} {suffix}" for suffix, number in sorted(unread.items()))
-        listing.notes.append(
-            f"{printable(folder)}: not read: {counts} files; convert them to wav or flac"
-        )
+    unread.note(folder, listing)
 
 
 class _OpenFolder:
     """One folder's names, the last one first, and the kind of those that are not plain files."""
 
-    def __init__(self, path: str, prefix: str, real: str, unread: Counter[str]) -> None:
+    def __init__(self, path: str, prefix: str, real: str, unread: Unread) -> None:
         self.path = path
         self.prefix = prefix
         self.real = real
@@ -85,13 +117,15 @@ class _OpenFolder:
         try:
             with os.scandir(path) as entries:
                 for entry in entries:
-                    if not entry.name.startswith("."):
+                    if not is_hidden(entry.name):
                         self._sort_in(entry, unread)
+                    elif not is_sidecar(entry.name) and _is_audio(entry.name):
+                        unread.add(entry.name)
         except OSError as error:
             self.error = error.strerror
         self.names.sort(reverse=True)
 
-    def _sort_in(self, entry: "os.DirEntry[str]", unread: Counter[str]) -> None:
+    def _sort_in(self, entry: "os.DirEntry[str]", unread: Unread) -> None:
         # The kind comes with the name in most file systems: no look at each file.
         name, is_link = entry.name, entry.is_symlink()
         if entry.is_dir():
@@ -106,10 +140,14 @@ class _OpenFolder:
             elif name.lower().endswith(COMPRESSED_SUFFIXES):
                 self.kinds[name] = "compressed"
             else:
-                if suffix in UNREAD_SUFFIXES:
-                    unread[suffix] += 1
+                unread.add(name)
                 return
         self.names.append(name)
+
+
+def _is_audio(name: str) -> bool:
+    suffix = os.path.splitext(name)[1].lower()
+    return suffix in AUDIO_SUFFIXES or suffix in UNREAD_SUFFIXES
 
 
 def _is_usable_link(path: str, listing: Listing) -> bool:
@@ -140,17 +178,49 @@ class FileIndex:
         self._listing = listing
         self._names: dict[str, dict[str, bool]] = {}
 
-    def has_file(self, path: str) -> bool:
-        """Also records a link's real path in the listing."""
+    def find_file(self, path: str) -> str | None:
+        """The file itself, or the one whose name has the same letters in another Unicode form.
+
+        Also records a link's real path in the listing.
+        """
         folder, name = os.path.split(path)
+        names = self._names_in(folder)
+        if name not in names and not path.isascii():
+            path = same_letters(path) or path
+            folder, name = os.path.split(path)
+            names = self._names_in(folder)
+        if name not in names:
+            return None
+        if names[name]:
+            self._listing.links[path] = os.path.realpath(path)
+        return path
+
+    def _names_in(self, folder: str) -> dict[str, bool]:
         if folder not in self._names:
             if len(self._names) == self._KEPT:
                 del self._names[next(iter(self._names))]
             self._names[folder] = _file_names(folder)
-        is_link = self._names[folder].get(name)
-        if is_link:
-            self._listing.links[path] = os.path.realpath(path)
-        return is_link is not None
+        return self._names[folder]
+
+
+def same_letters(path: str) -> str | None:
+    """The path that is there and has the same letters in whichever Unicode form: `e` and an accent.
+
+    macOS and zip archives write names in another form than lists have them.
+    """
+    if os.path.lexists(path):
+        return path
+    folder, name = os.path.split(path)
+    if not name or (folder and (folder := same_letters(folder) or "") == ""):
+        return None
+    wanted = unicodedata.normalize("NFC", name)
+    try:
+        for each in os.listdir(folder or "."):
+            if unicodedata.normalize("NFC", each) == wanted:
+                return os.path.join(folder, each)
+    except (OSError, ValueError):  # a null in the name
+        pass
+    return None
 
 
 def _file_names(folder: str) -> dict[str, bool]:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from byola_rq.audio.encoded import printable
 from byola_rq.errors import Code, CorpusError
+from byola_rq.sources.folders import same_letters
 
 # The part that a column of splits means; people write the validation part in several ways.
 PART_NAMES = {"train": "train", "test": "test"} | dict.fromkeys(
@@ -69,16 +71,14 @@ def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Rows with their number, counted as a spreadsheet does; empty rows are counted, not given."""
     try:
         # utf-8-sig: spreadsheets put a byte order mark before the first column's name.
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        # surrogateescape: what is not UTF-8 in a file's name must come back as the same bytes.
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             for number, row in enumerate(csv.reader(file, strict=True), start=1):
                 if row:
                     yield number, [field.strip() for field in row]
     except OSError as error:
         message = f"{path}: the labelled csv cannot be read: {error.strerror}"
         raise CorpusError(message, code="unreadable", path=path) from error
-    except UnicodeDecodeError as error:
-        message = f"{path}: the labelled csv must be UTF-8; {error.reason}"
-        raise CorpusError(message, code="malformed", path=path) from error
     except csv.Error as error:
         raise CorpusError(f"{path}: not a csv: {error}", code="malformed", path=path) from error
 
@@ -123,12 +123,13 @@ def _read_clips(
         if len(row) <= max(header.values()):
             rule = f"a row must have as many fields as the header; got {row}"
             raise _row_error(path, number, "malformed", rule, value=row)
-        file_name, label = row[header["file_name"]], row[header[label_column]]
+        file_name, label = row[header["file_name"]], printable(row[header[label_column]])
         if not label:
             rule = f"{label_column} must not be empty"
             raise _row_error(path, number, "empty", rule, key=label_column)
         part = _check_part(path, number, part_column, row[header[part_column]])
-        clip_path = path.parent / file_name
+        place = os.path.join(path.parent, os.path.expanduser(file_name))
+        clip_path = Path(same_letters(place) or place)
         # Not Path.is_file, which raises where a name is too long for the file system.
         if not os.path.isfile(clip_path):
             rule = f"file_name must be a file that exists; got {file_name!r}"
@@ -155,4 +156,4 @@ def _check_part(path: Path, number: int, column: str, text: str) -> str:
 
 
 def _row_error(path: Path, number: int, code: Code, rule: str, **facts: Any) -> CorpusError:
-    return CorpusError(f"{path}, row {number}: {rule}", code=code, path=path, **facts)
+    return CorpusError(printable(f"{path}, row {number}: {rule}"), code=code, path=path, **facts)

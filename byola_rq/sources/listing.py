@@ -3,8 +3,8 @@
 A source is one of
 
 - a folder: its audio files, tars and Parquet files, at any depth, hidden ones skipped
-- one audio file, plain tar (WebDataset shard), or Parquet file of encoded audio (a column of
-  structs with `bytes` and `path`)
+- one audio file (of any name: its bytes say what it is), plain tar (WebDataset shard), or Parquet
+  file of encoded audio (a column of structs with `bytes` and `path`)
 - a manifest: a .csv, .tsv or .parquet file with a column `path`, or fairseq's .tsv
 - `LIST=SOURCE`: AudioSet's segment list joined to a source of the kinds above, for example
   `eval_segments.csv=/data/audioset/eval`. An equals sign, since colons stand in many paths; a path
@@ -27,8 +27,9 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from byola_rq.audio.codecs import identify_codec
 from byola_rq.audio.io import AUDIO_SUFFIXES
-from byola_rq.errors import CorpusError
+from byola_rq.errors import AudioError, CorpusError
 from byola_rq.sources.audioset import SegmentList, is_segment_list, join_segments
 from byola_rq.sources.clip_source import ClipSource, Listing, printable
 from byola_rq.sources.duplicates import SourceSpan, settle_duplicates
@@ -37,6 +38,7 @@ from byola_rq.sources.folders import (
     COMPRESSED_SUFFIXES,
     PARQUET_SUFFIX,
     TAR_SUFFIX,
+    UNREAD_SUFFIXES,
     compression_advice,
     walk_folder,
 )
@@ -76,7 +78,7 @@ def list_sources(
         )
     listing = Listing()
     spans = []
-    for source in map(str, sources):
+    for source in map(os.path.expanduser, map(str, sources)):
         first = len(listing.clips)
         num_damaged = len(listing.damaged)
         pair = _list_and_folder(source)
@@ -119,7 +121,7 @@ def _list_and_folder(source: str) -> tuple[str, str] | None:
     places = [place for place, letter in enumerate(source) if letter == "="]
     for place in places:
         if os.path.isfile(source[:place]):
-            return source[:place], source[place + 1 :]
+            return source[:place], os.path.expanduser(source[place + 1 :])
     if places:
         raise CorpusError(
             f"{source}: no such file or folder; of LIST=FOLDER, no such list: "
@@ -143,7 +145,7 @@ def _find_in(source: str, listing: Listing) -> Iterator[ClipSource]:
     if source.lower().endswith(COMPRESSED_SUFFIXES):
         message = f"{source}: {compression_advice(source)}"
         raise CorpusError(message, code="unsupported", path=source)
-    if suffix in AUDIO_SUFFIXES:
+    if suffix in AUDIO_SUFFIXES or _is_misnamed_audio(source, suffix):
         yield ClipSource(printable(os.path.basename(source)), file=source)
     elif suffix in {TAR_SUFFIX, PARQUET_SUFFIX} and _is_archive(source):
         yield from _find_in_archive(source, printable(Path(source).stem), listing)
@@ -163,6 +165,17 @@ def _find_in(source: str, listing: Listing) -> Iterator[ClipSource]:
             code="foreign",
             path=source,
         )
+
+
+def _is_misnamed_audio(source: str, suffix: str) -> bool:
+    """Whether a file that is named by itself, and does not end as audio does, is audio."""
+    if suffix in {TAR_SUFFIX, PARQUET_SUFFIX, ".csv", ".tsv"}:
+        return False
+    try:
+        return bool(identify_codec(Path(source)).name)
+    except AudioError as error:
+        # Sound that no decoder here reads is refused by its codec, not as something foreign.
+        return error.code == "unsupported" and suffix in UNREAD_SUFFIXES
 
 
 def _find_in_folder(folder: str, listing: Listing) -> Iterator[ClipSource]:

@@ -55,8 +55,8 @@ def list_manifest(manifest: str, listing: Listing) -> Iterator[ClipSource]:
     missing = example = ""
     for row in _read_rows(manifest, root):
         num_rows += 1
-        path = os.path.join(folder, row.path)
-        if not row.path or not index.has_file(path):
+        path = index.find_file(os.path.join(folder, row.path)) if row.path else None
+        if path is None:
             missing = printable(row.path)
             example = f"row {row.number}: no such file: {missing!r}"
             listing.missing.append(f"{printable(manifest)}: {example}")
@@ -112,7 +112,7 @@ def _fairseq_root(manifest: str) -> str | None:
         first = file.readline().rstrip("\r\n")
     if "\t" in first or not first or first.strip() in PATH_COLUMNS:
         return None
-    root = os.path.join(os.path.dirname(manifest), first)
+    root = os.path.join(os.path.dirname(manifest), os.path.expanduser(first))
     if not os.path.isdir(root):
         raise CorpusError(
             f"{manifest}: the first line must name columns, path among them, or (fairseq) the "
@@ -137,7 +137,8 @@ def _fairseq_rows(manifest: str) -> Iterator[_Row]:
         next(file)
         for number, line in enumerate(file, start=2):
             if line.strip():
-                yield _Row(number, line.rstrip("\r\n").split("\t")[0], "", None, None, "")
+                path = os.path.expanduser(line.rstrip("\r\n").split("\t")[0])
+                yield _Row(number, path, "", None, None, "")
 
 
 def _text_rows(manifest: str, delimiter: str) -> Iterator[_Row]:
@@ -155,7 +156,8 @@ def _text_rows(manifest: str, delimiter: str) -> Iterator[_Row]:
                     for place in places
                 ]
                 path, labels, start, end, clip_id = values
-                yield _Row(reader.line_num, path, printable(labels), start, end, printable(clip_id))
+                path, labels = os.path.expanduser(path), printable(labels)
+                yield _Row(reader.line_num, path, labels, start, end, printable(clip_id))
 
 
 def _parquet_rows(manifest: str) -> Iterator[_Row]:
@@ -168,7 +170,7 @@ def _parquet_rows(manifest: str) -> Iterator[_Row]:
                     path, labels, start, end, clip_id = (values.get(name) for name in names)
                     yield _Row(
                         number,
-                        joined_labels(path),
+                        os.path.expanduser(joined_labels(path)),
                         joined_labels(labels),
                         start,
                         end,

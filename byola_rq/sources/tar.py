@@ -16,6 +16,7 @@ from byola_rq.sources.clip_source import (
     joined_labels,
     printable,
 )
+from byola_rq.sources.folders import Unread, is_hidden
 from byola_rq.sources.tar_headers import Member, TarDamage, walk_members
 
 _MAX_SIDECAR_BYTES = 1 << 16
@@ -39,12 +40,16 @@ def list_tar(path: str, stem: str, listing: Listing) -> Iterator[ClipSource]:
     """
     num_clips = 0
     odd_names: list[str] = []
+    unread = Unread()
     try:
         with open(path, "rb") as tar:
             for sample in _samples(_usable_members(tar, path, listing)):
                 labels = _labels(tar, sample)
+                has_audio = any(_suffix(each.name) in AUDIO_SUFFIXES for each in sample)
                 for name, offset, size, _ in sample:
                     if _suffix(name) not in AUDIO_SUFFIXES:
+                        if not (has_audio and _suffix(name) in _SIDECAR_SUFFIXES):
+                            unread.add(name.rpartition("/")[2])
                         continue
                     clean = clean_name(name)
                     if clean != name.removeprefix("./"):
@@ -64,6 +69,7 @@ def list_tar(path: str, stem: str, listing: Listing) -> Iterator[ClipSource]:
         listing.damaged.append((printable(path), f"cannot be read ({error.strerror})"))
     except TarDamage as damage:
         listing.damaged.append((printable(path), str(damage)))
+    unread.note(path, listing)
     if odd_names:
         listing.notes.append(
             f"{printable(path)}: {len(odd_names)} members with absolute or .. names, like "
@@ -82,7 +88,7 @@ def _usable_members(tar: BinaryIO, path: str, listing: Listing) -> Iterator[Memb
             "the tar is compressed; unpack the compression, not the tar", code="unsupported"
         )
     for member in walk_members(tar, os.fstat(tar.fileno()).st_size):
-        if member.name.rpartition("/")[2].startswith("."):
+        if any(is_hidden(part) for part in clean_name(member.name).split("/")):
             continue
         if member.kind == "file":
             yield member

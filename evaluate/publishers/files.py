@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from byola_rq.audio.io import AUDIO_SUFFIXES
+from byola_rq.sources.folders import is_hidden
 from evaluate.tasks.task import TaskError
 
 
@@ -41,7 +42,7 @@ def list_folder(folder: Path) -> list["os.DirEntry[str]"]:
         with os.scandir(folder) as entries:
             # Hidden is also what macOS leaves beside each file of an archive: ._name.wav
             return sorted(
-                (entry for entry in entries if not entry.name.startswith(".")),
+                (entry for entry in entries if not is_hidden(entry.name)),
                 key=lambda entry: entry.name,
             )
     except (FileNotFoundError, NotADirectoryError):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from byola_rq.audio.io import inspect_audio
 from byola_rq.embed.clip_encoder import MIN_SECONDS
-from byola_rq.errors import CorpusError
+from byola_rq.errors import AudioError, CorpusError
 from byola_rq.sources.labelled_csv import LabelledRows, read_labelled_rows
 from evaluate.tasks.task import Clip, Task, TaskError, check_classes, split_labels
 
@@ -97,8 +97,14 @@ def _make_clips(path: Path, rows: LabelledRows) -> Iterator[Clip]:
 
 def _choose_unit(clips: tuple[Clip, ...]) -> tuple[float, str]:
     """The longest clip's seconds within our limits, and a sentence that says so."""
-    infos = [inspect_audio(clip.path) for clip in clips]
-    longest = max(info.num_samples / info.sample_rate for info in infos)
+    longest = 0.0
+    for clip in clips:
+        try:
+            info = inspect_audio(clip.path)
+            longest = max(longest, info.num_samples / info.sample_rate)
+        except AudioError as error:
+            if error.code != "cut":  # that is said where it is read
+                raise
     unit = min(max(round(longest, 3), MIN_SECONDS), MAX_DEFAULT_UNIT_SECONDS)
     if longest > MAX_DEFAULT_UNIT_SECONDS:
         return unit, f"unit {unit:g} s, the most chosen by default (longest clip {longest:.1f} s)"

@@ -105,9 +105,18 @@ def test_joined_files_of_another_form_are_told(tmp_path: Path) -> None:
     }.items():
         with refused(AudioError, "unsupported", tmp_path / name, key="sample rate"):
             inspect_audio(write(tmp_path / name, data))
-    wave = encode(format="WAV")
-    with refused(AudioError, "unsupported", tmp_path / "a.wav", value=len(wave)):
-        inspect_audio(write(tmp_path / "a.wav", wave + wave))
+
+
+@pytest.mark.parametrize("form", ["WAV", "AIFF", "AU", "CAF", "W64"])
+@pytest.mark.parametrize("seconds", [0.1, 30])
+def test_files_of_which_only_the_first_is_read_are_told(
+    tmp_path: Path, form: str, seconds: float
+) -> None:
+    data = encode(np.resize(NOISE, int(seconds * RATE)), format=form)
+    assert inspect_audio(write(tmp_path / "a", data)).num_samples == int(seconds * RATE)
+    with refused(AudioError, "unsupported", tmp_path / "a", key="byte") as caught:
+        inspect_audio(write(tmp_path / "a", data + data))
+    assert abs(caught.value.value - len(data)) <= 24  # some chunks' content begins behind a header
 
 
 SIZED = {
@@ -135,6 +144,12 @@ def test_sound_data_without_a_size_go_to_the_end(tmp_path: Path, kind: str, behi
     assert inspect_audio(path).num_samples in {len(NOISE) + num_behind, len(NOISE)}
     expected = read_audio(whole, RATE)
     torch.testing.assert_close(read_audio(path, RATE)[: len(NOISE)], expected, **EXACTLY)
+
+
+def test_silence_at_the_begin_is_sound_as_well(tmp_path: Path) -> None:
+    silence = np.concatenate([np.zeros(8_000), NOISE])
+    wave = with_size(encode(silence, format="WAV", subtype="PCM_16"), b"data", "<", 0)
+    assert inspect_audio(write(tmp_path / "a.wav", wave)).num_samples == len(silence)
 
 
 def test_a_size_that_was_never_brought_up_to_date(tmp_path: Path) -> None:

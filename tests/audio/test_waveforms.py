@@ -195,3 +195,11 @@ def test_rates_as_libraries_give_them(rate: object) -> None:
 def test_rates_that_are_not_one(rate: object) -> None:
     with refused(AudioError, "value", key="sample rate"):
         Embedder.untrained(dim=8)(torch.zeros(2, 16000), rate)  # type: ignore[arg-type]
+
+
+def test_integers_in_floating_point_are_refused_by_name() -> None:
+    loud = torch.full((9,), 16.5)
+    for waveform, key in ((loud, "waveform"), ([torch.zeros(9), loud], "waveform 1")):
+        with refused(AudioError, "too-large", key=key):
+            as_rows(waveform)
+    assert torch.equal(as_rows(loud - 0.5), (loud - 0.5)[None])

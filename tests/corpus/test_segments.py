@@ -283,11 +283,12 @@ def test_folders_are_searched_in_depth_and_in_order(tmp_path: Path, sounds: Path
         "b/1.wav",
         "b/2.wav",
     ]
-    assert notes == []
+    unread = f"{tmp_path}: not read: 1 .txt, 1 hidden .wav"
+    assert notes == [unread]
     # A clip named twice is kept once.
     clips, notes = find_clips([tmp_path, tmp_path / "b", tmp_path / "b" / "1.wav"])
     assert len(clips) == 3
-    assert notes == ["3 clips are there twice; each is used once"]
+    assert notes == [unread, "3 clips are there twice; each is used once"]
 
 
 @pytest.mark.parametrize(

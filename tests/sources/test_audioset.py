@@ -85,6 +85,8 @@ def test_every_naming_finds_its_segment(tmp_path_factory, segments, data: st.Dat
             "whole": f"_{ms // 1000}",
             "ms_ms": f"_{ms}_{end}",
             "s_s": f"_{ms / 1000}_{end / 1000}",
+            "s-s": f"_{ms / 1000}-{end / 1000}",
+            "ms-ms": f"_{ms}-{end}",
             "zeros": f"_{ms // 1000:06d}",
         }
         kind = data.draw(st.sampled_from(sorted(starts)))

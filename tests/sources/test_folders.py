@@ -35,7 +35,8 @@ def test_files_come_in_the_order_of_their_names(tmp_path: Path) -> None:
     assert found == [
         str(path.relative_to(tmp_path)) for path in sorted(map(tmp_path.joinpath, names))
     ]
-    assert listing == Listing()
+    note = f"{tmp_path}: not read: 2 (no suffix), 1 .txt, 1 hidden .wav"
+    assert listing == Listing(notes=[note])
     assert [name for _, name in walk_folder(f"{tmp_path}/", listing)] == found
 
 
@@ -73,10 +74,12 @@ def test_links_to_files_are_followed(tmp_path: Path) -> None:
 
 def test_what_is_not_read_is_said(tmp_path: Path) -> None:
     touch(tmp_path, "a.wav", "1.m4a", "x/2.M4A", "3.webm", "x/b.tar.gz", "c.zip", "d.jpg", ".e.m4a")
+    touch(tmp_path, "README", "._a.wav", ".DS_Store", "__MACOSX/._a.wav", "__MACOSX/b.wav")
     found, listing = walk(tmp_path)
     assert found == ["a.wav"]
     assert listing.notes == [
-        f"{tmp_path}: not read: 2 .m4a, 1 .webm files; convert them to wav or flac"
+        f"{tmp_path}: not read: 2 .m4a, 1 (no suffix), 1 .jpg, 1 .webm, 1 hidden .m4a; "
+        "sound among them: convert it to wav or flac"
     ]
     assert listing.damaged == [
         (f"{tmp_path}/c.zip", "archives must be plain tar; got zip. Unpack it to a folder"),
@@ -151,13 +154,36 @@ def test_an_index_looks_once_at_each_folder(
     monkeypatch.setattr(os, "scandir", lambda path: looks.append(path) or original(path))
     listing = Listing()
     index = FileIndex(listing)
-    assert all(index.has_file(f"{tmp_path}/{d}/{f}.wav") for d in range(20) for f in range(3))
+    assert all(index.find_file(f"{tmp_path}/{d}/{f}.wav") for d in range(20) for f in range(3))
     assert len(looks) == 20
     # Only the last folders are remembered.
-    assert index.has_file(f"{tmp_path}/19/1.wav")
+    assert index.find_file(f"{tmp_path}/19/1.wav")
     assert len(looks) == 20
-    assert index.has_file(f"{tmp_path}/0/link.wav")
+    assert index.find_file(f"{tmp_path}/0/link.wav")
     assert len(looks) == 21
     assert listing.links == {f"{tmp_path}/0/link.wav": f"{tmp_path}/1/1.wav"}
     for name in ("0/dir.wav", "0/broken.wav", "0/3.wav", "gone/1.wav", "0"):
-        assert not index.has_file(f"{tmp_path}/{name}")
+        assert not index.find_file(f"{tmp_path}/{name}")
+
+
+def test_names_in_another_unicode_form_are_found(tmp_path: Path) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    touch(tmp_path, f"{decomposed}/{decomposed}.wav", f"{decomposed}.wav")
+    index = FileIndex(Listing())
+    wanted = f"{tmp_path}/{decomposed}/{decomposed}.wav"
+    for name in (composed, decomposed):
+        assert index.find_file(f"{tmp_path}/{name}/{name}.wav") == wanted
+    assert index.find_file(f"{tmp_path}/{composed}.flac") is None
+    # Both are there: each is itself.
+    touch(tmp_path, f"{composed}.wav")
+    again = FileIndex(Listing())
+    for name in (composed, decomposed):
+        assert again.find_file(f"{tmp_path}/{name}.wav") == f"{tmp_path}/{name}.wav"
+
+
+def test_no_more_suffixes_are_named_than_anyone_reads(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", *(f"{number}.x{number}" for number in range(30)), "b.x29")
+    _, listing = walk(tmp_path)
+    (note,) = listing.notes
+    assert note.startswith(f"{tmp_path}: not read: 2 .x29, 1 .x0, ")
+    assert note.endswith(", 10 others")

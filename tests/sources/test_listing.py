@@ -342,3 +342,16 @@ def test_what_changes_after_the_listing_is_an_error_of_its_clip(
     for clip in (listing.clips[0], listing.clips[-1]):
         with refused(AudioError, "unreadable", clip.path):
             read_encoded(clip)
+
+
+def test_a_file_named_by_itself_is_judged_by_its_bytes(
+    tmp_path: Path, encoded: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = next(iter(encoded.values()))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("sound.dat", "sound"):
+        (tmp_path / name).write_bytes(sound)
+        assert [clip.file for clip in list_sources([f"~/{name}"]).clips] == [f"{tmp_path}/{name}"]
+    (tmp_path / "notes.txt").write_text("no sound")
+    with refused(CorpusError, "foreign", tmp_path / "notes.txt"):
+        list_sources([tmp_path / "notes.txt"])

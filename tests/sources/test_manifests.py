@@ -168,3 +168,20 @@ def test_names_that_are_not_utf_8(folder: Path) -> None:
     assert clip.path.exists()
     assert (clip.clip_id, clip.labels) == ("caf\\xe9.wav", "\\xe9")
     assert str(clip).encode().endswith(b"caf\\xe9.wav")
+
+
+def test_a_tilde_is_the_home_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    elsewhere = folder.parent / "lists"
+    elsewhere.mkdir()
+    (elsewhere / "m.csv").write_text("path\n~/a.wav\n~/x/c.wav\n")
+    (elsewhere / "m.tsv").write_text("~/x\nc.wav\t0\n")
+    files = [clip.file for clip in list_one(elsewhere / "m.csv").clips]
+    assert files == [f"{folder}/a.wav", f"{folder}/x/c.wav"]
+    assert [clip.file for clip in list_one(elsewhere / "m.tsv").clips] == [f"{folder}/x/c.wav"]
+
+
+def test_names_in_another_unicode_form_are_found(folder: Path) -> None:
+    (folder / "cafe\u0301.wav").write_bytes(b"")
+    (folder / "m.csv").write_text("path\ncaf\u00e9.wav\n", encoding="utf-8")
+    assert [clip.file for clip in list_one(folder / "m.csv").clips] == [f"{folder}/cafe\u0301.wav"]

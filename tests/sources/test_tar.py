@@ -70,7 +70,16 @@ def test_samples_share_the_labels_beside_them(tmp_path: Path, wav: bytes) -> Non
         "shard-0/eight.wav": "",
     }
     assert not listing.damaged
+    assert listing.notes == [f"{tmp_path}/a.tar: not read: 1 .json, 1 .png"]
     assert str(listing.clips[1]) == f"{tmp_path}/a.tar::two.drums.flac"
+
+
+def test_what_macos_leaves_is_passed_over_and_the_rest_is_named(tmp_path: Path, wav: bytes) -> None:
+    names = ["./a.wav", "._a.wav", "x/._b.wav", "__MACOSX/c.wav", ".git/d.wav", "3.m4a", "x/4.M4A"]
+    labels, listing = list_one(make_tar(tmp_path / "a.tar", [(name, wav) for name in names]))
+    assert list(labels) == ["shard-0/a.wav"]
+    note = f"{tmp_path}/a.tar: not read: 2 .m4a; sound among them: convert it to wav or flac"
+    assert listing.notes == [note]
 
 
 @pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])

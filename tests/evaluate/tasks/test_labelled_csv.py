@@ -1,4 +1,5 @@
 import csv
+import os
 import shutil
 from pathlib import Path
 
@@ -190,11 +191,26 @@ def test_file_that_is_no_csv(tmp_path):
     path = tmp_path / "a.csv"
     with refused(TaskError, "unreadable", path):
         read_labelled_csv(path)
-    for text, cause in ((b"\xff\xfe,a,train\n", UnicodeDecodeError), (b'"a.wav,a\n', csv.Error)):
-        path.write_bytes(b"file_name,label,split\n" + text)
-        with refused(TaskError, "malformed", path) as caught:
-            read_labelled_csv(path)
-        assert isinstance(caught.value.__cause__.__cause__, cause)
+    path.write_bytes(b'file_name,label,split\n"a.wav,a\n')
+    with refused(TaskError, "malformed", path) as caught:
+        read_labelled_csv(path)
+    assert isinstance(caught.value.__cause__.__cause__, csv.Error)
+    path.write_bytes("file_name,label,split\n".encode("utf-16"))
+    with refused(TaskError, "malformed", path, key="file_name"):
+        read_labelled_csv(path)
+
+
+def test_names_are_bytes_and_the_home_folder_is_known(rewrite, monkeypatch):
+    path = rewrite(lambda _: None)
+    monkeypatch.setenv("HOME", str(path.parent))
+    table = path.read_bytes().split(b"\n")
+    first, second = (table[row].split(b",")[0].strip() for row in (1, 2))
+    os.rename(path.parent / os.fsdecode(first), os.fsencode(path.parent) + b"/caf\xe9.wav")
+    table[1] = table[1].replace(first, b"caf\xe9.wav")
+    table[2] = table[2].replace(second, b"~/" + second)
+    path.write_bytes(b"\n".join(table))
+    paths = {os.fsencode(clip.path) for clip in read_labelled_csv(path).clips}
+    assert {os.fsencode(path.parent) + b"/" + name for name in (b"caf\xe9.wav", second)} <= paths
 
 
 def test_file_that_is_no_audio(rewrite, tmp_path):

@@ -1,0 +1,234 @@
+"""Two thousand small damaged, odd and misnamed files: all commands agree on which are readable."""
+
+import io
+import os
+import re
+import tarfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from byola_rq import Embedder
+from byola_rq.audio.encoded import reason_of
+from byola_rq.audio.io import AUDIO_SUFFIXES, inspect_audio, read_audio
+from byola_rq.cli.app import main
+from byola_rq.corpus.decoded_clips import measure_clips
+from byola_rq.errors import AudioError
+from byola_rq.listen.segments import read_segment
+from byola_rq.packing.decode import ClipJob, ClipRules, decode_clip
+from byola_rq.sources.clip_source import ClipSource, Listing
+from byola_rq.sources.listing import list_sources
+from evaluate.inspection import look_into
+from evaluate.log_mels import read_clip
+from evaluate.tasks.task import Clip
+
+NUM_FILES = 2_000
+RATE = 16_000
+
+FORMS: list[tuple[str, dict[str, str]]] = [
+    (".wav", {"format": "WAV", "subtype": "PCM_16"}),
+    (".wav", {"format": "WAV", "subtype": "FLOAT"}),
+    (".wav", {"format": "RF64", "subtype": "PCM_24"}),
+    (".wav", {"format": "WAV", "subtype": "IMA_ADPCM"}),
+    (".aiff", {"format": "AIFF", "subtype": "PCM_16"}),
+    (".au", {"format": "AU", "subtype": "ULAW"}),
+    (".caf", {"format": "CAF", "subtype": "PCM_16"}),
+    (".w64", {"format": "W64", "subtype": "PCM_16"}),
+    (".sph", {"format": "NIST", "subtype": "PCM_16"}),
+    (".flac", {"format": "FLAC", "subtype": "PCM_16"}),
+    (".ogg", {"format": "OGG", "subtype": "VORBIS"}),
+    (".opus", {"format": "OGG", "subtype": "OPUS"}),
+    (".mp3", {"format": "MP3"}),
+]
+OTHER_SUFFIXES = [".m4a", ".txt", ".dat", "", ".jpg"]
+STEMS = ["{}", "2024-{}", "00{}", "a #{}", "b: {}", "[{}]", "é{}", "é{}", "\udce9{}", "x {}.y"]
+
+
+def encode(random: np.random.Generator, form: dict[str, str]) -> bytes:
+    rate = int(random.choice([8_000, 16_000, 24_000, 48_000]))
+    sound = random.normal(0, 0.1, (int(random.uniform(0.2, 0.5) * rate), random.integers(1, 3)))
+    file = io.BytesIO()
+    soundfile.write(file, sound, rate, **form)
+    return file.getvalue()
+
+
+def flip(random: np.random.Generator, data: bytes, most: int) -> bytes:
+    changed = bytearray(data)
+    for place in random.integers(0, min(most, len(data)), 4):
+        changed[place] = random.integers(0, 256)
+    return bytes(changed)
+
+
+def hole(random: np.random.Generator, data: bytes) -> bytes:
+    first = int(random.integers(0, len(data)))
+    length = int(random.integers(1, 1_500))
+    return data[:first] + random.bytes(length) + data[first + length :]
+
+
+DAMAGES: list[Callable[[np.random.Generator, bytes], bytes]] = [
+    lambda _, data: data,
+    lambda random, data: data[: int(random.integers(0, len(data)))],
+    lambda random, data: flip(random, data, 64),
+    lambda random, data: flip(random, data, len(data)),
+    hole,
+    lambda _, data: data + data,
+    lambda random, data: data + random.bytes(int(random.integers(1, 9_000))),
+    lambda random, data: random.bytes(int(random.integers(1, 300))) + data,
+    lambda _, data: b"ID3\3\0\0\0\0\2\1" + bytes(257) + data,
+    lambda _, data: data.replace(b"data", b"data\0\0\0\0", 1)[: len(data)],
+    lambda _, data: bytes(len(data)),
+    lambda random, data: random.bytes(len(data)),
+    lambda _, __: b"",
+]
+
+
+def write_files(folder: Path, seed: int) -> tuple[int, int]:
+    """Write the files, and macOS' sidecars beside some; gives how many of each."""
+    random = np.random.default_rng(seed)
+    bases = [(suffix, encode(random, form)) for suffix, form in FORMS for _ in range(6)]
+    suffixes = sorted(AUDIO_SUFFIXES)
+    num_sidecars = 0
+    for number in range(NUM_FILES):
+        suffix, data = bases[random.integers(len(bases))]
+        data = DAMAGES[random.integers(len(DAMAGES))](random, data)
+        kind = random.random()
+        if kind < 0.15:
+            suffix = suffixes[random.integers(len(suffixes))]
+        elif kind < 0.25:
+            suffix = OTHER_SUFFIXES[random.integers(len(OTHER_SUFFIXES))]
+        name = STEMS[random.integers(len(STEMS))].format(number) + suffix
+        place = folder / f"{number % 7}"
+        place.mkdir(exist_ok=True)
+        (place / name).write_bytes(data)
+        if random.random() < 0.1:
+            (place / f"._{name}").write_bytes(b"\0\5\x16\7\0\2\0\0" + bytes(300))
+            num_sidecars += 1
+    return NUM_FILES, num_sidecars
+
+
+def count_unread(listing: Listing) -> int:
+    (note,) = [note for note in listing.notes if ": not read: " in note]
+    return sum(map(int, re.findall(r"(\d+) (?:\.|\(|hidden|others)", note.partition("read: ")[2])))
+
+
+Verdict = tuple[str | None, str]
+
+
+def verdict(read: Callable[[], object], *names: object) -> Verdict:
+    """Code and reason of a refusal; nothing where the sound was read, if it is long enough."""
+    refusal = None
+    try:
+        read()
+    except AudioError as error:
+        refusal = error
+    if refusal is None or refusal.code == "too-short":  # to embed: of what it is there is no doubt
+        return None, ""
+    assert refusal.code
+    assert "\n" not in str(refusal)
+    # Where nothing is left after resampling, each says so of what it was to make.
+    return refusal.code, "" if refusal.code == "empty" else reason_of(refusal, *names)
+
+
+def verdicts(clip: ClipSource, embedder: Embedder) -> dict[str, Verdict]:
+    """What each command says of a clip when it reads all of it."""
+    path = clip.path
+    readers: dict[str, Callable[[], object]] = {
+        "prepare": lambda: decode_clip(ClipJob(clip), ClipRules()),
+        "pretrain, embed, views": lambda: measure_clips([clip], RATE).read(0),
+        "read_audio": lambda: read_audio(path, RATE),
+        "embed_files": lambda: embedder.embed_files([path]),
+        "listen": lambda: read_segment(path, RATE, 15_200),
+        "evaluate": lambda: read_clip(Clip(path, path.name, "a", "train"), RATE, 60 * RATE),
+    }
+    said = {name: verdict(read, clip, path) for name, read in readers.items()}
+    # Measuring tells the user what to do as well.
+    name = "pretrain, embed, views"
+    said[name] = said[name][0], said[name][1].removesuffix("; remove it from data.source")
+    return said
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("files")
+
+
+def test_all_commands_agree_on_which_files_are_readable(folder: Path) -> None:
+    num_files, num_sidecars = write_files(folder, seed=17)
+    listing = list_sources([folder])
+    assert num_sidecars > 100
+    assert not listing.missing
+    num_listed = len(listing.clips) + len(listing.damaged) + len(listing.duplicates)
+    assert num_listed + count_unread(listing) == num_files
+
+    embedder = Embedder.untrained(dim=16)
+    codes: Counter[str | None] = Counter()
+    for clip in listing.clips:
+        said = verdicts(clip, embedder)
+        assert len(set(said.values())) == 1, (str(clip), said)
+        code, reason = said["prepare"]
+        codes[code] += 1
+        # Opening says no more than reading, and never another thing.
+        opened = verdict(lambda path=clip.path: inspect_audio(path), clip.path)
+        assert opened in {(None, ""), (code, reason)}, (str(clip), opened, said)
+        looked = look_into([Clip(clip.path, clip.path.name, "a", "train")], with_digest=False)
+        assert bool(looked.fault) == (opened[0] is not None)
+    # That all are refused, or none, would be agreement too.
+    assert codes[None] > 500
+    assert {"cut", "damaged", "unsupported", "empty", "unreadable"} <= codes.keys()
+
+
+def test_a_tar_of_them_is_read_as_the_folder(folder: Path, tmp_path: Path) -> None:
+    """After the test above, which writes them."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    with tarfile.open(tmp_path / "all.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        for path in files:
+            tar.add(path, os.path.relpath(path, folder))
+    listing, of_folder = list_sources([tmp_path / "all.tar"]), list_sources([folder])
+    assert count_unread(listing) == count_unread(of_folder)
+    assert [clip.clip_id.removeprefix("all/") for clip in listing.clips] == [
+        clip.clip_id for clip in of_folder.clips
+    ]
+    for member, clip in list(zip(listing.clips, of_folder.clips, strict=True))[::3]:
+        of_each = [
+            verdict(lambda each=each: decode_clip(ClipJob(each), ClipRules()))
+            for each in (member, clip)
+        ]
+        assert of_each[0] == of_each[1], str(clip)
+
+
+@pytest.mark.parametrize("is_tar", [False, True])
+def test_every_command_names_what_it_does_not_read(
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_tar: bool,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = tmp_path / "s"
+    source.mkdir()
+    for number in range(2):
+        noise = np.random.default_rng(number).normal(0, 0.1, 2 * RATE)
+        soundfile.write(source / f"{number}.wav", noise, RATE)
+    for name in ("3.m4a", "4.m4a", "5.xyz", "._6.wav"):
+        (source / name).write_bytes(b"\0\0\0\x20ftypM4A " + bytes(500))
+    if is_tar:
+        with tarfile.open(tmp_path / "s.tar", "w") as tar:
+            tar.add(source, arcname=".")
+        source = tmp_path / "s.tar"
+    Embedder.untrained(dim=16).save(tmp_path / "m.safetensors")
+    small = ["encoder.dim=64", "byol.hidden_dim=64", "train.max_steps=1", "train.batch_size=2"]
+    for arguments in (
+        ["embed", source, "-o", "out", "--model", "m.safetensors", "--device", "cpu"],
+        ["prepare", source, "packed"],
+        ["pretrain", f"data.source={source}", "run.dir=r", "data.workers=0", *small],
+    ):
+        with pytest.raises(SystemExit) as left:
+            main([str(each) for each in arguments])
+        out, err = capfd.readouterr()
+        assert not left.value.code, err
+        assert f"{source}: not read: 2 .m4a, 1 .xyz; " in out + err, arguments[0]
