@@ -151,7 +151,8 @@ def _as_sounds(sounds: Any) -> list[Path] | list[Tensor]:
         return list(as_rows(items))  # of any lengths
     if isinstance(sounds, Tensor):
         sounds = sounds.detach().cpu().numpy()
-    return list(as_rows(check_array(sounds, dtype="numeric", force_writeable=True)))
+    # Row by row: many samples of a few features are what scikit-learn's checks embed.
+    return list(as_rows(list(check_array(sounds, dtype="numeric", force_writeable=True))))
 
 
 def _as_list(sounds: Any) -> list[Any]:

