@@ -52,7 +52,7 @@ def _clips_in(folder: Path) -> Iterator[tuple[str, str]]:
     """Names of the clips of a genre's folder, without and with what they end in."""
     for entry in list_folder(folder):
         match = _CLIP.fullmatch(entry.name)
-        if match and match[2] == folder.name and (is_audio(entry.name) or match[3] == "au"):
+        if match and match[2] == folder.name and is_audio(entry.name):
             yield match[1], entry.name
 
 
