@@ -28,11 +28,7 @@ byola-rq pretrain data.source=/data/my_sounds run.dir=runs/a optimizer.lr=1e-4
 byola-rq pretrain my.yaml 'views.augmentations=[mixup, random_resized_crop]' encoder.dim=512
 ```
 
-<<<<<<< HEAD
-A path is what is written, whatever YAML would make of it (`data.source=2024`); `~` is your home.
-=======
 A path is what is written, whatever YAML would make of it (`data.source=2024`); `~` is home.
->>>>>>> h/h17b
 Unknown keys, missing keys and values that break a rule are all told at once, and nothing starts.
 The configuration as resolved is written to `run.dir/config.yaml` and kept in every checkpoint.
 """

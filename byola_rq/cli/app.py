@@ -10,10 +10,7 @@ import typer
 from byola_rq.cli import embed, listen, prepare, train
 from byola_rq.cli.options import describe, expand_homes, fail, runs_here, take_any_text
 from byola_rq.errors import ByolaRQError, ConfigError
-<<<<<<< HEAD
 from byola_rq.runtime.spinning import bound_spinning
-=======
->>>>>>> h/h17b
 
 app = typer.Typer(
     add_completion=False,

@@ -158,7 +158,9 @@ def bad_sound(folder: Path, kind: str, sounds: Path) -> None:
         soundfile.write(bad, noise, 16000, "PCM_24")
 
 
-@pytest.mark.parametrize(("kind", "told"), [("text", "not an audio file"), ("zero length", "length")])
+@pytest.mark.parametrize(
+    ("kind", "told"), [("text", "not an audio file"), ("zero length", "length")]
+)
 def test_too_many_bad_clips_stop_before_anything_is_written(
     tmp_path: Path, sounds: Path, kind: str, told: str
 ) -> None:
