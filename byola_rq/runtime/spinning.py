@@ -2,10 +2,10 @@
 
 import os
 
-# Turns of libgomp's waiting loop, about a tenth of a millisecond: longer than the waits between the
+# Turns of libgomp's waiting loop, some tens of microseconds: longer than the waits between the
 # operations of a step, and far shorter than a turn of the scheduler, for which by default a waiting
 # thread may hold a core that the one it waits for needs (benchmarks/busy.py).
-_TURNS = 30_000
+_TURNS = 10_000
 
 _OWN_CHOICES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 

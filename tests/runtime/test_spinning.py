@@ -23,10 +23,10 @@ print(os.environ.get("GOMP_SPINCOUNT"))
 @pytest.mark.parametrize(
     ("chosen", "expected"),
     [
-        ({}, "30000"),
+        ({}, "10000"),
         ({"GOMP_SPINCOUNT": "7"}, "7"),
         ({"OMP_WAIT_POLICY": "active"}, "None"),
-        ({"OMP_NUM_THREADS": "2"}, "30000"),
+        ({"OMP_NUM_THREADS": "2"}, "10000"),
     ],
 )
 def test_a_command_bounds_it_before_torch_is_imported(
