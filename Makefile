@@ -25,7 +25,7 @@ demo: .venv/installed
 	test -d $(DEMO)/sounds || $(BIN)/byola-rq synthesize $(DEMO)/sounds --clips 800 --seed 0
 	$(BIN)/byola-rq prepare $(DEMO)/sounds/clips $(DEMO)/packed
 	$(BIN)/byola-rq pretrain config.yaml data.source=$(DEMO)/packed run.dir=$(DEMO)/trained \
-	  encoder.dim=128 train.batch_size=256 train.max_steps=200 train.epochs=10000 \
+	  encoder.dim=128 train.batch_size=256 train.max_steps=140 train.epochs=10000 \
 	  'views.augmentations=[mixup, random_resized_crop, random_linear_fader, randomized_quantization]' \
 	  byol.ema_schedule=cosine optimizer.schedule=cosine train.log_every=25 checkpoint.every_steps=50
 	$(BIN)/byola-rq views $(DEMO)/sounds/clips/$$(ls $(DEMO)/sounds/clips | head -1) $(DEMO)/views.png
