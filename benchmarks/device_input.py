@@ -17,9 +17,8 @@ import typer
 from benchmarks.batch_assembly import BATCH, SEGMENT
 from benchmarks.corpus_files import CLIP, write_packed
 from benchmarks.harness import Contender, Device, Out, Report, Rounds, Row, compare, new_app, timed
-from benchmarks.loaders import batches_of, packed_corpus
-from byola_rq.corpus.device_batches import RING, DeviceBatches
-from byola_rq.corpus.loading import load_batches
+from benchmarks.loaders import batches_of, delivered, packed_corpus
+from byola_rq.corpus.device_batches import DeviceBatches
 from byola_rq.corpus.packed_clips import PackedClips
 from byola_rq.corpus.resident_clips import ResidentClips
 from byola_rq.corpus.segments import SegmentCorpus
@@ -91,15 +90,7 @@ def open_inputs(corpus: SegmentCorpus, device: torch.device) -> Iterator[dict[st
     with contextlib.ExitStack() as opened:  # the last to start is the first to end
         inputs = {}
         for name, num_workers in (("this process", 0), ("1 process", 1), ("2 processes", 2)):
-            loaded = load_batches(
-                corpus,
-                batches_of(corpus),
-                batch_size=BATCH,
-                num_workers=num_workers,
-                held=RING if device.type == "cuda" else 0,
-                device=device,
-            )
-            inputs[name] = DeviceBatches(loaded, device)
+            inputs[name] = delivered(corpus, num_workers, device)
             opened.callback(inputs[name].close)
             next(inputs[name])  # its processes have started
         resident = ResidentClips(corpus.clips, SEGMENT, device)

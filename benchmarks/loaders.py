@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.batch_assembly import BATCH, SEGMENT
 from benchmarks.harness import Contender, Row, compare, timed
 from benchmarks.page_cache import drop_from_memory
+from byola_rq.corpus.device_batches import RING, DeviceBatches
 from byola_rq.corpus.loading import load_batches
 from byola_rq.corpus.order import ClipOrder, IntArray, StepSampler
 from byola_rq.corpus.packed_clips import PackedClips
@@ -23,6 +24,19 @@ from byola_rq.corpus.segments import SegmentCorpus
 def packed_corpus(folder: Path) -> SegmentCorpus:
     """A corpus whose clips are sliced."""
     return SegmentCorpus(PackedClips.open([folder]), segment_samples=SEGMENT, seed=0)
+
+
+def delivered(corpus: SegmentCorpus, num_workers: int, device: torch.device) -> DeviceBatches:
+    """Random batches without end on the device, as training gets them."""
+    loaded = load_batches(
+        corpus,
+        batches_of(corpus),
+        batch_size=BATCH,
+        num_workers=num_workers,
+        held=RING if device.type == "cuda" else 0,
+        device=device,
+    )
+    return DeviceBatches(loaded, device)
 
 
 def batches_of(corpus: SegmentCorpus, size: int = BATCH) -> Iterator[IntArray]:

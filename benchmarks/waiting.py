@@ -8,11 +8,9 @@ import torch
 
 from benchmarks.batch_assembly import BATCH
 from benchmarks.harness import Contender, Row, compare, timed
-from benchmarks.loaders import batches_of, packed_corpus
+from benchmarks.loaders import delivered, packed_corpus
 from byola_rq.audio.io import SAMPLE_RATE
 from byola_rq.config import default_config_path, load_config
-from byola_rq.corpus.device_batches import RING, DeviceBatches
-from byola_rq.corpus.loading import load_batches
 from byola_rq.train.loop import pretrain
 
 _BATCHES = 40  # of a turn
@@ -24,15 +22,7 @@ def compare_delivery(packed: Path, rounds: int, device: torch.device) -> list[Ro
     loaders = contextlib.ExitStack()  # the last to start is the first to end
 
     def contender(num_workers: int) -> Contender:
-        loaded = load_batches(
-            corpus,
-            batches_of(corpus),
-            batch_size=BATCH,
-            num_workers=num_workers,
-            held=RING if device.type == "cuda" else 0,
-            device=device,
-        )
-        batches = DeviceBatches(loaded, device)
+        batches = delivered(corpus, num_workers, device)
         loaders.callback(batches.close)
 
         def work() -> float:

@@ -55,22 +55,26 @@ def _read(copy: Copy) -> Task:
             raise half_unpacked(LAYOUT, root, what, value=_AUDIO, code="foreign")
     given = [path for path in (root, root / _AUDIO, root.parent) if (path / _SPLIT).is_file()]
     if given:
-        return _divide_as_given(root, given[0] / _SPLIT, found)
-    sizes = {"the set": Counter(clip.group for clip in clips)}
-    parts = divide_groups(sizes, copy.seed, where=str(root), group="actor")
-    clips = [replace(clip, part=parts[clip.group]) for clip in clips]
+        clips = _divide_as_given(root, given[0] / _SPLIT)
+        split_rule, note = f"given by {_SPLIT}", f"as {_SPLIT} gives it"
+    else:
+        sizes = {"the set": Counter(clip.group for clip in clips)}
+        parts = divide_groups(sizes, copy.seed, where=str(root), group="actor")
+        clips = [replace(clip, part=parts[clip.group]) for clip in clips]
+        split_rule = f"actor-{SPLIT_RULE}, seed {copy.seed}"
+        note = f"no actor in two parts, 70/15/15 by clips, seed {copy.seed}"
     return make_task(
         LAYOUT,
         root,
         clips,
         found,
-        split_rule=f"actor-{SPLIT_RULE}, seed {copy.seed}",
-        notes=[f"split: no actor in two parts, 70/15/15 by clips, seed {copy.seed}"],
+        split_rule=split_rule,
+        notes=[f"split: {note}"],
         problems=find_overlaps(clips),
     )
 
 
-def _divide_as_given(root: Path, given: Path, found: set[str]) -> Task:
+def _divide_as_given(root: Path, given: Path) -> list[Clip]:
     clips = []
     for row in read_table(given, ("file_name", "label", "split")):
         file = row["file_name"].rpartition("/")[2]
@@ -93,15 +97,7 @@ def _divide_as_given(root: Path, given: Path, found: set[str]) -> Task:
                 )
         path = root / _AUDIO / file
         clips.append(Clip(path, f"{_AUDIO}/{file}", name, str(part), group=file.partition("_")[0]))
-    return make_task(
-        LAYOUT,
-        root,
-        clips,
-        found,
-        split_rule=f"given by {_SPLIT}",
-        notes=[f"split: as {given.name} gives it"],
-        problems=find_overlaps(clips),
-    )
+    return clips
 
 
 LAYOUT = Layout(
