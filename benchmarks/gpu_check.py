@@ -138,15 +138,15 @@ def race_steps(_: Path) -> Tables:
 
 def make_contenders(batch: int, dim: int, precision: Precision) -> dict[str, Step]:
     """Steps by name, from the same weights."""
-    unfused, modules = (make_training(dim, batch, CUDA, precision) for _ in range(2))
+    plain, eager, graph, unfused, modules = (
+        make_training(dim, batch, CUDA, precision) for _ in range(5)
+    )
     unfuse_first(unfused.byol)
     unfuse(modules.byol)
     return {
-        "plain, torch's options": PlainStep(
-            make_training(dim, batch, CUDA, precision), is_tuned=True
-        ),
-        "eager": partial(train_step, make_training(dim, batch, CUDA, precision)),
-        "graph": GraphedStep(make_training(dim, batch, CUDA, precision)),
+        "plain, torch's options": _plain(plain),
+        "eager": _eager(eager),
+        "graph": GraphedStep(graph),
         "graph, first block unfused": GraphedStep(unfused),
         "graph, torch's modules": GraphedStep(modules),
     }
