@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import faulthandler
+import io
 import multiprocessing
 import os
 import socket
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Self, TextIO
 
 from byola_rq.runtime.distributed import rank, world_size
+from byola_rq.runtime.files import open_own
 from byola_rq.runtime.signals import DUMP_STACKS, read_dumped_stacks
 
 # EX_TEMPFAIL of sysexits.h: the same command may well succeed. torchrun restarts after it too.
@@ -115,7 +117,7 @@ class Watchdog:
         children = "".join(_stacks_of_children())
         _write_stacks(sys.stderr, f"error: {line}", children)
         try:
-            with path.open("a", encoding="utf-8") as file:
+            with io.TextIOWrapper(open_own(path), encoding="utf-8") as file:
                 now = datetime.datetime.now(datetime.UTC)
                 _write_stacks(file, f"{now:%Y-%m-%d %H:%M:%S} UTC: {line}", children)
         except OSError as error:
