@@ -84,7 +84,7 @@ def draw_lengths(folder: Path, picture: Path) -> None:
         MissingPackageError: If matplotlib is not installed.
     """
     # Here, because it brings torch along, which the lines do without.
-    from byola_rq.plots.style import COLORS, make_figure, save_figure
+    from byola_rq.plots.style import COLORS, make_figure, plain, save_figure
 
     figure = make_figure(8, 4)
     from matplotlib.ticker import LogLocator, StrMethodFormatter
@@ -112,7 +112,7 @@ def draw_lengths(folder: Path, picture: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     hours = corpus.info["hours"]
     axes.set_title(
-        f"{folder.resolve().name}: {len(seconds):,} clips, {hours:,.1f} hours", fontsize=11
+        f"{plain(folder.resolve().name)}: {len(seconds):,} clips, {hours:,.1f} hours", fontsize=11
     )
     save_figure(figure, picture)
 

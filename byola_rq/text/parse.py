@@ -3,7 +3,6 @@
 import json
 import os
 import stat
-from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any
@@ -160,7 +159,7 @@ class _PlainLoader(_Bounded):
 class _WrittenLoader(_Bounded):
     """Every scalar as its text, as BaseLoader has it."""
 
-    yaml_implicit_resolvers: Mapping[str, Any] = {}
+    yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
         if isinstance(node, yaml.ScalarNode):
