@@ -4,10 +4,15 @@ from pathlib import Path
 
 from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
 from byola_rq.embed.embedder import Embedder
-from byola_rq.errors import CheckpointError
+from byola_rq.errors import CheckpointError, first_line
 from byola_rq.model.encoder import build_encoder
 from byola_rq.runs.best import load_best_checkpoint
-from byola_rq.runs.checkpoint import Checkpoint, load_newest_checkpoint
+from byola_rq.runs.checkpoint import (
+    Checkpoint,
+    check_state,
+    checkpoint_path,
+    load_newest_checkpoint,
+)
 
 
 def export_run(run_dir: Path, path: Path, *, best: bool = False) -> Path:
@@ -28,6 +33,18 @@ def export_run(run_dir: Path, path: Path, *, best: bool = False) -> Path:
     if checkpoint is None:
         message = f"{run_dir}: no checkpoint in it (is it the run.dir of a run?)"
         raise CheckpointError(message, code="missing", path=run_dir)
+    check_state(run_dir, checkpoint)
+    try:
+        embedder = _read_encoder(checkpoint)
+    except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        place = checkpoint_path(run_dir, checkpoint.state["step"])
+        message = f"{place}: holds no encoder that can be rebuilt ({first_line(error)})"
+        raise CheckpointError(message, code="malformed", path=place) from error
+    embedder.save(path)
+    return path
+
+
+def _read_encoder(checkpoint: Checkpoint) -> Embedder:
     config = checkpoint.state["config"]  # of the version that wrote it: later keys are not in it
     options, n_mels = config["encoder"], config["frontend"]["n_mels"]
     encoder = build_encoder(options["name"], dim=options["dim"], n_mels=n_mels)
@@ -45,5 +62,4 @@ def export_run(run_dir: Path, path: Path, *, best: bool = False) -> Path:
         summary["init"] = options["init"]
     frontend = LogMelSpectrogram(**config["frontend"])
     statistics = Statistics(**checkpoint.state["statistics"])
-    Embedder(encoder, frontend, statistics, summary).save(path)
-    return path
+    return Embedder(encoder, frontend, statistics, summary)
