@@ -21,7 +21,9 @@ from byola_rq.text.parse import check_shape, read_json
 FORMAT_VERSION = 1
 # The second name is that of one that is being replaced by another of the same step.
 _NAME = re.compile(r"\.?step-(\d{8,})(?:\.replaced)?")
-_LEFT = re.compile(r"\.step-\d{8,}(?:\.replaced)?\.(?:partial|removed)")  # of saves that were killed
+_LEFT = re.compile(
+    r"\.step-\d{8,}(?:\.replaced)?\.(?:partial|removed)"
+)  # of saves that were killed
 _STATE_SHAPE = {"format_version": int, "step": int}
 _TRAINING_SHAPE = {
     "config": {str: dict},
