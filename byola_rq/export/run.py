@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
 from byola_rq.embed.embedder import Embedder
 from byola_rq.errors import CheckpointError, first_line
@@ -47,10 +49,13 @@ def export_run(run_dir: Path, path: Path, *, best: bool = False) -> Path:
 def _read_encoder(checkpoint: Checkpoint) -> Embedder:
     config = checkpoint.state["config"]  # of the version that wrote it: later keys are not in it
     options, n_mels = config["encoder"], config["frontend"]["n_mels"]
-    encoder = build_encoder(options["name"], dim=options["dim"], n_mels=n_mels)
+    # Without memory for its weights: the checkpoint brings them, once their shapes are right.
+    with torch.device("meta"):
+        encoder = build_encoder(options["name"], dim=options["dim"], n_mels=n_mels)
     prefix = "byol.encoder."
     names = [name for name in checkpoint.model if name.startswith(prefix)]
-    encoder.load_state_dict({name.removeprefix(prefix): checkpoint.model[name] for name in names})
+    weights = {name.removeprefix(prefix): checkpoint.model[name] for name in names}
+    encoder.load_state_dict(weights, assign=True)
     summary = {
         "steps": checkpoint.state["step"],
         "batch_size": config["train"]["batch_size"],
