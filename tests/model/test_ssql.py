@@ -27,7 +27,7 @@ def test_weights_by_channel(bits: int) -> None:
         scale = 2 * float(row.abs().max()) / (2**bits - 1)
         values = row.flatten().tolist()
         for own, value in zip(found[channel].flatten().tolist(), values, strict=True):
-            whole = min(max(round(value / scale), -(2 ** (bits - 1))), 2 ** (bits - 1) - 1)
+            whole = min(max(round(value / scale), 1 - 2 ** (bits - 1)), 2 ** (bits - 1) - 1)
             assert own == pytest.approx(whole * scale, abs=1e-12)
         assert len(found[channel].unique()) <= 2**bits
     found.sum().backward()
