@@ -62,11 +62,26 @@ class SSQL(nn.Module):
     # Its hooks come and go, which a compiler would have to follow.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, encoder: nn.Module, x: Tensor, key: Tensor) -> Tensor:
-        """Embed `x`, `(B, ...)`, by the quantized encoder: `(B, D)`; `key` as for `draw`."""
+        """Embed a batch by the quantized encoder, which is left as it is.
+
+        Args:
+            encoder: `(B, ...)` -> `(B, D)`.
+            x: `(B, ...)`.
+            key: Of each sample, as for `draw`.
+
+        Returns:
+            The embeddings, `(B, D)`.
+
+        Raises:
+            ValueError: If the encoder has no convolution and no linear layer.
+        """
         of_weights, of_activations = self.draw(key)
         layers = [
             (name, each) for name, each in encoder.named_modules() if isinstance(each, _LAYERS)
         ]
+        if not layers:
+            name = type(encoder).__name__
+            raise ValueError(f"encoder must have a convolution or a linear layer; got {name}")
         weights = {}
         for number, (name, layer) in enumerate(layers):
             bits = of_weights if number else torch.full_like(of_weights, self.weight_bits[1])

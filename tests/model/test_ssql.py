@@ -121,3 +121,8 @@ def test_the_loss_is_the_mean_of_both(kind: type[Objective]) -> None:
 def test_bounds_that_are_none(name: str, bits: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=f"^{name} "):
         SSQL(**{name: bits})
+
+
+def test_an_encoder_without_weights_is_refused() -> None:
+    with pytest.raises(ValueError, match="Flatten"):
+        SSQL()(nn.Flatten(), points(0)[0], KEYS)
