@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from byola_rq.audio.decoder import OpenAudio
 from byola_rq.audio.encoded import EncodedAudio, reason_of
 from byola_rq.audio.io import SAMPLE_RATE, decode
-from byola_rq.audio.opening import OpenAudio, open_audio
+from byola_rq.audio.opening import open_audio
 from byola_rq.errors import AudioError
 from byola_rq.runtime.sandbox import Failure, Limits
 from byola_rq.runtime.workers import map_in_processes

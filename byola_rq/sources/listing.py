@@ -27,8 +27,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from byola_rq.audio.codecs import identify_codec
 from byola_rq.audio.io import AUDIO_SUFFIXES
+from byola_rq.audio.opening import codec_of
 from byola_rq.errors import AudioError, CorpusError
 from byola_rq.sources.audioset import SegmentList, is_segment_list, join_segments
 from byola_rq.sources.clip_source import ClipSource, Listing, printable
@@ -172,7 +172,7 @@ def _is_misnamed_audio(source: str, suffix: str) -> bool:
     if suffix in {TAR_SUFFIX, PARQUET_SUFFIX, ".csv", ".tsv"}:
         return False
     try:
-        return bool(identify_codec(Path(source)).name)
+        return bool(codec_of(Path(source)).name)
     except AudioError as error:
         # Sound that no decoder here reads is refused by its codec, not as something foreign.
         return error.code == "unsupported" and suffix in UNREAD_SUFFIXES
