@@ -43,7 +43,7 @@ from byola_rq.sources.folders import (
     walk_folder,
 )
 from byola_rq.sources.manifests import list_manifest
-from byola_rq.sources.parquet import audio_column, list_table, open_table
+from byola_rq.sources.parquet import describe_table, list_table
 from byola_rq.sources.tar import list_tar
 
 __all__ = ["ClipSource", "Listing", "iterate_encoded", "list_sources", "read_encoded"]
@@ -205,7 +205,6 @@ def _is_archive(path: str) -> bool:
     if not path.lower().endswith(PARQUET_SUFFIX):
         return True
     try:
-        with open_table(path) as file:
-            return audio_column(file.schema_arrow) is not None
+        return describe_table(path)[0] is not None
     except CorpusError:
         return True
