@@ -282,7 +282,7 @@ def test_refused_codecs_are_refused_by_every_command(
     monkeypatch.chdir(tmp_path)
     embedder.save(tmp_path / "m.safetensors")
     rows = [f"s/{path.name},{number % 2},{number % 3 % 2}" for number, path in enumerate(files)]
-    (tmp_path / "set.csv").write_text("\n".join(["path,label,fold", *rows]))
+    (tmp_path / "set.csv").write_text("\n".join(["file_name,label,fold", *rows]))
     small = ["encoder.dim=64", "byol.hidden_dim=64", "train.max_steps=1", "data.workers=0"]
     model = ["--model", "m.safetensors"]
     commands = [
@@ -301,6 +301,7 @@ def test_refused_codecs_are_refused_by_every_command(
     arguments = ["m.safetensors", "--task", "set.csv", "--probe", "logistic", "--out", "scores"]
     evaluated = CliRunner().invoke(evaluate, arguments)
     assert evaluated.exit_code in {1, 2}, evaluated.output
+    assert f"s/{files[0].name}: " in evaluated.output.replace("\n", "")
     with (tmp_path / "packed" / "rejected.csv").open(newline="") as file:
         reasons = [row["reason"] for row in csv.DictReader(file)]
     assert len(reasons) == len(files)
