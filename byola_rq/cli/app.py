@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 # Nothing heavy is imported before a command needs it, so that --help is instant.
-from byola_rq.cli import embed, listen, prepare, train
+from byola_rq.cli import embed, explore, listen, prepare, train
 from byola_rq.cli.options import describe, expand_homes, fail, runs_here, take_any_text
 from byola_rq.errors import ByolaRQError, ConfigError
 from byola_rq.runtime.spinning import bound_spinning
@@ -25,6 +25,7 @@ for command in (
     prepare.prepare,
     prepare.info,
     embed.embed,
+    explore.search,
     embed.export,
     train.runs,
     listen.views,
