@@ -54,7 +54,8 @@ class Scaling:
     def standardized(cls, rows: FloatArray) -> "Scaling":
         """Give every dimension mean 0 and standard deviation 1 over rows `(N, D)`."""
         mean = _mean(rows)
-        square = sum((block - mean).square().sum(0) for block in _blocks(rows))
+        squares = ((block - mean).square().sum(0) for block in _blocks(rows))
+        square = sum(squares, start=torch.zeros_like(mean))
         std = (square / len(rows)).sqrt()
         return cls(mean.float(), (1 / torch.where(std > 0, std, 1.0)).float())
 
@@ -67,8 +68,9 @@ class Scaling:
         that directions in which the rows hardly differ are not blown up.
         """
         mean = _mean(rows)
-        products = sum((block - mean).T @ (block - mean) for block in _blocks(rows))
-        variances, directions = torch.linalg.eigh(products / len(rows))
+        products = ((block - mean).T @ (block - mean) for block in _blocks(rows))
+        covariance = sum(products, start=mean.new_zeros(len(mean), len(mean))) / len(rows)
+        variances, directions = torch.linalg.eigh(covariance)
         variances = (1 - shrinkage) * variances.clamp(min=0) + shrinkage * variances.mean()
         scale = 1 / torch.where(variances > 0, variances, 1.0).sqrt()
         return cls(mean.float(), (directions * scale).float())
@@ -210,7 +212,8 @@ def _nearest_by_index(
 
 def _mean(rows: FloatArray) -> Tensor:
     """Of each dimension, float64 `(D,)`."""
-    return sum(block.sum(0, dtype=torch.float64) for block in _blocks(rows)) / len(rows)
+    sums = (block.sum(0, dtype=torch.float64) for block in _blocks(rows))
+    return sum(sums, start=torch.zeros(rows.shape[1], dtype=torch.float64)) / len(rows)
 
 
 def _blocks(rows: FloatArray) -> Iterator[Tensor]:
