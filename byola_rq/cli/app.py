@@ -33,6 +33,7 @@ for command in (
     prepare.synthesize,
 ):
     app.command()(command)
+app.command("map")(explore.map_)
 app.command("import-weights")(embed.import_weights)
 
 

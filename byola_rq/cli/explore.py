@@ -1,8 +1,7 @@
-"""`byola-rq search`."""
+"""`byola-rq search` and `map`."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,10 +11,7 @@ from byola_rq.errors import ConfigError
 from byola_rq.model.builtin import NAME
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from byola_rq.embed.embedder import Embedder
-    from byola_rq.explore.collection import Collection
 
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
@@ -43,6 +39,9 @@ def search(
     duplicates: Annotated[
         bool, typer.Option("--duplicates", help="List pairs of clips that are nearly the same.")
     ] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write a page with the clips to hear.", metavar="PAGE")
+    ] = None,
     model: Model = NAME,
     device: Device = "auto",
     workers: Workers = 2,
@@ -58,65 +57,97 @@ def search(
     \b
     Examples:
       byola-rq search dog.wav /data/my_sounds
-      byola-rq search dog.wav /data/long_recordings --frames -k 20
+      byola-rq search dog.wav /data/long_recordings --frames -k 20 --html found.html
       byola-rq search /data/my_sounds --duplicates
       byola-rq embed /data/my_sounds -o embeddings/ && byola-rq search dog.wav embeddings/
     """
-    if duplicates != (source is None) or (duplicates and frames):
-        message = "search takes QUERY and SOURCE, or a folder and --duplicates without --frames"
+    if duplicates != (source is None) or (duplicates and (frames or html)):
+        message = "search takes QUERY and SOURCE, or a folder and --duplicates and no more"
         raise ConfigError(message, code="usage", key="--duplicates")
-    from byola_rq.embed.embedder import load
+    from byola_rq.explore.build import make_found_page, search_folder
     from byola_rq.explore.collection import open_collection
+    from byola_rq.explore.search import find_duplicates
+
+    embedder = _load(model, device)
+    if source is None:
+        collection = open_collection(query, embedder, out=out, num_workers=workers)
+        pairs, threshold = find_duplicates(collection)
+        print(f"{len(pairs)} pairs of {len(collection)} clips are {threshold:.4f} or more alike")
+        for first, second, similarity in pairs:
+            paths = f"{collection.paths[first]}  {collection.paths[second]}"
+            print(printable(f"{similarity:10.4f}  {paths}"))
+        return
+    found = search_folder(query, source, embedder, k=k, frames=frames, out=out, num_workers=workers)
+    print("similarity    second  file" if frames else "similarity  file")
+    for path, begin, similarity in found.clips:
+        where = f"{begin:8.2f}  " if frames else ""
+        print(printable(f"{similarity:10.3f}  {where}{path}"))
+    if html is not None:
+        print(make_found_page(query, source, found, embedder, html, frames=frames))
+
+
+def map_(
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of sound, or of what `byola-rq embed` wrote.")
+    ],
+    *,
+    page: Annotated[Path, typer.Option("--page", "-o", help="The page to write, .html.")],
+    labels: Annotated[
+        Path | None, typer.Option(help="Labels to color by: a csv with file_name,label.")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(min=1, help="Clips at most; of more, so many are drawn evenly.")
+    ] = 2000,
+    method: Annotated[
+        Literal["auto", "umap", "tsne", "pca"],
+        typer.Option(help="auto: umap where it is installed, else tsne, of many clips pca."),
+    ] = "auto",
+    megabytes: Annotated[
+        float, typer.Option(min=1, help="Size of the page; excerpts are as long as it allows.")
+    ] = 30.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn.")] = 0,
+    model: Model = NAME,
+    device: Device = "auto",
+    workers: Workers = 2,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to keep new embeddings.  [default: the cache]")
+    ] = None,
+) -> None:
+    """Draw a map of a folder of sound, to look at and to listen to: one page.
+
+    Clips that sound alike lie together. Hover shows a spectrogram, a click plays an excerpt and
+    lists the nearest clips; colors are those of labels, folders or clusters. The page is one file
+    that opens from the disk and loads nothing; keep it, send it.
+
+    \b
+    Examples:
+      byola-rq map /data/my_sounds -o map.html
+      byola-rq map /data/my_sounds -o map.html --labels /data/my_sounds/metadata.csv --limit 5000
+      byola-rq map embeddings/ -o map.html --method pca
+    """
+    from byola_rq.explore.build import make_map_page
+
+    embedder = _load(model, device)
+    print(
+        make_map_page(
+            folder,
+            page,
+            embedder,
+            labels=labels,
+            limit=limit,
+            method=method,
+            megabytes=megabytes,
+            seed=seed,
+            out=out,
+            num_workers=workers,
+        )
+    )
+
+
+def _load(model: str, device: str) -> "Embedder":
+    from byola_rq.embed.embedder import load
     from byola_rq.runtime.device import choose_device
     from byola_rq.runtime.memory import keep_freed_memory
 
     keep_freed_memory()
-    embedder = load(model, choose_device(device, key="--device"))
-    sought = query if source is None else source
-    if source is not None:
-        wanted = _embed_query(query, embedder, frames=frames)  # before work that takes long
-    collection = open_collection(sought, embedder, frames=frames, out=out, num_workers=workers)
-    if source is None:
-        lines = _list_duplicates(collection)
-    else:
-        lines = _list_found(wanted, collection, embedder, k=k, frames=frames)
-    for line in lines:
-        print(printable(line))
-
-
-def _embed_query(query: Path, embedder: "Embedder", *, frames: bool) -> "Tensor":
-    """Embedding `(D,)`, or frame embeddings `(T', D)`, on the CPU."""
-    if not frames:
-        return embedder.embed_files([query])[0]
-    from byola_rq.audio.io import read_audio
-
-    waveform = read_audio(query, embedder.sample_rate)
-    embedder.clips.refuse_short(len(waveform), query)
-    return embedder.frames(waveform, embedder.sample_rate)[0][0].cpu()
-
-
-def _list_found(
-    query: "Tensor", collection: "Collection", embedder: "Embedder", *, k: int, frames: bool
-) -> Iterator[str]:
-    from byola_rq.explore.search import find_clips, find_moments
-
-    if frames:
-        seconds = embedder.frame_seconds(2).diff().item()
-        found = find_moments(query, collection, k, frame_seconds=seconds)
-        yield "similarity    second  file"
-    else:
-        found = find_clips(query, collection, k)
-        yield "similarity  file"
-    for each in found:
-        second = f"{each.second:8.2f}  " if frames else ""
-        yield f"{each.similarity:10.3f}  {second}{each.path}"
-
-
-def _list_duplicates(collection: "Collection") -> Iterator[str]:
-    from byola_rq.explore.search import find_duplicates
-
-    pairs, threshold = find_duplicates(collection)
-    yield f"{len(pairs)} pairs of {len(collection)} clips are {threshold:.4f} or more alike"
-    for pair in pairs:
-        first, second = collection.paths[pair.first], collection.paths[pair.second]
-        yield f"{pair.similarity:10.4f}  {first}  {second}"
+    return load(model, choose_device(device, key="--device"))

@@ -81,22 +81,40 @@ class Scaling:
         return F.normalize(rows * self.weight if self.weight.ndim == 1 else rows @ self.weight)
 
 
-def find_clips(query: Tensor, collection: Collection, k: int) -> list[Found]:
-    """The `k` clips nearest to a query's embedding `(D,)`, nearest first; exact."""
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What a search has found, nearest first.
+
+    Attributes:
+        clips: At most as many as were asked for.
+        rows: The query's embedding, then those of the clips or of their stretches, `(1 + k, D)`.
+        scaling: That the similarities are of.
+    """
+
+    clips: list[Found]
+    rows: Tensor
+    scaling: Scaling
+
+
+def find_clips(query: Tensor, collection: Collection, k: int) -> Findings:
+    """Find the `k` clips nearest to a query's embedding `(D,)`; exact."""
     scaling = Scaling.standardized(collection.rows)
     wanted = scaling(query[None])[0]
     similarity = torch.cat([scaling(block) @ wanted for block in _blocks(collection.rows)])
     best = similarity.topk(min(k, len(similarity)))
-    return [
+    places = best.indices.tolist()
+    clips = [
         Found(collection.paths[place], 0.0, value)
-        for place, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        for place, value in zip(places, best.values.tolist(), strict=True)
     ]
+    rows = torch.from_numpy(np.array(collection.rows[places]))
+    return Findings(clips, torch.cat([query[None], rows]), scaling)
 
 
 def find_moments(
     query: Tensor, collection: Collection, k: int, *, frame_seconds: float
-) -> list[Found]:
-    """The `k` clips that have the stretches nearest to a query, and where these begin.
+) -> Findings:
+    """Find the `k` clips that have the stretches nearest to a query, and where these begin.
 
     A stretch has as many frames as the query and is pooled as the encoder pools a clip, so it has
     the embedding that it would have as a clip of its own, but for what its first and last frames
@@ -110,18 +128,20 @@ def find_moments(
         frame_seconds: Between two frames.
     """
     num_frames = len(query)
-    coarse = [
-        pool_stretches(frames, num_frames, max(num_frames // 2, 1))
-        for frames in _frames(collection)
-    ]
+    stride = max(num_frames // 2, 1)
+    coarse = [pool_stretches(frames, num_frames, stride) for frames in _frames(collection)]
     scaling = Scaling.standardized(torch.cat(coarse).numpy())
-    wanted = scaling(pool_stretches(query, num_frames, 1))[0]
+    whole = pool_stretches(query, num_frames, 1)
     found = []
     for path, frames in zip(collection.paths, _frames(collection), strict=True):
-        similarity = scaling(pool_stretches(frames, num_frames, 1)) @ wanted
+        stretches = pool_stretches(frames, num_frames, 1)
+        similarity = scaling(stretches) @ scaling(whole)[0]
         best = int(similarity.argmax())
-        found.append(Found(path, best * frame_seconds, float(similarity[best])))
-    return sorted(found, key=lambda each: -each.similarity)[:k]
+        clip = Found(path, best * frame_seconds, float(similarity[best]))
+        found.append((clip, stretches[best]))
+    found = sorted(found, key=lambda each: -each[0].similarity)[:k]
+    rows = torch.stack([whole[0], *(row for _, row in found)])
+    return Findings([clip for clip, _ in found], rows, scaling)
 
 
 def pool_stretches(frames: Tensor, num_frames: int, stride: int) -> Tensor:

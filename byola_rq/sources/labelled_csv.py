@@ -54,7 +54,8 @@ def read_labelled_rows(
     Args:
         path: UTF-8 csv with a header.
         label_columns: The names that the column of labels may have; one of them must be there.
-        part_columns: Names of the column of parts; the last that is there counts.
+        part_columns: Names of the column of parts; the last that is there counts. Without a name
+            no parts are read, and those of all clips are empty.
 
     Raises:
         CorpusError: Naming the file, the row, the value and the rule.
@@ -62,7 +63,7 @@ def read_labelled_rows(
     rows = _read_rows(path)
     header = _check_header(path, next(rows, (1, []))[1], label_columns, part_columns)
     label_column = next(name for name in label_columns if name in header)
-    part_column = [name for name in part_columns if name in header][-1]
+    part_column = ([""] + [name for name in part_columns if name in header])[-1]
     clips = tuple(_read_clips(path, header, label_column, part_column, rows))
     return LabelledRows(clips, label_column, part_column, frozenset(header))
 
@@ -87,9 +88,9 @@ def _check_header(
     path: Path, names: list[str], label_columns: Sequence[str], part_columns: Sequence[str]
 ) -> dict[str, int]:
     """Position of each column by its name."""
-    choices = (("file_name",), label_columns, part_columns)
+    choices = [each for each in (("file_name",), label_columns, part_columns) if each]
     words = [" or ".join(choice) for choice in choices]
-    rule = f"the header must name {words[0]}, {words[1]}, and {words[2]}"
+    rule = f"the header must name {', '.join(words[:-1])} and {words[-1]}"
     if not names:
         raise CorpusError(f"{path}: {rule}; the file is empty", code="empty", path=path)
     missing = [
@@ -127,7 +128,9 @@ def _read_clips(
         if not label:
             rule = f"{label_column} must not be empty"
             raise _row_error(path, number, "empty", rule, key=label_column)
-        part = _check_part(path, number, part_column, row[header[part_column]])
+        part = ""
+        if part_column:
+            part = _check_part(path, number, part_column, row[header[part_column]])
         place = os.path.join(path.parent, os.path.expanduser(file_name))
         clip_path = Path(same_letters(place) or place)
         # Not Path.is_file, which raises where a name is too long for the file system.
