@@ -26,6 +26,7 @@ for command in (
     prepare.info,
     embed.embed,
     explore.search,
+    explore.classify,
     embed.export,
     train.runs,
     listen.views,

@@ -1,4 +1,4 @@
-"""`byola-rq search` and `map`."""
+"""`byola-rq search`, `map` and `classify`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -142,6 +142,58 @@ def map_(
             num_workers=workers,
         )
     )
+
+
+def classify(
+    labelled: Annotated[
+        Path,
+        typer.Argument(
+            help="A csv with file_name,label, and group where clips were cut from one recording; "
+            "or a classifier that --save wrote."
+        ),
+    ],
+    source: Annotated[
+        Path, typer.Argument(help="Folder of sound, or of what `byola-rq embed` wrote.")
+    ],
+    *,
+    predictions: Annotated[Path, typer.Option("--predictions", "-o", help="csv to write.")],
+    save: Annotated[
+        Path | None, typer.Option(help="Also write the classifier, .safetensors.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the folds.")] = 0,
+    model: Model = NAME,
+    device: Device = "auto",
+    workers: Workers = 2,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to keep new embeddings.  [default: the cache]")
+    ] = None,
+) -> None:
+    """Sort a folder of sound by a few labelled examples.
+
+    Logistic regression on frozen embeddings, its strength and the calibration of its
+    probabilities chosen by cross-validation, which also says what accuracy to expect. The csv has
+    the least sure clips first: label these next.
+
+    \b
+    Examples:
+      byola-rq classify labels.csv /data/my_sounds -o predictions.csv
+      byola-rq classify labels.csv /data/my_sounds -o predictions.csv --save birds.safetensors
+      byola-rq classify birds.safetensors /data/other_sounds -o predictions.csv
+    """
+    from byola_rq.explore.build import classify_folder
+
+    embedder = _load(model, device)
+    for line in classify_folder(
+        labelled,
+        source,
+        predictions,
+        embedder,
+        save=save,
+        seed=seed,
+        out=out,
+        num_workers=workers,
+    ):
+        print(line)
 
 
 def _load(model: str, device: str) -> "Embedder":

@@ -1,7 +1,11 @@
-"""What `byola-rq search` and `map` do: from a folder to an answer."""
+"""What `byola-rq search`, `map` and `classify` do: from a folder to an answer."""
 
+import csv
+import io
+import os
 import shlex
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +15,17 @@ from torch import Tensor
 from byola_rq.audio.encoded import printable
 from byola_rq.audio.io import inspect_audio, read_audio
 from byola_rq.embed.embedder import Embedder
-from byola_rq.explore.collection import Collection, open_collection
+from byola_rq.errors import ConfigError
+from byola_rq.explore.classify import Classifier, fit_classifier
+from byola_rq.explore.collection import Collection, FloatArray, open_collection
 from byola_rq.explore.labels import folder_names, read_labels
 from byola_rq.explore.map import Method, draw_map, excerpt_seconds, read_excerpts
 from byola_rq.explore.page import write_map_page
 from byola_rq.explore.search import Findings, find_clips, find_moments
+from byola_rq.runtime.files import replace_file
 from byola_rq.runtime.progress import log
 from byola_rq.runtime.rng import permutation
+from byola_rq.sources.labelled_csv import LabelledClip, read_labelled_rows
 
 MOST_SECONDS_FOUND = 5.0  # of an excerpt on a page of few clips
 
@@ -151,3 +159,110 @@ def draw_clips(collection: Collection, num: int, seed: int) -> Collection:
 
 def _written(page: Path, size: int, began: float) -> str:
     return printable(f"{page} ({size / 1e6:.2f} MB, {time.monotonic() - began:.1f} s)")
+
+
+def classify_folder(
+    given: Path,
+    source: Path,
+    predictions: Path,
+    embedder: Embedder,
+    *,
+    save: Path | None,
+    seed: int,
+    out: Path | None,
+    num_workers: int,
+) -> Iterator[str]:
+    """Do what `byola-rq classify` does, and say what was found and written.
+
+    Raises:
+        AudioError, CheckpointError, ConfigError, CorpusError: If labels, classifier, folder or a
+            path cannot be used.
+        MissingPackageError: If scikit-learn is not installed.
+    """
+    classifier: Classifier | None = None
+    labelled: Sequence[LabelledClip] = ()
+    if given.suffix == ".safetensors":
+        classifier = Classifier.load(given)
+        classifier.refuse_other_model(given, embedder)
+    else:
+        labelled = read_labelled_rows(
+            given, label_columns=("label",), part_columns=(), group_column="group"
+        ).clips
+    collection = open_collection(source, embedder, out=out, num_workers=num_workers)
+    if classifier is None:
+        classifier = _fit(labelled, collection, embedder, num_workers=num_workers, seed=seed)
+        yield from _describe_fit(classifier, len(labelled))
+    probabilities = classifier.predict_proba(np.asarray(collection.rows))
+    write_predictions(predictions, collection.paths, classifier.classes, probabilities)
+    yield printable(f"{predictions} ({len(collection)} clips, the least sure first)")
+    if save is not None:
+        classifier.save(save)
+        yield printable(f"{save}")
+
+
+def _fit(
+    labelled: Sequence[LabelledClip],
+    collection: Collection,
+    embedder: Embedder,
+    *,
+    num_workers: int,
+    seed: int,
+) -> Classifier:
+    """Fit on labelled clips; those of the collection are not embedded again."""
+    place_of = {os.path.realpath(path): place for place, path in enumerate(collection.paths)}
+    places = [place_of.get(os.path.realpath(clip.path)) for clip in labelled]
+    rows = np.empty((len(labelled), embedder.embedding_dim), np.float32)
+    other = [number for number, place in enumerate(places) if place is None]
+    if other:
+        paths = [labelled[number].path for number in other]
+        rows[other] = embedder.embed_files(paths, num_workers=num_workers, progress=True).numpy()
+    for number, place in enumerate(places):
+        if place is not None:
+            rows[number] = collection.rows[place]
+    return fit_classifier(
+        rows,
+        [clip.label for clip in labelled],
+        [clip.group or os.path.realpath(clip.path) for clip in labelled],
+        np.concatenate([collection.rows, rows[other]]),
+        embedder,
+        seed=seed,
+    )
+
+
+def _describe_fit(classifier: Classifier, num_labelled: int) -> Iterator[str]:
+    yield f"{num_labelled} labelled clips of {len(classifier.classes)} classes"
+    if classifier.rare:
+        names = printable(", ".join(classifier.rare))
+        yield f"with clips of one source alone, so not tried: {names}; label more of them"
+    if classifier.expected is None:
+        yield "no score to expect: two classes need clips of two sources each"
+        return
+    score = classifier.expected
+    yield (
+        f"expected accuracy {100 * score.accuracy:.1f} % ({100 * score.low:.1f} to "
+        f"{100 * score.high:.1f}; {score.num_clips} clips held out, C = {classifier.penalty:g})"
+    )
+
+
+def write_predictions(
+    path: Path, clips: Sequence[str], classes: Sequence[str], probabilities: FloatArray
+) -> None:
+    """Write path, label, probability, and the second best of both, the least sure clips first.
+
+    Raises:
+        ConfigError: If it cannot be written.
+    """
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
+    best = np.take_along_axis(probabilities, order, axis=1)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("path", "label", "probability", "second_label", "second_probability"))
+    for clip in np.argsort(best[:, 0], kind="stable"):
+        (first, second), (high, low) = order[clip], best[clip]
+        writer.writerow((clips[clip], classes[first], f"{high:.4f}", classes[second], f"{low:.4f}"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, text.getvalue().encode("utf-8", "surrogateescape"))
+    except OSError as error:
+        message = f"{path}: cannot be written ({error.strerror or error})"
+        raise ConfigError(message, code="unwritable", path=path) from error

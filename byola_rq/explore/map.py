@@ -30,7 +30,8 @@ NUM_NEIGHBORS = 8
 PICTURE_BANDS, PICTURE_FRAMES = 32, 64  # of 16 levels: 1 kB a clip
 MOST_FOR_TSNE = 10_000  # clips; more take many minutes
 MOST_CLUSTERS = 20  # as many as a list of them is still read
-_BYTES_A_SECOND = 7_500  # of excerpts, about, in base64
+# Of an excerpt in base64: Vorbis's tables and the picture, and a second of noise.
+_BYTES_A_CLIP, _BYTES_A_SECOND = 8_000, 7_500
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,8 +129,8 @@ class Excerpt:
 
 
 def excerpt_seconds(num_clips: int, megabytes: float, longest: float = 3.0) -> float:
-    """How long excerpts may be for a page of so many megabytes, pictures taken off."""
-    left = megabytes * 1e6 / max(num_clips, 1) - 2_000
+    """How long excerpts may be for a page of so many megabytes: seconds, 0 to `longest`."""
+    left = megabytes * 1e6 / num_clips - _BYTES_A_CLIP
     return float(np.clip(left / _BYTES_A_SECOND, 0.0, longest))
 
 
