@@ -152,9 +152,10 @@ def read_excerpts(
         num_workers: Threads that decode.
     """
     rate = frontend.sample_rate
-    num_samples = max(round(seconds * rate), frontend.min_samples)
 
     def read(place: int) -> Segment | None:
+        own_seconds = np.fmin(seconds, collection.seconds[place])
+        num_samples = max(round(own_seconds * rate), frontend.min_samples)
         try:
             return read_segment(Path(collection.paths[place]), rate, num_samples, starts[place])
         except (AudioError, OSError):

@@ -23,6 +23,7 @@ from byola_rq.explore.map import (
     read_excerpts,
 )
 from byola_rq.explore.search import find_clips
+from tests.browser import Browser
 from tests.explore.test_search import collection_of, run
 from tests.refusal import refused
 
@@ -149,3 +150,63 @@ def test_the_command(sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     empty = tmp_path / "empty"
     empty.mkdir()
     assert run("map", empty, "-o", page) == CorpusError.exit_code
+
+
+PLAYING = """(async () => {
+  await new Promise(done => setTimeout(done, 200));
+  return !at("player").paused && at("player").duration;
+})()"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
+def test_in_a_browser(
+    browser: Browser, sounds: Path, tmp_path: Path, model: Embedder, width: int, dark: bool
+) -> None:
+    labels = tmp_path / "labels.csv"
+    rows = [f"{path},{path.stem.split('_')[1].split('-')[0]}" for path in sounds.glob("*.wav")]
+    labels.write_text("\n".join(["file_name,label", *rows]))
+    page = tmp_path / "map.html"
+    options = {"labels": labels, "limit": 99, "method": "pca", "megabytes": 30, "seed": 0}
+    make_map_page(sounds, page, model, out=tmp_path / "rows", num_workers=1, **options)
+    browser.open(page, width=width, dark=dark)
+    clips = data_of(page)["clips"]
+    assert browser.run("[...at('color').options].map(each => each.value)") == ["label", "cluster"]
+    drawn = """(() => {
+      const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+      return data.filter((value, n) => n % 4 === 3 && value > 0).length;
+    })()"""
+    assert browser.run(f"(draw(), {drawn})") > 10 * len(clips)  # pixels
+    # A click on a clip chooses and plays it.
+    click = """(type => {
+      const [x, y] = place(3), box = canvas.getBoundingClientRect();
+      const options = { clientX: box.x + x, clientY: box.y + y, bubbles: true, pointerId: 1 };
+      canvas.dispatchEvent(new PointerEvent(type, options));
+    })"""
+    browser.run("canvas.setPointerCapture = () => {}")  # there is no pointer to capture
+    browser.run(f"{click}('pointerdown')")
+    browser.run(f"{click}('pointerup')")
+    assert browser.run("chosen") == 3
+    assert browser.run("at('name').textContent") == clips[3]["name"]
+    near = browser.run("[...at('neighbors').querySelectorAll('button')].map(b => b.textContent)")
+    assert near == [f"{clips[n]['name']}{cosine:.2f}" for n, cosine in clips[3]["near"]]
+    assert browser.run("at('picture').getContext('2d').getImageData(9, 9, 1, 1).data[3]") == 255
+    browser.press("Enter")  # a key is a gesture, after which a page may play
+    assert browser.run(PLAYING) == pytest.approx(min(3.0, clips[3]["seconds"]), abs=0.05)
+    # Search, color and keys.
+    browser.run("at('search').value = 'voice', find()")
+    num_voices = sum("voice" in row for row in rows)
+    assert browser.run("at('found').children.length") == num_voices
+    browser.press("Escape")
+    assert browser.run("[chosen, at('found-part').hidden]") == [-1, True]
+    browser.press("ArrowRight")
+    browser.press("+")
+    assert browser.run("chosen") >= 0
+    assert browser.run("view.zoom") > 1
+    browser.press("0")
+    assert browser.run("view.zoom") == 1
+    browser.run("at('color').value = 'cluster', recolor()")
+    assert browser.run("at('legend').children.length") == len(data_of(page)["centers"])
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    assert browser.complaints == []
+    assert [url for url in browser.requests if not url.startswith("data:")] == [page.as_uri()]
