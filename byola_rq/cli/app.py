@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 # Nothing heavy is imported before a command needs it, so that --help is instant.
-from byola_rq.cli import embed, listen, prepare, train
+from byola_rq.cli import embed, explore, listen, prepare, train
 from byola_rq.cli.options import (
     describe,
     describe_fault,
@@ -34,6 +34,8 @@ for command in (
     prepare.prepare,
     prepare.info,
     embed.embed,
+    explore.search,
+    explore.classify,
     embed.export,
     train.runs,
     listen.views,
@@ -41,6 +43,7 @@ for command in (
     prepare.synthesize,
 ):
     app.command()(command)
+app.command("map")(explore.map_)
 app.command("import-weights")(embed.import_weights)
 
 

@@ -71,20 +71,25 @@ def share_of_like_neighbors(embeddings: FloatArray, labels: Sequence[str]) -> fl
 
 
 def place_on_map(
-    embeddings: FloatArray, method: Literal["pca", "tsne"] = "pca", seed: int = 0
+    embeddings: FloatArray, method: Literal["pca", "tsne", "umap"] = "pca", seed: int = 0
 ) -> FloatArray:
     """Two coordinates for each row, `(N, 2)`.
 
-    `pca` keeps the two directions of largest spread, and with them large distances; `tsne` keeps
-    who is near whom, and distances between groups say nothing.
+    `pca` keeps the two directions of largest spread, and with them large distances; `tsne` and
+    `umap` keep who is near whom, and distances between groups say little.
 
     Raises:
-        MissingPackageError: If scikit-learn is not installed.
+        MissingPackageError: If scikit-learn, or for `umap` umap-learn, is not installed.
         ValueError: If `method` is unknown.
     """
-    if method not in ("pca", "tsne"):
-        raise ValueError(f"method must be one of pca, tsne; got {method!r}")
+    if method not in ("pca", "tsne", "umap"):
+        raise ValueError(f"method must be one of pca, tsne, umap; got {method!r}")
     sklearn, scaled = _import_sklearn(), _scale(embeddings)
+    if method == "umap":
+        with package_needed("a map by umap", "umap-learn", extra="umap"):
+            import umap
+        mapping = umap.UMAP(metric="cosine", random_state=seed, n_jobs=1)
+        return np.asarray(mapping.fit_transform(scaled))
     if method == "pca":
         return np.asarray(sklearn.decomposition.PCA(2, random_state=seed).fit_transform(scaled))
     perplexity = min(30, (len(scaled) - 1) / 3)
