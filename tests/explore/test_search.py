@@ -70,9 +70,9 @@ def test_whitened_without_shrinkage_equals_scikit_learn_up_to_a_rotation(rows: n
 
 
 def test_blocks_change_nothing(rows: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = find_clips(torch.from_numpy(rows[5]), collection_of(rows), 300)
+    whole = find_clips(torch.from_numpy(rows[5]), collection_of(rows), 300).clips
     monkeypatch.setattr("byola_rq.explore.search.ROWS_AT_ONCE", 7)
-    parts = find_clips(torch.from_numpy(rows[5]), collection_of(rows), 300)
+    parts = find_clips(torch.from_numpy(rows[5]), collection_of(rows), 300).clips
     assert [each.path for each in whole[:50]] == [each.path for each in parts[:50]]
     assert whole[0].path == "5.wav"
     assert whole[0].similarity == pytest.approx(1, abs=1e-6)
@@ -103,7 +103,8 @@ def test_the_best_moment_is_where_the_query_was_cut(tmp_path: Path, model: Embed
     collection = open_collection(tmp_path, model, frames=True, out=tmp_path / "frames")
     query = torch.from_numpy(sounds[0][RATE // 2 : 2 * RATE])
     step = float(model.frame_seconds(2).diff())
-    found = find_moments(model.frames(query, RATE)[0][0], collection, 3, frame_seconds=step)
+    wanted = model.frames(query, RATE)[0][0]
+    found = find_moments(wanted, collection, 3, frame_seconds=step).clips
     assert Path(found[0].path).name == "a.wav"
     assert abs(found[0].second - 0.5) <= 2 * step
 
