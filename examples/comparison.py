@@ -74,12 +74,12 @@ def make_view(batch: Tensor, steps: tuple[Step, ...]) -> Tensor:
 def embed(encoder: nn.Module, inputs: Tensor) -> Tensor:
     """Embeddings of all inputs, `(N, D)`."""
     encoder.eval()
-    return torch.cat([encoder(part) for part in inputs.split(256)])
+    return torch.cat([encoder(part) for part in torch.split(inputs, 256)])
 
 
 def probe(features: Tensor, labels: Tensor, train: Tensor, test: Tensor) -> Scores:
     """Accuracy in percent of a linear probe from few labels and from all, `(2,)`."""
-    few = torch.cat([train[labels[train] == c][:LABELS] for c in labels.unique()])
+    few = torch.cat([train[labels[train] == c][:LABELS] for c in range(int(labels.max()) + 1)])
     scores = []
     for rows in (few, train):
         classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))

@@ -49,7 +49,7 @@ def embed_patches(log_mels: Tensor) -> Tensor:
     """Tokens of a random linear embedding of patches: `(N, 64, 48)` -> `(N, 24, 64)`."""
     patches = log_mels.unfold(1, BANDS, BANDS).unfold(2, FRAMES, FRAMES)  # (N, 4, 6, 16, 8)
     weight = torch.randn(BANDS * FRAMES, DIM, generator=torch.Generator().manual_seed(0))
-    return patches.flatten(3).flatten(1, 2) @ weight / (BANDS * FRAMES) ** 0.5
+    return torch.as_tensor(patches.flatten(3).flatten(1, 2) @ weight / weight.norm(dim=0))
 
 
 def main() -> None:
