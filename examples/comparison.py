@@ -31,7 +31,7 @@ def parse_options(description: str | None, *, steps: int) -> argparse.Namespace:
         "--seeds", type=int, default=5, help="of split, weights and views; 2 or more"
     )
     parser.add_argument("--steps", type=int, default=steps, help="of pretraining")
-    parser.add_argument("--objective", choices=("byol", "infonce"), default="byol")
+    parser.add_argument("--objective", choices=("infonce", "byol"), default="infonce")
     options = parser.parse_args()
     if options.seeds < 2:
         parser.error(f"--seeds must be at least 2, for an interval; got {options.seeds}")

@@ -15,7 +15,7 @@ from byola_rq.synthesis.generate import KINDS, make_clip
 from examples.comparison import compare, parse_options
 
 CLIPS, DIM = 40, 64  # of a kind; of a token
-BANDS, FRAMES = 16, 8  # of a patch
+BANDS, FRAMES = 16, 16  # of a patch
 
 
 class SmallTransformer(nn.Module):
@@ -41,20 +41,20 @@ def make_log_mels(kinds: list[str]) -> Tensor:
     """Standardized log-mels of clips of each kind, `(N, 64, 48)`."""
     clips = [make_clip(kind, seed=seed, seconds=1) for kind in kinds for seed in range(CLIPS)]
     frontend = LogMelSpectrogram(hop_length=320)
-    log_mels = frontend(torch.from_numpy(np.stack(clips)).float())[..., : 6 * FRAMES]
+    log_mels = frontend(torch.from_numpy(np.stack(clips)).float())[..., : 3 * FRAMES]
     return torch.as_tensor((log_mels - log_mels.mean()) / log_mels.std())
 
 
 def embed_patches(log_mels: Tensor) -> Tensor:
-    """Tokens of a random linear embedding of patches: `(N, 64, 48)` -> `(N, 24, 64)`."""
-    patches = log_mels.unfold(1, BANDS, BANDS).unfold(2, FRAMES, FRAMES)  # (N, 4, 6, 16, 8)
+    """Tokens of a random linear embedding of patches: `(N, 64, 48)` -> `(N, 12, 64)`."""
+    patches = log_mels.unfold(1, BANDS, BANDS).unfold(2, FRAMES, FRAMES)  # (N, 4, 3, 16, 16)
     weight = torch.randn(BANDS * FRAMES, DIM, generator=torch.Generator().manual_seed(0))
     return torch.as_tensor(patches.flatten(3).flatten(1, 2) @ weight / weight.norm(dim=0))
 
 
 def main() -> None:
     """Compare four ways of making views."""
-    options = parse_options(__doc__, steps=100)
+    options = parse_options(__doc__, steps=150)
     kinds = [kind for kind in KINDS if kind.startswith(("note", "event"))]  # 23
     log_mels = make_log_mels(kinds)
     tokens = embed_patches(log_mels)
