@@ -1,6 +1,6 @@
 """Randomized quantization of images: python -m examples.images.
 
-Pretrains a small convolutional network on scikit-learn's digits (1,797 images of 8 x 8, by 43
+Pretrains a small convolutional network on scikit-learn's digits (1,797 images of 8 x 8, by 13
 hands) with and without a crop, with DACL and with quantization, and probes each.
 docs/other_data.md says what came out.
 """

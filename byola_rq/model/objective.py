@@ -89,7 +89,13 @@ class Objective(nn.Module, ABC):
         Returns:
             The loss, a scalar, and the online embeddings of the first view (mixed with i-Mix),
             detached, `(B, D)`, to watch for collapse.
+
+        Raises:
+            ValueError: If the views differ in shape, or hold fewer than two samples.
         """
+        if view_1.shape != view_2.shape or len(view_1) < 2:
+            shapes = f"{tuple(view_1.shape)} and {tuple(view_2.shape)}"
+            raise ValueError(f"views must be of one shape and at least 2 samples; got {shapes}")
         if key is None and (self.imix or self.ssql):
             key = draw_keys(len(view_1), view_1.device)
         seen_1, mix_1 = self._mixed(view_1, key, 1)

@@ -150,3 +150,5 @@ def test_embeddings_of_tokens_are_mixed_too() -> None:
 def test_alpha_must_be_positive() -> None:
     with pytest.raises(ValueError, match="^alpha "):
         IMix(0.0)
+    with pytest.raises(ValueError, match="^key "):
+        IMix()(torch.randn(8, 2), KEYS[:3])
