@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import scipy
 import sklearn
 import torch
 from numpy.typing import NDArray
+from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
@@ -20,7 +20,7 @@ from byola_rq import BYOL, IMix, InfoNCE
 
 LABELS, BATCH = 10, 64  # labels of each class, in the first column; the second has all
 
-Step = Callable[[Tensor], Tensor] | IMix
+Transform = Callable[[Tensor], Tensor] | IMix
 Scores = NDArray[np.float64]
 
 
@@ -43,30 +43,30 @@ def parse_options(description: str | None, *, steps: int) -> argparse.Namespace:
 def pretrain(
     encoder: nn.Module,
     inputs: Tensor,
-    steps: tuple[Step, ...],
+    transforms: tuple[Transform, ...],
     *,
     seed: int,
     options: argparse.Namespace,
 ) -> None:
     """Train an encoder on two views of each input; i-Mix is a matter of the objective."""
-    imix = next((step for step in steps if isinstance(step, IMix)), None)
+    imix = next((each for each in transforms if isinstance(each, IMix)), None)
     objective = {"byol": BYOL, "infonce": InfoNCE}[options.objective]
     model = objective(encoder, projection_dim=64, hidden_dim=256, imix=imix).train()
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3)
     batches = torch.Generator().manual_seed(seed)  # the same ones for all variants
     for _ in range(options.steps):
         batch = inputs[torch.randint(len(inputs), (BATCH,), generator=batches)]
-        loss, _ = model(make_view(batch, steps), make_view(batch, steps))
+        loss, _ = model(make_view(batch, transforms), make_view(batch, transforms))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         model.update_target(ema_decay=0.99)
 
 
-def make_view(batch: Tensor, steps: tuple[Step, ...]) -> Tensor:
-    """Take the steps one after the other."""
-    for step in steps:
-        batch = batch if isinstance(step, IMix) else step(batch)
+def make_view(batch: Tensor, transforms: tuple[Transform, ...]) -> Tensor:
+    """Transform a batch by one after the other."""
+    for transform in transforms:
+        batch = batch if isinstance(transform, IMix) else transform(batch)
     return batch
 
 
@@ -93,7 +93,7 @@ def compare(
     labels: Tensor,
     *,
     make_encoder: Callable[[], nn.Module],
-    variants: Mapping[str, tuple[Step, ...]],
+    variants: Mapping[str, tuple[Transform, ...]],
     plain: tuple[str, Tensor],
     options: argparse.Namespace,
 ) -> None:
@@ -103,33 +103,40 @@ def compare(
         inputs: `(N, ...)`; in each seed, 30 % are held out, evenly over the classes.
         labels: int64 `(N,)`.
         make_encoder: `(B, ...)` -> `(B, D)`, with `embedding_dim`.
-        variants: The steps that make a view, of each pretraining; the reference is called `none`.
+        variants: What makes a view, in order, for each pretraining; the reference is called `none`.
         plain: Name and features `(N, D)` of what needs no network.
         options: Of `parse_options`.
     """
     scores: dict[str, list[Scores]] = {}
     for seed in range(options.seeds):
         rows = train_test_split(
-            torch.arange(len(labels)).numpy(), test_size=0.3, stratify=labels, random_state=seed
+            np.arange(len(labels)), test_size=0.3, stratify=labels, random_state=seed
         )
-        train, test = map(torch.as_tensor, rows)
+        train, test = map(torch.from_numpy, rows)
         scores.setdefault(plain[0], []).append(probe(plain[1], labels, train, test))
-        for name, steps in {"untrained": None, **variants}.items():
+        for name, transforms in {"untrained": None, **variants}.items():
             torch.manual_seed(seed)
             encoder = make_encoder()
-            if steps is not None:
-                pretrain(encoder, inputs[train], steps, seed=seed, options=options)
+            if transforms is not None:
+                pretrain(encoder, inputs[train], transforms, seed=seed, options=options)
             found = probe(embed(encoder, inputs), labels, train, test)
             scores.setdefault(name, []).append(found)
-    print(
+    print_table(
+        scores,
         f"| {options.objective}, {options.steps} steps, {options.seeds} seeds "
-        f"| {LABELS} labels a class | above none | {len(train):,} labels | above none |"
+        f"| {LABELS} labels a class | above none | {len(train):,} labels | above none |",
     )
-    print("|---|---|---|---|---|")
+
+
+def print_table(scores: Mapping[str, list[Scores]], heading: str) -> None:
+    """Print means, paired differences to the reference, their intervals, and what it cost."""
+    print(heading, "|---|---|---|---|---|", sep="\n")
     for name, values in scores.items():
-        cells = (*interval(values), *interval(np.subtract(values, scores["none"]), sign="+"))
-        few, whole, above_few, above_whole = cells if name != "none" else (*cells[:2], "", "")
-        print(f"| {name} | {few} | {above_few} | {whole} | {above_whole} |")
+        few, whole = interval(values)
+        above = ["", ""]
+        if name != "none":
+            above = interval(np.subtract(values, scores["none"]), sign="+")
+        print(f"| {name} | {few} | {above[0]} | {whole} | {above[1]} |")
     print(
         f"\n{time.process_time():.0f} s of processor time; torch {torch.__version__}, "
         f"scikit-learn {sklearn.__version__}, Python {platform.python_version()}"
@@ -139,5 +146,5 @@ def compare(
 def interval(values: list[Scores] | Scores, *, sign: str = "") -> list[str]:
     """Mean and half of its 95 % t interval over the seeds, of each column."""
     mean = np.mean(values, axis=0)
-    half = scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values, axis=0)
-    return [f"{m:{sign}.1f} ± {h:.1f}" for m, h in zip(mean, half, strict=True)]
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values, axis=0)
+    return [f"{m:{sign}z.1f} ± {h:.1f}" for m, h in zip(mean, half, strict=True)]
