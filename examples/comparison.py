@@ -1,6 +1,7 @@
 """What the examples on other data share: pretrain in several ways, probe each, print one table."""
 
 import argparse
+import itertools
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -137,8 +138,13 @@ def print_table(scores: Mapping[str, list[Scores]], heading: str) -> None:
         if name != "none":
             above = interval(np.subtract(values, scores["none"]), sign="+")
         print(f"| {name} | {few} | {above[0]} | {whole} | {above[1]} |")
+    print()
+    for base, name in itertools.permutations(scores, 2):
+        if name.startswith(f"{base} + "):
+            few, whole = interval(np.subtract(scores[name], scores[base]), sign="+")
+            print(f"{name} above {base}: {few}; {whole}")
     print(
-        f"\n{time.process_time():.0f} s of processor time; torch {torch.__version__}, "
+        f"{time.process_time():.0f} s of processor time; torch {torch.__version__}, "
         f"scikit-learn {sklearn.__version__}, Python {platform.python_version()}"
     )
 

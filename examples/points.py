@@ -88,7 +88,7 @@ def main() -> None:
             "none": (),
             "quantization": (quantize,),
             "jitter": (jitter,),
-            "jitter, quantization": (jitter, quantize),
+            "jitter + quantization": (jitter, quantize),
         },
         plain=("sorted coordinates", clouds.sort(dim=1).values.flatten(1)),
         options=options,

@@ -68,7 +68,7 @@ def main() -> None:
             "none": (),
             "e-Mix": (IMix(),),
             "quantization": (quantize,),
-            "e-Mix, quantization": (IMix(), quantize),
+            "e-Mix + quantization": (IMix(), quantize),
         },
         plain=("log-mel, mean and std", torch.cat((log_mels.mean(-1), log_mels.std(-1)), dim=-1)),
         options=options,

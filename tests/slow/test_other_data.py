@@ -10,9 +10,9 @@ import torch
 from examples import comparison, images, points, tokens
 
 VARIANTS = {
-    images: ("DACL", "quantization", "crop", "crop, DACL", "crop, quantization"),
-    points: ("quantization", "jitter", "jitter, quantization"),
-    tokens: ("e-Mix", "quantization", "e-Mix, quantization"),
+    images: ("DACL", "quantization", "crop", "crop + DACL", "crop + quantization"),
+    points: ("quantization", "jitter", "jitter + quantization"),
+    tokens: ("e-Mix", "quantization", "e-Mix + quantization"),
 }
 CLASSES = {images: 10, points: 10, tokens: 23}
 
