@@ -1,8 +1,8 @@
 """The model file: an encoder's weights and the description that rebuilds its model.
 
-A safetensors file whose metadata holds, under the key `byola_rq`, one JSON object: `encoder`,
+A safetensors file with one JSON object in its metadata, under the key `byola_rq`: `encoder`,
 `frontend`, `statistics`, `weights_sha256`, `licence`, `training`, `format_version`, and
-`content_sha256`, the digest of all the others. docs/embedding.md tells each.
+`content_sha256`, the digest of all the others. docs/embedding.md describes each.
 """
 
 import hashlib
@@ -26,9 +26,9 @@ from byola_rq.runtime.files import replace_file
 from byola_rq.text.parse import parse_json
 
 FORMAT_VERSION = 1
-MAX_HEADER_BYTES = 1 << 20  # ours have about 5 kB; a longer one is not read at all
+MAX_HEADER_BYTES = 1 << 20  # written headers have about 5 kB; a longer one is not read
 
-MAX_FFT = 1 << 16  # of a frontend that is rebuilt; a broken file must not ask for all memory
+MAX_FFT = 1 << 16  # of a rebuilt frontend; a broken file must not claim all memory
 
 _KEY = "byola_rq"
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -38,7 +38,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class StoredModel:
-    """What a model file holds."""
+    """Contents of a model file."""
 
     encoder: Encoder
     frontend: LogMelSpectrogram
@@ -48,16 +48,16 @@ class StoredModel:
 
 
 def read_model_file(path: Path) -> StoredModel:
-    """Read, check and rebuild what `write_model_file` wrote.
+    """Read, check and rebuild a model written by `write_model_file`.
 
     Raises:
-        CheckpointError: If the file is missing, cut, foreign, damaged, of a newer format, or does
-            not fit together.
+        CheckpointError: If the file is missing, truncated, foreign, damaged or of a newer format,
+            or if description and weights do not fit together.
     """
     description, shapes = read_description(path)
     try:
         frontend = _build_frontend(path, description["frontend"])
-        # Without memory for its weights: the file brings them, once their shapes are right.
+        # Meta tensors need no memory: the file provides the weights once their shapes are checked.
         with torch.device("meta"):
             encoder = build_encoder(**description["encoder"], n_mels=frontend.n_mels)
         _compare_shapes(path, encoder, shapes)
@@ -80,15 +80,15 @@ def read_model_file(path: Path) -> StoredModel:
 def write_model_file(
     path: Path, description: Mapping[str, Any], weights: Mapping[str, Tensor]
 ) -> None:
-    """Write a model file, which appears whole or not at all.
+    """Write a model file atomically.
 
     Args:
-        path: Its folder is made where missing.
-        description: What `read_description` gives back; the format's version and digests are added.
+        path: File to write; its folder is created if missing.
+        description: Description as returned by `read_description`, without version and digests.
         weights: The encoder's state dict.
 
     Raises:
-        CheckpointError: If the disk refuses.
+        CheckpointError: If the file cannot be written.
     """
     stored = {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
     entries = {
@@ -96,11 +96,11 @@ def write_model_file(
         **description,
         "weights_sha256": digest_weights(stored),
     }
-    entries = json.loads(json.dumps(entries))  # as they will be read, or the digest might differ
+    entries = json.loads(json.dumps(entries))  # as they will be read, so that the digest matches
     text = json.dumps({**entries, "content_sha256": _digest_description(entries)})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Not by save_file, whose files nobody else on a shared disk may read.
+        # Not save_file: it writes files that only their owner can read.
         replace_file(path, save(stored, metadata={_KEY: text}))
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
@@ -109,14 +109,14 @@ def write_model_file(
 
 
 def read_description(path: Path) -> tuple[dict[str, Any], Shapes]:
-    """Read and check what a model file says of itself; its weights are left where they are.
+    """Read and check the description of a model file; the weights are not read.
 
     Returns:
-        The description, and the shape of each of the weights.
+        The description, and the shape of each weight by name.
 
     Raises:
-        CheckpointError: If the file is missing, cut, foreign, of a newer format, or if the
-            description is not what was written.
+        CheckpointError: If the file is missing, truncated, foreign or of a newer format, or if the
+            description does not match its digest.
     """
     header = _read_header(path)
     metadata = header.pop("__metadata__", None)
@@ -148,14 +148,14 @@ def read_description(path: Path) -> tuple[dict[str, Any], Shapes]:
 
 
 def read_weights(path: Path, weights_sha256: object) -> dict[str, Tensor]:
-    """Read the weights of a file whose description has been read, and compare their digest.
+    """Read the weights of a model file and verify their digest.
 
     Raises:
-        CheckpointError: If they cannot be read, or are not those that were written.
+        CheckpointError: If they cannot be read or do not match the digest.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            # Copied: what safetensors gives is the file itself, mapped, whoever changes it later.
+            # Cloned: safetensors returns mapped memory, which changes if the file is overwritten.
             weights = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise _unreadable(path, "unreadable", str(error)) from error
@@ -170,11 +170,11 @@ def read_weights(path: Path, weights_sha256: object) -> dict[str, Tensor]:
 
 
 def digest_weights(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 of weights: names, shapes, types and bytes."""
+    """SHA-256 of weights: names, shapes, dtypes and bytes."""
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        # As bytes, since numpy has no bfloat16.
+        # Viewed as bytes, since numpy has no bfloat16.
         digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
@@ -201,7 +201,7 @@ def _compare_shapes(path: Path, encoder: Encoder, shapes: Shapes) -> None:
 
 
 def _read_header(path: Path) -> dict[str, Any]:
-    """The JSON at the file's beginning, once its stated length is one that can be read."""
+    """Read the JSON header after checking its stated length."""
     if path.is_dir():
         raise CheckpointError(
             f"{path}: a folder; name the model file in it", code="foreign", path=path
@@ -232,13 +232,13 @@ def _read_header(path: Path) -> dict[str, Any]:
 
 
 def _check_start(path: Path, start: bytes, num_bytes: int) -> int:
-    """The length of the header, from the eight bytes before it."""
+    """Return the length of the header in bytes, from the eight bytes before it."""
     if start.startswith(_PICKLES):
         raise _unreadable(
             path,
             "unsupported",
-            "it is pickled, as by torch.save, whatever its name; for weights in the published "
-            "naming there is `byola-rq import-weights`",
+            "it is a pickle, as written by torch.save; for weights in the published naming, use "
+            "`byola-rq import-weights`",
         )
     length = int.from_bytes(start, "little")
     if len(start) < 8 or length > num_bytes - 8:
