@@ -1,4 +1,4 @@
-"""One training step: the networks, views and optimizer, and what a checkpoint keeps of them."""
+"""One training step: networks, views and optimizer, and their checkpoint."""
 
 import contextlib
 import importlib.metadata
@@ -32,7 +32,7 @@ from byola_rq.train.schedules import ema_decay, learning_rate
 
 @dataclass(kw_only=True)
 class TrainState:
-    """Everything that a step changes or needs."""
+    """State of a training run: everything that a step reads or changes."""
 
     config: Config
     device: torch.device
@@ -40,26 +40,26 @@ class TrainState:
     frontend: LogMelSpectrogram
     statistics: Statistics
     views: Views
-    byol: Objective  # whichever the configuration names
-    network: nn.Module  # `byol`, compiled where that was asked for, with its gradients averaged
+    byol: Objective  # the one that the configuration names
+    network: nn.Module  # `byol`, possibly compiled, with gradients averaged over ranks
     optimizer: torch.optim.Optimizer  # its learning rate is a tensor on the device
     ema_weight: Tensor  # float32 (): 1 - EMA decay of the step
     num_steps: int  # of the whole run
     step: int = 0  # steps done
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Go back to what a checkpoint holds."""
+        """Restore the state from a checkpoint."""
         try:
             self._modules().load_state_dict(checkpoint.model)
             load_optimizer_tensors(self.optimizer, checkpoint.optimizer)
         except (RuntimeError, ValueError, LookupError, TypeError) as error:
             reason = " ".join(str(error).split())
-            message = f"{self.config.run.dir}: does not fit ({reason})"
+            message = f"{self.config.run.dir}: the checkpoint does not fit ({reason})"
             raise CheckpointError(message, code="different", path=self.config.run.dir) from error
         self.step = checkpoint.state["step"]
 
     def snapshot(self, corpus_digest: str) -> Checkpoint:
-        """What a resumed run needs."""
+        """Return the checkpoint from which a run resumes."""
         return Checkpoint(
             model=self._modules().state_dict(),
             optimizer=optimizer_tensors(self.optimizer),
@@ -77,7 +77,7 @@ class TrainState:
         )
 
     def learning_rate(self, step: int) -> float:
-        """Of one step."""
+        """Learning rate at `step`."""
         options = self.config.optimizer
         return learning_rate(
             step,
@@ -88,7 +88,7 @@ class TrainState:
         )
 
     def ema_decay(self, step: int) -> float:
-        """Of the target's update after one step."""
+        """EMA decay of the target's update at `step`."""
         options = self.config.byol
         return ema_decay(
             step,
@@ -99,17 +99,18 @@ class TrainState:
 
     @property
     def is_encoder_waiting(self) -> bool:
-        """Whether the next step teaches the heads alone."""
+        """True if the next step trains only the heads."""
         return self.step < self.config.encoder.freeze_steps
 
     def begin_step(self) -> None:
-        """Give the device what differs from step to step, but for the batch."""
-        # Dropout's stream is a function of the step, so that resuming has no generator to restore.
+        """Write the values that change from step to step to the device, except the batch."""
+        # Dropout is seeded by the step, so that resuming has no generator state to restore.
         torch.manual_seed((self.config.run.seed << 32) + self.step)
         for group in self.optimizer.param_groups:
             group["lr"].fill_(self.learning_rate(self.step))
         self.ema_weight.fill_(1 - self.ema_decay(self.step))
-        # DistributedDataParallel waits for the gradients of all that had them when it was made.
+        # DistributedDataParallel waits for the gradients of all parameters that required one at
+        # first.
         self.byol.encoder.requires_grad_(not self.is_encoder_waiting or world_size() > 1)
 
     def _modules(self) -> nn.ModuleDict:
@@ -126,9 +127,9 @@ def build_state(
     num_steps: int,
     encoder_weights: Mapping[str, Tensor] | None = None,
 ) -> TrainState:
-    """Networks with seeded weights, views and optimizer, on the device.
+    """Build networks with seeded weights, views and optimizer on the device.
 
-    `encoder_weights` are those that the encoder, online and target, has instead of seeded ones.
+    `encoder_weights` replace the encoder's seeded weights, online and target.
     """
     torch.manual_seed(config.run.seed)
     encoder = build_encoder(
@@ -139,12 +140,12 @@ def build_state(
     byol = build_objective(config, encoder)
     over_all_ranks(byol, sync_batch_norm=config.train.sync_batch_norm)
     is_cuda = device.type == "cuda"
-    # Half the time of row-major convolutions on a CPU; mypy's stub lacks the argument.
+    # On a CPU, half the time of row-major convolutions; mypy's stub lacks the argument.
     byol.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizers = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     optimizer = optimizers[config.optimizer.name](
         [parameter for parameter in byol.parameters() if parameter.requires_grad],
-        # What a fused kernel reads: a GPU's float32; on a CPU all the digits that there are.
+        # Fused kernels read float32 on a GPU; on a CPU float64 keeps all digits.
         lr=torch.tensor(
             config.optimizer.lr, device=device, dtype=torch.float32 if is_cuda else torch.float64
         ),
@@ -168,7 +169,7 @@ def build_state(
 
 
 def build_objective(config: Config, encoder: Encoder) -> Objective:
-    """What `objective` names, with heads of `byol` and what of `views` changes an objective."""
+    """Build the objective of `objective`, with the options of `byol` and of `views`."""
     of_objective = config.views.of_objective()
     options: dict[str, Any] = {
         "projection_dim": config.byol.projection_dim,
@@ -182,36 +183,36 @@ def build_objective(config: Config, encoder: Encoder) -> Objective:
 
 
 def _network(byol: Objective, *, is_compiled: bool) -> nn.Module:
-    """`byol` as it is called in a step."""
+    """Wrap `byol` for training: compile it and average its gradients, as needed."""
     network = cast(nn.Module, torch.compile(byol)) if is_compiled else byol
     if world_size() == 1:
         return network
-    # Two gradients of a kernel of one channel (SSQL's) add up to one of other strides: 576 numbers.
+    # Two gradients of a one-channel kernel (SSQL) sum to a tensor of other strides: 576 numbers.
     warnings.filterwarnings("ignore", "Grad strides do not match", UserWarning)
     with warnings.catch_warnings():
-        # The argument's new name is not there in every version of torch that will do.
+        # Not all supported versions of torch know the argument's new name.
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-        # Batch-norm statistics are either the same everywhere or each rank's own.
+        # Batch-norm statistics are either equal in all ranks or separate on purpose.
         return DistributedDataParallel(
             network, broadcast_buffers=False, gradient_as_bucket_view=True
         )
 
 
 class StepOutcome(NamedTuple):
-    """What a step gave for this rank's part of the batch; on the device, until the next step."""
+    """Results of a step for this rank's part of the batch; on the device, until the next step."""
 
     loss: Tensor  # detached, ()
     embedding: Tensor  # detached, (B, D)
-    is_skipped: Tensor  # bool, (): something was not finite in a rank; no weight has changed
-    is_finite: Tensor  # bool, (B,): whether a clip's log-mel is
+    is_skipped: Tensor  # bool, (): a value was not finite in some rank; no weight has changed
+    is_finite: Tensor  # bool, (B,): whether each clip's log-mel is finite
     views: tuple[Tensor, Tensor]  # (F, T) each, of the first clip
 
 
 def train_step(state: TrainState, batch: SegmentBatch) -> StepOutcome:
-    """One step; skipped, without waiting for the device, where loss or gradient is not finite.
+    """Run one step; skip it, without waiting for the device, if loss or gradient is not finite.
 
-    A skipped step leaves weights, optimizer, target and all batch-norm statistics as they were.
-    The views remember its batch (mixup), with zeros for the clips that are not finite.
+    A skipped step leaves weights, optimizer, target and batch-norm statistics unchanged. The views
+    remember its batch (mixup), with zeros for clips that are not finite.
     """
     state.begin_step()
     with stage("input"):
@@ -222,12 +223,12 @@ def train_step(state: TrainState, batch: SegmentBatch) -> StepOutcome:
 
 
 def compute_step(state: TrainState, waveform: Tensor, key: Tensor) -> StepOutcome:
-    """What the device does in a step: nothing here depends on the host, as a CUDA graph needs.
+    """Run the device's part of a step; independent of the host, as a CUDA graph requires.
 
     Args:
-        state: Begun by `TrainState.begin_step`.
-        waveform: float32 `(B, S)`, on the device.
-        key: Of each segment, int64 `(B,)`, on the device.
+        state: State prepared by `TrainState.begin_step`.
+        waveform: Waveforms on the device, float32 `(B, S)`.
+        key: Randomness key of each segment, int64 `(B,)`, on the device.
     """
     byol, optimizer = state.byol, state.optimizer
     with torch.no_grad():
@@ -242,25 +243,25 @@ def compute_step(state: TrainState, waveform: Tensor, key: Tensor) -> StepOutcom
     optimizer.zero_grad(set_to_none=True)
     with float32_products(state.precision):
         loss, embedding = _accumulate_gradient(state, view_1, view_2, key)
-    if state.is_encoder_waiting:  # without gradients the optimizer leaves it alone
+    if state.is_encoder_waiting:  # the optimizer skips parameters without gradient
         byol.encoder.zero_grad(set_to_none=True)
     with torch.no_grad():
         with stage("optimizer"):
             norm = _clip_gradient(byol, state.config.optimizer.clip_norm)
             is_finite_everywhere = loss.isfinite() & norm.isfinite() & is_finite.all()
             is_skipped = all_reduce_max((~is_finite_everywhere).to(torch.uint8)).bool()
-            # Fused optimizers read this on the device and then write nothing, as with GradScaler.
+            # Fused optimizers read this flag on the device and skip the update, as with GradScaler.
             optimizer.found_inf = is_skipped.float()  # type: ignore[attr-defined]
             optimizer.step()
         with stage("EMA"):
-            # After the optimizer's step, so that the target follows the new weights.
+            # After the optimizer's step, so that the target follows the updated weights.
             byol.interpolate_target(state.ema_weight * ~is_skipped)
         batch_norms.restore(is_skipped)
     return StepOutcome(loss, embedding, is_skipped, is_finite, (view_1[0, 0], view_2[0, 0]))
 
 
 class _Snapshot:
-    """Small tensors as they are now, in one tensor for each of their types."""
+    """Copy of small tensors, one buffer per dtype."""
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         by_type: dict[torch.dtype, list[Tensor]] = {}
@@ -269,7 +270,7 @@ class _Snapshot:
         self._groups = [(each, _joined(each)) for each in by_type.values()]
 
     def restore(self, is_undone: Tensor) -> None:
-        """Write them back where `is_undone`, a boolean `()`, is true; without waiting for it."""
+        """Restore the tensors if `is_undone`, a bool `()`, is true; without waiting for it."""
         for tensors, before in self._groups:
             after = torch.where(is_undone, before, _joined(tensors))
             parts = torch.split(after, [tensor.numel() for tensor in tensors])
@@ -285,10 +286,10 @@ def _joined(tensors: Iterable[Tensor]) -> Tensor:
 def _accumulate_gradient(
     state: TrainState, view_1: Tensor, view_2: Tensor, key: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Loss and embeddings of a batch, one part after the other, and their gradient.
+    """Compute loss, embeddings and gradient of a batch, one part at a time.
 
-    The gradient is the mean of the parts' own: that of the whole batch, but for batch norm, which
-    sees one part at a time.
+    The gradient is the mean over the parts: that of the whole batch, except that batch norm sees
+    one part at a time.
     """
     parts = state.config.train.accumulate
     total = torch.zeros((), device=state.device)
@@ -297,7 +298,7 @@ def _accumulate_gradient(
         zip(*(each.chunk(parts) for each in (view_1, view_2, key)), strict=True), start=1
     ):
         is_last = number == parts
-        # Ranks exchange gradients once a step.
+        # Ranks exchange gradients once per step.
         with contextlib.nullcontext() if is_last else _gradients_kept(state.network):
             is_bfloat16 = state.precision == "bfloat16"
             with (
@@ -313,14 +314,14 @@ def _accumulate_gradient(
 
 
 def _gradients_kept(network: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """Keep gradients within this rank, where there are others."""
+    """Skip the exchange of gradients between ranks."""
     if isinstance(network, DistributedDataParallel):
         return cast(contextlib.AbstractContextManager[None], network.no_sync())
     return contextlib.nullcontext()
 
 
 def _clip_gradient(byol: Objective, clip_norm: float | None) -> Tensor:
-    """Norm of the gradient: not finite where an element is not, or its square; without waiting."""
+    """Clip the gradient; return its norm before, which is finite only if all squares are."""
     if clip_norm is not None:
         return nn.utils.clip_grad_norm_(byol.parameters(), clip_norm)
     return nn.utils.get_total_norm(

@@ -77,7 +77,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(sounds: Path, tmp_path: Path) -> 
     assert process.wait() != 0, "the run ended before it could be killed"
     again = run(*arguments, f"run.dir={killed_dir}")
     assert again.returncode == 0, again.stderr
-    assert "going on after step" in again.stderr
+    assert "resuming after step" in again.stderr
     for name in ("encoder.safetensors", "step-00000040/optimizer.safetensors"):
         assert (killed_dir / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 

@@ -171,7 +171,7 @@ def test_a_killed_rank_is_started_again(undisturbed: Config, tmp_path: Path) -> 
         status, _, stderr = job.end()
     assert status == 0, stderr
     assert len(before) == 2
-    assert stderr.count(f"going on after step 3 of {NUM_STEPS}") == 1
+    assert stderr.count(f"resuming after step 3 of {NUM_STEPS}") == 1
     # Rank 0 says so, unless torchrun's SIGTERM meets it before.
     assert stderr.count("error: ") <= 1
     assert model_bytes(config) == model_bytes(undisturbed)
