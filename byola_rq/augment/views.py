@@ -97,6 +97,6 @@ def _standardize(x: Tensor) -> Tensor:
     """Standardize by mean and standard deviation over the elements of all ranks."""
     # Two explicit sums: torch's own standard deviation takes nine times as long on a CPU.
     count = x.numel() * world_size()
-    centred = x - all_reduce_sum(x.sum()) / count
-    std = (all_reduce_sum(centred.square().sum()) / (count - 1)).sqrt()
-    return centred * (1 / std.clamp(min=torch.finfo(std.dtype).eps))
+    centered = x - all_reduce_sum(x.sum()) / count
+    std = (all_reduce_sum(centered.square().sum()) / (count - 1)).sqrt()
+    return centered * (1 / std.clamp(min=torch.finfo(std.dtype).eps))

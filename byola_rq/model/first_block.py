@@ -183,10 +183,10 @@ class _FirstBlock(torch.autograd.Function):
         product = _windows(of_place).diagonal(dim1=0, dim2=2).sum(-1)  # (C, 9)
         # Batch norm: x^ is its output before gamma and beta, g the gradient of its output.
         kernel = weight.flatten(1)
-        centred = product - torch.outer(total, mean)  # sum of g (patch - mean)
-        of_gamma = (kernel * centred).sum(1) * scale  # sum of g x^
+        centered = product - torch.outer(total, mean)  # sum of g (patch - mean)
+        of_gamma = (kernel * centered).sum(1) * scale  # sum of g x^
         along = (of_gamma * scale)[:, None] * (kernel @ covariance)  # component along x^
-        of_kernel = (gamma * scale)[:, None] * (centred - along)
+        of_kernel = (gamma * scale)[:, None] * (centered - along)
         of_bias = torch.zeros_like(bias)
         return of_kernel.view_as(weight), of_bias, of_gamma, total, None, None, None
 

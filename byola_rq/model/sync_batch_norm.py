@@ -27,11 +27,11 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         shape = (1, -1) + (1,) * (x.ndim - 2)
         count = x.numel() // x.shape[1] * world_size()
         mean = all_reduce_sum(x.sum(over)) / count  # (C,)
-        centred = x - mean.view(shape)
-        variance = all_reduce_sum(centred.square().sum(over)) / count
+        centered = x - mean.view(shape)
+        variance = all_reduce_sum(centered.square().sum(over)) / count
         self._track(mean.detach(), variance.detach() * (count / (count - 1)))
         scale = self.weight * (variance + self.eps).rsqrt()
-        return torch.addcmul(self.bias.view(shape), centred, scale.view(shape)).to(features.dtype)
+        return torch.addcmul(self.bias.view(shape), centered, scale.view(shape)).to(features.dtype)
 
     def _check_input_dim(self, *features: Tensor) -> None:
         """Accept any number of dimensions."""

@@ -114,9 +114,9 @@ def test_a_file_gives_the_same_and_refuses_what_is_another(tmp_path: Path, model
     read = Classifier.load(path)
     np.testing.assert_array_equal(read.predict_proba(rows), made.predict_proba(rows))
     assert (read.expected, list(read.rare)) == (made.expected, list(made.rare))
-    read.refuse_other_model(path, model)
+    read.check_model(path, model)
     with refused(CheckpointError, "different", path, value=model.weights_sha256):
-        read.refuse_other_model(path, Embedder.untrained(dim=64))
+        read.check_model(path, Embedder.untrained(dim=64))
     with refused(CheckpointError, "missing", tmp_path / "none.safetensors"):
         Classifier.load(tmp_path / "none.safetensors")
     tensors = load_file(path)

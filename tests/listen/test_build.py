@@ -21,7 +21,7 @@ from byola_rq.cli.app import main
 from byola_rq.config import Config, default_config_path, load_config
 from byola_rq.errors import AudioError, ConfigError, MissingPackageError
 from byola_rq.listen.build import listen_to_clip
-from byola_rq.listen.clip_demo import MOST_GAIN, PEAK, Listening
+from byola_rq.listen.clip_demo import MAX_GAIN, PEAK, Listening
 from byola_rq.listen.page import render_page, write_page
 from byola_rq.listen.segments import read_segment
 from byola_rq.model.builtin import SHA256, VERSION
@@ -309,7 +309,7 @@ def test_odd_clips_are_heard(
     listening = listen_to_clip(config, path, bins=(2, 200))
     assert all(sound.waveform.isfinite().all() for sound in listening.sounds)
     assert all(len(sound.waveform) == 15200 for sound in listening.sounds)
-    assert 0 < listening.gain <= MOST_GAIN
+    assert 0 < listening.gain <= MAX_GAIN
     text = render_page(listening, command="")
     notes = re.findall(r"<li>(.*?)</li>", text)
     assert any(note in each for each in notes) or not note
