@@ -24,16 +24,10 @@ from byola_rq.synthesis.generate import KINDS, make_clip
 SAMPLE_RATE, CLIP, SEGMENT, BATCH = 16_000, 32_000, 10_080, 32
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument(
-    "folder", type=Path, nargs="?", help="folder of audio files; default: synthesized sounds"
-)
+parser.add_argument("folder", type=Path, nargs="?", help="audio files; default: synthesized")
 parser.add_argument("--steps", type=int, default=300, help="training steps of 32 segments each")
-parser.add_argument(
-    "--clips", type=int, default=368, help="number of clips; half of them are held out"
-)
-parser.add_argument(
-    "--seed", type=int, default=0, help="seed of weights, segments and augmentations"
-)
+parser.add_argument("--clips", type=int, default=368, help="number of clips; half are held out")
+parser.add_argument("--seed", type=int, default=0, help="of weights, segments and augmentations")
 options = parser.parse_args()
 torch.manual_seed(options.seed)
 
