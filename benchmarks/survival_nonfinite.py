@@ -1,4 +1,4 @@
-"""Values that are not finite, put into a training: what they change."""
+"""Injection of non-finite values into a training run, and their effects."""
 
 import random
 from collections.abc import Callable
@@ -27,30 +27,30 @@ BATCH_SIZE = 8
 
 @dataclass(frozen=True)
 class Injection:
-    """One value: where it was put, at which step, and what came of it."""
+    """Injected value: its place, its step, and its effects."""
 
     place: str
     value: str
     step: int
-    is_caught: bool  # refused when its file was read, with the file's name; else the step skipped
-    names_clip: bool  # the clip that was spoilt is told, and no other
+    is_caught: bool  # rejected when reading its file, by name; otherwise the step is skipped
+    names_clip: bool  # exactly the corrupted clip is named
     changed: tuple[str, ...]  # weights, statistics and optimizer values that differ after it
-    learns_after: bool  # whether the next step, a good one, changes weights
+    learns_after: bool  # the next, undisturbed step changes weights
 
     @property
     def is_right(self) -> bool:
-        """Whether it was caught, told and without effect."""
+        """True if it was caught, reported and without effect."""
         return self.is_caught and self.names_clip and not self.changed and self.learns_after
 
 
 def inject_often(clips: Path, folder: Path, *, values: int, seed: int) -> list[Injection]:
-    """Train, and put a value into a file, a segment, the loss or the gradient at every other step.
+    """Train, and inject a value into file, segment, loss or gradient at every other step.
 
-    What lies in a file does not reach a step: reading refuses it.
+    Values in files do not reach a step, since reading rejects them.
     """
     rng = random.Random(seed)  # noqa: S311  # nothing secret
     training, batches, paths = _prepare(clips, folder, values)
-    train_step(training, batches.corpus.load(batches.items(0)))  # makes the optimizer's state
+    train_step(training, batches.corpus.load(batches.items(0)))  # allocates the optimizer's state
     injections = []
     for number in range(values):
         place, value, step = PLACES[number % len(PLACES)], rng.choice(list(VALUES)), training.step
@@ -111,7 +111,7 @@ def _inject_into_step(
 
 @dataclass
 class _Batches:
-    """The real sampler's batches of a corpus of float clips, by step."""
+    """Batches of the real sampler over float clips, by step."""
 
     corpus: SegmentCorpus
     clips: DecodedClips
@@ -123,7 +123,7 @@ class _Batches:
 
 
 def _prepare(clips: Path, folder: Path, values: int) -> tuple[TrainState, _Batches, list[Path]]:
-    """A training on clips of a segment's length, so that every sample of them is in a batch."""
+    """Set up training on clips of one segment each, so that batches contain all their samples."""
     floats = folder / "floats"
     config = make_config(
         floats, folder / "unused", (f"train.batch_size={BATCH_SIZE}", "optimizer.clip_norm=null")
@@ -153,7 +153,7 @@ def _prepare(clips: Path, folder: Path, values: int) -> tuple[TrainState, _Batch
 
 
 def _spoil_file(path: Path, value: float, rng: random.Random) -> Callable[[], object]:
-    """Write a value into a clip's file; returns what undoes it."""
+    """Write a value into a clip's file; return a function that undoes it."""
     content = path.read_bytes()
     waveform, rate = soundfile.read(path, dtype="float32")
     waveform[rng.randrange(len(waveform))] = value
@@ -162,12 +162,12 @@ def _spoil_file(path: Path, value: float, rng: random.Random) -> Callable[[], ob
 
 
 def _spoil_network(training: TrainState, place: str, value: float) -> RemovableHandle:
-    """Let the next step's loss, or one element of its gradient, be a value."""
+    """Replace the next step's loss, or one element of its gradient, by a value."""
     if place == "loss":
 
         def spoil_loss(module: Any, inputs: Any, output: Any) -> Any:
             del module, inputs
-            # Added, it leaves the gradient finite: the loss alone must be reason enough.
+            # Added to the loss it leaves the gradient finite: the loss alone must be detected.
             return (output[0] + value, *output[1:])
 
         return training.network.register_forward_hook(spoil_loss)
@@ -184,7 +184,7 @@ def _spoil_network(training: TrainState, place: str, value: float) -> RemovableH
 
 
 def _copy(training: TrainState) -> dict[str, Tensor]:
-    """All that training changes, but for what mixup remembers (none here)."""
+    """Copy everything that training changes, except mixup's ring (unused here)."""
     checkpoint = training.snapshot(corpus_digest="")
     optimizer = {f"optimizer.{name}": value for name, value in checkpoint.optimizer.items()}
     return {name: value.clone() for name, value in {**checkpoint.model, **optimizer}.items()}

@@ -1,4 +1,4 @@
-"""Both views of a batch from one GPU kernel."""
+"""Fused computation of both views of a batch in one GPU kernel."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -181,18 +181,18 @@ def classify_folder(
         MissingPackageError: If scikit-learn is not installed.
     """
     classifier: Classifier | None = None
-    labelled: Sequence[LabelledClip] = ()
+    labeled: Sequence[LabelledClip] = ()
     if given.suffix == ".safetensors":
         classifier = Classifier.load(given)
         classifier.check_model(given, embedder)
     else:
-        labelled = read_labelled_rows(
+        labeled = read_labelled_rows(
             given, label_columns=("label",), part_columns=(), group_column="group"
         ).clips
     collection = open_collection(source, embedder, out=out, num_workers=num_workers)
     if classifier is None:
-        classifier = _fit(labelled, collection, embedder, num_workers=num_workers, seed=seed)
-        yield from _describe_fit(classifier, len(labelled))
+        classifier = _fit(labeled, collection, embedder, num_workers=num_workers, seed=seed)
+        yield from _describe_fit(classifier, len(labeled))
     probabilities = classifier.predict_proba(np.asarray(collection.rows))
     write_predictions(predictions, collection.paths, classifier.classes, probabilities)
     yield printable(f"{predictions} ({len(collection)} clips, the least sure first)")
@@ -202,7 +202,7 @@ def classify_folder(
 
 
 def _fit(
-    labelled: Sequence[LabelledClip],
+    labeled: Sequence[LabelledClip],
     collection: Collection,
     embedder: Embedder,
     *,
@@ -211,19 +211,19 @@ def _fit(
 ) -> Classifier:
     """Fit on labeled clips; clips in the collection are not embedded again."""
     place_of = {os.path.realpath(path): place for place, path in enumerate(collection.paths)}
-    places = [place_of.get(os.path.realpath(clip.path)) for clip in labelled]
-    rows = np.empty((len(labelled), embedder.embedding_dim), np.float32)
+    places = [place_of.get(os.path.realpath(clip.path)) for clip in labeled]
+    rows = np.empty((len(labeled), embedder.embedding_dim), np.float32)
     other = [number for number, place in enumerate(places) if place is None]
     if other:
-        paths = [labelled[number].path for number in other]
+        paths = [labeled[number].path for number in other]
         rows[other] = embedder.embed_files(paths, num_workers=num_workers, progress=True).numpy()
     for number, place in enumerate(places):
         if place is not None:
             rows[number] = collection.rows[place]
     return fit_classifier(
         rows,
-        [clip.label for clip in labelled],
-        [clip.group or os.path.realpath(clip.path) for clip in labelled],
+        [clip.label for clip in labeled],
+        [clip.group or os.path.realpath(clip.path) for clip in labeled],
         np.concatenate([collection.rows, rows[other]]),
         embedder,
         seed=seed,

@@ -46,7 +46,7 @@ class Listening:
 
     @property
     def sounds(self) -> tuple[Sound, ...]:
-        """All sounds, in the order of the page."""
+        """Sounds in the order of the page."""
         singles = (self.original, self.inversion, self.crop, *self.quantized)
         return (*singles, self.mixed_in, self.mixup, *self.views)
 

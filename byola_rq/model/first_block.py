@@ -155,7 +155,7 @@ class _FirstBlock(torch.autograd.Function):
     def forward(
         context: Any,
         weight: Tensor,  # (C, 1, 3, 3)
-        bias: Tensor,  # cancelled by batch norm, so its gradient is zero
+        bias: Tensor,  # canceled by batch norm, so its gradient is zero
         gamma: Tensor,
         beta: Tensor,
         inputs: tuple[Tensor, Tensor, Tensor],  # patches, and their windows' mean and covariance

@@ -124,7 +124,7 @@ LANGUAGES: dict[str, Language] = {
 
 
 class Spoken(NamedTuple):
-    """One phone of an utterance: symbol, duration, pitch offset and level."""
+    """Phone of an utterance: symbol, duration, pitch offset and level."""
 
     symbol: str  # of PHONES, or "" for silence
     seconds: float

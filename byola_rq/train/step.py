@@ -1,4 +1,4 @@
-"""One training step: networks, views and optimizer, and their checkpoint."""
+"""Training step: networks, views and optimizer, and their checkpoint."""
 
 import contextlib
 import importlib.metadata
