@@ -14,6 +14,7 @@ import soundfile
 from byola_rq.audio.codecs import Codec, identify_codec
 from byola_rq.audio.containers import open_encoded
 from byola_rq.audio.encoded import MAX_SAMPLES, EncodedAudio, audio_error, reason_of, unreadable
+from byola_rq.audio.multimedia import Track, TrackFile, find_track
 from byola_rq.audio.pieces import Pieces, SplicedFile, find_pieces
 from byola_rq.audio.truncation import find_truncation
 from byola_rq.errors import AudioError, Code
@@ -23,6 +24,7 @@ SAMPLE_RATES = range(1_000, 768_001)  # Hz; beyond it a header is broken, not un
 
 _CONTAINERS = frozenset(
     {"WAV", "WAVEX", "RF64", "AIFF", "AU", "CAF", "W64", "NIST", "FLAC", "OGG", "MP3"}
+    | {"mov", "matroska", "aac"}
 )
 _REMEMBERED = 2**16  # files that were looked into; 0.5 kB each
 
@@ -46,12 +48,15 @@ class OpenAudio:
         frames: That decode, of all streams.
     """
 
-    def __init__(self, source: Path | EncodedAudio, pieces: Pieces) -> None:
-        self._sounds: list[soundfile.SoundFile] = []
+    def __init__(self, source: Path | EncodedAudio, pieces: Pieces | Track) -> None:
+        self._sounds: list[soundfile.SoundFile | TrackFile] = []
         self._closing = contextlib.ExitStack()
         self._place = 0
         try:
-            if pieces:
+            if isinstance(pieces, Track):
+                sound = TrackFile(open_encoded(source), pieces)
+                self._sounds.append(self._closing.enter_context(sound))
+            elif pieces:
                 file = self._closing.enter_context(open_encoded(source))
                 for parts in pieces:
                     self._open(source, SplicedFile(file, parts))
@@ -153,7 +158,7 @@ def rate_limits() -> str:
     return f"{SAMPLE_RATES.start} to {SAMPLE_RATES.stop - 1} Hz"
 
 
-def _look_into(source: Path | EncodedAudio) -> Pieces:
+def _look_into(source: Path | EncodedAudio) -> Pieces | Track:
     if isinstance(source, EncodedAudio):
         return _examine(source)
     try:
@@ -167,15 +172,18 @@ def _look_into(source: Path | EncodedAudio) -> Pieces:
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _examine_file(path: str, _: tuple[int, ...]) -> Pieces:
+def _examine_file(path: str, _: tuple[int, ...]) -> Pieces | Track:
     return _examine(Path(path))
 
 
-def _examine(source: Path | EncodedAudio) -> Pieces:
+def _examine(source: Path | EncodedAudio) -> Pieces | Track:
     codec: Codec = identify_codec(source)
     if reason := find_truncation(source):
         raise audio_error(source, "cut", reason)
     try:
+        if codec.demuxer:
+            with open_encoded(source) as file:
+                return find_track(file, codec.demuxer)
         return find_pieces(source, codec.name, codec.start)
     except EOFError:
         return ()  # opening it says what is wrong

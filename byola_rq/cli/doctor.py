@@ -42,6 +42,7 @@ REQUIRED = (
     "typer",
 )
 OPTIONAL = {  # import name -> what it is for, how to get it
+    "av": ("M4A, MP4, WebM and AAC files", "pip install '.[containers]' in the checkout"),
     "sklearn": ("probes of `python -m evaluate`", "pip install 'byola_rq[evaluate]'"),
     "librosa": ("frontend.backend=librosa", "pip install 'byola_rq[frontends]'"),
     "nnAudio": ("frontend.backend=nnaudio", "pip install 'byola_rq[frontends]'"),

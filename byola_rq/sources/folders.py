@@ -5,6 +5,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 
+from byola_rq.audio import multimedia
 from byola_rq.audio.io import AUDIO_SUFFIXES
 from byola_rq.errors import CorpusError
 from byola_rq.sources.clip_source import Listing, printable
@@ -15,10 +16,9 @@ COMPRESSED_SUFFIXES = (
     ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4", ".zip",
 )  # fmt: skip
 # Sound that people have and no decoder here reads.
-UNREAD_SUFFIXES = frozenset(
-    {".3gp", ".aac", ".ac3", ".amr", ".ape", ".m4a", ".m4b", ".mka", ".mkv", ".mov", ".mp4"}
-    | {".webm", ".wma", ".wv"}
-)
+UNREAD_SUFFIXES = (
+    frozenset({".ac3", ".amr", ".ape", ".wma", ".wv"}) | multimedia.SUFFIXES
+) - AUDIO_SUFFIXES
 _MOST_NAMED = 20  # suffixes
 
 
@@ -43,6 +43,8 @@ class Unread:
             text += f", {others} others"
         advice = "; sound among them: convert it to wav or flac"
         is_sound = not UNREAD_SUFFIXES.isdisjoint(self._counts)
+        if not multimedia.HAS_DECODER and not multimedia.SUFFIXES.isdisjoint(self._counts):
+            advice += f"; {multimedia.REMEDY}"
         listing.notes.append(f"{printable(where)}: not read: {text}{advice * is_sound}")
 
 
