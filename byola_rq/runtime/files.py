@@ -1,6 +1,7 @@
 """Files that are whole or not there, whatever ends their writing."""
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -64,3 +65,26 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def allow_open_files(num: int) -> int:
+    """Raise this process' own limit, often 1024, where it is below `num`; gives what it is then."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= num:
+        return num
+    allowed = max(soft, num if hard == resource.RLIM_INFINITY else min(num, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return allowed
+
+
+def need_open_files(num: int) -> None:
+    """See that this process may open `num` more, before something that fails badly without.
+
+    Raises:
+        OSError: If it may not.
+    """
+    wanted = len(os.listdir("/dev/fd")) + num
+    if allow_open_files(wanted) < wanted:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))

@@ -45,6 +45,26 @@ def trained(tmp_path_factory: pytest.TempPathFactory, sounds: Path) -> Path:
     return run_dir
 
 
+@pytest.mark.parametrize(
+    ("limit", "arguments"),
+    [
+        (12, ("prepare", "{sounds}", "packed")),
+        (16, ("prepare", "{sounds}", "packed")),
+        (16, ("pretrain", *SMALL, "data.source={sounds}", "run.dir=run", "data.workers=2")),
+    ],
+)
+def test_too_few_open_files_for_other_processes_are_one_line(
+    sounds: Path, tmp_path: Path, limit: int, arguments: tuple[str, ...]
+) -> None:
+    given = [each.format(sounds=sounds) for each in arguments]
+    command = ["bash", "-c", f'ulimit -n {limit}; exec "$@"', "-", sys.executable, "-m", "byola_rq"]
+    done = subprocess.run(
+        [*command, *given], capture_output=True, text=True, cwd=tmp_path, check=False, timeout=300
+    )
+    assert_refused(done, "ulimit -n")
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+
+
 def test_the_whole_way(trained: Path, sounds: Path, tmp_path: Path) -> None:
     model = tmp_path / "encoder.safetensors"
     assert run("export", trained, model).returncode == 0
