@@ -35,8 +35,13 @@ class Unread:
 
     def note(self, where: str, listing: Listing) -> None:
         """Write one line about them to the listing's notes, if there are any."""
+        if told := self.describe():
+            listing.notes.append(f"{printable(where)}: {told}")
+
+    def describe(self) -> str:
+        """How many of which suffix, and what to do about sound; empty if there are none."""
         if not self._counts:
-            return
+            return ""
         named = sorted(self._counts.items(), key=lambda each: (-each[1], each[0]))
         text = ", ".join(f"{number} {suffix}" for suffix, number in named[:_MOST_NAMED])
         if others := sum(number for _, number in named[_MOST_NAMED:]):
@@ -45,7 +50,7 @@ class Unread:
         is_sound = not UNREAD_SUFFIXES.isdisjoint(self._counts)
         if not multimedia.HAS_DECODER and not multimedia.SUFFIXES.isdisjoint(self._counts):
             advice += f"; {multimedia.REMEDY}"
-        listing.notes.append(f"{printable(where)}: not read: {text}{advice * is_sound}")
+        return f"not read: {text}{advice * is_sound}"
 
 
 def is_hidden(name: str) -> bool:

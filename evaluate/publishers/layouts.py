@@ -3,6 +3,7 @@
 import os
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from evaluate.publishers import (
     voxforge,
 )
 from evaluate.publishers.base import Copy, Layout, name_some
-from evaluate.publishers.files import is_audio
+from evaluate.publishers.files import describe_unread, is_audio
 from evaluate.tasks.task import Task, TaskError
 
 LAYOUTS: tuple[Layout, ...] = (
@@ -105,7 +106,9 @@ def read_layout(name: str, data_root: Path, *, seed: int, by_archive: bool = Fal
             path=data_root,
             value=folders,
         )
-    return layout.read(Copy(folders[0], seed, tuple(partners[name]), by_archive))
+    task = layout.read(Copy(folders[0], seed, tuple(partners[name]), by_archive))
+    unread = describe_unread(folders[0], layout.own_folders)
+    return replace(task, notes=(*task.notes, unread)) if unread else task
 
 
 def _search(data_root: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
