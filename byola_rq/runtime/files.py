@@ -67,6 +67,25 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def text_name(path: Path | str) -> Iterator[Path]:
+    """Give a file's name, or another one of it where that is no text, which some libraries refuse.
+
+    Raises:
+        OSError: If a file with such a name cannot be opened.
+    """
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            yield Path(f"/dev/fd/{opened}")
+        finally:
+            os.close(opened)
+    else:
+        yield Path(path)
+
+
 def allow_open_files(num: int) -> int:
     """Raise this process' own limit, often 1024, where it is below `num`; gives what it is then."""
     import resource

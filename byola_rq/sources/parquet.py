@@ -6,6 +6,7 @@ from typing import Any
 
 from byola_rq.audio.io import EncodedAudio, audio_error
 from byola_rq.errors import AudioError, Code, CorpusError
+from byola_rq.runtime.files import text_name
 from byola_rq.sources.clip_source import (
     MAX_ENCODED_BYTES,
     ClipSource,
@@ -191,7 +192,10 @@ def open_table(path: str) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path, buffer_size=_READ_AHEAD_BYTES, pre_buffer=False) as file:
+        with (
+            text_name(path) as readable,
+            pq.ParquetFile(readable, buffer_size=_READ_AHEAD_BYTES, pre_buffer=False) as file,
+        ):
             yield file
     except (OSError, pa.ArrowException) as error:
         rule = f"not a Parquet file that can be read ({_one_line(error)})"

@@ -1,6 +1,7 @@
 """The command as a user meets it: in a process of its own, with good and bad input."""
 
 import csv
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import soundfile
 
 import byola_rq
+from byola_rq.cli.app import main
 from tests.conftest import SMALL
 
 
@@ -63,6 +65,32 @@ def test_too_few_open_files_for_other_processes_are_one_line(
     )
     assert_refused(done, "ulimit -n")
     assert done.stderr.splitlines()[-1].startswith("error: ")
+
+
+def test_folders_whose_names_are_no_text_stop_no_command(
+    trained: Path, sounds: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    shutil.copytree(trained, folder / "run")
+    model, clip = folder / "run" / "encoder.safetensors", sorted(sounds.iterdir())[0]
+    for arguments in (
+        ["prepare", sounds, folder / "packed", "--workers", 1],
+        ["info", folder / "packed"],
+        ["pretrain", *SMALL, f"data.source={folder / 'packed'}", f"run.dir={folder / 'new'}"],
+        ["pretrain", *SMALL, f"data.source={folder / 'packed'}", f"run.dir={folder / 'new'}"],
+        ["embed", sounds, "-o", folder / "out", "--model", model],
+        ["export", folder / "run", folder / "m.safetensors"],
+        ["runs", folder],
+        ["views", clip, folder / "v.png"],
+        ["listen", clip, "-o", folder / "page.html", "--model", model],
+    ):
+        with pytest.raises(SystemExit) as left:
+            main([str(each) for each in arguments])
+        out, err = capfd.readouterr()
+        assert not left.value.code, (arguments[0], err)
+        assert (out + err).isascii() or "\udce9" not in out + err
+    assert (folder / "page.html").stat().st_size > 100_000
+    assert len(np.load(folder / "out" / "embeddings.npy")) == 24
 
 
 def test_the_whole_way(trained: Path, sounds: Path, tmp_path: Path) -> None:
