@@ -67,7 +67,8 @@ def fail(message: str, status: int) -> NoReturn:
     """Leave with an error in one line; with --debug its traceback before it."""
     if os.environ.get("BYOLA_RQ_DEBUG"):
         traceback.print_exc()
-    print(f"error: {message}", file=sys.stderr)
+    in_one_line = message.translate({10: "\\n", 13: "\\r"})  # file names may hold either
+    print(f"error: {in_one_line}", file=sys.stderr)
     sys.exit(status)
 
 

@@ -135,14 +135,14 @@ class _OpenFolder:
     def _sort_in(self, entry: "os.DirEntry[str]", unread: Unread) -> None:
         # The kind comes with the name in most file systems: no look at each file.
         name, is_link = entry.name, entry.is_symlink()
-        if entry.is_dir():
+        if leads_to_folder(entry):
             self.kinds[name] = "link to folder" if is_link else "folder"
         else:
             suffix = os.path.splitext(name)[1].lower()
             if suffix in AUDIO_SUFFIXES or suffix in {TAR_SUFFIX, PARQUET_SUFFIX}:
                 if is_link:
                     self.kinds[name] = "link"
-                elif not entry.is_file():
+                elif not leads_to_file(entry):
                     self.kinds[name] = "device"
             elif name.lower().endswith(COMPRESSED_SUFFIXES):
                 self.kinds[name] = "compressed"
@@ -150,6 +150,22 @@ class _OpenFolder:
                 unread.add(name)
                 return
         self.names.append(name)
+
+
+def leads_to_folder(entry: "os.DirEntry[str]") -> bool:
+    """Whether it is a folder or a link to one; a link to itself is none, and no error."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def leads_to_file(entry: "os.DirEntry[str]") -> bool:
+    """The same of files."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
 
 
 def _is_audio(name: str) -> bool:
@@ -234,6 +250,6 @@ def _file_names(folder: str) -> dict[str, bool]:
     """Names of the files in a folder, and whether each is a link."""
     try:
         with os.scandir(folder or ".") as entries:
-            return {entry.name: entry.is_symlink() for entry in entries if entry.is_file()}
+            return {entry.name: entry.is_symlink() for entry in entries if leads_to_file(entry)}
     except OSError:
         return {}

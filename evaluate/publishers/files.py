@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from byola_rq.audio.io import AUDIO_SUFFIXES
-from byola_rq.sources.folders import Unread, is_hidden, is_sidecar
+from byola_rq.sources.folders import Unread, is_hidden, is_sidecar, leads_to_file, leads_to_folder
 from evaluate.tasks.task import TaskError
 
 # Texts and tables of a publisher, and VoxForge's archives.
@@ -30,9 +30,9 @@ def list_audio(
     if here in above:
         return
     for entry in list_folder(folder):
-        if entry.is_dir():
+        if leads_to_folder(entry):
             yield from list_audio(folder / entry.name, f"{prefix}{entry.name}/", above | {here})
-        elif is_audio(entry.name) and entry.is_file():  # a link may lead nowhere
+        elif is_audio(entry.name) and leads_to_file(entry):  # a link may lead nowhere
             yield prefix + entry.name
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
+from byola_rq.sources.folders import leads_to_folder
 from evaluate.publishers import (
     cremad,
     esc50,
@@ -175,7 +176,7 @@ def _folders_in(folder: Path, *, is_top: bool) -> list[str]:
                     num_clips += 1
                     if num_clips > _MAX_CLIPS and not is_top:
                         return []
-                elif entry.is_dir():
+                elif leads_to_folder(entry):
                     names.append(entry.name)
     except OSError as error:
         if is_top:

@@ -61,11 +61,16 @@ def test_links_to_files_are_followed(tmp_path: Path) -> None:
     (data / "b.wav").symlink_to("../store/x1")
     (data / "c.wav").symlink_to("../store/gone")
     (data / "d.wav").symlink_to("/dev/null")
+    (data / "itself.wav").symlink_to("itself.wav")
+    (data / "itself").symlink_to("itself")
     os.mkfifo(data / "e.wav")
     found, listing = walk(data)
     assert found == ["a.wav", "b.wav"]
     assert listing.links == {f"{data}/b.wav": f"{tmp_path}/store/x1"}
-    assert listing.missing == [f"{data}/c.wav: links to {tmp_path}/store/gone, which is not there"]
+    assert listing.missing == [
+        f"{data}/c.wav: links to {tmp_path}/store/gone, which is not there",
+        f"{data}/itself.wav: links to {data}/itself.wav, which is not there",
+    ]
     assert listing.damaged == [
         (f"{data}/d.wav", "must be a file; got a link to a device or pipe"),
         (f"{data}/e.wav", "must be a file; got a device or pipe"),

@@ -125,6 +125,8 @@ def test_what_a_copy_holds_and_is_not_read_is_counted(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"")
+    for name in ("itself", "audio/itself.wav"):
+        (tmp_path / name).symlink_to(tmp_path / name)
     task = read_layout("esc50", tmp_path, seed=0)
     (note,) = [note for note in task.notes if "not read" in note]
     assert note.startswith("not read: 2 .wma, 1 .jpg, 1 hidden .wav; ")
