@@ -58,14 +58,6 @@ class VoxForgeSplit(StrEnum):
     archive = "archive"
 
 
-class Device(StrEnum):
-    """Where embeddings are computed and probes fitted."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
 class RunByDefault(TyperGroup):
     """`python -m evaluate MODEL ...` is `python -m evaluate run MODEL ...`."""
 
@@ -213,8 +205,11 @@ def run(
     voxforge_split: SplitOfVoxForge = VoxForgeSplit.speaker,
     seed: Seed = 0,
     device: Annotated[
-        Device, typer.Option(help="Where embeddings are computed and probes fitted.")
-    ] = Device.auto,
+        str,
+        typer.Option(
+            help="Where embeddings are computed and probes fitted: auto, cpu, cuda, cuda:N or mps."
+        ),
+    ] = "auto",
     workers: Workers = None,
     batch_size: Annotated[
         int | None,
@@ -421,20 +416,14 @@ def _spread_tasks(args: list[str]) -> list[str]:
     return spread
 
 
-def _choose_device(device: Device) -> str:
-    import torch
+def _choose_device(name: str) -> str:
+    from byola_rq.runtime.device import choose_device
 
-    if device == Device.cuda and not torch.cuda.is_available():
-        raise _usage_error(
-            "--device must be cpu or auto: torch finds no CUDA device here", "--device"
-        )
-    chosen = device.value
-    if device == Device.auto:
-        chosen = "cuda" if torch.cuda.is_available() else "cpu"
-    if chosen == "cuda":
+    device = choose_device(name, key="--device")
+    if device.type == "cuda":
         # scipy reads this once, when it is first imported; scikit-learn on a GPU needs it.
         os.environ.setdefault("SCIPY_ARRAY_API", "1")
-    return chosen
+    return str(device)
 
 
 def _report(out: Path) -> None:

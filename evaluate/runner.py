@@ -290,4 +290,5 @@ def _introduce(job: Job) -> None:
 
 
 def _describe_device(device: str) -> str:
-    return f"cuda ({torch.cuda.get_device_name()})" if device == "cuda" else device
+    is_cuda = torch.device(device).type == "cuda"
+    return f"{device} ({torch.cuda.get_device_name(device)})" if is_cuda else device

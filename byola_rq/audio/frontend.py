@@ -39,7 +39,8 @@ def measure_statistics(log_mels: Iterable[Tensor]) -> Statistics:
     """
     count, total, total_of_squares = 0, 0.0, 0.0
     for log_mel in log_mels:
-        values = log_mel.double()
+        # Apple's GPUs have no float64.
+        values = (log_mel.cpu() if log_mel.device.type == "mps" else log_mel).double()
         count += values.numel()
         total += values.sum().item()
         total_of_squares += values.square().sum().item()

@@ -21,6 +21,7 @@ from byola_rq.corpus.packed_format import (
     shard_name,
 )
 from byola_rq.errors import CorpusError
+from byola_rq.runtime.files import allow_open_files
 
 _PAGE = mmap.PAGESIZE
 _OTHER_FILES = 512  # that a process has open: pipes, libraries, GPUs
@@ -84,7 +85,7 @@ class PackedClips(Clips):
         for folder in folders:
             distinct.setdefault(folder.resolve(), folder)
         num_shards = sum(read_info(folder)["shards"] for folder in distinct.values())
-        _allow_open_files(num_shards)
+        allow_open_files(num_shards + _OTHER_FILES)
         return cls([open_packed(folder) for folder in distinct.values()])
 
     @cached_property
@@ -153,16 +154,3 @@ class MappedShard:
             begin = (self._begin + 2 * first) // _PAGE * _PAGE
             end = self._begin + 2 * (first + num)
             self.pages.madvise(mmap.MADV_WILLNEED, begin, end - begin)
-
-
-def _allow_open_files(num: int) -> None:
-    """Raise this process' own limit, often 1024, where that many maps would exceed it."""
-    try:
-        import resource
-    except ImportError:  # not a Unix
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = num + _OTHER_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))

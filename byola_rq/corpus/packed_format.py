@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from byola_rq.errors import Code, CorpusError
+from byola_rq.runtime.files import text_name
 from byola_rq.text.parse import check_shape, read_json
 
 FORMAT = "byola_rq packed corpus"
@@ -127,7 +128,8 @@ def read_index(folder: Path, columns: list[str] | None = None) -> pa.Table:
     """
     path = folder / "index.parquet"
     try:
-        table = pq.read_table(path, columns=columns)
+        with text_name(path) as readable:
+            table = pq.read_table(readable, columns=columns)
         return table.cast(pa.schema([INDEX_SCHEMA.field(name) for name in table.column_names]))
     except (OSError, KeyError, pa.ArrowException) as error:
         message = f"{path}: not an index that can be read ({_one_line(error)})"

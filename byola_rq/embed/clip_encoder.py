@@ -24,7 +24,7 @@ MIN_SECONDS = 0.1  # of a clip; no encoder can embed less
 
 # Log-mel frames of clips of one length that are embedded together. The first convolution of the
 # encoders holds 16 KiB of each: 128 MiB, and on a GPU 512 MiB; on a CPU more are no faster.
-FRAMES_AT_ONCE = {"cpu": 8192, "cuda": 32768}
+FRAMES_AT_ONCE = {"cpu": 8192, "mps": 8192, "cuda": 32768}
 _CPU_SECONDS = 40.0  # of clips together on a CPU; with more, their memory is made anew each time
 _BLOCK_SAMPLES = 1 << 18  # in which a long waveform at hand is passed on
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
 from byola_rq.errors import CheckpointError, Code
 from byola_rq.model.encoder import Encoder, build_encoder
-from byola_rq.runtime.files import replace_file
+from byola_rq.runtime.files import replace_file, text_name
 from byola_rq.text.parse import parse_json
 
 FORMAT_VERSION = 1
@@ -154,7 +154,7 @@ def read_weights(path: Path, weights_sha256: object) -> dict[str, Tensor]:
         CheckpointError: If they cannot be read, or are not those that were written.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with text_name(path) as readable, safe_open(readable, framework="pt") as file:
             # Copied: what safetensors gives is the file itself, mapped, whoever changes it later.
             weights = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:

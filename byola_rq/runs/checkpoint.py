@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from byola_rq.errors import CheckpointError
-from byola_rq.runtime.files import flush, remove_folder
+from byola_rq.runtime.files import flush, remove_folder, text_name
 from byola_rq.text.parse import check_shape, read_json
 
 FORMAT_VERSION = 1
@@ -213,11 +213,11 @@ def _read(path: Path) -> Checkpoint:
         )
         raise CheckpointError(message, code="newer", path=path, value=state["format_version"])
     try:
-        return Checkpoint(
-            model=load_file(path / "model.safetensors"),
-            optimizer=load_file(path / "optimizer.safetensors"),
-            state=state,
-        )
+        with (
+            text_name(path / "model.safetensors") as model,
+            text_name(path / "optimizer.safetensors") as optimizer,
+        ):
+            return Checkpoint(model=load_file(model), optimizer=load_file(optimizer), state=state)
     except (OSError, SafetensorError) as error:
         message = f"{path}: cannot be read ({error})"
         raise CheckpointError(message, code="unreadable", path=path) from error

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import average_precision_score
 from typer.testing import CliRunner
 
@@ -194,6 +195,17 @@ def test_wrong_use(split_csv, arguments, told):
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     for fact in told:
         assert fact.format(csv=split_csv) in result.stderr
+
+
+@pytest.mark.parametrize("device", ["gpu", "mps", "cuda:99"])
+def test_a_device_that_is_none_or_not_here_is_refused(split_csv, device):
+    if device == "mps" and torch.backends.mps.is_available():
+        pytest.skip("this machine has it")
+    result = call("--baseline", "logmel", "--task", split_csv, "--device", device)
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert device in result.stderr
+    assert "--device" in result.stderr
 
 
 def test_the_same_call_again_measures_nothing_again(tmp_path, split_csv):

@@ -61,11 +61,16 @@ def test_links_to_files_are_followed(tmp_path: Path) -> None:
     (data / "b.wav").symlink_to("../store/x1")
     (data / "c.wav").symlink_to("../store/gone")
     (data / "d.wav").symlink_to("/dev/null")
+    (data / "itself.wav").symlink_to("itself.wav")
+    (data / "itself").symlink_to("itself")
     os.mkfifo(data / "e.wav")
     found, listing = walk(data)
     assert found == ["a.wav", "b.wav"]
     assert listing.links == {f"{data}/b.wav": f"{tmp_path}/store/x1"}
-    assert listing.missing == [f"{data}/c.wav: links to {tmp_path}/store/gone, which is not there"]
+    assert listing.missing == [
+        f"{data}/c.wav: links to {tmp_path}/store/gone, which is not there",
+        f"{data}/itself.wav: links to {data}/itself.wav, which is not there",
+    ]
     assert listing.damaged == [
         (f"{data}/d.wav", "must be a file; got a link to a device or pipe"),
         (f"{data}/e.wav", "must be a file; got a device or pipe"),
@@ -73,12 +78,12 @@ def test_links_to_files_are_followed(tmp_path: Path) -> None:
 
 
 def test_what_is_not_read_is_said(tmp_path: Path) -> None:
-    touch(tmp_path, "a.wav", "1.m4a", "x/2.M4A", "3.webm", "x/b.tar.gz", "c.zip", "d.jpg", ".e.m4a")
+    touch(tmp_path, "a.wav", "1.wma", "x/2.WMA", "3.wv", "x/b.tar.gz", "c.zip", "d.jpg", ".e.wma")
     touch(tmp_path, "README", "._a.wav", ".DS_Store", "__MACOSX/._a.wav", "__MACOSX/b.wav")
     found, listing = walk(tmp_path)
     assert found == ["a.wav"]
     assert listing.notes == [
-        f"{tmp_path}: not read: 2 .m4a, 1 (no suffix), 1 .jpg, 1 .webm, 1 hidden .m4a; "
+        f"{tmp_path}: not read: 2 .wma, 1 (no suffix), 1 .jpg, 1 .wv, 1 hidden .wma; "
         "sound among them: convert it to wav or flac"
     ]
     assert listing.damaged == [
