@@ -217,7 +217,7 @@ def test_without_the_decoder_the_extra_is_named(tmp_path: Path) -> None:
 def test_the_codec_gate_names_the_container(
     monkeypatch: pytest.MonkeyPatch, data: bytes, name: str, demuxer: str
 ) -> None:
-    assert identify_codec(EncodedAudio("a", data)).demuxer == demuxer
+    assert identify_codec(io.BytesIO(data)).demuxer == demuxer
     monkeypatch.setattr(codecs, "HAS_DECODER", False)
     with refused(AudioError, "unsupported", key="codec", value=name):
-        identify_codec(EncodedAudio("a", data))
+        identify_codec(io.BytesIO(data))
