@@ -1,5 +1,6 @@
 """Files that PyAV decodes: as any other through the one way in, whole, in parts, damaged."""
 
+import io
 import subprocess
 import sys
 import tarfile
