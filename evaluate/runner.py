@@ -1,6 +1,7 @@
 """The loop over tasks, models, folds and probes; what is finished goes to results.csv at once."""
 
 import hashlib
+import itertools
 import json
 import sys
 import traceback
@@ -16,6 +17,7 @@ import torch
 
 from byola_rq.errors import ByolaRQError
 from evaluate.embedding_cache import digest_task
+from evaluate.fitting import can_fit
 from evaluate.models import EmbeddingModel
 from evaluate.probes.metrics import METRICS
 from evaluate.protocol import (
@@ -37,6 +39,8 @@ from evaluate.reports.results import (
     finished,
     open_folder,
 )
+from evaluate.reports.scores import name_setting
+from evaluate.tasks.few_labels import describe_small_classes, find_refusals
 from evaluate.tasks.folds import class_targets, make_folds
 from evaluate.tasks.labelled_csv import read_labelled_csv
 from evaluate.tasks.task import Task, TaskError, check_names, limit_clips
@@ -53,6 +57,7 @@ def gather_tasks(
     unit_seconds: float | None,
     limit: int | None,
     seed: int,
+    label_fractions: Sequence[float] = (1.0,),
     by_archive: bool = False,
 ) -> tuple[list[Task], list[Exception]]:
     """Read every set that was asked for, before the first is evaluated.
@@ -64,10 +69,11 @@ def gather_tasks(
         unit_seconds: For the csvs.
         limit: Clips of each class and part at most.
         seed: Of splits and of what `limit` draws.
+        label_fractions: Shares of the labels, of which a task must have one at least.
         by_archive: Whether VoxForge is divided by archive; by speaker otherwise.
 
     Returns:
-        The tasks that can be evaluated, and why the others cannot.
+        The tasks that can be evaluated, and why others cannot, or not with a share of the labels.
 
     Raises:
         TaskError: If two tasks have one name.
@@ -87,13 +93,16 @@ def gather_tasks(
     for read in readers:
         try:
             task = read()
-            make_folds(task, seed)  # what cannot be divided is found now, not after hours
-            tasks.append(task)
+            if limit is not None:
+                task = limit_clips(task, limit, seed)
+            folds = make_folds(task, seed)  # what cannot be divided is found now, not after hours
+            refusals = find_refusals(task, folds, label_fractions)
+            errors += refusals.values()
+            if len(refusals) < len(label_fractions):
+                tasks.append(task)
         except (ByolaRQError, OSError) as error:
             errors.append(error)
     check_names(tasks)
-    if limit is not None:
-        tasks = [limit_clips(task, limit, seed) for task in tasks]
     return tasks, errors
 
 
@@ -117,7 +126,7 @@ def evaluate(
     for task in tasks:
         with _reported(task.name, settings.debug) as failures:
             job = prepare(task, settings)
-            _introduce(job)
+            _introduce(job, settings)
             for model in models:
                 with _reported(f"{task.name}: {model.name}", settings.debug) as failures_of_model:
                     evaluate_model(model, job, settings, out)
@@ -132,21 +141,36 @@ def evaluate_model(model: EmbeddingModel, job: Job, settings: Settings, out: Pat
     Raises:
         ByolaRQError: As one line; what was finished before stays.
     """
-    task = job.task
-    run_ids = {probe: make_run_id(model, job, probe, settings) for probe in settings.probes}
-    done = {probe: {fold for fold, _ in finished(out, id_)} for probe, id_ in run_ids.items()}
-    clock = Clock()
-    for fold in job.folds:
-        probes = [probe for probe in settings.probes if fold.name not in done[probe]]
+    task, clock = job.task, Clock()
+    refused = find_refusals(task, job.folds, settings.label_fractions)
+    run_ids = {
+        (probe, fraction): make_run_id(model, job, probe, settings, fraction)
+        for fraction in settings.label_fractions
+        for probe in settings.probes
+        if fraction not in refused and can_fit(probe, model)
+    }
+    done = {run: {fold for fold, _ in finished(out, id_)} for run, id_ in run_ids.items()}
+    for fold, fraction in itertools.product(job.folds, settings.label_fractions):
+        probes = [probe for probe, of in run_ids if of == fraction]
+        probes = [probe for probe in probes if fold.name not in done[probe, fraction]]
         if not probes:
             continue
-        for outcomes in run_fold(model, job, fold, probes=probes, settings=settings, clock=clock):
+        for outcomes in run_fold(
+            model,
+            job,
+            fold,
+            probes=probes,
+            settings=settings,
+            clock=clock,
+            label_fraction=fraction,
+        ):
             probe = outcomes[0].probe
-            rows = make_rows(run_ids[probe], model, task, outcomes, settings)
+            rows = make_rows(run_ids[probe, fraction], model, task, outcomes, settings)
             predictions = make_predictions(task, outcomes)
             append_fold(out, rows, predictions, task.classes if task.is_multilabel else ())
-            where = f"{task.name}{fold_suffix(fold)}: {model.name}, {probe}"
+            setting = name_setting(probe, fraction)
             score = np.mean([row.score for row in rows])
+            where = f"{task.name}{fold_suffix(fold)}: {model.name}, {setting}"
             print(f"{where}: {rows[0].metric} {score:.1f} %", flush=True)
     if clock.probe:
         print(f"{task.name}: {model.name}: {clock}", flush=True)
@@ -154,7 +178,9 @@ def evaluate_model(model: EmbeddingModel, job: Job, settings: Settings, out: Pat
         print(f"{task.name}: {model.name}: in results.csv already", flush=True)
 
 
-def make_run_id(model: EmbeddingModel, job: Job, probe: str, settings: Settings) -> str:
+def make_run_id(
+    model: EmbeddingModel, job: Job, probe: str, settings: Settings, label_fraction: float = 1.0
+) -> str:
     """A digest of all that decides a run: the same run has the same id whenever it starts."""
     norm = _norm_of(model, settings)
     facts = {
@@ -167,6 +193,8 @@ def make_run_id(model: EmbeddingModel, job: Job, probe: str, settings: Settings)
         "seed": settings.seed,
         "byola_rq": version_of("byola_rq"),
     }
+    if label_fraction < 1:  # not a fact of runs with all labels, which older folders know
+        facts["label_fraction"] = label_fraction
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -205,6 +233,8 @@ def make_rows(
             sklearn=version_of("scikit-learn"),
             device=_describe_device(settings.device),
             model_version=model.version,
+            label_fraction=outcome.label_fraction,
+            n_unlabelled=outcome.num_unlabelled,
         )
         for outcome in outcomes
     ]
@@ -270,7 +300,7 @@ def _reported(what: str, debug: bool) -> Iterator[list[str]]:
         print(f"error: {what}: {reason}", file=sys.stderr, flush=True)
 
 
-def _introduce(job: Job) -> None:
+def _introduce(job: Job, settings: Settings) -> None:
     task, folds = job.task, job.folds
     if task.has_folds:
         division = f"{len(folds)} folds"
@@ -279,7 +309,10 @@ def _introduce(job: Job) -> None:
         division = "{} train / {} valid / {} test".format(*sizes)
     facts = [f"{len(task.clips)} clips, {len(task.classes)} classes", division, *task.notes]
     print(f"{task.name}: {'; '.join(facts)}", flush=True)
-    for warning in task.warnings:
+    refused = find_refusals(task, folds, settings.label_fractions)
+    kept = [each for each in settings.label_fractions if each not in refused]
+    small = [describe_small_classes(task, folds, fraction) for fraction in kept]
+    for warning in (*task.warnings, *filter(None, small)):
         print(f"warning: {task.name}: {warning}", file=sys.stderr)
     if task.problems:
         print(
