@@ -53,7 +53,10 @@ def draw_label_curve(summary: Summary, panels: dict[tuple[str, str], dict[str, C
     num_rows = math.ceil(len(panels) / num_columns)
     models = list(dict.fromkeys(row.model for row in summary.measured))
     models = [model for model in models if any(model in curves for curves in panels.values())]
-    figure = make_figure(3.4 * num_columns + 0.6, 2.9 * num_rows + 0.25 * len(models) / 2 + 0.4)
+    names = [_shorten(model) for model in models]
+    width = 3.4 * num_columns + 0.6
+    num_names = max(1, int(width / (0.6 + 0.08 * max(map(len, names)))))  # of a line of the legend
+    figure = make_figure(width, 2.9 * num_rows + 0.2 * math.ceil(len(names) / num_names) + 0.4)
     for number, ((task, probe), curves) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(num_rows, num_columns, number)
         axes.set_title(f"{summary.title(task)}, {probe}", fontsize=10, parse_math=False)
@@ -62,9 +65,9 @@ def draw_label_curve(summary: Summary, panels: dict[tuple[str, str], dict[str, C
         _label(axes, sorted({share for curve in curves.values() for share in curve}))
     legend = figure.legend(
         [Line2D([], [], marker="o", markersize=4, **_style(n)) for n in range(len(models))],
-        [_shorten(model) for model in models],
+        names,
         loc="outside upper center",
-        ncols=min(len(models), 2 * num_columns),
+        ncols=num_names,
         frameon=False,
         fontsize=9,
     )
