@@ -100,7 +100,7 @@ def _finetune(
         targets=class_targets(data.task),
         train=data.fold.train,
         valid=data.fold.valid,
-        silence=float(data.statistics.standardize(_silence(model.frontend))),
+        silence=float(data.statistics.standardize(_silence(model.frontend, device))),
     )
     rules = Rules()
     num_clips = max(_MIN_CLIPS, _MAX_FRAMES // data.log_mels.num_frames)
@@ -118,8 +118,7 @@ def _standardized(
         yield readable, data.statistics.standardize(log_mel)
 
 
-def _silence(frontend: LogMelSpectrogram) -> Tensor:
+def _silence(frontend: LogMelSpectrogram, device: str) -> Tensor:
     """The log-mel of digital silence, a scalar."""
-    device = next(frontend.buffers()).device
     silent: Tensor = frontend(torch.zeros(1, frontend.min_samples, device=device))
     return silent.amin()

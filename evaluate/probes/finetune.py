@@ -201,7 +201,8 @@ class _Fit:
             optimizer = self._make_optimizer(network, encoder_lr)
             best_score, best_epoch, best_weights = -1.0, 0, network.state_dict()
             for epoch in range(1, rules.max_epochs + 1):
-                order = self.clips.train[torch.randperm(len(self.clips.train), generator=generator)]
+                permutation = torch.randperm(len(self.clips.train), generator=generator)
+                order = self.clips.train[permutation.numpy()]
                 self._train(network, optimizer, order, crops)
                 score = self._validate(network)
                 on_epochs(1)

@@ -94,5 +94,5 @@ def test_silence_of_a_crop_is_that_of_a_short_clips_end():
     statistics = Statistics(mean=-7.0, std=4.0)
     end = statistics.standardize(frontend(clip))[..., -5:]
     assert torch.equal(
-        end, torch.full_like(end, statistics.standardize(fitting._silence(frontend)))
+        end, torch.full_like(end, statistics.standardize(fitting._silence(frontend, "cpu")))
     )
