@@ -10,11 +10,12 @@ from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
 from byola_rq.runtime.progress import ProgressBar
 from evaluate.log_mels import LogMels
 from evaluate.models import EmbeddingModel
-from evaluate.probes.finetune import FineTuned, LabelledClips, Rules, finetune
+from evaluate.probes.finetune import Rules, finetune
 from evaluate.probes.fit import PROBES
 from evaluate.probes.official import OFFICIAL_PROBES, fit_official
 from evaluate.probes.prepared import FittedProbe, Part
 from evaluate.probes.scaling import Features
+from evaluate.probes.tuned import FineTuned, LabelledClips
 from evaluate.tasks.folds import Fold, class_targets
 from evaluate.tasks.task import Task
 

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -130,33 +131,25 @@ def run_fold(
     fold = keep_labels(task, whole, label_fraction, settings.seed)
     where = f"{task.name}{fold_suffix(fold)}: {model.name}"
     data = FoldData(
-        task=task,
+        task=task, fold=fold, log_mels=log_mels, statistics=statistics, embeddings=rows.embeddings
+    )
+    make_outcome = partial(
+        Outcome,
         fold=fold,
-        log_mels=log_mels,
         statistics=statistics,
-        embeddings=rows.embeddings,
+        num_skipped=task.num_missing + len(log_mels.unreadable),
+        num_unlabelled=_num_labels(whole) - _num_labels(fold),
+        label_fraction=label_fraction,
+        embed_seconds=seconds,
     )
     for probe in probes:
         start = time.perf_counter()
-        outcomes = []
-        for fitted, scores in fit_and_score(
+        fits = fit_and_score(
             probe, model, data, seed=settings.seed, device=settings.device, what=f"{where}, {probe}"
-        ):
-            for warning in fitted.warnings:
-                print(f"warning: {where}: {warning}", file=sys.stderr)
-            outcomes.append(
-                Outcome(
-                    fold=fold,
-                    probe=probe,
-                    fitted=fitted,
-                    statistics=statistics,
-                    num_skipped=task.num_missing + len(log_mels.unreadable),
-                    num_unlabelled=_num_labels(whole) - _num_labels(fold),
-                    label_fraction=label_fraction,
-                    embed_seconds=seconds,
-                    scores=scores,
-                )
-            )
+        )
+        outcomes = [make_outcome(probe=probe, fitted=each, scores=said) for each, said in fits]
+        for warning in (warning for each in outcomes for warning in each.fitted.warnings):
+            print(f"warning: {where}: {warning}", file=sys.stderr)
         clock.probe += time.perf_counter() - start
         yield outcomes
 

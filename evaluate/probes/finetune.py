@@ -2,24 +2,26 @@
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from scipy.special import expit, softmax
-from torch import Tensor, nn
+from torch import nn
 
 from byola_rq.errors import ByolaRQError
 from evaluate.probes.adam import make_layer, sum_of_binary_losses
 from evaluate.probes.metrics import METRICS, class_positions, metric_for
-from evaluate.probes.prepared import Flags, Labels, select_classes
-from evaluate.probes.scaling import Features
-
-# Positions of clips and how many at a time -> positions and standardized log-mels (B, 1, F, T).
-Batches = Callable[[Sequence[int], int], Iterator[tuple[list[int], Tensor]]]
+from evaluate.probes.prepared import Labels, select_classes
+from evaluate.probes.tuned import (
+    Classifier,
+    FineTuned,
+    LabelledClips,
+    crop_in_time,
+    score_clips,
+    set_momentum,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,72 +55,6 @@ class Rules:
         return self.max_epochs * (len(self.encoder_lrs) + self.num_seeds - 1)
 
 
-@dataclass(frozen=True, eq=False)
-class LabelledClips:
-    """What an encoder is fine-tuned on.
-
-    Attributes:
-        batches: Gives the log-mels of any clips of the task.
-        targets: Of all clips of the task: classes, `(N,)`, or which each has, bool `(N, C)`.
-        train: Positions of the clips to train on.
-        valid: Of the clips to validate on.
-        silence: A standardized log-mel where there is no sound.
-    """
-
-    batches: Batches
-    targets: Labels | Flags
-    train: Labels
-    valid: Labels
-    silence: float
-
-
-class Classifier(nn.Module):
-    """Encoder, batch norm of its embeddings `(B, D)` without weights, linear layer `(D, K)`."""
-
-    def __init__(self, encoder: nn.Module, layer: nn.Linear) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.norm = nn.BatchNorm1d(layer.in_features, affine=False)
-        self.layer = layer
-
-    def forward(self, log_mel: Tensor) -> Tensor:
-        """Standardized log-mels `(B, 1, F, T)` to logits `(B, K)`."""
-        logits: Tensor = self.layer(self.norm(self.encoder(log_mel)))
-        return logits
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class FineTuned:
-    """A fine-tuned encoder with its layer, at its best epoch on the validation clips.
-
-    Attributes as of `evaluate.probes.prepared.FittedProbe`.
-    """
-
-    network: Classifier
-    batches: Batches
-    batch_size: int
-    classes: Labels
-    num_classes: int
-    is_multilabel: bool
-    valid_score: float  # -1 where no epoch gave finite numbers
-    params: dict[str, float | int]
-    seed: int
-    fit_seconds: float
-    num_train: int
-    num_valid: int
-    warnings: tuple[str, ...] = ()
-
-    def scores(self, positions: Sequence[int]) -> Features:
-        """The probability of each class for the clips at `positions`, `(N, num_classes)`.
-
-        Of a class without training clips -inf.
-        """
-        logits = _score(self.network, self.batches(positions, self.batch_size))
-        scores = np.full((len(positions), self.num_classes), -np.inf, dtype=np.float32)
-        scores[:, self.classes] = expit(logits) if self.is_multilabel else softmax(logits, axis=1)
-        return scores
-
-
 def finetune(
     encoder: nn.Module,
     clips: LabelledClips,
@@ -145,7 +81,7 @@ def finetune(
         The fine-tuned encoder of each seed.
 
     Raises:
-        ByolaRQError: If training diverges at every rate.
+        ByolaRQError: If training diverges at every rate, or from a later seed.
         ValueError: If there is nothing to learn.
     """
     start = time.perf_counter()
@@ -156,16 +92,22 @@ def finetune(
         if best is None or tuned.valid_score > best.valid_score:
             best = tuned
     assert best is not None
-    if best.valid_score < 0:
-        raise ByolaRQError(
-            f"fine-tuning must give finite numbers; it diverged at the rates {rules.encoder_lrs}",
-            code="diverged",
-            value=rules.encoder_lrs,
-        )
-    yield replace(best, fit_seconds=time.perf_counter() - start)
+    yield replace(_refuse_diverged(best), fit_seconds=time.perf_counter() - start)
     for each_seed in range(seed + 1, seed + rules.num_seeds):
         fit = _Fit(encoder, clips, rules, device)
-        yield fit.run(float(best.params["encoder_lr"]), each_seed, on_epochs)
+        yield _refuse_diverged(fit.run(float(best.params["encoder_lr"]), each_seed, on_epochs))
+
+
+def _refuse_diverged(tuned: FineTuned) -> FineTuned:
+    if tuned.valid_score < 0:
+        encoder_lr = tuned.params["encoder_lr"]
+        raise ByolaRQError(
+            f"fine-tuning must give finite numbers; at {encoder_lr:g}, the best rate of the encoder, "
+            f"it diverged from seed {tuned.seed}",
+            code="diverged",
+            value=encoder_lr,
+        )
+    return tuned
 
 
 class _Fit:
@@ -256,7 +198,7 @@ class _Fit:
             if len(positions) < 2:
                 continue  # a last clip alone has no batch statistics; it is in others' epochs
             self.num_steps += 1
-            _set_momentum(network, max(0.1, 1 / self.num_steps))
+            set_momentum(network, max(0.1, 1 / self.num_steps))
             cropped = crop_in_time(
                 log_mel,
                 log_mel.shape[-1] - log_mel.shape[-1] % self.num_together,
@@ -272,51 +214,7 @@ class _Fit:
     def _validate(self, network: Classifier) -> float:
         """The validation score; -1 where the numbers are not finite."""
         batches = self.clips.batches(self.clips.valid.tolist(), self.rules.batch_size)
-        logits = _score(network, batches)
+        logits = score_clips(network, batches)
         if not np.isfinite(logits).all():
             return -1.0
         return METRICS[metric_for(self.valid_labels)](self.valid_labels, logits)
-
-
-def crop_in_time(
-    log_mel: Tensor,
-    num_frames: int,
-    max_shift: float,
-    *,
-    silence: float,
-    generator: np.random.Generator,
-) -> Tensor:
-    """A random crop of each clip: `(B, 1, F, T)` -> `(B, 1, F, num_frames)`.
-
-    It begins at most `max_shift` of T before the clip, or ends so much after it; there it is
-    silent, as the end of a short clip is.
-    """
-    batch, _, bands, frames = log_mel.shape
-    margin = round(max_shift * frames)
-    num_starts = frames + 2 * margin - num_frames + 1
-    starts = torch.from_numpy(generator.integers(num_starts, size=batch))
-    index = (starts[:, None] + torch.arange(num_frames)).to(log_mel.device)  # (B, num_frames)
-    padded = F.pad(log_mel, (margin, margin), value=silence)
-    return padded.gather(-1, index[:, None, None].expand(-1, 1, bands, -1))
-
-
-def _set_momentum(network: nn.Module, momentum: float) -> None:
-    """How much the next batch counts in the statistics that validation uses.
-
-    One over the number of steps at first, so they are the task's from the first step on: those of
-    the sounds of pretraining, or an untrained encoder's zeros and ones, would spoil early epochs.
-    """
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.momentum = momentum
-
-
-@torch.no_grad()
-def _score(
-    network: Classifier, batches: Iterator[tuple[list[int], Tensor]]
-) -> npt.NDArray[np.float32]:
-    network.eval()
-    scores: npt.NDArray[np.float32] = np.concatenate(
-        [network(log_mel).float().cpu().numpy() for _, log_mel in batches]
-    )
-    return scores

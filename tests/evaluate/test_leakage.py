@@ -11,7 +11,8 @@ import soundfile
 from byola_rq.audio.frontend import LogMelSpectrogram
 from evaluate import fitting
 from evaluate.models import make_baseline
-from evaluate.probes.finetune import FineTuned, Rules
+from evaluate.probes.finetune import Rules
+from evaluate.probes.tuned import FineTuned
 from evaluate.protocol import Clock, Outcome, Settings, prepare, run_fold
 from evaluate.tasks.labelled_csv import read_labelled_csv
 from evaluate.tasks.task import Task

@@ -12,7 +12,8 @@ from torch import nn
 from byola_rq.errors import ByolaRQError
 from byola_rq.model.encoder import build_encoder
 from evaluate.probes.adam import AdamProbe
-from evaluate.probes.finetune import LabelledClips, Rules, crop_in_time, finetune
+from evaluate.probes.finetune import Rules, finetune
+from evaluate.probes.tuned import LabelledClips, crop_in_time
 from tests.refusal import refused
 
 FRAMES = 16
