@@ -2,9 +2,6 @@
 
 import os
 import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +12,17 @@ from typer.core import TyperGroup
 from byola_rq.cli.options import expand_homes
 from byola_rq.model.builtin import NAME as BUILTIN
 from byola_rq.runtime.spinning import bound_spinning
+from evaluate.ablation.command import ablate
+from evaluate.options import (
+    DataRoot,
+    Debug,
+    Device,
+    Tasks,
+    choose_device,
+    one_line_errors,
+    print_error,
+    usage_error,
+)
 
 # Nothing heavy is imported before a command needs it, so that --help is instant.
 if TYPE_CHECKING:
@@ -57,14 +65,6 @@ class VoxForgeSplit(StrEnum):
     archive = "archive"
 
 
-class Device(StrEnum):
-    """Where embeddings are computed and probes fitted."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
 class RunByDefault(TyperGroup):
     """`python -m evaluate MODEL ...` is `python -m evaluate run MODEL ...`."""
 
@@ -73,7 +73,7 @@ class RunByDefault(TyperGroup):
         args = expand_homes(args)
         if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
             args = ["run", *args]
-        if args[:1] == ["run"]:
+        if args[:1] in (["run"], ["ablate"]):
             args = _spread_tasks(args)
         parsed: list[str] = super().parse_args(ctx, args)
         return parsed
@@ -88,6 +88,7 @@ _HELP = """Measure how much frozen embeddings know of labelled sets: one linear 
   python -m evaluate inspect --data-root DIR            what is there, and whether it is whole
   python -m evaluate compare A B --out results/         whether A is better than B
   python -m evaluate miniature DIR                      the six published sets in small
+  python -m evaluate ablate GRID.yaml --data SOURCE     pretrain variants, evaluate and compare them
 """
 
 _HELP_RUN = """Probe frozen embeddings on labelled sets; the command where none is named.
@@ -133,10 +134,6 @@ app = typer.Typer(
     help=_HELP,
 )
 
-DataRoot = Annotated[
-    Path | None, typer.Option(help="Folder that holds the published sets.", metavar="DIR")
-]
-Tasks = Annotated[list[Path] | None, typer.Option(help="Labelled csv; repeat.", metavar="CSV")]
 Out = Annotated[Path, typer.Option(help="Folder the results are added to.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of every draw. Same seed, same rows.")]
 SplitOfVoxForge = Annotated[
@@ -150,7 +147,6 @@ SplitOfVoxForge = Annotated[
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Decoding threads.  [default: a core each, at most 8]")
 ]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 @app.command(help=_HELP_RUN)
@@ -225,11 +221,11 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Load, check and evaluate; what the options mean stands beside each."""
-    with _one_line_errors(debug):
+    with one_line_errors(debug):
         _check_usage(bool(data_root), bool(task), bool(tasks))
         if not (models or baseline):
             models = [BUILTIN]
-        chosen_device = _choose_device(device)
+        chosen_device = choose_device(device)
         from byola_rq.runtime.memory import keep_freed_memory
         from evaluate.protocol import Settings
         from evaluate.runner import evaluate, gather_tasks
@@ -248,7 +244,7 @@ def run(
         )
         compared = _load_models(models or [], baseline or [], dim, seed, settings.device)
         if norm == Norm.checkpoint and not models:
-            raise _usage_error(
+            raise usage_error(
                 "--norm checkpoint needs a model; a baseline has no statistics", "--norm"
             )
         to_do, errors = gather_tasks(
@@ -261,7 +257,7 @@ def run(
             by_archive=voxforge_split == VoxForgeSplit.archive,
         )
         for error in errors:
-            _print_error(error, debug)
+            print_error(error, debug)
         if not to_do:
             raise typer.Exit(2)
         num_failed = len(errors) + evaluate(compared, to_do, settings, out)
@@ -290,9 +286,9 @@ def inspect(
 
     Needs no model. Exits with 1 if a set that was found is not sound.
     """
-    with _one_line_errors(debug):
+    with one_line_errors(debug):
         if not (data_root or task):
-            raise _usage_error("nothing to inspect: name a --data-root or a --task")
+            raise usage_error("nothing to inspect: name a --data-root or a --task")
         from evaluate.inspection import inspect as inspect_sets
 
         if not inspect_sets(
@@ -316,7 +312,7 @@ def compare(
     debug: Debug = False,
 ) -> None:
     """Say of every task that both have done whether A is better than B, by paired bootstrap."""
-    with _one_line_errors(debug):
+    with one_line_errors(debug):
         from evaluate.reports.comparison import compare as compare_models
         from evaluate.reports.comparison import print_comparisons
 
@@ -335,7 +331,7 @@ def miniature(
     A few minutes of sound in all; --data-root DIR then evaluates them. A set that is already
     there is left alone.
     """
-    with _one_line_errors(debug):
+    with one_line_errors(debug):
         from byola_rq.runtime.progress import ProgressBar
         from evaluate.miniature.write import num_clips, write_miniatures
 
@@ -343,48 +339,14 @@ def miniature(
             write_miniatures(folder, seed=seed, on_clip=lambda _: bar.advance())
 
 
-@contextmanager
-def _one_line_errors(debug: bool) -> Iterator[None]:
-    """Wrong input exits 2, a failure at work 1, each with one line; the traceback on demand."""
-    from byola_rq.cli.options import take_any_text
-    from byola_rq.errors import ByolaRQError
-
-    take_any_text()
-    try:
-        yield
-    except typer.Exit:
-        raise
-    except KeyboardInterrupt:
-        print("error: interrupted; what is finished is kept", file=sys.stderr)
-        raise typer.Exit(130) from None
-    except Exception as error:
-        _print_error(error, debug)
-        exit_code = error.exit_code if isinstance(error, ByolaRQError) else 1
-        raise typer.Exit(exit_code) from None
-
-
-def _print_error(error: Exception, debug: bool) -> None:
-    from byola_rq.errors import ByolaRQError
-
-    if debug:
-        traceback.print_exception(error)
-    message = " ".join(str(error).split())
-    if not isinstance(error, ByolaRQError):
-        message = f"{type(error).__name__}: {message} (--debug shows where)"
-    print(f"error: {message}", file=sys.stderr)
-
-
-def _usage_error(text: str, option: str | None = None) -> Exception:
-    from byola_rq.errors import ByolaRQError
-
-    return ByolaRQError(f"{text}; see python -m evaluate --help", code="usage", key=option)
+app.command()(ablate)
 
 
 def _check_usage(has_root: bool, has_csv: bool, has_names: bool) -> None:
     if not (has_root or has_csv):
-        raise _usage_error("nothing to evaluate on: name a --data-root or a --task")
+        raise usage_error("nothing to evaluate on: name a --data-root or a --task")
     if has_names and not has_root:
-        raise _usage_error(
+        raise usage_error(
             "--tasks chooses among the sets under --data-root, which is not given", "--tasks"
         )
 
@@ -415,22 +377,6 @@ def _spread_tasks(args: list[str]) -> list[str]:
         if not is_naming:
             spread.append(argument)
     return spread
-
-
-def _choose_device(device: Device) -> str:
-    import torch
-
-    if device == Device.cuda and not torch.cuda.is_available():
-        raise _usage_error(
-            "--device must be cpu or auto: torch finds no CUDA device here", "--device"
-        )
-    chosen = device.value
-    if device == Device.auto:
-        chosen = "cuda" if torch.cuda.is_available() else "cpu"
-    if chosen == "cuda":
-        # scipy reads this once, when it is first imported; scikit-learn on a GPU needs it.
-        os.environ.setdefault("SCIPY_ARRAY_API", "1")
-    return chosen
 
 
 def _report(out: Path) -> None:
