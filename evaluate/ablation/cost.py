@@ -37,6 +37,9 @@ def describe_cost(out: Path, runs: Sequence[AblationRun], jobs: int) -> str:
         f"; {_clock(segments / H100_SEGMENTS_PER_SECOND)} of an H100 at "
         f"{H100_SEGMENTS_PER_SECOND:,} segments/s, as six runs of D = 512 had side by side"
     )
+    encoders = [run.config.encoder for run in left]
+    if any(each.name != "audio_ntt_2020" or each.dim > 512 for each in encoders):
+        text += ", which larger encoders have not"
     progress = [read_progress(find_place(out, r), r.config.train.batch_size) for r in done]
     hours = sum(each.hours for each in progress)
     if hours:

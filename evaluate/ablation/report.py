@@ -1,6 +1,5 @@
 """What a grid found: means over seeds, differences to the reference, what they cost."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,21 +73,16 @@ def make_report(
     Raises:
         ReportError: If results cannot be read.
     """
-    rows: dict[str, list[ResultRow]] = defaultdict(list)
-    for row in read_results(out):
-        if row.probe == probe and row.task in tasks:
-            rows[row.model].append(row)
+    results = [row for row in read_results(out) if row.probe == probe]
+    found = {task: _newest_alike(out, runs, task, results) for task in tasks}
     tested: dict[AblationRun, dict[str, TestedClips]] = {}
     notes = []
     for run in runs:
-        of_run = rows[find_place(out, run).name]
-        clips = {task: _tested_clips(out, of_run, task) for task in tasks}
-        whole = {task: each for task, each in clips.items() if each is not None}
-        if len(whole) == len(tasks):
-            tested[run] = whole
+        missing = [task for task in tasks if run not in found[task]]
+        if missing:
+            notes.append(f"not counted: {run}: no result on {', '.join(missing)}")
         else:
-            missing = ", ".join(task for task in tasks if task not in whole)
-            notes.append(f"not counted: {run}: no result on {missing}")
+            tested[run] = {task: read_tested_clips(out, found[task][run]) for task in tasks}
     scores = _score_seeds(tested, tasks)
     lines = [
         _make_line(out, variant.name, scores, [r for r in tested if r.variant == variant.name])
@@ -229,10 +223,19 @@ def _list(title: str, lines: Sequence[str]) -> str:
     return f"{title}:\n\n" + ("".join(f"- {line}\n" for line in lines) or "- no variant\n")
 
 
-def _tested_clips(out: Path, rows: Sequence[ResultRow], task: str) -> TestedClips | None:
-    """The newest complete result of a run on a task."""
-    states = rows_by_state(row for row in rows if row.task == task)
-    return read_tested_clips(out, list(states.values())[-1]) if states else None
+def _newest_alike(
+    out: Path, runs: Sequence[AblationRun], task: str, results: Sequence[ResultRow]
+) -> dict[AblationRun, list[ResultRow]]:
+    """The complete results of each run on that state of a task that was evaluated last."""
+    states = {}
+    for run in runs:
+        model = find_place(out, run).name
+        rows = [row for row in results if (row.model, row.task) == (model, task)]
+        states[run] = rows_by_state(rows)
+    place = {row: number for number, row in enumerate(results)}
+    pairs = [pair for of_run in states.values() for pair in of_run.items()]
+    newest, _ = max(pairs, key=lambda pair: place[pair[1][-1]], default=((), []))
+    return {run: of_run[newest] for run, of_run in states.items() if newest in of_run}
 
 
 def _score_seeds(

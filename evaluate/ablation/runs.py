@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from byola_rq.config import flatten, read_values, with_newer_keys
-from byola_rq.errors import TrainingError
+from byola_rq.errors import CheckpointError, TrainingError
 from byola_rq.runs.directory import FREE_KEYS
 from byola_rq.runs.metrics import read_metrics
 from byola_rq.runtime.files import replace_file
@@ -134,8 +134,10 @@ def find_changes(out: Path, run: AblationRun) -> tuple[Path, list[str]] | None:
 
 
 def read_progress(run_dir: Path, batch_size: int) -> Progress:
-    """How far a run is; at its start where there is nothing yet."""
-    rows = read_metrics(run_dir / "metrics.csv")
+    """How far a run is; at its start where there is nothing yet, or nothing that can be read."""
+    rows: list[dict[str, str]] = []
+    with contextlib.suppress(CheckpointError, OSError):
+        rows = read_metrics(run_dir / "metrics.csv")
     seconds, last_step = 0.0, 0
     for row in rows:
         step = int(row["step"])

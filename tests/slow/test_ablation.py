@@ -27,7 +27,7 @@ variants:
   crop: {{views.augmentations: [random_resized_crop]}}
   diverging: {{optimizer.lr: 1.0e+30}}
 """
-NUM_STEPS = 80  # more than there is time for before the signal comes
+NUM_STEPS = 40  # more than there is time for before the signal comes
 
 
 @pytest.fixture

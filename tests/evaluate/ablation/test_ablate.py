@@ -247,3 +247,15 @@ def test_wrong_use_is_refused_before_any_work(
     assert len(errors) == 1
     assert told in errors[0]
     assert not Path("out").exists()
+
+
+def test_seeds_that_were_tested_on_other_clips_are_not_mixed_in(
+    world: Path, trained_run: Path
+) -> None:
+    train(plan(1), trained_run)
+    assert ablate("--task", "pitch.csv", "--seeds", "1").exit_code == 0
+    train(plan(2)[2:], trained_run)
+    limited = ("--task", "pitch.csv", "--seeds", "2", "--limit", "2")
+    assert ablate(*limited, "--shard", "4/4").exit_code == 0  # the crop's second seed alone
+    assert [(row["variant"], row["seeds"]) for row in read_report()] == [("crop", "1")]
+    assert "full, seed 42: no result on pitch" in Path("out/small.md").read_text()
