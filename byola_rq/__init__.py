@@ -10,24 +10,36 @@ if TYPE_CHECKING:
     from byola_rq.audio.frontend import LogMelSpectrogram
     from byola_rq.audio.inversion import mel_to_audio
     from byola_rq.augment.crop import RandomResizedCrop
+    from byola_rq.augment.dacl import DACL
     from byola_rq.augment.fader import RandomLinearFader
     from byola_rq.augment.mixup import Mixup
     from byola_rq.augment.quantize import RandomizedQuantization
     from byola_rq.augment.quantize_along import QuantizeAlong
+    from byola_rq.augment.spec_augment import SpecAugment
     from byola_rq.embed.embedder import Embedder, load
+    from byola_rq.model.byol import BYOL
+    from byola_rq.model.imix import IMix
+    from byola_rq.model.infonce import InfoNCE
+    from byola_rq.model.ssql import SSQL
 
 __all__ = [
+    "BYOL",
+    "DACL",
+    "SSQL",
     "AudioError",
     "ByolaRQError",
     "CheckpointError",
     "ConfigError",
     "Embedder",
+    "IMix",
+    "InfoNCE",
     "LogMelSpectrogram",
     "Mixup",
     "QuantizeAlong",
     "RandomLinearFader",
     "RandomResizedCrop",
     "RandomizedQuantization",
+    "SpecAugment",
     "load",
     "mel_to_audio",
 ]
@@ -36,13 +48,19 @@ __version__ = importlib.metadata.version("byola_rq")
 
 # Loaded on first use, so that `byola-rq --help` need not wait for torch.
 _MODULES = {
+    "BYOL": "model.byol",
+    "DACL": "augment.dacl",
     "Embedder": "embed.embedder",
+    "IMix": "model.imix",
+    "InfoNCE": "model.infonce",
     "LogMelSpectrogram": "audio.frontend",
     "Mixup": "augment.mixup",
     "QuantizeAlong": "augment.quantize_along",
     "RandomLinearFader": "augment.fader",
     "RandomResizedCrop": "augment.crop",
     "RandomizedQuantization": "augment.quantize",
+    "SSQL": "model.ssql",
+    "SpecAugment": "augment.spec_augment",
     "load": "embed.embedder",
     "mel_to_audio": "audio.inversion",
 }

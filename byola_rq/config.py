@@ -1,8 +1,9 @@
 """The typed schema of config.yaml, loading, overrides."""
 
+import copy
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -21,8 +22,17 @@ from pydantic import (
 from byola_rq.errors import Code, ConfigError
 
 AugmentationName = Literal[
-    "mixup", "random_resized_crop", "randomized_quantization", "random_linear_fader"
+    "mixup",
+    "random_resized_crop",
+    "randomized_quantization",
+    "random_linear_fader",
+    "dacl",
+    "spec_augment",
+    "imix",
+    "ssql",
 ]
+# They change what the objective compares, not a view.
+OF_OBJECTIVE = ("imix", "ssql")
 
 
 def _refuse_bool(value: Any) -> Any:
@@ -145,6 +155,45 @@ class FaderConfig(_Section):
     gain: Positive
 
 
+class DaclConfig(_Section):
+    """Arguments of `DACL`."""
+
+    alpha: Annotated[Float, Field(ge=0, le=1)]
+
+
+class SpecAugmentConfig(_Section):
+    """Arguments of `SpecAugment`."""
+
+    num_freq_masks: Annotated[Int, Field(ge=0)]
+    freq_width: Annotated[Int, Field(ge=0)]
+    num_time_masks: Annotated[Int, Field(ge=0)]
+    time_width: Annotated[Int, Field(ge=0)]
+
+
+class IMixConfig(_Section):
+    """Arguments of `IMix`."""
+
+    alpha: Positive
+
+
+Bits = Annotated[Int, Field(ge=2, le=16)]
+
+
+class SsqlConfig(_Section):
+    """Arguments of `SSQL`."""
+
+    weight_bits: tuple[Bits, Bits]
+    activation_bits: tuple[Bits, Bits]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        for name in ("weight_bits", "activation_bits"):
+            fewest, most = getattr(self, name)
+            if fewest > most:
+                raise ValueError(f"{name} must be [fewest, most]; got [{fewest}, {most}]")
+        return self
+
+
 class ViewsConfig(_Section):
     """The augmentations in their order, and the options of each."""
 
@@ -154,6 +203,10 @@ class ViewsConfig(_Section):
     randomized_quantization: QuantizationConfig
     mixup: MixupConfig
     random_linear_fader: FaderConfig
+    dacl: DaclConfig
+    spec_augment: SpecAugmentConfig
+    imix: IMixConfig
+    ssql: SsqlConfig
 
     @model_validator(mode="after")
     def _is_a_chain(self) -> Self:
@@ -162,11 +215,28 @@ class ViewsConfig(_Section):
             raise ValueError(f"augmentations must not repeat; got {names}")
         if "mixup" in names[1:]:
             raise ValueError(f"augmentations must have mixup first; got {names}")
+        if {*OF_OBJECTIVE} & {*names[:-1]}:
+            raise ValueError(
+                "augmentations must have imix or ssql, one of them, last: each replaces what the "
+                f"objective compares; got {names}"
+            )
+        if {"dacl", "imix"} <= {*names}:
+            raise ValueError(
+                "augmentations must not have dacl beside imix, whose targets would leave out what "
+                f"dacl mixed in; got {names}"
+            )
         return self
 
     def chain(self) -> dict[str, dict[str, Any]]:
         """Name -> options, in order, as `Views` takes them."""
-        return {name: getattr(self, name).model_dump() for name in self.augmentations}
+        return self._options(name for name in self.augmentations if name not in OF_OBJECTIVE)
+
+    def of_objective(self) -> dict[str, dict[str, Any]]:
+        """Name -> options of those that the objective takes."""
+        return self._options(name for name in self.augmentations if name in OF_OBJECTIVE)
+
+    def _options(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+        return {name: getattr(self, name).model_dump() for name in names}
 
 
 class EncoderConfig(_Section):
@@ -178,8 +248,15 @@ class EncoderConfig(_Section):
     freeze_steps: Annotated[Int, Field(ge=0)]
 
 
+class ObjectiveConfig(_Section):
+    """What is learned from two views."""
+
+    name: Literal["byol", "infonce"]
+    temperature: Positive
+
+
 class ByolConfig(_Section):
-    """The heads and the target network."""
+    """The heads and the target network, whatever the objective."""
 
     projection_dim: Count
     hidden_dim: Count
@@ -251,6 +328,7 @@ class Config(_Section):
     frontend: FrontendConfig
     views: ViewsConfig
     encoder: EncoderConfig
+    objective: ObjectiveConfig
     byol: ByolConfig
     optimizer: OptimizerConfig
     train: TrainConfig
@@ -301,10 +379,21 @@ NEWER_KEYS: dict[str, Any] = {
     "data.resident": "auto",
     "encoder.init": None,
     "encoder.freeze_steps": 0,
+    "objective.name": "byol",
+    "objective.temperature": 0.2,
     "run.threads": "auto",
     "train.cuda_graph": "auto",
     "train.segments": None,
+    "views.dacl.alpha": 0.9,
+    "views.imix.alpha": 1.0,
+    "views.spec_augment.num_freq_masks": 2,
+    "views.spec_augment.freq_width": 16,
+    "views.spec_augment.num_time_masks": 2,
+    "views.spec_augment.time_width": 24,
+    "views.ssql.weight_bits": [2, 8],
+    "views.ssql.activation_bits": [4, 8],
 }
+_NEWER_SECTIONS = ("objective", "dacl", "imix", "spec_augment", "ssql")
 
 
 def default_config_path() -> Path:
@@ -365,13 +454,16 @@ def resolve(values: Mapping[str, Any], overrides: Sequence[str], path: Path) -> 
 
 def with_newer_keys(values: Mapping[str, Any]) -> dict[str, Any]:
     """Copy sections, completed by what was done before the keys of `NEWER_KEYS` were there."""
-    completed = {
-        name: dict(section) if isinstance(section, Mapping) else section
-        for name, section in values.items()
-    }
+    completed = copy.deepcopy(dict(values))
     for dotted, value in NEWER_KEYS.items():
-        name, key = dotted.split(".")
-        if isinstance(section := completed.get(name), dict):
+        *names, key = dotted.split(".")
+        section: Any = completed
+        for name in names:
+            if isinstance(section, dict):
+                if name in _NEWER_SECTIONS:
+                    section.setdefault(name, {})
+                section = section.get(name)
+        if isinstance(section, dict):
             section.setdefault(key, value)
     return completed
 

@@ -2,9 +2,6 @@
 
 import os
 import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +9,8 @@ import typer
 
 from byola_rq.model.builtin import NAME as BUILTIN
 from byola_rq.runtime.spinning import bound_spinning
-from evaluate.cli import (
+from evaluate.ablation.command import ablate
+from evaluate.options import (
     Baseline,
     DataRoot,
     Debug,
@@ -28,6 +26,10 @@ from evaluate.cli import (
     Tasks,
     VoxForgeSplit,
     Workers,
+    choose_device,
+    one_line_errors,
+    print_error,
+    usage_error,
 )
 
 # Nothing heavy is imported before a command needs it, so that --help is instant.
@@ -44,6 +46,7 @@ _HELP = """Measure how much frozen embeddings know of labelled sets: one linear 
   python -m evaluate inspect --data-root DIR            what is there, and whether it is whole
   python -m evaluate compare A B --out results/         whether A is better than B
   python -m evaluate miniature DIR                      the six published sets in small
+  python -m evaluate ablate GRID.yaml --data SOURCE     pretrain variants, evaluate and compare them
 """
 
 _HELP_RUN = """Probe frozen embeddings on labelled sets; the command where none is named.
@@ -166,11 +169,11 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Load, check and evaluate; what the options mean stands beside each."""
-    with _one_line_errors(debug):
+    with one_line_errors(debug):
         _check_usage(bool(data_root), bool(task), bool(tasks))
         if not (models or baseline):
             models = [BUILTIN]
-        chosen_device = _choose_device(device)
+        chosen_device = choose_device(device)
         from byola_rq.runtime.memory import keep_freed_memory
         from evaluate.protocol import Settings
         from evaluate.runner import evaluate, gather_tasks
@@ -192,7 +195,7 @@ def run(
         _check_finetune(settings.probes, baseline or [])
         compared = _load_models(models or [], baseline or [], dim, seed, settings.device)
         if norm == Norm.checkpoint and not models:
-            raise _usage_error(
+            raise usage_error(
                 "--norm checkpoint needs a model; a baseline has no statistics", "--norm"
             )
         to_do, errors = gather_tasks(
@@ -206,7 +209,7 @@ def run(
             by_archive=voxforge_split == VoxForgeSplit.archive,
         )
         for error in errors:
-            _print_error(error, debug)
+            print_error(error, debug)
         if not to_do:
             raise typer.Exit(2)
         num_failed = len(errors) + evaluate(compared, to_do, settings, out)
@@ -235,9 +238,9 @@ def inspect(
 
     Needs no model. Exits with 1 if a set that was found is not sound.
     """
-    with _one_line_errors(debug):
+    with one_line_errors(debug):
         if not (data_root or task):
-            raise _usage_error("nothing to inspect: name a --data-root or a --task")
+            raise usage_error("nothing to inspect: name a --data-root or a --task")
         from evaluate.inspection import inspect as inspect_sets
 
         if not inspect_sets(
@@ -261,7 +264,7 @@ def compare(
     debug: Debug = False,
 ) -> None:
     """Say of every task that both have done whether A is better than B, by paired bootstrap."""
-    with _one_line_errors(debug):
+    with one_line_errors(debug):
         from evaluate.reports.comparison import compare as compare_models
         from evaluate.reports.comparison import print_comparisons
 
@@ -280,7 +283,7 @@ def miniature(
     A few minutes of sound in all; --data-root DIR then evaluates them. A set that is already
     there is left alone.
     """
-    with _one_line_errors(debug):
+    with one_line_errors(debug):
         from byola_rq.runtime.progress import ProgressBar
         from evaluate.miniature.write import num_clips, write_miniatures
 
@@ -288,48 +291,14 @@ def miniature(
             write_miniatures(folder, seed=seed, on_clip=lambda _: bar.advance())
 
 
-@contextmanager
-def _one_line_errors(debug: bool) -> Iterator[None]:
-    """Wrong input exits 2, a failure at work 1, each with one line; the traceback on demand."""
-    from byola_rq.cli.options import take_any_text
-    from byola_rq.errors import ByolaRQError
-
-    take_any_text()
-    try:
-        yield
-    except typer.Exit:
-        raise
-    except KeyboardInterrupt:
-        print("error: interrupted; what is finished is kept", file=sys.stderr)
-        raise typer.Exit(130) from None
-    except Exception as error:
-        _print_error(error, debug)
-        exit_code = error.exit_code if isinstance(error, ByolaRQError) else 1
-        raise typer.Exit(exit_code) from None
-
-
-def _print_error(error: Exception, debug: bool) -> None:
-    from byola_rq.errors import ByolaRQError
-
-    if debug:
-        traceback.print_exception(error)
-    message = " ".join(str(error).split())
-    if not isinstance(error, ByolaRQError):
-        message = f"{type(error).__name__}: {message} (--debug shows where)"
-    print(f"error: {message}", file=sys.stderr)
-
-
-def _usage_error(text: str, option: str | None = None) -> Exception:
-    from byola_rq.errors import ByolaRQError
-
-    return ByolaRQError(f"{text}; see python -m evaluate --help", code="usage", key=option)
+app.command()(ablate)
 
 
 def _check_usage(has_root: bool, has_csv: bool, has_names: bool) -> None:
     if not (has_root or has_csv):
-        raise _usage_error("nothing to evaluate on: name a --data-root or a --task")
+        raise usage_error("nothing to evaluate on: name a --data-root or a --task")
     if has_names and not has_root:
-        raise _usage_error(
+        raise usage_error(
             "--tasks chooses among the sets under --data-root, which is not given", "--tasks"
         )
 
@@ -342,7 +311,7 @@ def _name_probes(probes: list[Probe], protocols: list[Protocol]) -> tuple[str, .
 def _check_finetune(probes: tuple[str, ...], baselines: list[Baseline]) -> None:
     if Probe.finetune in probes and Baseline.logmel in baselines:
         if len(probes) == 1:
-            raise _usage_error(
+            raise usage_error(
                 "--probe finetune trains an encoder; --baseline logmel has none", "--probe"
             )
         print("warning: logmel has no encoder, so finetune leaves it out", file=sys.stderr)
@@ -350,22 +319,6 @@ def _check_finetune(probes: tuple[str, ...], baselines: list[Baseline]) -> None:
 
 def _num_workers(workers: int | None) -> int:
     return workers or min(8, os.cpu_count() or 1)
-
-
-def _choose_device(device: Device) -> str:
-    import torch
-
-    if device == Device.cuda and not torch.cuda.is_available():
-        raise _usage_error(
-            "--device must be cpu or auto: torch finds no CUDA device here", "--device"
-        )
-    chosen = device.value
-    if device == Device.auto:
-        chosen = "cuda" if torch.cuda.is_available() else "cpu"
-    if chosen == "cuda":
-        # scipy reads this once, when it is first imported; scikit-learn on a GPU needs it.
-        os.environ.setdefault("SCIPY_ARRAY_API", "1")
-    return chosen
 
 
 def _report(out: Path) -> None:

@@ -111,11 +111,11 @@ def evaluate(
     open_folder(out)
     num_failed = 0
     for task in tasks:
-        with _reported(task.name, settings.debug) as failures:
+        with reported(task.name, settings.debug) as failures:
             job = prepare(task, settings)
             _introduce(job, settings)
             for model in models:
-                with _reported(f"{task.name}: {model.name}", settings.debug) as failures_of_model:
+                with reported(f"{task.name}: {model.name}", settings.debug) as failures_of_model:
                     evaluate_model(model, job, settings, out)
                 num_failed += len(failures_of_model)
         num_failed += len(failures)
@@ -178,7 +178,7 @@ def _names_found(data_root: Path) -> list[str]:
 
 
 @contextmanager
-def _reported(what: str, debug: bool) -> Iterator[list[str]]:
+def reported(what: str, debug: bool) -> Iterator[list[str]]:
     """Print an error as one line, note it in the list given, and go on.
 
     Not where the results cannot be written: what follows would be lost too.

@@ -14,10 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from byola_rq import LogMelSpectrogram, RandomizedQuantization, RandomResizedCrop
+from byola_rq import BYOL, LogMelSpectrogram, RandomizedQuantization, RandomResizedCrop
 from byola_rq.audio.frontend import measure_statistics
 from byola_rq.audio.io import AUDIO_SUFFIXES, read_audio
-from byola_rq.model.byol import BYOL
 from byola_rq.model.encoder import AudioNTT2020
 from byola_rq.synthesis.generate import KINDS, make_clip
 

@@ -50,6 +50,28 @@ def test_resolved_config_loads_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "names",
+    [
+        ["random_resized_crop", "mixup"],
+        ["imix", "random_resized_crop"],
+        ["ssql", "imix"],
+        ["dacl", "imix"],
+        ["dacl", "dacl"],
+    ],
+)
+def test_chains_that_make_no_sense_are_refused(names: list[str]) -> None:
+    with refused(ConfigError, "value", DEFAULT, key="views.augmentations", value=names):
+        load_config(DEFAULT, [f"views.augmentations=[{', '.join(names)}]"])
+
+
+def test_what_changes_the_objective_is_not_of_the_views() -> None:
+    chain = "views.augmentations=[mixup, random_resized_crop, dacl, spec_augment, ssql]"
+    views = load_config(DEFAULT, [chain, "views.ssql.weight_bits=[3, 4]"]).views
+    assert list(views.chain()) == ["mixup", "random_resized_crop", "dacl", "spec_augment"]
+    assert views.of_objective() == {"ssql": {"weight_bits": (3, 4), "activation_bits": (4, 8)}}
+
+
+@pytest.mark.parametrize(
     ("override", "code", "value"),
     [
         ("optimizer.lr=abc", "value", "abc"),
@@ -103,11 +125,16 @@ def test_two_lengths_of_one_run_are_refused() -> None:
 def test_a_configuration_of_before_the_newer_keys_loads(tmp_path: Path) -> None:
     values = yaml.safe_load(DEFAULT.read_text())
     for key in NEWER_KEYS:
-        section, name = key.split(".")
-        del values[section][name]
+        *sections, name = key.split(".")
+        parent = values
+        for section in sections:
+            parent = parent[section]
+        del parent[name]
+    for parent, section in ((values, "objective"), (values["views"], "dacl")):
+        assert parent.pop(section) == {}
     path = tmp_path / "old.yaml"
     path.write_text(yaml.safe_dump(values))
-    old = flatten(load_config(path).model_dump())
+    old = flatten(load_config(path).model_dump(mode="json"))
     assert {key: old[key] for key in NEWER_KEYS} == NEWER_KEYS
     assert load_config(path, ["train.segments=900"]).train.segments == 900
 

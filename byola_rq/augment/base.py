@@ -18,7 +18,8 @@ class Augmentation(nn.Module, ABC, Generic[Parameters]):
     """A random transform of a batch, split into random parameters and a deterministic `apply`.
 
     Dimension 0 counts samples; each has a key of its own, and its result depends on nothing else
-    in the batch. A two-dimensional input is one sample. In `eval()` the transform is the identity.
+    in the batch, but for those that mix samples. A two-dimensional input is one sample. In `eval()`
+    the transform is the identity.
 
     Attributes:
         kernels: Where and whether drawing and applying are one kernel.

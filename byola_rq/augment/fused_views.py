@@ -7,7 +7,7 @@ from torch import Tensor
 
 from byola_rq.augment.base import Augmentation
 from byola_rq.augment.fused import STEPS, launch, refusal
-from byola_rq.augment.quantize import MOST_BINS
+from byola_rq.augment.quantize import MOST_BINS, RandomizedQuantization
 from byola_rq.runtime.triton import Kernels
 
 
@@ -54,8 +54,11 @@ class FusedViews:
         """Why the kernel does not take an input; None where it does."""
         steps = list(self.augmentations.values())
         names = [each.step for each in steps]
-        if None in names:
+        unknown = [name for name, each in self.augmentations.items() if each.step is None]
+        if any(isinstance(self.augmentations[name], RandomizedQuantization) for name in unknown):
             return f"num_bins must be at most {MOST_BINS}"
+        if unknown:
+            return f"{unknown[0]} is none of its steps"
         if names != [name for name in STEPS if name in names]:
             return f"its order is {', '.join(STEPS)}; got {', '.join(self.augmentations)}"
         if log_mel.ndim != 4 or log_mel.shape[1] != 1:

@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 from byola_rq.augment.base import Augmentation
 from byola_rq.augment.crop import RandomResizedCrop
+from byola_rq.augment.dacl import DACL
 from byola_rq.augment.fader import RandomLinearFader
 from byola_rq.augment.fused_views import FusedViews
 from byola_rq.augment.mixup import Mixup
 from byola_rq.augment.quantize import RandomizedQuantization
+from byola_rq.augment.spec_augment import SpecAugment
 from byola_rq.runtime.distributed import all_gather_rows, all_reduce_sum, world_size
 from byola_rq.runtime.rng import fold_in
 
@@ -20,6 +22,8 @@ AUGMENTATIONS: Mapping[str, type[Augmentation[Any]]] = {
     "random_resized_crop": RandomResizedCrop,
     "randomized_quantization": RandomizedQuantization,
     "random_linear_fader": RandomLinearFader,
+    "dacl": DACL,
+    "spec_augment": SpecAugment,
 }
 
 

@@ -44,6 +44,7 @@ def _is_fitting(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> bool
     channels = convolution.out_channels
     return (
         norm.training
+        and not convolution._forward_pre_hooks  # nobody would call them
         and type(norm) is nn.BatchNorm2d  # `SyncBatchNorm` asks other ranks
         and norm.momentum is not None
         and norm.running_mean is not None

@@ -56,6 +56,22 @@ def integers(key: Tensor, bound: Tensor) -> Tensor:
     return _shift_right(_mix(key + _INCREMENT), 1) % bound
 
 
+def other_rows(key: Tensor, num_rows: int, *, first: int = 0) -> Tensor:
+    """For each of some rows in a row, another of all: uniform over those that it is not.
+
+    Args:
+        key: int64 `(B,)`, of the rows `first` to `first + B - 1`.
+        num_rows: Of all; where it is 1, the row itself is given.
+        first: The row of the first key.
+
+    Returns:
+        int64 `(B,)`.
+    """
+    row = torch.arange(len(key), device=key.device) + first
+    away = 1 + integers(key, torch.full_like(key, max(num_rows - 1, 1)))
+    return (row + away) % num_rows
+
+
 def fold_in(key: Tensor, word: int | str | Tensor) -> Tensor:
     """Derive the key that belongs to `word` (an index, or the name of an operation)."""
     # Mixing the word before it meets the key keeps (1, 2) and (2, 1) apart.

@@ -5,7 +5,7 @@ import importlib.metadata
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,11 @@ from byola_rq.config import Config
 from byola_rq.corpus.segments import SegmentBatch
 from byola_rq.errors import CheckpointError
 from byola_rq.model.byol import BYOL
-from byola_rq.model.encoder import build_encoder
+from byola_rq.model.encoder import Encoder, build_encoder
+from byola_rq.model.imix import IMix
+from byola_rq.model.infonce import InfoNCE
+from byola_rq.model.objective import Objective
+from byola_rq.model.ssql import SSQL
 from byola_rq.model.sync_batch_norm import over_all_ranks
 from byola_rq.runs.checkpoint import Checkpoint, load_optimizer_tensors, optimizer_tensors
 from byola_rq.runtime.device import Precision, can_compile, float32_products
@@ -36,7 +40,7 @@ class TrainState:
     frontend: LogMelSpectrogram
     statistics: Statistics
     views: Views
-    byol: BYOL
+    byol: Objective  # whichever the configuration names
     network: nn.Module  # `byol`, compiled where that was asked for, with its gradients averaged
     optimizer: torch.optim.Optimizer  # its learning rate is a tensor on the device
     ema_weight: Tensor  # float32 (): 1 - EMA decay of the step
@@ -132,11 +136,7 @@ def build_state(
     )
     if encoder_weights is not None:
         encoder.load_state_dict(encoder_weights)
-    byol = BYOL(
-        encoder,
-        projection_dim=config.byol.projection_dim,
-        hidden_dim=config.byol.hidden_dim,
-    )
+    byol = build_objective(config, encoder)
     over_all_ranks(byol, sync_batch_norm=config.train.sync_batch_norm)
     is_cuda = device.type == "cuda"
     # Half the time of row-major convolutions on a CPU; mypy's stub lacks the argument.
@@ -167,7 +167,21 @@ def build_state(
     )
 
 
-def _network(byol: BYOL, *, is_compiled: bool) -> nn.Module:
+def build_objective(config: Config, encoder: Encoder) -> Objective:
+    """What `objective` names, with heads of `byol` and what of `views` changes an objective."""
+    of_objective = config.views.of_objective()
+    options: dict[str, Any] = {
+        "projection_dim": config.byol.projection_dim,
+        "hidden_dim": config.byol.hidden_dim,
+        "imix": IMix(**of_objective["imix"]) if "imix" in of_objective else None,
+        "ssql": SSQL(**of_objective["ssql"]) if "ssql" in of_objective else None,
+    }
+    if config.objective.name == "byol":
+        return BYOL(encoder, **options)
+    return InfoNCE(encoder, temperature=config.objective.temperature, **options)
+
+
+def _network(byol: Objective, *, is_compiled: bool) -> nn.Module:
     """`byol` as it is called in a step."""
     network = cast(nn.Module, torch.compile(byol)) if is_compiled else byol
     if world_size() == 1:
@@ -225,7 +239,7 @@ def compute_step(state: TrainState, waveform: Tensor, key: Tensor) -> StepOutcom
         batch_norms = _Snapshot(byol.buffers())
     optimizer.zero_grad(set_to_none=True)
     with float32_products(state.precision):
-        loss, embedding = _accumulate_gradient(state, view_1, view_2)
+        loss, embedding = _accumulate_gradient(state, view_1, view_2, key)
     if state.is_encoder_waiting:  # without gradients the optimizer leaves it alone
         byol.encoder.zero_grad(set_to_none=True)
     with torch.no_grad():
@@ -267,7 +281,7 @@ def _joined(tensors: Iterable[Tensor]) -> Tensor:
 
 
 def _accumulate_gradient(
-    state: TrainState, view_1: Tensor, view_2: Tensor
+    state: TrainState, view_1: Tensor, view_2: Tensor, key: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Loss and embeddings of a batch, one part after the other, and their gradient.
 
@@ -277,8 +291,8 @@ def _accumulate_gradient(
     parts = state.config.train.accumulate
     total = torch.zeros((), device=state.device)
     embeddings = []
-    for number, (part_1, part_2) in enumerate(
-        zip(view_1.chunk(parts), view_2.chunk(parts), strict=True), start=1
+    for number, part in enumerate(
+        zip(*(each.chunk(parts) for each in (view_1, view_2, key)), strict=True), start=1
     ):
         is_last = number == parts
         # Ranks exchange gradients once a step.
@@ -288,7 +302,7 @@ def _accumulate_gradient(
                 stage("online forward"),
                 torch.autocast(state.device.type, torch.bfloat16, enabled=is_bfloat16),
             ):
-                loss, embedding = state.network(part_1, part_2)
+                loss, embedding = state.network(*part)
             with stage("backward"):
                 (loss / parts).backward()
         total += loss.detach() / parts
@@ -303,7 +317,7 @@ def _gradients_kept(network: nn.Module) -> contextlib.AbstractContextManager[Non
     return contextlib.nullcontext()
 
 
-def _clip_gradient(byol: BYOL, clip_norm: float | None) -> Tensor:
+def _clip_gradient(byol: Objective, clip_norm: float | None) -> Tensor:
     """Norm of the gradient: not finite where an element is not, or its square; without waiting."""
     if clip_norm is not None:
         return nn.utils.clip_grad_norm_(byol.parameters(), clip_norm)

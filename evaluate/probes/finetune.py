@@ -102,8 +102,8 @@ def _refuse_diverged(tuned: FineTuned) -> FineTuned:
     if tuned.valid_score < 0:
         encoder_lr = tuned.params["encoder_lr"]
         raise ByolaRQError(
-            f"fine-tuning must give finite numbers; at {encoder_lr:g}, the best rate of the encoder, "
-            f"it diverged from seed {tuned.seed}",
+            f"fine-tuning must give finite numbers; from seed {tuned.seed} it diverged at the best "
+            f"rate of the encoder, {encoder_lr:g}",
             code="diverged",
             value=encoder_lr,
         )

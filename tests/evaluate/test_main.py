@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from byola_rq.embed.embedder import Embedder
 from evaluate.__main__ import app
-from evaluate.cli import spread_lists
+from evaluate.options import spread_lists
 from tests.conftest import ROOT
 
 DATA = Path(os.environ.get("BYOLA_RQ_DATA", ROOT.parent / "shared/data"))
@@ -162,6 +162,7 @@ BAD_INPUT = {
     "no fraction": (
         ["--label-fraction", "half"], lambda path: None, ["--label-fraction ", "'half'"]
     ),
+    "empty fraction": (["--label-fraction", ""], lambda path: None, ["--label-fraction ", "''"]),
     "fraction of 0": (["--label-fraction", "0"], lambda path: None, ["--label-fraction ", "'0'"]),
     "fraction above 1": (
         ["--label-fraction", "1", "1.5"], lambda path: None, ["--label-fraction ", "'1.5'"]

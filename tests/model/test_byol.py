@@ -9,8 +9,9 @@ import torch
 from byola_rq.audio.frontend import LogMelSpectrogram, measure_statistics
 from byola_rq.audio.io import fit_length, read_audio
 from byola_rq.augment.views import Views
-from byola_rq.model.byol import BYOL, _interpolate, regression_loss
+from byola_rq.model.byol import BYOL, regression_loss
 from byola_rq.model.encoder import AudioNTT2020
+from byola_rq.model.objective import _interpolate
 from byola_rq.runtime.rng import sample_keys
 from byola_rq.train.schedules import ema_decay, learning_rate
 

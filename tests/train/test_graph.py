@@ -25,6 +25,10 @@ CHAINS = {
         "optimizer.schedule=cosine",
         "optimizer.clip_norm=1.0",
     ],
+    "rivals": [
+        "objective.name=infonce",
+        "views.augmentations=[random_resized_crop,spec_augment,imix]",
+    ],
     "waiting": ["encoder.freeze_steps=10"],
 }
 

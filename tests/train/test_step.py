@@ -1,7 +1,5 @@
 """One training step: what it changes, and that a step that is not finite changes nothing."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor
@@ -139,7 +137,11 @@ def test_mixup_remembers_nothing_that_is_not_finite() -> None:
         assert torch.isfinite(outcome.loss)
 
 
-def test_resuming_a_skipped_step_repeats_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [(), ("objective.name=infonce", "views.augmentations=[dacl,ssql]", "train.accumulate=2")],
+)
+def test_resuming_a_skipped_step_repeats_it(options: tuple[str, ...]) -> None:
     def run(training: TrainState, first: int) -> dict[str, Tensor]:
         for number in range(first, 5):
             each = batch(number)
@@ -148,11 +150,11 @@ def test_resuming_a_skipped_step_repeats_it(tmp_path: Path) -> None:
             assert train_step(training, each).is_skipped == (number == 3)
         return copy_of(training)
 
-    whole = run(small_training(), 0)
-    half = small_training()
+    whole = run(small_training(*options), 0)
+    half = small_training(*options)
     for number in range(2):
         train_step(half, batch(number))
-    resumed = small_training()
+    resumed = small_training(*options)
     resumed.load(half.snapshot(corpus_digest=""))
     assert changed_names(whole, run(resumed, 2)) == set()
 

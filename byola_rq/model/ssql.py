@@ -1,0 +1,120 @@
+"""SSQL: the online encoder with weights and activations of a few random bits."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from byola_rq.runtime.distributed import all_gather_rows
+from byola_rq.runtime.rng import fold_in, integers
+
+_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
+
+class SSQL(nn.Module):
+    """Run an encoder quantized, with numbers of bits drawn anew for every step.
+
+    An objective that has one (`BYOL(encoder, ssql=SSQL())`) predicts the target, which stays in
+    full precision, from the encoder as it is and from the quantized encoder; the loss is the mean
+    of both. A step costs two passes of the online network more.
+
+    Quantized are convolutions and linear layers: weights symmetrically, each output channel by its
+    own largest magnitude; activations, which are the inputs of all these layers but the first,
+    between the smallest and the largest value of the batch (that of the rank). Gradients pass
+    straight through. The first layer has the larger of `weight_bits`; the heads stay in full
+    precision (the released code: 8 bits for the projector's weights).
+
+    Args:
+        weight_bits: Fewest and most bits of weights, both included, within 2 to 16.
+        activation_bits: The same of activations.
+
+    Raises:
+        ValueError: If an argument breaks a rule above.
+
+    Source: Cao et al., Synergistic Self-supervised and Quantization Learning (ECCV 2022,
+    arXiv:2207.05432), section 3; numbers of bits and ranges as its released code has them.
+    """
+
+    def __init__(
+        self, weight_bits: Sequence[int] = (2, 8), activation_bits: Sequence[int] = (4, 8)
+    ) -> None:
+        super().__init__()
+        for name, bits in (("weight_bits", weight_bits), ("activation_bits", activation_bits)):
+            if not (len(bits) == 2 and 2 <= bits[0] <= bits[1] <= 16):
+                raise ValueError(f"{name} must be [fewest, most] within 2 to 16; got {list(bits)}")
+        self.weight_bits = tuple(weight_bits)
+        self.activation_bits = tuple(activation_bits)
+
+    def draw(self, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Bits of weights and of activations, int64 `(1,)` each, the same in all ranks.
+
+        Args:
+            key: Of each sample, int64 `(B,)`; that of the first sample of all ranks decides.
+        """
+        first = fold_in(all_gather_rows(key)[:1], "ssql")
+        return (
+            _within(fold_in(first, "weight"), self.weight_bits),
+            _within(fold_in(first, "activation"), self.activation_bits),
+        )
+
+    # Its hooks come and go, which a compiler would have to follow.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def forward(self, encoder: nn.Module, x: Tensor, key: Tensor) -> Tensor:
+        """Embed `x`, `(B, ...)`, by the quantized encoder: `(B, D)`; `key` as for `draw`."""
+        of_weights, of_activations = self.draw(key)
+        layers = [
+            (name, each) for name, each in encoder.named_modules() if isinstance(each, _LAYERS)
+        ]
+        weights = {}
+        for number, (name, layer) in enumerate(layers):
+            bits = of_weights if number else torch.full_like(of_weights, self.weight_bits[1])
+            weights[f"{name}.weight" if name else "weight"] = quantize_weight(layer.weight, bits)
+
+        def quantize(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            del layer
+            return quantize_activation(inputs[0], of_activations), *inputs[1:]
+
+        hooks = [layer.register_forward_pre_hook(quantize) for _, layer in layers[1:]]
+        try:
+            embedding: Tensor = functional_call(encoder, weights, (x,))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return embedding
+
+
+def quantize_weight(weight: Tensor, bits: Tensor) -> Tensor:
+    """Round each output channel to `2^bits` levels, symmetric around 0: `(C, ...)` -> `(C, ...)`.
+
+    `s clip(round(w / s), -2^(bits - 1), 2^(bits - 1) - 1)`, `s = 2 max|w| / (2^bits - 1)`; the
+    gradient is that of the identity. `bits` is int64, of one element.
+    """
+    levels = torch.ones_like(bits) << bits
+    largest = weight.detach().flatten(1).abs().amax(1).view(-1, *[1] * (weight.ndim - 1))
+    scale = (2 * largest / (levels - 1)).clamp(min=torch.finfo(weight.dtype).tiny)
+    whole = (weight.detach() / scale).round()
+    rounded = torch.maximum(torch.minimum(whole, levels // 2 - 1), -levels // 2) * scale
+    return weight + (rounded - weight.detach())
+
+
+def quantize_activation(x: Tensor, bits: Tensor) -> Tensor:
+    """Round all elements to `2^bits` levels between the smallest and the largest.
+
+    `s (clip(round(x / s) + z, 0, 2^bits - 1) - z)`, `s = (max - min) / (2^bits - 1)`,
+    `z = -round(min / s)`, so that 0 stays 0; the gradient is that of the identity. `bits` is int64,
+    of one element.
+    """
+    values = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+    most = (torch.ones_like(bits) << bits) - 1
+    low, high = values.aminmax()
+    scale = ((high - low) / most).clamp(min=torch.finfo(values.dtype).tiny)
+    zero = -(low / scale).round()
+    whole = torch.minimum(((values / scale).round() + zero).clamp(min=0), most.to(values.dtype))
+    return x + (((whole - zero) * scale).to(x.dtype) - x.detach())
+
+
+def _within(key: Tensor, bounds: tuple[int, ...]) -> Tensor:
+    """An integer within both bounds, for each key."""
+    fewest, most = bounds
+    return fewest + integers(key, torch.full_like(key, most - fewest + 1))
