@@ -1,11 +1,10 @@
 """Randomized quantization of images, point clouds, token embeddings: one sample or a batch."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from byola_rq.augment.quantize import RandomizedQuantization, Rule, Scope, ValueRule
+from byola_rq.runtime.straight_through import straight_through
 
 
 class QuantizeAlong(nn.Module):
@@ -100,7 +99,7 @@ class QuantizeAlong(nn.Module):
         if self.straight_through:
             with torch.no_grad():
                 quantized = self.quantization(batch, key, generator=generator)
-            quantized = _StraightThrough.apply(batch, quantized)  # type: ignore[no-untyped-call]
+            quantized = straight_through(batch, quantized)
         else:
             quantized = self.quantization(batch, key, generator=generator)
         result: Tensor = quantized.reshape(x.shape)
@@ -109,15 +108,3 @@ class QuantizeAlong(nn.Module):
     def extra_repr(self) -> str:
         """What stands in the printed module."""
         return f"sample_ndim={self.sample_ndim}, straight_through={self.straight_through}"
-
-
-class _StraightThrough(torch.autograd.Function):
-    """`quantized` forward, the identity backward; x + (quantized - x).detach() would round."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, quantized: Tensor) -> Tensor:  # noqa: ARG004
-        return quantized.view_as(quantized)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # noqa: ARG004
-        return gradients[0], None

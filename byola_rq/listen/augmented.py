@@ -11,9 +11,11 @@ from byola_rq.audio.frontend import LogMelSpectrogram, Statistics, measure_stati
 from byola_rq.audio.inversion import mel_to_audio
 from byola_rq.augment.base import Augmentation
 from byola_rq.augment.crop import CropBoxes
+from byola_rq.augment.dacl import DaclNoise
 from byola_rq.augment.fader import FaderGains
 from byola_rq.augment.mixup import MixupParameters
 from byola_rq.augment.quantize import QuantizationBins
+from byola_rq.augment.spec_augment import Masks
 from byola_rq.runtime.rng import fold_in
 
 
@@ -47,7 +49,8 @@ class BandDrawn:
 class Step:
     """One augmentation of a chain: the key that replays it, and what it drew.
 
-    `share` is that of the other sound in a mixup, `ends` a fader's first and last gain in nat.
+    `share` is that of the other sound in a mixup or in DACL, `ends` a fader's first and last gain
+    in nat, `masks` SpecAugment's bands and frames, each mask's first and the one behind its last.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Step:
     band: BandDrawn | None = None
     share: float | None = None
     ends: tuple[float, float] | None = None
+    masks: dict[str, list[tuple[int, int]]] | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ def augment(
     key: Tensor,
     *,
     band: int,
+    other: Tensor | None = None,
 ) -> tuple[Tensor, tuple[Step, ...]]:
     """Apply augmentations as a view does, and keep what they drew.
 
@@ -91,17 +96,20 @@ def augment(
         statistics: They standardize it before, and are undone behind.
         key: Of the view, int64 `(1,)`; each augmentation's follows from its name, as in `Views`.
         band: Whose quantizer is kept.
+        other: `(F, T)`, in nat: the second of a batch of two, for augmentations that mix samples.
 
     Returns:
         The augmented spectrogram, `(F, T)` in nat, and a step for each augmentation.
     """
-    x = statistics.standardize(log_mel)[None, None]
+    batch = log_mel[None] if other is None else torch.stack((log_mel, other))
+    x = statistics.standardize(batch)[:, None]
+    key = torch.cat([key, *[fold_in(key, "other")] * (len(x) - 1)])
     steps = []
     for name, augmentation in augmentations.items():
         step_key = fold_in(key, name)
         parameters = augmentation.draw(x, step_key)
         before, x = x, augmentation.apply(x, parameters)
-        step = Step(name, int(step_key))
+        step = Step(name, int(step_key[0]))
         steps.append(_with_drawn(step, parameters, before, x, statistics=statistics, band=band))
     return _in_nat(x[0, 0], statistics), tuple(steps)
 
@@ -142,7 +150,7 @@ def _with_drawn(
     if isinstance(parameters, CropBoxes):
         return replace(step, crop=_crop_drawn(parameters, before[0, 0], statistics))
     if isinstance(parameters, QuantizationBins):
-        is_applied = bool(parameters.is_applied)
+        is_applied = bool(parameters.is_applied[0])
         place = min(band, parameters.edges.shape[1] - 1)  # 0 where all bands share a quantizer
         drawn = BandDrawn(
             band=band,
@@ -153,10 +161,14 @@ def _with_drawn(
         )
         return replace(step, is_applied=is_applied, band=drawn if is_applied else None)
     if isinstance(parameters, MixupParameters):
-        return replace(step, share=float(parameters.share))
+        return replace(step, share=float(parameters.share[0]))
+    if isinstance(parameters, DaclNoise):
+        return replace(step, share=1 - float(parameters.share[0]))
+    if isinstance(parameters, Masks):
+        return replace(step, masks=_masks_drawn(parameters))
     assert isinstance(parameters, FaderGains)
-    ends = (float(parameters.first) * statistics.std, float(parameters.last) * statistics.std)
-    return replace(step, ends=ends)
+    first, last = (float(each[0]) * statistics.std for each in (parameters.first, parameters.last))
+    return replace(step, ends=(first, last))
 
 
 def _crop_drawn(boxes: CropBoxes, x: Tensor, statistics: Statistics) -> CropDrawn:
@@ -165,11 +177,23 @@ def _crop_drawn(boxes: CropBoxes, x: Tensor, statistics: Statistics) -> CropDraw
     canvas[top : top + x.shape[0], left : left + x.shape[1]] = x
     return CropDrawn(
         canvas=_in_nat(canvas, statistics),
-        top=int(boxes.top),
-        left=int(boxes.left),
-        height=int(boxes.height),
-        width=int(boxes.width),
+        top=int(boxes.top[0]),
+        left=int(boxes.left[0]),
+        height=int(boxes.height[0]),
+        width=int(boxes.width[0]),
     )
+
+
+def _masks_drawn(masks: Masks) -> dict[str, list[tuple[int, int]]]:
+    drawn = {"bands": (masks.band, masks.num_bands), "frames": (masks.frame, masks.num_frames)}
+    return {
+        name: [
+            (begin, begin + num)
+            for begin, num in zip(first[0].tolist(), length[0].tolist(), strict=True)
+            if num
+        ]
+        for name, (first, length) in drawn.items()
+    }
 
 
 def _in_nat(x: Tensor, statistics: Statistics) -> Tensor:

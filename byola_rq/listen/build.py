@@ -210,7 +210,7 @@ class _Maker:
 
     def chain(self) -> Augmentations:
         """The augmentations of a view, in their order."""
-        names = self.config.views.augmentations
+        names = self.config.views.chain()
         return {name: each for part in names for name, each in self._alone(part).items()}
 
     def _alone(self, name: str, **changes: Any) -> Augmentations:
@@ -225,7 +225,10 @@ class _Maker:
     def _augment(
         self, augmentations: Augmentations, key: Tensor, log_mel: Tensor
     ) -> tuple[Tensor, tuple[Step, ...]]:
-        return augment(augmentations, log_mel, self.statistics, key, band=self.band)
+        other = None
+        if "dacl" in augmentations:  # it takes another sample of the batch
+            other = self.log_mel if log_mel is not self.log_mel else self.other_log_mels[0]
+        return augment(augmentations, log_mel, self.statistics, key, band=self.band, other=other)
 
     def _sound(
         self,

@@ -10,6 +10,10 @@ NAMES = {
     "random_resized_crop": "random resized crop",
     "randomized_quantization": "randomized quantization",
     "random_linear_fader": "random linear fader",
+    "dacl": "DACL",
+    "spec_augment": "SpecAugment",
+    "imix": "i-Mix (mixes what the network gets, and its targets: not in these pictures)",
+    "ssql": "SSQL (quantizes the network: not in these pictures)",
 }
 
 _DECIBELS = 10 / 2.302585093  # of one nat of power
@@ -71,6 +75,13 @@ def describe_step(step: Step) -> str:
         )
     if step.share is not None:
         return f"share of the other sound: {step.share:.3f}"
+    if step.masks is not None:
+        parts = [
+            f"{axis} {', '.join(f'{begin} to {end - 1}' for begin, end in ranges)}"
+            for axis, ranges in step.masks.items()
+            if ranges
+        ]
+        return f"{name}: {' and '.join(parts)} withheld" if parts else f"{name}: no mask"
     if step.ends is not None:
         return f"{name}: from {step.ends[0]:+.2f} to {step.ends[1]:+.2f} nat"
     return name if step.band is None else f"{name}, K = {len(step.band.values)}"

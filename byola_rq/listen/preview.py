@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from byola_rq.audio.frontend import LogMelSpectrogram
 from byola_rq.augment.views import Views
@@ -10,17 +11,24 @@ from byola_rq.config import Config
 from byola_rq.corpus.decoded_clips import measure_clips
 from byola_rq.corpus.segments import SegmentCorpus
 from byola_rq.listen.augmented import own_statistics
+from byola_rq.listen.segments import synthesize_segments
 from byola_rq.plots.spectrograms import save_views_picture
 from byola_rq.runtime.progress import log
+from byola_rq.runtime.rng import sample_keys
 from byola_rq.sources.clip_source import ClipSource
+
+_UNSEEN = {
+    "imix": "what the network gets of two views, with another clip of a batch, and its targets",
+    "ssql": "the network",
+}
 
 
 def draw_preview(config: Config, clip: Path, picture: Path) -> None:
     """Draw the segment that the first epoch would cut from `clip`, and its two views.
 
     The segment is standardized by its own mean and std: there is no corpus here. A mixup ring is
-    empty here, so mixup shows the segment as it is. Of a segment that is digital silence, a line
-    says so.
+    empty here, so mixup shows the segment as it is; dacl mixes in a synthesized sound. Of a segment
+    that is digital silence, and of augmentations that are not seen in a view, a line says so.
 
     Raises:
         AudioError: If the clip cannot be read.
@@ -32,13 +40,15 @@ def draw_preview(config: Config, clip: Path, picture: Path) -> None:
     batch = corpus.load([(0, 0)])
     frontend = LogMelSpectrogram(**config.frontend.model_dump())
     log_mel = frontend(batch.waveform)[:, None]  # (1, 1, F, T)
-    log_mel = own_statistics(log_mel).standardize(log_mel)
+    log_mel, key = own_statistics(log_mel).standardize(log_mel), batch.key
+    if "dacl" in config.views.augmentations:  # it takes another sample of the batch
+        log_mel, key = _beside_another(log_mel, key, frontend, config)
     if not batch.waveform.any():
         log(f"{clip}: the segment drawn is digital silence; another run.seed draws another")
+    for name in config.views.of_objective():
+        log(f"{name} changes {_UNSEEN[name]}: the views are shown as they are without it")
     with torch.no_grad():
-        view_1, view_2 = Views(config.views.chain(), post_norm=config.views.post_norm)(
-            log_mel, batch.key
-        )
+        view_1, view_2 = Views(config.views.chain(), post_norm=config.views.post_norm)(log_mel, key)
     save_views_picture(
         picture,
         log_mel[0, 0],
@@ -46,3 +56,16 @@ def draw_preview(config: Config, clip: Path, picture: Path) -> None:
         frontend,
         title=f"{clip.name}: {', '.join(config.views.augmentations)}, seed {config.run.seed}",
     )
+
+
+def _beside_another(
+    log_mel: Tensor, key: Tensor, frontend: LogMelSpectrogram, config: Config
+) -> tuple[Tensor, Tensor]:
+    """A batch of two: the segment, `(1, 1, F, T)`, and a synthesized sound, with a key each."""
+    seed = config.run.seed
+    (other,) = synthesize_segments(frontend.sample_rate, config.segment_samples, num=1, seed=seed)
+    log(f"dacl takes its other sample from: {other.name}")
+    other_log_mel = frontend(other.waveform)[None, None]
+    standardized = own_statistics(other_log_mel).standardize(other_log_mel)
+    other_key = sample_keys(seed, 0, torch.tensor([1]))
+    return torch.cat((log_mel, standardized)), torch.cat((key, other_key))

@@ -13,7 +13,17 @@ class BYOL(Objective):
 
     The loss of a pair of views is `l(q_1, z_2) + l(q_2, z_1)`, within 0 to 8, with
     `l(q, z) = || q / |q| - z / |z| ||^2 = 2 - 2 cos(q, z)`, predictions q and target projections z.
-    Arguments as for `Objective`.
+
+    Args:
+        encoder: The network to learn, `(B, ...)` -> `(B, D)`; used as it is, not copied.
+        projection_dim: Output size of projector and predictor.
+        hidden_dim: Their hidden size.
+        embedding_dim: `D`; the encoder's attribute `embedding_dim` by default.
+        imix: Mixes inputs and targets of the batch (i-Mix).
+        ssql: Predicts from a quantized encoder as well (SSQL).
+
+    Raises:
+        ValueError: If `embedding_dim` is neither given nor an attribute of the encoder.
 
     Source: Grill et al., Bootstrap Your Own Latent (arXiv:2006.07733), eq. 2.
     """

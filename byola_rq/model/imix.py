@@ -72,9 +72,14 @@ class IMix(nn.Module):
 
         Returns:
             The mixed batch, and how it was mixed.
+
+        Raises:
+            ValueError: If `key` does not fit the batch.
         """
         if key is None:
             key = draw_keys(len(x), x.device, generator)
+        if key.shape != (len(x),):
+            raise ValueError(f"key must have shape ({len(x)},); got {tuple(key.shape)}")
         mix = self.draw(key)
         return mix.apply(x), mix
 

@@ -22,11 +22,12 @@ class InfoNCE(Objective):
     batch norm and have a layer more for vision transformers.
 
     Args:
-        encoder: As for `Objective`, with its other arguments.
+        encoder: The network to learn, `(B, ...)` -> `(B, D)`; used as it is, not copied.
         temperature: Of the softmax, above 0.
+        options: As for `BYOL`: `projection_dim`, `hidden_dim`, `embedding_dim`, `imix`, `ssql`.
 
     Raises:
-        ValueError: If `temperature` is not above 0, or as `Objective`.
+        ValueError: If `temperature` is not above 0, or as `BYOL`.
 
     Source: Chen, Xie, He, An Empirical Study of Training Self-Supervised Vision Transformers
     (MoCo v3, arXiv:2104.02057), eq. 1 and algorithm 1.

@@ -89,15 +89,21 @@ class Objective(nn.Module, ABC):
         Returns:
             The loss, a scalar, and the online embeddings of the first view (mixed with i-Mix),
             detached, `(B, D)`, to watch for collapse.
+
+        Raises:
+            ValueError: If the views differ in shape, or hold fewer than two samples.
         """
+        if view_1.shape != view_2.shape or len(view_1) < 2:
+            shapes = f"{tuple(view_1.shape)} and {tuple(view_2.shape)}"
+            raise ValueError(f"views must be of one shape and at least 2 samples; got {shapes}")
         if key is None and (self.imix or self.ssql):
             key = draw_keys(len(view_1), view_1.device)
-        seen_1, mix_1 = self._mixed(view_1, key, 1)
-        seen_2, mix_2 = self._mixed(view_2, key, 2)
+        seen_1, seen_2, mix_1, mix_2 = view_1, view_2, None, None
+        if self.imix and key is not None:
+            seen_1, seen_2, mix_1, mix_2 = self._mixed(view_1, view_2, key)
         embedding_1, embedding_2 = self.encoder(seen_1), self.encoder(seen_2)
         predictions = [(self._predict(embedding_1), self._predict(embedding_2))]
-        if self.ssql:
-            assert key is not None
+        if self.ssql and key is not None:
             quantized = [self.ssql(self.encoder, each, key) for each in (seen_1, seen_2)]
             predictions.append((self._predict(quantized[0]), self._predict(quantized[1])))
         with stage("target"), torch.no_grad():
@@ -142,12 +148,16 @@ class Objective(nn.Module, ABC):
         prediction: Tensor = self.predictor(self.projector(embedding))
         return prediction
 
-    def _mixed(self, view: Tensor, key: Tensor | None, number: int) -> tuple[Tensor, Mix | None]:
-        """What the online network sees of a view."""
-        if self.imix is None:
-            return view, None
-        mixed, mix = self.imix(view, None if key is None else fold_in(key, number))
-        return mixed, mix
+    # torch's compiler fails on random numbers that are integers of 64 bits.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _mixed(
+        self, view_1: Tensor, view_2: Tensor, key: Tensor
+    ) -> tuple[Tensor, Tensor, Mix, Mix]:
+        """What the online network sees of both views, and how each was mixed."""
+        assert self.imix is not None
+        seen_1, mix_1 = self.imix(view_1, fold_in(key, 1))
+        seen_2, mix_2 = self.imix(view_2, fold_in(key, 2))
+        return seen_1, seen_2, mix_1, mix_2
 
     def _mixed_losses(self, prediction: Tensor, target: Tensor, mix: Mix | None) -> Tensor:
         own = self.losses(prediction, target)

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from byola_rq.runtime.distributed import all_gather_rows
+from byola_rq.runtime.distributed import all_gather_rows, all_reduce_max
 from byola_rq.runtime.rng import fold_in, integers
+from byola_rq.runtime.straight_through import straight_through
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
@@ -21,8 +22,8 @@ class SSQL(nn.Module):
 
     Quantized are convolutions and linear layers: weights symmetrically, each output channel by its
     own largest magnitude; activations, which are the inputs of all these layers but the first,
-    between the smallest and the largest value of the batch (that of the rank). Gradients pass
-    straight through. The first layer has the larger of `weight_bits`; the heads stay in full
+    between the smallest and the largest value of the batch, of all ranks. Gradients pass straight
+    through. The first layer has the larger of `weight_bits`; the heads stay in full
     precision (the released code: 8 bits for the projector's weights).
 
     Args:
@@ -61,11 +62,26 @@ class SSQL(nn.Module):
     # Its hooks come and go, which a compiler would have to follow.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, encoder: nn.Module, x: Tensor, key: Tensor) -> Tensor:
-        """Embed `x`, `(B, ...)`, by the quantized encoder: `(B, D)`; `key` as for `draw`."""
+        """Embed a batch by the quantized encoder, which is left as it is.
+
+        Args:
+            encoder: `(B, ...)` -> `(B, D)`.
+            x: `(B, ...)`.
+            key: Of each sample, as for `draw`.
+
+        Returns:
+            The embeddings, `(B, D)`.
+
+        Raises:
+            ValueError: If the encoder has no convolution and no linear layer.
+        """
         of_weights, of_activations = self.draw(key)
         layers = [
             (name, each) for name, each in encoder.named_modules() if isinstance(each, _LAYERS)
         ]
+        if not layers:
+            name = type(encoder).__name__
+            raise ValueError(f"encoder must have a convolution or a linear layer; got {name}")
         weights = {}
         for number, (name, layer) in enumerate(layers):
             bits = of_weights if number else torch.full_like(of_weights, self.weight_bits[1])
@@ -85,33 +101,37 @@ class SSQL(nn.Module):
 
 
 def quantize_weight(weight: Tensor, bits: Tensor) -> Tensor:
-    """Round each output channel to `2^bits` levels, symmetric around 0: `(C, ...)` -> `(C, ...)`.
+    """Round each output channel to levels symmetric around 0: `(C, ...)` -> `(C, ...)`.
 
-    `s clip(round(w / s), -2^(bits - 1), 2^(bits - 1) - 1)`, `s = 2 max|w| / (2^bits - 1)`; the
-    gradient is that of the identity. `bits` is int64, of one element.
+    `s clip(round(w / s), -m, m)`, `m = 2^(bits - 1) - 1`, `s = max|w| / (m + 1 / 2)`; the gradient
+    is that of the identity. The released code has one level more, -m - 1: a largest weight below 0
+    is halfway between it and the next, and rounding errors would choose. `bits` is int64, of one
+    element.
     """
-    levels = torch.ones_like(bits) << bits
-    largest = weight.detach().flatten(1).abs().amax(1).view(-1, *[1] * (weight.ndim - 1))
-    scale = (2 * largest / (levels - 1)).clamp(min=torch.finfo(weight.dtype).tiny)
-    whole = (weight.detach() / scale).round()
-    rounded = torch.maximum(torch.minimum(whole, levels // 2 - 1), -levels // 2) * scale
-    return weight + (rounded - weight.detach())
+    values = weight.detach()
+    most = ((torch.ones_like(bits) << (bits - 1)) - 1).to(values.dtype)
+    largest = values.flatten(1).abs().amax(1).view(-1, *[1] * (weight.ndim - 1))
+    scale = (largest / (most + 0.5)).clamp(min=torch.finfo(values.dtype).tiny)
+    rounded = torch.clamp((values / scale).round(), -most, most) * scale
+    # In the layout of the weights, which their gradients then have too.
+    return straight_through(weight, torch.empty_like(values).copy_(rounded))
 
 
 def quantize_activation(x: Tensor, bits: Tensor) -> Tensor:
-    """Round all elements to `2^bits` levels between the smallest and the largest.
+    """Round all elements to `2^bits` levels between the smallest and the largest of all ranks.
 
     `s (clip(round(x / s) + z, 0, 2^bits - 1) - z)`, `s = (max - min) / (2^bits - 1)`,
     `z = -round(min / s)`, so that 0 stays 0; the gradient is that of the identity. `bits` is int64,
     of one element.
     """
     values = x.detach().to(torch.promote_types(x.dtype, torch.float32))
-    most = (torch.ones_like(bits) << bits) - 1
+    most = ((torch.ones_like(bits) << bits) - 1).to(values.dtype)
     low, high = values.aminmax()
+    low, high = -all_reduce_max(-low), all_reduce_max(high)
     scale = ((high - low) / most).clamp(min=torch.finfo(values.dtype).tiny)
     zero = -(low / scale).round()
-    whole = torch.minimum(((values / scale).round() + zero).clamp(min=0), most.to(values.dtype))
-    return x + (((whole - zero) * scale).to(x.dtype) - x.detach())
+    whole = torch.clamp((values / scale).round() + zero, torch.zeros_like(most), most)
+    return straight_through(x, ((whole - zero) * scale).to(x.dtype))
 
 
 def _within(key: Tensor, bounds: tuple[int, ...]) -> Tensor:

@@ -186,6 +186,8 @@ def _network(byol: Objective, *, is_compiled: bool) -> nn.Module:
     network = cast(nn.Module, torch.compile(byol)) if is_compiled else byol
     if world_size() == 1:
         return network
+    # Two gradients of a kernel of one channel (SSQL's) add up to one of other strides: 576 numbers.
+    warnings.filterwarnings("ignore", "Grad strides do not match", UserWarning)
     with warnings.catch_warnings():
         # The argument's new name is not there in every version of torch that will do.
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)

@@ -163,6 +163,43 @@ def test_mixup_takes_a_file_beside_the_clip(config: Config, clip: Path, tmp_path
     torch.testing.assert_close(listening.mixup.log_mel, in_nat, atol=1e-4, rtol=1e-4)
 
 
+def test_rivals_are_shown_as_training_makes_them(clip: Path) -> None:
+    chain = "views.augmentations=[dacl, spec_augment, ssql]"
+    config = load_config(default_config_path(), [chain])
+    listening = listen_to_clip(config, clip, bins=())
+    mixed, masked = listening.views[0].steps
+    standardize = listening.statistics.standardize
+    x, other = (
+        standardize(each) for each in (listening.original.log_mel, listening.mixed_in.log_mel)
+    )
+    assert mixed.share is not None
+    x = (1 - mixed.share) * x + mixed.share * other
+    assert masked.masks is not None
+    mean = x.mean()
+    for first, end in masked.masks["bands"]:
+        x[first:end] = mean
+    for first, end in masked.masks["frames"]:
+        x[:, first:end] = mean
+    torch.testing.assert_close(
+        standardize(listening.views[0].log_mel), x, atol=1e-4, rtol=0
+    )  # through nat and back
+    page = render_page(listening, command="")
+    for words in ("share of the other sound", "withheld", "not in these pictures"):
+        assert words in page
+
+
+def test_a_picture_of_rivals(clip: Path, tmp_path: Path) -> None:
+    pictures = []
+    for chain, told in (("dacl", "synthesized"), ("spec_augment, imix", "imix")):
+        picture = tmp_path / f"{chain}.png"
+        status, _, stderr = run("views", clip, picture, f"views.augmentations=[{chain}]")
+        assert status == 0, stderr
+        assert stderr.count("\n") == 1
+        assert told in stderr
+        pictures.append(picture.read_bytes())
+    assert len(set(pictures)) == 2
+
+
 def test_cosines_with_a_model(config: Config, clip: Path, model: Path) -> None:
     from byola_rq import load
 

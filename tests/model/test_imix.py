@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from byola_rq import BYOL, IMix, InfoNCE
+from byola_rq import BYOL, SSQL, IMix, InfoNCE
 from byola_rq.model.imix import Mix
 from byola_rq.model.objective import Objective
 from byola_rq.runtime.rng import fold_in, sample_keys
@@ -147,6 +147,19 @@ def test_embeddings_of_tokens_are_mixed_too() -> None:
     assert not torch.equal(embedding, objective.encoder(embedded))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"imix": IMix()}, {"ssql": SSQL()}])
+def test_a_compiled_objective_is_the_same(options: dict[str, IMix | SSQL]) -> None:
+    """Traced and taken apart as for any compiler, whose own code would take a minute to make."""
+    objective = InfoNCE(points_encoder(), embedding_dim=10, hidden_dim=32, **options)
+    compiled = torch.compile(objective, backend="aot_eager")
+    for number in range(2):
+        views = points(number)
+        torch.testing.assert_close(compiled(*views, KEYS), objective(*views, KEYS))
+
+
 def test_alpha_must_be_positive() -> None:
     with pytest.raises(ValueError, match="^alpha "):
         IMix(0.0)
+    with pytest.raises(ValueError, match="^key "):
+        IMix()(torch.randn(8, 2), KEYS[:3])

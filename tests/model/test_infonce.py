@@ -127,6 +127,13 @@ def test_an_encoder_of_unknown_width_is_refused(kind: type[Objective]) -> None:
         kind(points_encoder())
 
 
+def test_views_that_do_not_fit_are_refused() -> None:
+    first, second = points(0)
+    for views in ((first, second[:5]), (first[:1], second[:1])):
+        with pytest.raises(ValueError, match="^views "):
+            small(InfoNCE)(*views)
+
+
 def test_temperature_must_be_positive() -> None:
     with pytest.raises(ValueError, match="^temperature "):
         InfoNCE(points_encoder(), embedding_dim=10, temperature=0.0)

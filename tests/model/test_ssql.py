@@ -27,7 +27,7 @@ def test_weights_by_channel(bits: int) -> None:
         scale = 2 * float(row.abs().max()) / (2**bits - 1)
         values = row.flatten().tolist()
         for own, value in zip(found[channel].flatten().tolist(), values, strict=True):
-            whole = min(max(round(value / scale), -(2 ** (bits - 1))), 2 ** (bits - 1) - 1)
+            whole = min(max(round(value / scale), 1 - 2 ** (bits - 1)), 2 ** (bits - 1) - 1)
             assert own == pytest.approx(whole * scale, abs=1e-12)
         assert len(found[channel].unique()) <= 2**bits
     found.sum().backward()
@@ -121,3 +121,8 @@ def test_the_loss_is_the_mean_of_both(kind: type[Objective]) -> None:
 def test_bounds_that_are_none(name: str, bits: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=f"^{name} "):
         SSQL(**{name: bits})
+
+
+def test_an_encoder_without_weights_is_refused() -> None:
+    with pytest.raises(ValueError, match="Flatten"):
+        SSQL()(nn.Flatten(), points(0)[0], KEYS)

@@ -3,19 +3,19 @@
 import csv
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from click.testing import Result
+from typer.testing import CliRunner
 
 from byola_rq.runs.metrics import read_metrics
-from tests.conftest import ROOT, SMALL
-from tests.run_process import SECONDS_AT_MOST, is_running
+from evaluate.__main__ import app
+from tests.conftest import SMALL
 
 GRID = """
 base: paper
@@ -28,6 +28,7 @@ variants:
   diverging: {{optimizer.lr: 1.0e+30}}
 """
 NUM_STEPS = 40  # more than there is time for before the signal comes
+SECONDS_AT_MOST = 180  # as in tests.run_process; here processes start processes
 
 
 @pytest.fixture
@@ -46,57 +47,53 @@ def world(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def start(world: Path, sounds: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
-    calls: list[subprocess.Popen[str]] = []
-
-    def start_call() -> subprocess.Popen[str]:
-        places = ["--data", sounds, "--task", world / "tones.csv", "--out", world / "out"]
-        options = ["--jobs", "2", "--seeds", "1", "--device", "cpu"]
-        call = subprocess.Popen(
-            [sys.executable, "-m", "evaluate", "ablate", world / "small.yaml", *places, *options],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        calls.append(call)
-        return call
-
-    yield start_call
-    for call in calls:
-        if call.poll() is None:
-            call.terminate()
-            call.communicate()
+def ablate(world: Path, sounds: Path) -> Result:
+    places = ["--data", sounds, "--task", world / "tones.csv", "--out", world / "out"]
+    options = ["--jobs", "2", "--seeds", "1", "--device", "cpu"]
+    arguments = ["ablate", world / "small.yaml", *places, *options]
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def test_a_grid_is_interrupted_and_taken_up_again(
-    world: Path, start: Callable[[], subprocess.Popen[str]]
-) -> None:
-    first = start()
-    runs = world / "out" / "runs"
+def interrupted(call: Callable[[], Result], is_time: Callable[[], object], log: Path) -> int:
+    """Do the call in a copy of this process, with SIGINT once it is time; its status."""
+    pid = os.fork()
+    if pid == 0:
+        result = call()
+        log.write_text(result.stderr)
+        os._exit(result.exit_code)
     end = time.monotonic() + SECONDS_AT_MOST
-    while not list(runs.glob("small-*/metrics.csv")):
-        assert first.poll() is None, first.communicate()[1]
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    children = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
-    first.send_signal(signal.SIGINT)
-    stderr = first.communicate(timeout=SECONDS_AT_MOST)[1]
-    assert first.returncode == 130, stderr
+    try:
+        while not is_time() and time.monotonic() < end:
+            time.sleep(0.02)
+    finally:
+        os.kill(pid, signal.SIGINT)
+        _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+@pytest.mark.timeout(3 * SECONDS_AT_MOST)
+def test_a_grid_is_interrupted_and_taken_up_again(
+    world: Path, sounds: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    runs = world / "out" / "runs"
+    status = interrupted(
+        lambda: ablate(world, sounds),
+        lambda: list(runs.glob("small-*/metrics.csv")),
+        world / "stderr.txt",
+    )
+    stderr = (world / "stderr.txt").read_text()
+    assert status == 130, stderr
     assert "the same command goes on" in stderr.splitlines()[-1]
-    assert len(children) == 2
-    assert not any(is_running(int(child)) for child in children)
+    assert "2 trainings finish" in stderr
+    assert not list(runs.glob("small-*/.lock"))  # none goes on
     begun = {path.parent.name: int(path.name.split("-")[1]) for path in runs.glob("*/step-*")}
     assert begun
     assert all(0 < steps < NUM_STEPS for steps in begun.values()), begun
 
-    second = start()
-    stdout, stderr = second.communicate(timeout=3 * SECONDS_AT_MOST)
-    assert second.returncode == 1, stderr  # for the one that diverges
-    assert "Traceback" not in stderr
-    (failed,) = [line for line in stderr.splitlines() if line.startswith("failed: ")]
+    second = ablate(world, sounds)
+    assert second.exit_code == 1, second.stderr  # for the one that diverges
+    (failed,) = [line for line in second.stderr.splitlines() if line.startswith("failed: ")]
     assert "diverging, seed 42" in failed
     assert "not finite" in failed
     for name, steps in begun.items():
@@ -110,4 +107,4 @@ def test_a_grid_is_interrupted_and_taken_up_again(
         ("crop", "1"),
     ]
     assert all(row["segments"] == str(8 * NUM_STEPS) for row in report)
-    assert "diverging, seed 42" in stdout
+    assert "diverging, seed 42" in second.stdout

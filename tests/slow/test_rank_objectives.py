@@ -1,0 +1,108 @@
+"""Two processes compute what one does, where a loss or a view looks at the whole batch."""
+
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from byola_rq import BYOL, DACL, SSQL, IMix, InfoNCE
+from byola_rq.config import default_config_path, load_config
+from byola_rq.model.sync_batch_norm import over_all_ranks
+from byola_rq.runtime.distributed import (
+    all_gather_rows,
+    all_reduce_sum,
+    is_main,
+    local_rows,
+    process_group,
+    world_size,
+)
+from byola_rq.runtime.rng import sample_keys
+from tests.conftest import SMALL
+from tests.model.test_infonce import points, points_encoder
+from tests.rank_steps import take_steps
+
+CPU = torch.device("cpu")
+
+
+def as_a_rank(rank: int, num_ranks: int, port: int, work: Callable[[Path], None], to: Path) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"WORLD_SIZE": str(num_ranks), "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    with process_group(CPU):
+        work(to)
+
+
+def by_one_and_by_two(work: Callable[[Path], None], folder: Path) -> list[dict[str, Tensor]]:
+    """What `work` writes to the file that it is given, in one process and in two."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # Forked: a new interpreter would take longer to import torch than to do all of this.
+    context = multiprocessing.get_context("fork")
+    files = [folder / f"{num_ranks}.safetensors" for num_ranks in (1, 2)]
+    processes = [
+        context.Process(target=as_a_rank, args=(rank, num, port, work, files[num - 1]))
+        for rank, num in ((0, 1), (0, 2), (1, 2))
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    return [load_file(file) for file in files]
+
+
+def losses_and_gradients(result: Path) -> None:
+    """Of every objective with each of what changes it, on this rank's rows of one batch."""
+    views = [local_rows(each.double()) for each in points(1, num=12)]
+    key = local_rows(sample_keys(0, 0, torch.arange(12)))
+    found = {"dacl": all_gather_rows(DACL()(views[0], key))}
+    sizes = {"embedding_dim": 10, "projection_dim": 8, "hidden_dim": 32}
+    for kind in (BYOL, InfoNCE):
+        for options in ({}, {"imix": IMix()}, {"ssql": SSQL()}):
+            objective = kind(points_encoder(), **sizes, **options)
+            over_all_ranks(objective, sync_batch_norm=True)
+            objective.double()
+            network = DistributedDataParallel(objective) if world_size() > 1 else objective
+            loss, _ = network(*views, key)
+            loss.backward()
+            name = f"{kind.__name__}.{' '.join(options)}"
+            found[name] = all_reduce_sum(loss.detach()) / world_size()
+            for part, parameter in objective.named_parameters():
+                if parameter.grad is not None:
+                    found[f"{name}.{part}"] = parameter.grad
+    if is_main():
+        save_file({name: each.contiguous().clone() for name, each in found.items()}, result)
+
+
+def test_losses_and_gradients_are_those_of_the_whole_batch(tmp_path: Path) -> None:
+    expected, found = by_one_and_by_two(losses_and_gradients, tmp_path)
+    assert found.keys() == expected.keys()
+    assert len(found) > 6 * 12
+    for name, tensor in found.items():
+        # Sums of a few hundred products in float64, in another order.
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-9, atol=1e-12, msg=name)
+
+
+def test_two_processes_train_as_one_does(tmp_path: Path, sounds: Path) -> None:
+    """In float64, with the tolerance of `test_ranks`, where it is derived."""
+    config = load_config(
+        default_config_path(),
+        [
+            *SMALL,
+            f"data.source={sounds}",
+            "train.batch_size=16",
+            "objective.name=infonce",
+            "views.augmentations=[random_resized_crop, imix]",
+        ],
+    )
+    expected, found = by_one_and_by_two(lambda result: take_steps(config, CPU, 2, result), tmp_path)
+    assert found.keys() == expected.keys()
+    for name, tensor in found.items():
+        difference = (tensor.double() - expected[name].double()).abs().max()
+        assert difference <= 2 * 3e-9, name
