@@ -1,0 +1,91 @@
+"""Every hostile input given to its commands, each in a process of its own, and what came of it.
+
+`python -m tests.slow.hostile [--seed N] [--only WORDS] [--table FILE] [--jobs N]`, from the
+checkout. One process imports what the commands need and forks once for each: an interpreter with
+torch takes longer to start than most of them take.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from tests.slow.hostile import archives, audio, corpora, embeddings, models, results, runs, tables
+from tests.slow.hostile.case import Case, Made
+from tests.slow.hostile.harmless import make_harmless
+from tests.slow.hostile.outcome import Outcome, Run, snapshot
+
+
+def all_cases() -> list[Case]:
+    """Every hostile input, by kind."""
+    modules = (audio, archives, tables, models, corpora, runs, embeddings, results)
+    return [case for module in modules for case in module.cases()]
+
+
+def run_all(folder: Path, *, seed: int, only: str = "", jobs: int = 2) -> list[Outcome]:
+    """Give every input to its commands, `jobs` at a time."""
+    made = Made(folder / "made", seed)
+    make_harmless(made.folder)
+    before = snapshot(made.folder)
+    waiting = [
+        (case, words)
+        for case in all_cases()
+        if only in f"{case.kind} {case.name}"
+        for words in case.commands
+    ][::-1]
+    running: list[Run] = []
+    outcomes = []
+    while waiting or running:
+        if waiting and len(running) < jobs:
+            case, words = waiting.pop()
+            place = folder / f"{len(outcomes) + len(running)}-{len(waiting)}"
+            running.append(Run(case, words, place, made))
+        for run in [run for run in running if run.has_ended(len(running) >= jobs or not waiting)]:
+            running.remove(run)
+            outcomes.append(run.outcome())
+    if snapshot(made.folder) != before:
+        raise SystemExit("a command has changed the harmless files, which are outside of its folder")
+    return outcomes
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """A line for each outcome: what is wrong, status, seconds, peak memory, first line said."""
+    lines = ["| input | command | status | s | MB | said | wrong |", "|---|---|---|---|---|---|---|"]
+    for each in outcomes:
+        said = each.said.replace("|", "\\|")[:120]
+        lines.append(
+            f"| {each.kind}: {each.name} | {each.command} | {each.status} | {each.seconds:.1f} | "
+            f"{each.megabytes} | {said} | {'; '.join(each.wrong)[:300]} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn")
+    parser.add_argument("--only", default="", help="inputs whose kind and name contain this")
+    parser.add_argument("--table", type=Path, help="file for the table of outcomes")
+    parser.add_argument("--json", type=Path, help="the same for programs")
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1))
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
+        outcomes = run_all(
+            Path(os.path.realpath(folder)), seed=given.seed, only=given.only, jobs=given.jobs
+        )
+    if given.table:
+        given.table.write_text(table(outcomes), encoding="utf-8")
+    if given.json:
+        given.json.write_text(json.dumps([asdict(each) for each in outcomes], indent=1))
+    wrong = [each for each in outcomes if each.wrong]
+    for each in wrong:
+        print(f"{each.kind}: {each.name}: {each.command}: {'; '.join(each.wrong)[:300]}")
+    inputs = {(each.kind, each.name) for each in outcomes}
+    print(f"{len(inputs)} inputs, {len(outcomes)} commands, {len(wrong)} not as they should be")
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()
