@@ -20,14 +20,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
+from byola_rq.config import FRONTEND_LIMITS
 from byola_rq.errors import CheckpointError, Code
 from byola_rq.model.encoder import Encoder, build_encoder
 from byola_rq.runtime.files import replace_file
 
 FORMAT_VERSION = 1
 MAX_HEADER_BYTES = 1 << 20  # ours have about 5 kB; a longer one is not read at all
-
-MAX_FFT = 1 << 16  # of a frontend that is rebuilt; a broken file must not ask for all memory
 
 _KEY = "byola_rq"
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -179,9 +178,15 @@ def digest_weights(weights: Mapping[str, Tensor]) -> str:
 
 
 def _build_frontend(path: Path, options: dict[str, Any]) -> LogMelSpectrogram:
-    if (n_fft := options["n_fft"]) > MAX_FFT:
-        rule = f"n_fft must be at most {MAX_FFT}; got {n_fft}"
-        raise _unfit(path, "too-large", rule, key="n_fft", value=n_fft)
+    for name, most in FRONTEND_LIMITS.items():
+        if (value := options[name]) > most:
+            raise _unfit(
+                path,
+                "too-large",
+                f"{name} must be at most {most}; got {value}",
+                key=name,
+                value=value,
+            )
     return LogMelSpectrogram(**options)
 
 

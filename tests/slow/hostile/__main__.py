@@ -8,6 +8,7 @@ torch takes longer to start than most of them take.
 import argparse
 import json
 import os
+import shutil
 import sys
 import tempfile
 from dataclasses import asdict
@@ -16,7 +17,7 @@ from pathlib import Path
 from tests.slow.hostile import archives, audio, corpora, embeddings, models, results, runs, tables
 from tests.slow.hostile.case import Case, Made
 from tests.slow.hostile.harmless import make_harmless
-from tests.slow.hostile.outcome import Outcome, Run, snapshot
+from tests.slow.hostile.outcome import SECONDS_AT_MOST, Outcome, Run, snapshot
 
 
 def all_cases() -> list[Case]:
@@ -25,35 +26,42 @@ def all_cases() -> list[Case]:
     return [case for module in modules for case in module.cases()]
 
 
-def run_all(folder: Path, *, seed: int, only: str = "", jobs: int = 2) -> list[Outcome]:
-    """Give every input to its commands, `jobs` at a time."""
-    made = Made(folder / "made", seed)
+def run_all(folder: Path, given: argparse.Namespace) -> list[Outcome]:
+    """Give every input to its commands, some at a time."""
+    made = Made(folder / "made", given.seed)
     make_harmless(made.folder)
     before = snapshot(made.folder)
     waiting = [
         (case, words)
         for case in all_cases()
-        if only in f"{case.kind} {case.name}"
+        if given.only in f"{case.kind} {case.name}"
         for words in case.commands
     ][::-1]
     running: list[Run] = []
     outcomes = []
     while waiting or running:
-        if waiting and len(running) < jobs:
+        if waiting and len(running) < given.jobs:
             case, words = waiting.pop()
             place = folder / f"{len(outcomes) + len(running)}-{len(waiting)}"
-            running.append(Run(case, words, place, made))
-        for run in [run for run in running if run.has_ended(len(running) >= jobs or not waiting)]:
+            running.append(Run(case, words, place, made, given.seconds))
+        for run in [
+            run for run in running if run.has_ended(len(running) >= given.jobs or not waiting)
+        ]:
             running.remove(run)
             outcomes.append(run.outcome())
     if snapshot(made.folder) != before:
-        raise SystemExit("a command has changed the harmless files, which are outside of its folder")
+        raise SystemExit(
+            "a command has changed the harmless files, which are outside of its folder"
+        )
     return outcomes
 
 
 def table(outcomes: list[Outcome]) -> str:
     """A line for each outcome: what is wrong, status, seconds, peak memory, first line said."""
-    lines = ["| input | command | status | s | MB | said | wrong |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| input | command | status | s | MB | said | wrong |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for each in outcomes:
         said = each.said.replace("|", "\\|")[:120]
         lines.append(
@@ -70,11 +78,13 @@ def main() -> None:
     parser.add_argument("--table", type=Path, help="file for the table of outcomes")
     parser.add_argument("--json", type=Path, help="the same for programs")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--seconds", type=float, default=SECONDS_AT_MOST, help="for a command")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
-        outcomes = run_all(
-            Path(os.path.realpath(folder)), seed=given.seed, only=given.only, jobs=given.jobs
-        )
+    folder = Path(os.path.realpath(tempfile.mkdtemp(prefix="hostile-")))
+    try:
+        outcomes = run_all(folder, given)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     if given.table:
         given.table.write_text(table(outcomes), encoding="utf-8")
     if given.json:

@@ -39,12 +39,15 @@ def wav(
 ) -> bytes:
     """A RIFF of 4,000 bytes of sound, whatever it says of them."""
     block = max(channels * bits // 8, 1) & 0xFFFF
-    form = struct.pack(
-        "<HHIIHH", tag, channels, rate, (rate * block) & 0xFFFFFFFF, block, bits
-    )
+    form = struct.pack("<HHIIHH", tag, channels, rate, (rate * block) & 0xFFFFFFFF, block, bits)
     stated = 4_000 if size is None else size
     body = b"WAVEfmt " + struct.pack("<I", 16) + form + b"data" + struct.pack("<I", stated)
-    return b"RIFF" + struct.pack("<I", (len(body) + stated) & 0xFFFFFFFF) + body + bytes(range(250)) * 16
+    return (
+        b"RIFF"
+        + struct.pack("<I", (len(body) + stated) & 0xFFFFFFFF)
+        + body
+        + bytes(range(250)) * 16
+    )
 
 
 def flac_of(samples: int) -> bytes:
@@ -119,9 +122,11 @@ CONTENTS: dict[str, tuple[str, Callable[[], bytes]]] = {
     ),
     "a W64 of 2**63 bytes": (
         ".w64",
-        lambda: (data := encode(format="W64", subtype="PCM_16"))[:16]
-        + struct.pack("<Q", 2**63 - 1)
-        + data[24:],
+        lambda: (
+            (data := encode(format="W64", subtype="PCM_16"))[:16]
+            + struct.pack("<Q", 2**63 - 1)
+            + data[24:]
+        ),
     ),
     "a sph of 10**14 samples": (
         ".sph",

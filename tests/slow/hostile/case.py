@@ -32,9 +32,9 @@ class Made:
         """What commands may name."""
         names = ("sounds", "clip.wav", "model.safetensors", "packed", "run", "labelled.csv")
         keys = ("sounds", "clip", "model", "packed", "run", "labelled")
-        return {
-            key: str(self.folder / name) for key, name in zip(keys, names, strict=True)
-        } | {"small": str(self.folder / "small.yaml")}
+        return {key: str(self.folder / name) for key, name in zip(keys, names, strict=True)} | {
+            "small": str(self.folder / "small.yaml")
+        }
 
     def read(self, name: str) -> bytes:
         return (self.folder / name).read_bytes()
@@ -67,7 +67,9 @@ def put(path: Path, data: bytes | str | object) -> None:
     """Write a file and the folders above it; what is neither bytes nor text as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not isinstance(data, bytes):
-        data = (data if isinstance(data, str) else json.dumps(data)).encode("utf-8", "surrogateescape")
+        data = (data if isinstance(data, str) else json.dumps(data)).encode(
+            "utf-8", "surrogateescape"
+        )
     path.write_bytes(data)
 
 

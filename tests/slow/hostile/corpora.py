@@ -37,7 +37,9 @@ ALL = (INFO, VERIFY, PRETRAIN)
 Change = Callable[[Path], object]
 
 
-def npy(shape: tuple[int, ...], dtype: str = "<i2", data: bytes = b"", order: bool = False) -> bytes:
+def npy(
+    shape: tuple[int, ...], dtype: str = "<i2", data: bytes = b"", order: bool = False
+) -> bytes:
     """An array file that says this of itself."""
     return npy_of(f"{{'descr': {dtype!r}, 'fortran_order': {order}, 'shape': {shape}, }}", data)
 
@@ -60,7 +62,9 @@ ARRAYS: dict[str, Callable[[], bytes]] = {
     "2**62 samples": lambda: npy((2**62,)),
     "samples below zero": lambda: npy((-1,)),
     "100 axes": lambda: npy((1,) * 100),
-    "a shape of no numbers": lambda: npy_of("{'descr': '<i2', 'fortran_order': False, 'shape': 'a'}"),
+    "a shape of no numbers": lambda: npy_of(
+        "{'descr': '<i2', 'fortran_order': False, 'shape': 'a'}"
+    ),
     "a shape of 5,000 digits": lambda: npy_of(
         f"{{'descr': '<i2', 'fortran_order': False, 'shape': ({'9' * 5_000},)}}"
     ),
@@ -271,7 +275,9 @@ HALVES: dict[str, Change] = {
     "a plan whose options are a list": _plan(options=[SPOILED]),
     "a plan of spoiled rejects": _plan(rejected=[[SPOILED, FORMULA], [1, 2]]),
     "a plan of 10**400 clips": _plan(num_clips=10**400, clips_per_shard=0),
-    "a piece without end": lambda folder: put(folder / ".parts/00000.json", nested() + "\n" + nested()),
+    "a piece without end": lambda folder: put(
+        folder / ".parts/00000.json", nested() + "\n" + nested()
+    ),
     "a piece that is a FIFO": lambda folder: pipe(folder / ".parts/00000.json"),
     "a piece of no rows": _piece(lambda _, rows: rows.clear()),
     "a piece of rows of words": _piece(lambda _, rows: rows["clips"].update(num_samples=["a"])),
@@ -284,7 +290,13 @@ HALVES: dict[str, Change] = {
 def cases() -> Iterator[Case]:
     for number, (name, change) in enumerate(REFUSED_INFOS.items()):
         commands = (ALL[number % 3], ALL[(number + 1) % 3]) if number > 6 else (INFO,)
-        yield Case("corpus.json", name, commands, _corpus(change), NAMED if "text" in name else frozenset({1, 2}))
+        yield Case(
+            "corpus.json",
+            name,
+            commands,
+            _corpus(change),
+            NAMED if "text" in name else frozenset({1, 2}),
+        )
     for name, change in FIFOS.items():
         yield Case("corpus.json", f"{name} is a FIFO", (VERIFY, INFO), _corpus(change))
     link_out = _corpus(lambda folder: link(folder / "corpus.json", "/dev/zero"))

@@ -91,7 +91,9 @@ HALVES: dict[str, Change] = {
     "a key without end": lambda folder: put(folder / ".partial.key", "x" * 50_000_000),
     "a key that is a FIFO": lambda folder: pipe(folder / ".partial.key"),
     "rows that are a FIFO": lambda folder: pipe(folder / ".partial.npy"),
-    "marks that are an endless device": lambda folder: link(folder / ".partial.done.npy", "/dev/zero"),
+    "marks that are an endless device": lambda folder: link(
+        folder / ".partial.done.npy", "/dev/zero"
+    ),
     "60 GiB of rows": lambda folder: put(folder / ".partial.npy", npy((3, 16 * 2**30), "<f4")),
 }
 METAS: dict[str, Change] = {
@@ -147,7 +149,9 @@ def cases() -> Iterator[Case]:
         yield Case("embeddings", f"meta: {name}", (EMBED,), _folder(change), NAMED, "in/e", _right)
     for name in LINKS:
         command = f"{EMBED} --overwrite"
-        yield Case("embeddings", f"{name} is a link", (command,), _folder(_link(name)), NAMED, "in/e")
+        yield Case(
+            "embeddings", f"{name} is a link", (command,), _folder(_link(name)), NAMED, "in/e"
+        )
     yield Case("page", "links in its place", (LISTEN,), _folder(_link_page), NAMED, "in/e")
     for name, change in NEIGHBORS.items():
         yield Case("embeddings", f"read: {name}", ("read_embeddings in/e",), _folder(change))

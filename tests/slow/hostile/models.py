@@ -78,7 +78,9 @@ def _described(change: Callable[[dict[str, Any]], object]) -> Callable[[Path, Ma
         weights = read_weights(path, description["weights_sha256"])
         changed = change(description)
         write_model_file(
-            place / "in/x.safetensors", changed if isinstance(changed, dict) else description, weights
+            place / "in/x.safetensors",
+            changed if isinstance(changed, dict) else description,
+            weights,
         )
 
     return make
@@ -197,7 +199,9 @@ def _zip_of(name: str, data: bytes) -> bytes:
 
 PICKLES: dict[str, Callable[[], bytes]] = {
     "code": _pickled({"a": _Runs()}),
-    "code, as older versions wrote it": _pickled({"a": _Runs()}, _use_new_zipfile_serialization=False),
+    "code, as older versions wrote it": _pickled(
+        {"a": _Runs()}, _use_new_zipfile_serialization=False
+    ),
     "a bare pickle of code": lambda: pickle.dumps(_Runs()),
     "nothing": lambda: b"",
     "a zip of 1 GB": lambda: _zip_of("archive/data.pkl", bytes(1 << 30)),
@@ -205,7 +209,9 @@ PICKLES: dict[str, Callable[[], bytes]] = {
     "spoiled names": _pickled({SPOILED: torch.zeros(1)}),
     "names of numbers": _pickled({1: torch.zeros(1), None: torch.zeros(1)}),
     "a dictionary in a dictionary": _pickled({"model": {"state_dict": {"model": {}}}}),
-    "a tensor that repeats one number": _pickled({"fc.0.weight": torch.zeros(1).expand(10**6, 10**6)}),
+    "a tensor that repeats one number": _pickled(
+        {"fc.0.weight": torch.zeros(1).expand(10**6, 10**6)}
+    ),
 }
 
 
@@ -237,7 +243,10 @@ def cases() -> Iterator[Case]:
         kind, "an endless device", (EMBED,), lambda p, _: link(p / "in/x.safetensors", "/dev/zero")
     )
     yield Case(
-        kind, "a link to itself", (EMBED,), lambda p, _: link(p / "in/x.safetensors", "x.safetensors")
+        kind,
+        "a link to itself",
+        (EMBED,),
+        lambda p, _: link(p / "in/x.safetensors", "x.safetensors"),
     )
     for name, content in PICKLES.items():
         make = lambda p, _, f=content: put(p / "in/x.pth", f())  # noqa: E731

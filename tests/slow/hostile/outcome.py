@@ -45,8 +45,8 @@ class Outcome:
 class Run:
     """A command at work in `place`, in a process forked from this one."""
 
-    def __init__(self, case: Case, command: str, place: Path, made: Made) -> None:
-        self.case, self.command, self.place = case, command, place
+    def __init__(self, case: Case, command: str, place: Path, made: Made, seconds: float) -> None:
+        self.case, self.command, self.place, self._most = case, command, place, seconds
         (place / "in").mkdir(parents=True)
         # What links and names may lead to; nothing of it may change, nor come to the terminal.
         for name in ("around/victim.txt", "around/folder/kept.wav", "around/folder/step-1.json"):
@@ -74,8 +74,8 @@ class Run:
         if pid:
             code = os.waitstatus_to_exitcode(status)
             self._status = code if code >= 0 else signal.Signals(-code).name
-        elif time.monotonic() - self._started > SECONDS_AT_MOST:
-            self._status = f"over {SECONDS_AT_MOST} s"
+        elif time.monotonic() - self._started > self._most:
+            self._status = f"over {self._most:g} s"
         else:
             if is_patient:
                 time.sleep(0.002)
@@ -184,7 +184,9 @@ def _is_odd(letter: str) -> bool:
     if letter == "\n":
         return False
     is_control = unicodedata.category(letter) in {"Cc", "Cs", "Zl", "Zp"}
-    return is_control or unicodedata.bidirectional(letter) in _BIDI or letter in "\u200e\u200f\u061c"
+    return (
+        is_control or unicodedata.bidirectional(letter) in _BIDI or letter in "\u200e\u200f\u061c"
+    )
 
 
 def _plain(text: str) -> str:

@@ -86,12 +86,16 @@ COMPARED: dict[str, Change] = {
     "results that are a FIFO": lambda out: pipe(out / "results.csv"),
     "results that are an endless device": lambda out: link(out / "results.csv", "/dev/zero"),
     "predictions that are a FIFO": _each_prediction(pipe),
-    "predictions that are an endless device": _each_prediction(lambda path: link(path, "/dev/zero")),
+    "predictions that are an endless device": _each_prediction(
+        lambda path: link(path, "/dev/zero")
+    ),
     "predictions of nobody": _predictions(f"{SPOILED}\n"),
     "predictions of spoiled names": _predictions(f"{HEADER}\n{SPOILED},{FORMULA},b,,0\n"),
     "predictions without end": _predictions(f'{HEADER}\n"{"a" * 3_000_000}'),
     "predictions of a seed of text": _predictions(f"{HEADER}\na,b,c,,x\n"),
-    "predictions of infinite scores": _predictions(f"{HEADER},score:a\na,a,a,,0,inf\nb,a,a,,0,nan\n"),
+    "predictions of infinite scores": _predictions(
+        f"{HEADER},score:a\na,a,a,,0,inf\nb,a,a,,0,nan\n"
+    ),
 }
 AGAINST: dict[str, Change] = {
     "spoiled names": _rows(model=f"{SPOILED}", task=FORMULA, date=MARKUP),
@@ -137,7 +141,11 @@ SETS: dict[str, Callable[[Path, Made], None]] = {
 
 def cases() -> Iterator[Case]:
     for name, change in COMPARED.items():
-        statuses = NAMED if name.startswith(("run_id", "spoiled", "a score", "a seed of 4", "counts")) else frozenset({1, 2})
+        statuses = (
+            NAMED
+            if name.startswith(("run_id", "spoiled", "a score", "a seed of 4", "counts"))
+            else frozenset({1, 2})
+        )
         yield Case("results", name, (COMPARE,), _folder(change), statuses)
     for name, change in AGAINST.items():
         yield Case("results", f"{name}, added to", (AGAIN,), _folder(change), NAMED, out="in/o")

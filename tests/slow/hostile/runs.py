@@ -116,7 +116,9 @@ CHECKPOINTS: dict[str, Change] = {
     "a manifest without end": lambda run: put(run / STEP / "manifest.json", nested()),
     "a manifest that is a list": lambda run: put(run / STEP / "manifest.json", "[]"),
     "a manifest that is a FIFO": lambda run: pipe(run / STEP / "manifest.json"),
-    "a manifest that is an endless device": lambda run: link(run / STEP / "manifest.json", "/dev/zero"),
+    "a manifest that is an endless device": lambda run: link(
+        run / STEP / "manifest.json", "/dev/zero"
+    ),
     "a manifest that names a FIFO": _listed_pipe,
     "a manifest that names an endless device": _named("/dev/zero"),
     "a manifest that climbs": _named("../../../around/victim.txt"),
@@ -151,7 +153,9 @@ CHECKPOINTS: dict[str, Change] = {
     "weights cut": _bytes("model.safetensors", b"\1"),
 }
 RESUMED: dict[str, Change] = {
-    "an optimizer of nobody": _tensors("optimizer", lambda values: values.update({"x.y": torch.zeros(1)})),
+    "an optimizer of nobody": _tensors(
+        "optimizer", lambda values: values.update({"x.y": torch.zeros(1)})
+    ),
     "an optimizer of 10**9 parameters": _tensors(
         "optimizer", lambda values: values.update({"999999999.exp_avg": torch.zeros(1)})
     ),
@@ -169,9 +173,13 @@ RESUMED: dict[str, Change] = {
     "metrics that are a FIFO": lambda run: pipe(run / "metrics.csv"),
     "a lock that is a link": lambda run: link(run / ".lock", "../../around/victim.txt"),
     "a lock that is a FIFO": lambda run: pipe(run / ".lock"),
-    "a configuration that is a link": lambda run: link(run / "config.yaml", "../../around/victim.txt"),
+    "a configuration that is a link": lambda run: link(
+        run / "config.yaml", "../../around/victim.txt"
+    ),
     "metrics that are a link": lambda run: link(run / "metrics.csv", "../../around/victim.txt"),
-    "a model that is a link": lambda run: link(run / "encoder.safetensors", "../../around/victim.txt"),
+    "a model that is a link": lambda run: link(
+        run / "encoder.safetensors", "../../around/victim.txt"
+    ),
     "a partial checkpoint that is a link": lambda run: link(
         run / ".step-00000005.partial", "../../around/folder"
     ),
@@ -243,7 +251,10 @@ TOLD: dict[str, tuple[Change, frozenset[int]]] = {
         NAMED,
     ),
     "metrics that are a FIFO": (lambda run: pipe(run / "metrics.csv"), NAMED),
-    "metrics that are an endless device": (lambda run: link(run / "metrics.csv", "/dev/zero"), NAMED),
+    "metrics that are an endless device": (
+        lambda run: link(run / "metrics.csv", "/dev/zero"),
+        NAMED,
+    ),
     "a best that is a FIFO": (lambda run: pipe(run / "best.json"), NAMED),
     "a best without end": (lambda run: put(run / "best.json", nested()), NAMED),
 }

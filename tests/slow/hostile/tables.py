@@ -91,7 +91,9 @@ YAMLS: dict[str, str | bytes] = {
     "an alias in itself": "run: &a [*a]\n",
     "a mapping in itself": "run: &a {dir: *a}\n",
     "merged keys without end": "a: &a {b: 1}\n"
-    + "\n".join(f"m{n}: &m{n} {{<<: [*{'m' if n else 'a'}{n - 1 if n else ''}]}}" for n in range(9)),
+    + "\n".join(
+        f"m{n}: &m{n} {{<<: [*{'m' if n else 'a'}{n - 1 if n else ''}]}}" for n in range(9)
+    ),
     "brackets without end": nested(),
     "braces without end": nested("{a: ", "}", 5_000),
     "lists without end": "- " * 5_000,
