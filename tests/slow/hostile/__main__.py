@@ -8,7 +8,6 @@ torch takes longer to start than most of them take.
 import argparse
 import json
 import os
-import shutil
 import sys
 import tempfile
 from dataclasses import asdict
@@ -17,7 +16,7 @@ from pathlib import Path
 from tests.slow.hostile import archives, audio, corpora, embeddings, models, results, runs, tables
 from tests.slow.hostile.case import Case, Made
 from tests.slow.hostile.harmless import make_harmless
-from tests.slow.hostile.outcome import SECONDS_AT_MOST, Outcome, Run, snapshot
+from tests.slow.hostile.outcome import SECONDS_AT_MOST, Outcome, Run, remove, snapshot
 
 
 def all_cases() -> list[Case]:
@@ -84,7 +83,7 @@ def main() -> None:
     try:
         outcomes = run_all(folder, given)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
     if given.table:
         given.table.write_text(table(outcomes), encoding="utf-8")
     if given.json:
