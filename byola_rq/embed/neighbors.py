@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from byola_rq.errors import CorpusError, package_needed
+from byola_rq.runtime.array_files import find_array
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -21,7 +22,10 @@ def read_embeddings(folder: Path) -> tuple[FloatArray, list[Path]]:
         CorpusError: If the folder does not hold both.
     """
     try:
-        embeddings = np.load(folder / "embeddings.npy", allow_pickle=False)
+        array = find_array(folder / "embeddings.npy")
+        if array.dtype != np.float32 or len(array.shape) != 2:
+            raise ValueError(f"embeddings must be float32 (clips, D); got {array}")
+        embeddings = np.array(array.map())
         with (folder / "index.csv").open(newline="", encoding="utf-8") as file:
             paths = [Path(row["path"]) for row in csv.DictReader(file)]
     except (OSError, ValueError, KeyError) as error:

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
 from byola_rq.embed.embedder import Embedder
-from byola_rq.errors import CheckpointError
-from byola_rq.model.encoder import build_encoder
+from byola_rq.errors import CheckpointError, first_line
+from byola_rq.model.model_file import rebuild
 from byola_rq.runs.best import load_best_checkpoint
 from byola_rq.runs.checkpoint import Checkpoint, load_newest_checkpoint
 
@@ -28,22 +27,43 @@ def export_run(run_dir: Path, path: Path, *, best: bool = False) -> Path:
     if checkpoint is None:
         message = f"{run_dir}: no checkpoint in it (is it the run.dir of a run?)"
         raise CheckpointError(message, code="missing", path=run_dir)
-    config = checkpoint.state["config"]  # of the version that wrote it: later keys are not in it
-    options, n_mels = config["encoder"], config["frontend"]["n_mels"]
-    encoder = build_encoder(options["name"], dim=options["dim"], n_mels=n_mels)
-    prefix = "byol.encoder."
-    names = [name for name in checkpoint.model if name.startswith(prefix)]
-    encoder.load_state_dict({name.removeprefix(prefix): checkpoint.model[name] for name in names})
-    summary = {
-        "steps": checkpoint.state["step"],
-        "batch_size": config["train"]["batch_size"],
-        "augmentations": config["views"]["augmentations"],
-        "seed": config["run"]["seed"],
-        "versions": checkpoint.state["versions"],
-    }
-    if options.get("init") is not None:
-        summary["init"] = options["init"]
-    frontend = LogMelSpectrogram(**config["frontend"])
-    statistics = Statistics(**checkpoint.state["statistics"])
-    Embedder(encoder, frontend, statistics, summary).save(path)
+    _rebuild(run_dir, checkpoint).save(path)
     return path
+
+
+def _rebuild(run_dir: Path, checkpoint: Checkpoint) -> Embedder:
+    """The online encoder of a checkpoint, its frontend and statistics."""
+    state, prefix = checkpoint.state, "byol.encoder."
+    weights = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in checkpoint.model.items()
+        if name.startswith(prefix)
+    }
+    try:
+        config = state["config"]  # of the version that wrote it: later keys are not in it
+        options = config["encoder"]
+        summary = {
+            "steps": state["step"],
+            "batch_size": config["train"]["batch_size"],
+            "augmentations": config["views"]["augmentations"],
+            "seed": config["run"]["seed"],
+            "versions": state["versions"],
+        }
+        if options.get("init") is not None:
+            summary["init"] = options["init"]
+        description = {
+            "encoder": {"name": options["name"], "dim": options["dim"]},
+            "frontend": config["frontend"],
+            "statistics": state["statistics"],
+        }
+    except (LookupError, TypeError, AttributeError) as error:
+        message = f"{run_dir}: its checkpoint lacks what a run notes ({type(error).__name__})"
+        raise CheckpointError(message, code="malformed", path=run_dir) from error
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    encoder, frontend, statistics = rebuild(run_dir, description, shapes)
+    try:
+        encoder.load_state_dict(weights, assign=True)
+    except RuntimeError as error:  # of another type than weights are
+        message = f"{run_dir}: its checkpoint's weights cannot be used ({first_line(error)})"
+        raise CheckpointError(message, code="value", path=run_dir) from error
+    return Embedder(encoder, frontend, statistics, summary)

@@ -54,6 +54,34 @@ def read_model_file(path: Path) -> StoredModel:
     """
     description, shapes = read_description(path)
     try:
+        encoder, frontend, statistics = rebuild(path, description, shapes)
+        weights = read_weights(path, description["weights_sha256"])
+        encoder.load_state_dict(weights, assign=True)
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise _unfit_of(path, error) from error
+    summary, licence = description.get("training") or {}, description.get("licence")
+    return StoredModel(encoder, frontend, statistics, summary, licence)
+
+
+def rebuild(
+    path: Path, description: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[Encoder, LogMelSpectrogram, Statistics]:
+    """Build what a description tells of, once its numbers are in bounds and its weights fit.
+
+    Args:
+        path: Of the file or folder that tells it, named in errors.
+        description: Its `encoder`, `frontend` and `statistics`.
+        shapes: Of the weights that are there.
+
+    Returns:
+        The encoder without memory for its weights, the frontend, the statistics.
+
+    Raises:
+        CheckpointError: If the description breaks a rule, or tells of other weights.
+    """
+    try:
         frontend = _build_frontend(path, description["frontend"])
         # Without memory for its weights: the file brings them, once their shapes are right.
         with torch.device("meta"):
@@ -63,16 +91,11 @@ def read_model_file(path: Path) -> StoredModel:
         if not (math.isfinite(statistics.mean) and 0 < statistics.std < math.inf):
             rule = f"statistics must be finite with std above 0; got {statistics}"
             raise _unfit(path, "value", rule, key="statistics", value=statistics)
-        weights = read_weights(path, description["weights_sha256"])
-        encoder.load_state_dict(weights, assign=True)
     except CheckpointError:
         raise
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        key = error.args[0] if isinstance(error, KeyError) else None
-        raise _unfit(path, "malformed", reason, key=key) from error
-    summary, licence = description.get("training") or {}, description.get("licence")
-    return StoredModel(encoder, frontend, statistics, summary, licence)
+    except (LookupError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise _unfit_of(path, error) from error
+    return encoder, frontend, statistics
 
 
 def write_model_file(
@@ -190,7 +213,7 @@ def _build_frontend(path: Path, options: dict[str, Any]) -> LogMelSpectrogram:
     return LogMelSpectrogram(**options)
 
 
-def _compare_shapes(path: Path, encoder: Encoder, shapes: Shapes) -> None:
+def _compare_shapes(path: Path, encoder: Encoder, shapes: Mapping[str, tuple[int, ...]]) -> None:
     expected = {name: tuple(tensor.shape) for name, tensor in encoder.state_dict().items()}
     if missing := sorted(expected.keys() - shapes.keys()):
         rule = f"{len(missing)} weights are missing, such as {missing[0]}"
@@ -276,3 +299,9 @@ def _unreadable(path: Path, code: Code, reason: str, **facts: Any) -> Checkpoint
 def _unfit(path: Path, code: Code, reason: str, **facts: Any) -> CheckpointError:
     message = f"{path}: its description does not fit ({reason})"
     return CheckpointError(message, code=code, path=path, **facts)
+
+
+def _unfit_of(path: Path, error: Exception) -> CheckpointError:
+    """What rebuilding stumbled on."""
+    key = str(error.args[0]) if isinstance(error, KeyError) else None
+    return _unfit(path, "malformed", " ".join(str(error).split()), key=key)

@@ -3,7 +3,8 @@
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from os import DirEntry
 
 from byola_rq.audio.io import AUDIO_SUFFIXES
 from byola_rq.errors import CorpusError
@@ -125,10 +126,10 @@ class _OpenFolder:
             self.error = error.strerror
         self.names.sort(reverse=True)
 
-    def _sort_in(self, entry: "os.DirEntry[str]", unread: Unread) -> None:
+    def _sort_in(self, entry: DirEntry[str], unread: Unread) -> None:
         # The kind comes with the name in most file systems: no look at each file.
         name, is_link = entry.name, entry.is_symlink()
-        if entry.is_dir():
+        if _leads_to(entry, DirEntry.is_dir):
             self.kinds[name] = "link to folder" if is_link else "folder"
         else:
             suffix = os.path.splitext(name)[1].lower()
@@ -143,6 +144,14 @@ class _OpenFolder:
                 unread.add(name)
                 return
         self.names.append(name)
+
+
+def _leads_to(entry: DirEntry[str], kind: Callable[[DirEntry[str]], bool]) -> bool:
+    """Whether an entry is, or links to, a file or folder; a link to itself is neither."""
+    try:
+        return kind(entry)
+    except OSError:  # of this entry alone: it says nothing of those beside it
+        return False
 
 
 def _is_audio(name: str) -> bool:
@@ -227,6 +236,7 @@ def _file_names(folder: str) -> dict[str, bool]:
     """Names of the files in a folder, and whether each is a link."""
     try:
         with os.scandir(folder or ".") as entries:
-            return {entry.name: entry.is_symlink() for entry in entries if entry.is_file()}
+            files = [entry for entry in entries if _leads_to(entry, DirEntry.is_file)]
+            return {entry.name: entry.is_symlink() for entry in files}
     except OSError:
         return {}

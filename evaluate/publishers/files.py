@@ -42,7 +42,7 @@ def list_folder(folder: Path) -> list["os.DirEntry[str]"]:
         with os.scandir(folder) as entries:
             # Hidden is also what macOS leaves beside each file of an archive: ._name.wav
             return sorted(
-                (entry for entry in entries if not is_hidden(entry.name)),
+                (entry for entry in entries if not is_hidden(entry.name) and can_be_asked(entry)),
                 key=lambda entry: entry.name,
             )
     except (FileNotFoundError, NotADirectoryError):
@@ -53,6 +53,15 @@ def list_folder(folder: Path) -> list["os.DirEntry[str]"]:
             code="unreadable",
             path=folder,
         ) from error
+
+
+def can_be_asked(entry: "os.DirEntry[str]") -> bool:
+    """Whether the system says what it is: not of a link to itself, which is nothing."""
+    try:
+        entry.is_dir()
+    except OSError:
+        return False
+    return True
 
 
 def is_audio(name: str) -> bool:

@@ -18,7 +18,7 @@ from evaluate.publishers import (
     voxforge,
 )
 from evaluate.publishers.base import Copy, Layout, name_some
-from evaluate.publishers.files import is_audio
+from evaluate.publishers.files import can_be_asked, is_audio
 from evaluate.tasks.task import Task, TaskError
 
 LAYOUTS: tuple[Layout, ...] = (
@@ -172,7 +172,7 @@ def _folders_in(folder: Path, *, is_top: bool) -> list[str]:
                     num_clips += 1
                     if num_clips > _MAX_CLIPS and not is_top:
                         return []
-                elif entry.is_dir():
+                elif can_be_asked(entry) and entry.is_dir():
                     names.append(entry.name)
     except OSError as error:
         if is_top:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+SECONDS_AT_MOST = 30.0
 REFUSED = frozenset({1, 2})
 NAMED = frozenset({0, 1, 2})  # read without what is hostile in it, which is named, or refused
 READ = frozenset({0})
@@ -51,6 +52,7 @@ class Case:
         make: Writes it into the folder it is given; beside `in/` lies what no command may change.
         statuses: That are right.
         out: Folder that the commands may write to, relative to theirs.
+        seconds: That a command may take.
         check: What else is wrong after a command, if anything; given the case's folder.
     """
 
@@ -60,6 +62,7 @@ class Case:
     make: Callable[[Path, Made], object]
     statuses: frozenset[int] = REFUSED
     out: str = "out"
+    seconds: float = SECONDS_AT_MOST
     check: Callable[[Path], str | None] = lambda _: None
 
 

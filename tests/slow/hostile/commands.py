@@ -4,25 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 # Imported once, before any fork.
-import byola_rq.embed.job
-import byola_rq.export.onnx
-import byola_rq.export.published_weights
-import byola_rq.export.run
-import byola_rq.listen.build
-import byola_rq.packing.inventory
-import byola_rq.packing.prepare
-import byola_rq.plots.curves
-import byola_rq.runs.table
-import byola_rq.train.loop
-import evaluate.inspection
-import evaluate.reports.comparison
-import evaluate.reports.mistakes
 import evaluate.runner  # noqa: F401
 from byola_rq.cli.app import main
 from byola_rq.cli.options import fail
 from byola_rq.embed.neighbors import read_embeddings
 from byola_rq.errors import ByolaRQError
 from evaluate.__main__ import app
+from tests.slow.hostile.misbehavior import misbehave
 
 
 def _neighbors(words: list[str]) -> None:
@@ -38,4 +26,5 @@ COMMANDS: dict[str, Callable[[list[str]], object]] = {
     "byola-rq": main,
     "evaluate": lambda words: app(args=words[1:], prog_name="python -m evaluate"),
     "read_embeddings": _neighbors,
+    "misbehave": misbehave,
 }

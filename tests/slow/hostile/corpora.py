@@ -307,7 +307,7 @@ def cases() -> Iterator[Case]:
     for number in range(4):
         name = f"a shard, damaged {number}"
 
-        def break_it(place: Path, made: Made, name=name) -> None:  # noqa: ANN001
+        def break_it(place: Path, made: Made, name=name) -> None:
             data = damaged(made.read(f"packed/{SHARD}"), made.random(name), most=128)
             _corpus(_file(SHARD, data))(place, made)
 

@@ -144,9 +144,13 @@ NEIGHBORS: dict[str, Change] = {
 
 def cases() -> Iterator[Case]:
     for name, change in HALVES.items():
-        yield Case("embeddings", f"half: {name}", (EMBED,), _half(change), NAMED, "in/e", _right)
+        yield Case(
+            "embeddings", f"half: {name}", (EMBED,), _half(change), NAMED, "in/e", check=_right
+        )
     for name, change in METAS.items():
-        yield Case("embeddings", f"meta: {name}", (EMBED,), _folder(change), NAMED, "in/e", _right)
+        yield Case(
+            "embeddings", f"meta: {name}", (EMBED,), _folder(change), NAMED, "in/e", check=_right
+        )
     for name in LINKS:
         command = f"{EMBED} --overwrite"
         yield Case(

@@ -21,7 +21,6 @@ from pathlib import Path
 
 from tests.slow.hostile.case import MARKUP, Case, Made
 
-SECONDS_AT_MOST = 30
 ADDRESS_SPACE = 4_000_000_000
 CHARACTERS_AT_MOST = 4_000  # of all that it says: a file must not flood the terminal
 _BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
@@ -46,8 +45,13 @@ class Outcome:
 class Run:
     """A command at work in `place`, in a process forked from this one."""
 
-    def __init__(self, case: Case, command: str, place: Path, made: Made, seconds: float) -> None:
-        self.case, self.command, self.place, self._most = case, command, place, seconds
+    def __init__(self, case: Case, command: str, place: Path, made: Made, patience: float) -> None:
+        self.case, self.command, self.place, self._most = (
+            case,
+            command,
+            place,
+            patience * case.seconds,
+        )
         (place / "in").mkdir(parents=True)
         # What links and names may lead to; nothing of it may change, nor come to the terminal.
         for name in ("around/victim.txt", "around/folder/kept.wav", "around/folder/step-1.json"):

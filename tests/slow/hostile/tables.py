@@ -57,10 +57,11 @@ FAIRSEQ: dict[str, str] = {
     "a spoiled folder": f"{SPOILED}\na.wav\t1\n",
     "a folder with a null": "a\0b\na.wav\t1\n",
 }
+_HEAD = "# YTID, start_seconds, end_seconds, positive_labels\n"
 SEGMENTS: dict[str, str] = {
-    "a start of infinity": "# YTID, start_seconds, end_seconds, positive_labels\nabc, inf, nan, x\n",
-    "an id that climbs": '# YTID, start_seconds, end_seconds, positive_labels\n../a, 0, 1, "/m/x"\n',
-    "spoiled": f'# YTID, start_seconds, end_seconds, positive_labels\n{SPOILED}, 0, 1, "{FORMULA}"\n',
+    "a start of infinity": f"{_HEAD}abc, inf, nan, x\n",
+    "an id that climbs": f'{_HEAD}../a, 0, 1, "/m/x"\n',
+    "spoiled": f'{_HEAD}{SPOILED}, 0, 1, "{FORMULA}"\n',
 }
 LABELLED: dict[str, str | bytes] = {
     "a path that climbs": "file_name,label,split\n../around/victim.txt,a,train\n",
@@ -121,10 +122,6 @@ YAMLS: dict[str, str | bytes] = {
 }
 
 
-def _changed(key: str, value: str) -> str:
-    return f"{PRETRAIN.replace('in/x.yaml', '{small}')} {key}={value}"
-
-
 OVERRIDES = {
     "brackets without end": f"run.seed={nested(depth=10_000)}",
     "an alias in itself": "'data.source=&a [*a]'",
@@ -139,7 +136,7 @@ OVERRIDES = {
 }
 
 
-def _with_sounds(name: str, data: str | bytes):  # noqa: ANN202  a maker
+def _with_sounds(name: str, data: str | bytes):
     def make(place: Path, _: Made) -> None:
         put(place / "in" / name, data)
         put(place / "in/a.wav", wav())
@@ -148,7 +145,7 @@ def _with_sounds(name: str, data: str | bytes):  # noqa: ANN202  a maker
     return make
 
 
-def _device(name: str, target: str):  # noqa: ANN202  a maker
+def _device(name: str, target: str):
     return lambda place, _: link(place / "in" / name, target)
 
 
@@ -167,7 +164,7 @@ def cases() -> Iterator[Case]:
     for name, yaml in YAMLS.items():
         yield Case("yaml", name, (PRETRAIN,), files({"x.yaml": yaml}))
     for name, word in OVERRIDES.items():
-        command = f"pretrain {{small}} run.dir=out data.source={{packed}} {word.replace('{', '{{').replace('}', '}}')}"
+        command = f"pretrain {{small}} run.dir=out data.source={{packed}} {word}"
         yield Case("override", name, (command,), files({}))
     yield Case("yaml", "a FIFO", (PRETRAIN,), lambda place, _: pipe(place / "in/x.yaml"))
     yield Case("yaml", "an endless device", (PRETRAIN,), _device("x.yaml", "/dev/zero"))
