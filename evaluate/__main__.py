@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from byola_rq.cli.options import expand_homes
+from byola_rq.cli.options import expand_homes, run_app
 from byola_rq.model.builtin import NAME as BUILTIN
 from byola_rq.runtime.spinning import bound_spinning
+from byola_rq.runtime.terminal import warn
 
 # Nothing heavy is imported before a command needs it, so that --help is instant.
 if TYPE_CHECKING:
@@ -346,7 +347,7 @@ def miniature(
 @contextmanager
 def _one_line_errors(debug: bool) -> Iterator[None]:
     """Wrong input exits 2, a failure at work 1, each with one line; the traceback on demand."""
-    from byola_rq.cli.options import take_any_text
+    from byola_rq.cli.options import is_fault, take_any_text
     from byola_rq.errors import ByolaRQError
 
     take_any_text()
@@ -355,23 +356,26 @@ def _one_line_errors(debug: bool) -> Iterator[None]:
     except typer.Exit:
         raise
     except KeyboardInterrupt:
-        print("error: interrupted; what is finished is kept", file=sys.stderr)
+        warn("error: interrupted; what is finished is kept")
         raise typer.Exit(130) from None
-    except Exception as error:
+    except BaseException as error:
+        if not is_fault(error):
+            raise
         _print_error(error, debug)
         exit_code = error.exit_code if isinstance(error, ByolaRQError) else 1
         raise typer.Exit(exit_code) from None
 
 
-def _print_error(error: Exception, debug: bool) -> None:
+def _print_error(error: BaseException, debug: bool) -> None:
+    from byola_rq.cli.options import describe_fault
     from byola_rq.errors import ByolaRQError
 
     if debug:
-        traceback.print_exception(error)
-    message = " ".join(str(error).split())
-    if not isinstance(error, ByolaRQError):
-        message = f"{type(error).__name__}: {message} (--debug shows where)"
-    print(f"error: {message}", file=sys.stderr)
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            warn(line)
+    is_ours = isinstance(error, ByolaRQError)
+    message = " ".join(str(error).split()) if is_ours else describe_fault(error)
+    warn(f"error: {message}")
 
 
 def _usage_error(text: str, option: str | None = None) -> Exception:
@@ -444,12 +448,12 @@ def _report(out: Path) -> None:
     write_summary(out, summary)
     write_tables(out, summary)
     for note in summary.notes:
-        print(f"warning: {note}", file=sys.stderr)
+        warn(f"warning: {note}")
     print_table(summary)
     try:
         write_chart(summary, out / "summary.png")
     except MissingPackageError as error:
-        print(f"no chart: {error}", file=sys.stderr)
+        warn(f"no chart: {error}")
 
 
 def _load_models(
@@ -480,4 +484,4 @@ def _load_models(
 
 if __name__ == "__main__":
     bound_spinning()
-    app(prog_name="python -m evaluate")
+    run_app(app, sys.argv[1:], "python -m evaluate")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from byola_rq.audio.frontend import Statistics
 from byola_rq.runtime.progress import ProgressBar
+from byola_rq.runtime.terminal import warn
 from evaluate.embedding_cache import (
     CachedRows,
     ClipKeys,
@@ -131,7 +131,7 @@ def run_fold(
         for fitted in _fit(probe, train, valid, fold=fold, task=task, settings=settings):
             for warning in fitted.warnings:
                 where = f"{task.name}{fold_suffix(fold)}: {model.name}"
-                print(f"warning: {where}: {warning}", file=sys.stderr)
+                warn(f"warning: {where}: {warning}")
             scores = fitted.scores(rows.embeddings[fold.test])
             num_skipped = task.num_missing + len(log_mels.unreadable)
             outcomes.append(Outcome(fold, probe, fitted, statistics, num_skipped, seconds, scores))

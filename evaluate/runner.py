@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from byola_rq.cli.options import describe_fault
 from byola_rq.errors import ByolaRQError
+from byola_rq.runtime.terminal import say, warn
 from evaluate.embedding_cache import digest_task
 from evaluate.models import EmbeddingModel
 from evaluate.probes.metrics import METRICS
@@ -147,11 +148,11 @@ def evaluate_model(model: EmbeddingModel, job: Job, settings: Settings, out: Pat
             append_fold(out, rows, predictions, task.classes if task.is_multilabel else ())
             where = f"{task.name}{fold_suffix(fold)}: {model.name}, {probe}"
             score = np.mean([row.score for row in rows])
-            print(f"{where}: {rows[0].metric} {score:.1f} %", flush=True)
+            say(f"{where}: {rows[0].metric} {score:.1f} %")
     if clock.probe:
-        print(f"{task.name}: {model.name}: {clock}", flush=True)
+        say(f"{task.name}: {model.name}: {clock}")
     else:
-        print(f"{task.name}: {model.name}: in results.csv already", flush=True)
+        say(f"{task.name}: {model.name}: in results.csv already")
 
 
 def make_run_id(model: EmbeddingModel, job: Job, probe: str, settings: Settings) -> str:
@@ -265,9 +266,9 @@ def _reported(what: str, debug: bool) -> Iterator[list[str]]:
             traceback.print_exc()
         reason = " ".join(str(error).split())
         if not isinstance(error, ByolaRQError | OSError):  # nothing that a user could have caused
-            reason = f"{type(error).__name__}: {reason} (--debug shows where)"
+            reason = describe_fault(error)
         failures.append(what)
-        print(f"error: {what}: {reason}", file=sys.stderr, flush=True)
+        warn(f"error: {what}: {reason}")
 
 
 def _introduce(job: Job) -> None:
@@ -278,14 +279,13 @@ def _introduce(job: Job) -> None:
         sizes = (len(folds[0].train), len(folds[0].valid), len(folds[0].test))
         division = "{} train / {} valid / {} test".format(*sizes)
     facts = [f"{len(task.clips)} clips, {len(task.classes)} classes", division, *task.notes]
-    print(f"{task.name}: {'; '.join(facts)}", flush=True)
+    say(f"{task.name}: {'; '.join(facts)}")
     for warning in task.warnings:
-        print(f"warning: {task.name}: {warning}", file=sys.stderr)
+        warn(f"warning: {task.name}: {warning}")
     if task.problems:
-        print(
+        warn(
             f"warning: {task.name}: {len(task.problems)} problems in {task.source} "
-            f"({task.num_missing} clips missing); `python -m evaluate inspect` lists them",
-            file=sys.stderr,
+            f"({task.num_missing} clips missing); `python -m evaluate inspect` lists them"
         )
 
 

@@ -1,7 +1,6 @@
 """The packed corpus on disk: its files, its index, what opens it and what finds damage in it."""
 
 import hashlib
-import json
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 
 from byola_rq.errors import Code, CorpusError
 from byola_rq.runtime.array_files import find_array
+from byola_rq.text.parse import check_shape, read_json
 
 FORMAT = "byola_rq packed corpus"
 FORMAT_VERSION = 1
@@ -34,6 +34,15 @@ INDEX_SCHEMA = pa.schema(
 )
 
 _BLOCK_BYTES = 2**22
+_INFO_SHAPE = {
+    "clips": int,
+    "hours": float,
+    "rejected": int,
+    "duplicates": int,
+    "shards": int,
+    "files": {str: {"bytes": int, "sha256": str}},
+    "options": {"clips_per_shard": int},
+}
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,7 @@ def shard_name(shard: int) -> str:
 def is_packed(path: Path) -> bool:
     """Whether a folder holds a packed corpus, of any format version."""
     try:
-        return _read_json(path / "corpus.json").get("format") == FORMAT
+        return bool(read_json(path / "corpus.json").get("format") == FORMAT)
     except (OSError, ValueError):
         return False
 
@@ -84,7 +93,7 @@ def read_info(folder: Path) -> dict[str, Any]:
         CorpusError: If the folder holds no packed corpus, or one of another format version.
     """
     try:
-        info = _read_json(folder / "corpus.json")
+        info: dict[str, Any] = read_json(folder / "corpus.json")
     except (OSError, ValueError) as error:
         code: Code = "missing" if isinstance(error, FileNotFoundError) else "malformed"
         raise CorpusError(
@@ -102,6 +111,14 @@ def read_info(folder: Path) -> dict[str, Any]:
             key="format version",
             value=info.get("format_version"),
         )
+    try:
+        check_shape(info, _INFO_SHAPE)
+        if not 0 <= info["shards"] <= len(info["files"]):
+            raise ValueError(f"shards must be the shards among files; got {info['shards']}")
+    except ValueError as error:
+        path = folder / "corpus.json"
+        message = f"{path}: not what `prepare` writes ({error})"
+        raise CorpusError(message, code="malformed", path=path) from error
     _check_names(folder, info)
     return info
 
@@ -277,13 +294,6 @@ def _clips_in(folder: Path, name: str) -> str:
     middle = ", ..., " if len(clips) > 2 else ", "
     ends = clips[0] if len(clips) == 1 else f"{clips[0]}{middle}{clips[-1]}"
     return f" ({len(clips)} clips are in it: {ends})"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    values = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(values, dict):
-        raise ValueError(f"{path.name} must hold an object")
-    return values
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,6 +1,5 @@
 """What lies near what: nearest neighbors and a map of embeddings."""
 
-import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,8 @@ import numpy.typing as npt
 
 from byola_rq.errors import CorpusError, package_needed
 from byola_rq.runtime.array_files import find_array
+from byola_rq.text.cells import csv_rows
+from byola_rq.text.parse import MAX_TEXT_BYTES, read_text
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -26,9 +27,11 @@ def read_embeddings(folder: Path) -> tuple[FloatArray, list[Path]]:
         if array.dtype != np.float32 or len(array.shape) != 2:
             raise ValueError(f"embeddings must be float32 (clips, D); got {array}")
         embeddings = np.array(array.map())
-        with (folder / "index.csv").open(newline="", encoding="utf-8") as file:
-            paths = [Path(row["path"]) for row in csv.DictReader(file)]
-    except (OSError, ValueError, KeyError) as error:
+        names, *rows = csv_rows(read_text(folder / "index.csv", MAX_TEXT_BYTES)) or [[]]
+        paths = [Path(row[names.index("path")]) for row in rows]
+        if len(embeddings) != len(paths):
+            raise ValueError(f"{len(paths)} rows of index.csv for an array {embeddings.shape}")
+    except (OSError, ValueError, IndexError) as error:
         message = f"{folder}: not embeddings of `byola-rq embed` ({error})"
         raise CorpusError(message, code="foreign", path=folder) from error
     return embeddings, paths

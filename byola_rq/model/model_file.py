@@ -24,6 +24,7 @@ from byola_rq.config import FRONTEND_LIMITS
 from byola_rq.errors import CheckpointError, Code
 from byola_rq.model.encoder import Encoder, build_encoder
 from byola_rq.runtime.files import replace_file
+from byola_rq.text.parse import parse_json
 
 FORMAT_VERSION = 1
 MAX_HEADER_BYTES = 1 << 20  # ours have about 5 kB; a longer one is not read at all
@@ -279,11 +280,9 @@ def _check_start(path: Path, start: bytes, num_bytes: int) -> int:
 
 def _parse(path: Path, text: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _unreadable(path, "malformed", "its header is not JSON") from error
-    if not isinstance(value, dict):
-        raise _unreadable(path, "malformed", "its header is not a JSON object")
+        value: dict[str, Any] = parse_json(text)
+    except ValueError as error:
+        raise _unreadable(path, "malformed", f"its header is not a JSON object: {error}") from error
     return value
 
 

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from byola_rq.errors import CheckpointError
-from byola_rq.runtime.files import flush
+from byola_rq.runtime.files import flush, remove_folder
+from byola_rq.text.parse import read_json
 
 FORMAT_VERSION = 1
 _FILES = {"model.safetensors", "optimizer.safetensors", "state.json"}
 # The second name is that of one that is being replaced by another of the same step.
 _NAME = re.compile(r"\.?step-(\d{8,})(?:\.replaced)?")
+_LEFT = re.compile(r"\.step-\d{8,}\.(?:partial|removed)")  # of saves that were killed
+_STATE_SHAPE = {"format_version": int, "step": int}
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def checkpoint_path(run_dir: Path, step: int) -> Path:
 def find_damage(path: Path) -> str | None:
     """Say what is wrong with a checkpoint's files; None where sizes and digests are right."""
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
+        manifest = read_json(path / "manifest.json", {str: {"size": int, "sha256": str}})
         # Others would be read wherever they lead to.
         if odd := sorted(_FILES ^ set(manifest)):
             names = ", ".join(sorted(_FILES))
@@ -124,19 +126,22 @@ def find_damage(path: Path) -> str | None:
         for name, expected in manifest.items():
             if _fingerprint(path / name) != expected:
                 return f"{name} is not what was written (size or SHA-256 differs)"
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        state = read_json(path / "state.json", _STATE_SHAPE)
+    except (OSError, ValueError) as error:
         return f"cannot be verified ({error})"
     # Whole in itself, but another's: a copy in the wrong place.
-    step, name = json.loads((path / "state.json").read_text()).get("step"), _NAME.match(path.name)
+    step, name = state["step"], _NAME.match(path.name)
     return f"holds step {step}" if name and int(name[1]) != step else None
 
 
 def _tidy(run_dir: Path) -> None:
     """Put right what a save that was killed or failed has left."""
-    for kind in ("partial", "removed"):
-        for path in run_dir.glob(f".step-*.{kind}"):
-            shutil.rmtree(path, ignore_errors=True)
+    for path in run_dir.glob(".step-*"):
+        if _LEFT.fullmatch(path.name):
+            remove_folder(path)
     for path in run_dir.glob(".step-*.replaced"):
+        if not _NAME.fullmatch(path.name):
+            continue
         final = path.with_name(path.name[1:].removesuffix(".replaced"))
         if final.exists():
             _discard(path)
@@ -161,7 +166,7 @@ def _discard(path: Path) -> None:
     # One that cannot be removed costs room, but no result.
     with contextlib.suppress(OSError):
         removed = path.rename(path.with_name(f".{path.name.lstrip('.')}.removed"))
-        shutil.rmtree(removed, ignore_errors=True)
+        remove_folder(removed)
 
 
 def _write(folder: Path, checkpoint: Checkpoint) -> None:
@@ -178,7 +183,7 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def _read(path: Path) -> Checkpoint:
-    state = json.loads((path / "state.json").read_text())
+    state = read_json(path / "state.json", _STATE_SHAPE)
     if state["format_version"] > FORMAT_VERSION:
         message = (
             f"{path}: format version must be at most {FORMAT_VERSION}; "

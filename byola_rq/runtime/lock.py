@@ -4,11 +4,12 @@ import contextlib
 import errno
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from byola_rq.runtime.terminal import warn
 
 _NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
@@ -47,11 +48,9 @@ def locked(path: Path, *, patience: float) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _NO_LOCKS_HERE:
             raise
-        print(
+        warn(
             f"warning: {path.parent}: its file system knows no locks ({error.strerror}); "
-            "let no second process work in it meanwhile",
-            file=sys.stderr,
-            flush=True,
+            "let no second process work in it meanwhile"
         )
     try:
         yield

@@ -11,7 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from byola_rq.runtime.array_files import find_array, map_array
-from byola_rq.runtime.files import put_in_place, replace_file, whole_file
+from byola_rq.runtime.files import (
+    is_own,
+    new_file,
+    open_own,
+    put_in_place,
+    replace_file,
+    whole_file,
+)
 
 Numbers = Sequence[int] | npt.NDArray[np.integer[Any]]
 
@@ -47,11 +54,11 @@ class ResumableRows:
         self._waiting: list[tuple[Numbers, npt.NDArray[np.float32]]] = []
         self._next_write = time.monotonic()
         path.parent.mkdir(parents=True, exist_ok=True)
-        is_same = self._key.exists() and self._key.read_text(encoding="utf-8") == key
-        if not (is_same and path.exists() and self._done.exists()):
-            self._key.unlink(missing_ok=True)
-            np.lib.format.open_memmap(path, "w+", np.float32, (len(marks), dim))
-            np.lib.format.open_memmap(self._done, "w+", np.uint8, marks.shape)
+        files = (self._key, path, self._done)
+        if not all(map(is_own, files)) or self._key.read_text(encoding="utf-8") != key:
+            remove_marks(path)
+            _make_array(path, np.float32, (len(marks), dim))
+            _make_array(self._done, np.uint8, marks.shape)
             # Last: it vouches for both arrays.
             replace_file(self._key, key)
         self.array: npt.NDArray[np.float32] = map_array(path, np.float32, (len(marks), dim))
@@ -109,11 +116,17 @@ def _mark_files(path: Path) -> tuple[Path, Path]:
     return path.with_suffix(".done.npy"), path.with_suffix(".key")
 
 
+def _make_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
+    """Make an array file of zeros; they take no room on the disk before they are written."""
+    with new_file(path):
+        np.lib.format.open_memmap(path, "w+", dtype, shape)
+
+
 def _write_rows(path: Path, numbers: npt.NDArray[np.integer[Any]], rows: npt.NDArray[Any]) -> None:
     """Write rows of an array file, not through a memory map: there a full disk is a SIGBUS."""
     array = find_array(path)
     row_bytes = math.prod(array.shape[1:]) * array.dtype.itemsize
-    with path.open("r+b") as file:
+    with open_own(path, "r+b") as file:
         for number, row in zip(numbers.tolist(), rows, strict=True):
             file.seek(array.offset + number * row_bytes)
             file.write(row.tobytes())

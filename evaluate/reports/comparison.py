@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from byola_rq.runtime.terminal import say
 from evaluate.reports.intervals import NUM_RESAMPLES, Values, percentile_interval, two_sided_p
 from evaluate.reports.results import ReportError, ResultRow, read_results
 from evaluate.reports.scores import (
@@ -156,17 +157,15 @@ def print_comparisons(comparisons: Comparisons) -> None:
     """Print a line per task on stdout, and what the lines rest on."""
     settings = dict.fromkeys((row.probe, row.norm) for row in comparisons.rows)
     for probe, norm in settings:
-        print(f"{comparisons.first} against {comparisons.second}, probe {probe}, norm {norm}:")
+        say(f"{comparisons.first} against {comparisons.second}, probe {probe}, norm {norm}:")
         for row in comparisons.rows:
             if (row.probe, row.norm) == (probe, norm):
-                print(f"  {row.describe(comparisons.first, comparisons.second)}")
-    print(
-        f"Paired bootstrap, {NUM_RESAMPLES} draws of the test clips that both were tested on; p is "
-        "twice the\nshare of draws in which the other is at least as good. Of 20 tasks on which "
-        "models are equal, one\nis expected to come out significant."
-    )
+                say(f"  {row.describe(comparisons.first, comparisons.second)}")
+    say(f"Paired bootstrap, {NUM_RESAMPLES} draws of the test clips that both were tested on; p is")
+    say("twice the share of draws in which the other is at least as good. Of 20 tasks on which")
+    say("models are equal, one is expected to come out significant.")
     for note in comparisons.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
 
 
 def _find_runs(

@@ -9,6 +9,7 @@ import numpy as np
 from pandas import DataFrame
 
 from byola_rq.runtime.files import replace_file
+from byola_rq.text.cells import csv_cell
 from evaluate.reports.intervals import Values, percentile_interval
 from evaluate.reports.published import (
     PUBLISHED,
@@ -142,7 +143,9 @@ def write_summary(out: Path, summary: Summary) -> None:
             score = row.scores.get(column)
             rows[-1] += [score.low, score.high] if score else [None, None]
     table = DataFrame(rows, columns=["model", "probe", "source", *columns, *bounds]).round(2)
-    replace_file(out / "summary.csv", table.to_csv(index=False, lineterminator="\n"))
+    names = [csv_cell(name) for name in table]
+    cells = table.map(csv_cell).set_axis(names, axis=1)
+    replace_file(out / "summary.csv", cells.to_csv(index=False, lineterminator="\n"))
 
 
 def _columns(tasks: Sequence[str]) -> list[str]:
