@@ -5,7 +5,6 @@ import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from byola_rq.audio.containers import (
@@ -13,13 +12,11 @@ from byola_rq.audio.containers import (
     chunk_order,
     find_mp3_frame,
     nist_fields,
-    open_encoded,
     skip_id3,
     walk_caf,
     walk_chunks,
     walk_w64,
 )
-from byola_rq.audio.encoded import EncodedAudio, audio_error, unreadable
 from byola_rq.errors import AudioError
 
 # Decoders are code that strangers' files run. These are the codecs that collections of sound
@@ -82,6 +79,7 @@ _REFUSED_FILES = (
     (0, b"<!doctype", "a web page"),
     (0, b"<html", "a web page"),
 )
+_PLAIN_COMM = 18  # bytes of AIFF's chunk COMM where it has no codec
 _MIN_CHUNK = 16  # bytes of one that says a codec
 
 
@@ -94,34 +92,30 @@ class Codec:
     start: int = 0
 
 
-def identify_codec(source: Path | EncodedAudio) -> Codec:
+def identify_codec(file: BinaryIO) -> Codec:
     """Name the codec of a file, by its bytes alone: its extension says nothing.
 
     Returns:
         An allowed codec: PCM, float, A-law, mu-law, FLAC, Vorbis, Opus or MP3.
 
     Raises:
-        AudioError: If the file cannot be read, is empty or is no audio, or if its codec is another
+        AudioError: Without the file's name: if it is empty or no audio, or if its codec is another
             one; the message names it.
+        OSError: As reading.
     """
-    try:
-        with open_encoded(source) as file:
-            codec = _identify(file)
-    except FileNotFoundError as error:
-        raise audio_error(source, "missing", "no such file") from error
-    except OSError as error:
-        raise unreadable(source, error) from error
-    except AudioError as error:
-        facts = {"key": error.key, "value": error.value}
-        raise audio_error(source, error.code, str(error), **facts) from error
+    codec = _identify(file)
     if not codec.is_allowed:
-        rule = f"codec must be {ALLOWED}; got {codec.name}"
-        raise audio_error(source, "unsupported", rule, key="codec", value=codec.name)
+        raise refused_codec(codec.name)
     return codec
 
 
+def refused_codec(name: str) -> AudioError:
+    """The error, without the file's name, of a codec that is not decoded."""
+    rule = f"codec must be {ALLOWED}; got {name}"
+    return AudioError(rule, code="unsupported", key="codec", value=name)
+
+
 def _identify(file: BinaryIO) -> Codec:
-    """AudioError, without the source's name, where there is no codec at all."""
     start = skip_id3(file)
     file.seek(start)
     head = file.read(64)
@@ -144,7 +138,7 @@ def _identify_chunks(file: BinaryIO, start: int, head: bytes) -> Codec:
     if form == b"WAVE":
         content = _content(walk_chunks(file, start, order), file, b"fmt ")
         return _wave_codec(content, order, "WAV")
-    return _identify_aiff(file, start, form)
+    return _identify_aiff(file, start)
 
 
 def _identify_au(_: BinaryIO, __: int, head: bytes) -> Codec:
@@ -183,10 +177,12 @@ def _wave_codec(chunk: bytes, order: str, container: str) -> Codec:
     return Codec(f"{name} in {container} (format tag 0x{tag:04x})", False)
 
 
-def _identify_aiff(file: BinaryIO, start: int, form: bytes) -> Codec:
-    if form == b"AIFF":
+def _identify_aiff(file: BinaryIO, start: int) -> Codec:
+    """By the chunk COMM: decoders look for a codec there whatever the form's type is."""
+    content = _content(walk_chunks(file, start, ">"), file, b"COMM")
+    if len(content) == _PLAIN_COMM:
         return Codec("PCM")
-    kind = _content(walk_chunks(file, start, ">"), file, b"COMM")[18:22]  # none in a broken one
+    kind = content[18:22]  # none in a broken one
     return _known(_AIFC_TYPES, kind, f"{kind.decode('ascii', 'replace')!r} in AIFF-C")
 
 

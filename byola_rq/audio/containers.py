@@ -1,12 +1,8 @@
 """What sound files are made of: ID3 tags, the chunks of WAV and its like, the frames of MP3."""
 
-import io
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, BinaryIO
-
-from byola_rq.audio.encoded import EncodedAudio
 
 Part = bytes | tuple[int, int]  # bytes as they are, or place and number of a file's
 
@@ -17,15 +13,6 @@ _MAX_CHUNKS = 10_000  # real files have a few dozen; a file of zeros would have 
 _WAVE = frozenset({b"RIFF", b"RIFX", b"RF64", b"BW64"})
 _KILOBITS_V1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 _KILOBITS_V2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
-
-
-def open_encoded(source: Path | EncodedAudio) -> BinaryIO:
-    """Open a file, or its bytes.
-
-    Raises:
-        OSError: As `open`.
-    """
-    return io.BytesIO(source.data) if isinstance(source, EncodedAudio) else source.open("rb")
 
 
 def unpack_at(file: BinaryIO, position: int, form: str) -> tuple[Any, ...]:

@@ -13,8 +13,9 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
+from byola_rq.audio.decoder import SAMPLE_RATES, OpenAudio, rate_limits
 from byola_rq.audio.encoded import EncodedAudio, audio_error
-from byola_rq.audio.opening import SAMPLE_RATES, OpenAudio, open_audio, rate_limits
+from byola_rq.audio.opening import open_audio
 from byola_rq.errors import AudioError
 
 # torch is imported where a tensor is made: the processes that only decode do without its 190 MB.

@@ -7,7 +7,6 @@ import struct
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, islice
-from pathlib import Path
 from typing import BinaryIO
 
 import soundfile
@@ -15,14 +14,13 @@ import soundfile
 from byola_rq.audio.containers import (
     Part,
     chunk_order,
-    open_encoded,
     skip_id3,
     unpack_at,
     walk_caf,
     walk_chunks,
     walk_w64,
 )
-from byola_rq.audio.encoded import MAX_SAMPLES, EncodedAudio
+from byola_rq.audio.encoded import MAX_SAMPLES
 from byola_rq.audio.mp3 import mp3_streams
 from byola_rq.errors import AudioError
 
@@ -32,7 +30,7 @@ _TOLERATED_BYTES = 4096  # behind the sound, of anything: writers leave odd thin
 _NO_SOUND = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
 
 
-def find_pieces(source: Path | EncodedAudio, codec: str, start: int) -> Pieces:
+def find_pieces(file: BinaryIO, codec: str, start: int) -> Pieces:
     """Cut a file into what decoders read to its end; empty where they do so by themselves.
 
     - MP3: by its frames; a stream without a count of them gets one.
@@ -42,37 +40,36 @@ def find_pieces(source: Path | EncodedAudio, codec: str, start: int) -> Pieces:
     - FLAC without a total: it is decoded once and counted.
 
     Args:
-        source: What `identify_codec` has let pass.
+        file: What `identify_codec` has let pass.
         codec: Its name.
         start: The first frame of an MP3 file.
 
     Raises:
-        AudioError: Without the source's name: if what follows cannot be read as one sound.
+        AudioError: Without the file's name: if what follows cannot be read as one sound.
         OSError, EOFError: As reading.
     """
-    with open_encoded(source) as file:
-        tag = skip_id3(file)
-        file.seek(tag)
-        head = file.read(12)
-        if codec == "MP3":
-            with _whole(source, file) as data:
-                streams = mp3_streams(data, start)
-            if start == tag and all(len(parts) == 1 for parts in streams) and len(streams) < 2:
-                return ()
-            return tuple(streams) or (((start, _size(file) - start),),)
-        if head[:4] == b"OggS":
-            with _whole(source, file) as data:
-                return _ogg_pieces(data, tag)
-        if head[:4] == b"fLaC":
-            return _flac_pieces(file, tag)
-        size_at = _wrong_size(file, tag, head)
-        return _to_the_end(file, *size_at) if size_at else ()
+    tag = skip_id3(file)
+    file.seek(tag)
+    head = file.read(12)
+    if codec == "MP3":
+        with _whole(file) as data:
+            streams = mp3_streams(data, start)
+        if start == tag and all(len(parts) == 1 for parts in streams) and len(streams) < 2:
+            return ()
+        return tuple(streams) or (((start, _size(file) - start),),)
+    if head[:4] == b"OggS":
+        with _whole(file) as data:
+            return _ogg_pieces(data, tag)
+    if head[:4] == b"fLaC":
+        return _flac_pieces(file, tag)
+    size_at = _wrong_size(file, tag, head)
+    return _to_the_end(file, *size_at) if size_at else ()
 
 
 @contextlib.contextmanager
-def _whole(source: Path | EncodedAudio, file: BinaryIO) -> Iterator[bytes | mmap.mmap]:
-    if isinstance(source, EncodedAudio):
-        yield source.data
+def _whole(file: BinaryIO) -> Iterator[bytes | mmap.mmap]:
+    if isinstance(file, io.BytesIO):
+        yield file.getvalue()  # not a copy
     else:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             yield data

@@ -5,7 +5,6 @@ import math
 import re
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 import soundfile
@@ -15,14 +14,13 @@ from byola_rq.audio.containers import (
     chunk_order,
     mp3_frame_length,
     nist_fields,
-    open_encoded,
     skip_id3,
     unpack_at,
     walk_caf,
     walk_chunks,
     walk_w64,
 )
-from byola_rq.audio.encoded import MAX_SAMPLES, EncodedAudio, unreadable
+from byola_rq.audio.encoded import MAX_SAMPLES
 
 # Writers that count their own header in the data size overstate it by less than this; so many
 # bytes are at most 4 ms of speech, and no reason to leave out a collection.
@@ -30,7 +28,7 @@ _TOLERATED_BYTES = 64
 _MAX_OGG_PAGE = 27 + 255 + 255 * 255
 
 
-def find_truncation(source: Path | EncodedAudio) -> str | None:
+def find_truncation(file: BinaryIO) -> str | None:
     """Why a file is cut short, or None where nothing says so.
 
     What is compared, by the file's first bytes:
@@ -45,15 +43,12 @@ def find_truncation(source: Path | EncodedAudio) -> str | None:
     `inspect_audio` reports it.
 
     Raises:
-        AudioError: If the file cannot be read.
+        OSError: As reading.
     """
     try:
-        with open_encoded(source) as file:
-            return _check(file, file.seek(0, io.SEEK_END))
+        return _check(file, file.seek(0, io.SEEK_END))
     except EOFError:
         return "cut short: it ends within its header"
-    except OSError as error:
-        raise unreadable(source, error) from error
 
 
 def _check(file: BinaryIO, size: int) -> str | None:

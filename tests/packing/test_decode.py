@@ -103,7 +103,7 @@ def test_every_codec_is_decoded_mixed_and_resampled(
     clip = decode(path)
     assert clip.original_rate == rate
     assert clip.samples.dtype == np.int16
-    assert clip.nbytes == 2 * len(clip.samples)
+    assert clip.samples.nbytes == 2 * len(clip.samples)
     assert abs(len(clip.samples) - 3.1 * 16000) <= 1
     np.testing.assert_array_equal(clip.samples, reference(path))
 

@@ -1,5 +1,6 @@
 """Parquet files of encoded audio: names and labels, rows as a stream, bounded memory."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,9 @@ from byola_rq.audio.io import EncodedAudio
 from byola_rq.errors import AudioError, CorpusError
 from byola_rq.sources.clip_source import MAX_ENCODED_BYTES, ClipSource, Listing
 from byola_rq.sources.encoded import iterate_encoded
-from byola_rq.sources.parquet import audio_column, list_table
+from byola_rq.sources import parquet_tables
+from byola_rq.sources.parquet import list_table
+from byola_rq.sources.parquet_tables import audio_column
 from tests.refusal import refused
 
 
@@ -124,19 +127,20 @@ def test_no_row_and_no_table_are_damage(tmp_path: Path) -> None:
 
 
 def test_a_row_that_does_not_fit_in_memory_is_refused(monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("byola_rq.sources.parquet.MAX_ENCODED_BYTES", 3)
+    monkeypatch.setattr(parquet_tables, "MAX_ENCODED_BYTES", 3)
     rows = [{"bytes": b"0123"[:size], "path": None} for size in (3, 4)]
     path = write(tmp_path / "t.parquet", rows)
-    good, bad = iterate_encoded(list_one(path).clips)
-    assert isinstance(good, EncodedAudio)
-    assert isinstance(bad, AudioError)
-    assert str(bad) == f"{path}::1: encoded audio must have at most 3 bytes; got 4"
+    # As in the process that reads.
+    messages = list(parquet_tables.read_cells(str(path), [0, 1]))
+    assert messages[:2] == [b"", b"012"]
+    code, reason, value = json.loads(messages[2])
+    assert (code, value, messages[3]) == ("too-large", 4, b"")
+    assert "at most 3 bytes" in reason
     assert MAX_ENCODED_BYTES == 2**30
 
 
 READ = """
 import sys
-import pyarrow.parquet
 from byola_rq.sources.clip_source import Listing
 from byola_rq.sources.encoded import iterate_encoded
 from byola_rq.sources.parquet import list_table
