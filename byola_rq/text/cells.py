@@ -10,7 +10,7 @@ from byola_rq.text.shown import shown
 
 # With what a spreadsheet begins a formula; the wide signs are those of Japanese keyboards. Quotes
 # before it are counted in, so that reading takes off the one that writing has set, and no other.
-_FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")  # noqa: RUF001
+_FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 # Markup, HTML, formulas and bare addresses. An underscore within a word, as in spcv2_12, means
 # nothing; one at its edge does.
 _MARKDOWN = re.compile(
@@ -20,10 +20,11 @@ _MARKDOWN = re.compile(
 
 def csv_text(rows: Iterable[Sequence[object]], line_end: str = "\n") -> str:
     """Write rows as csv, whose text cells no spreadsheet takes for formulas; see `csv_rows`."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator=line_end)
+    lines = _Lines()
+    # By this end csv quotes cells that have \r, which would end a row for whoever reads them.
+    writer = csv.writer(lines, lineterminator="\r\n")
     writer.writerows([csv_cell(value) for value in row] for row in rows)
-    return text.getvalue()
+    return "".join(f"{line[:-2]}{line_end}" for line in lines)
 
 
 def csv_rows(text: str) -> list[list[str]]:
@@ -55,6 +56,10 @@ def markdown_cell(value: Any) -> str:
     """Write a text for Markdown: on one line, and no cell, markup, HTML or link comes of it."""
     line = shown(" ".join(str(value).split()))
     return _MARKDOWN.sub(lambda found: f"{found[0][:-1]}\\{found[0][-1]}", line)
+
+
+class _Lines(list[str]):
+    write = list.append
 
 
 def _is_number(text: str) -> bool:

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from pandas import DataFrame
 
 from byola_rq.runtime.files import replace_file
-from byola_rq.text.cells import csv_cell
+from byola_rq.text.cells import csv_text
 from evaluate.reports.intervals import Values, percentile_interval
 from evaluate.reports.published import (
     PUBLISHED,
@@ -142,10 +141,9 @@ def write_summary(out: Path, summary: Summary) -> None:
         for column in ends:
             score = row.scores.get(column)
             rows[-1] += [score.low, score.high] if score else [None, None]
-    table = DataFrame(rows, columns=["model", "probe", "source", *columns, *bounds]).round(2)
-    names = [csv_cell(name) for name in table]
-    cells = table.map(csv_cell).set_axis(names, axis=1)
-    replace_file(out / "summary.csv", cells.to_csv(index=False, lineterminator="\n"))
+    header = ["model", "probe", "source", *columns, *bounds]
+    cells = ([np.round(v, 2) if isinstance(v, float) else v for v in row] for row in rows)
+    replace_file(out / "summary.csv", csv_text([header, *cells]))
 
 
 def _columns(tasks: Sequence[str]) -> list[str]:

@@ -336,7 +336,7 @@ def test_what_cannot_be_read_or_written_is_one_line(clip: Path, tmp_path: Path) 
 
 def test_without_matplotlib(listening: Listening, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingPackageError, match=r"byola_rq\[plots\]"):
+    with pytest.raises(MissingPackageError, match=r"\.\[plots\]"):
         render_page(listening, command="")
 
 

@@ -185,5 +185,5 @@ def test_nothing_to_draw_is_refused(drawn: list[Any], tmp_path: Path) -> None:
 
 def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingPackageError, match=r"byola_rq\[plots\]"):
+    with pytest.raises(MissingPackageError, match=r"\.\[plots\]"):
         save_curves_picture(tmp_path / "curves.png", {"run": make_run(3)})
