@@ -12,7 +12,7 @@ import pyarrow.types as kinds
 from byola_rq.errors import CorpusError
 from byola_rq.sources.clip_source import LABEL_COLUMNS, MAX_ENCODED_BYTES, joined_labels
 
-_ROWS_LISTED = 8192  # at a time
+_ROWS_LISTED = 1024  # at a time
 _BATCH_BYTES = 1 << 23  # aimed at; one row can be larger
 _READ_AHEAD_BYTES = 1 << 20  # of a column; without it a whole row group's column is read at once
 
