@@ -14,25 +14,35 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tests.slow.hostile import (
-    archives,
     audio,
+    checkpoints,
     corpora,
     embeddings,
+    folders,
     misbehavior,
     models,
+    parquets,
+    parts,
     results,
     runs,
     tables,
+    tars,
+    weights,
 )
 from tests.slow.hostile.case import Case, Made
 from tests.slow.hostile.harmless import make_harmless
-from tests.slow.hostile.outcome import Outcome, Run, remove, snapshot
+from tests.slow.hostile.judging import snapshot
+from tests.slow.hostile.outcome import Outcome, Run, remove
+
+MODULES = (
+    misbehavior, audio, tars, parquets, folders, tables, models, weights, corpora, parts,
+    checkpoints, runs, embeddings, results,
+)  # fmt: skip
 
 
 def all_cases() -> list[Case]:
     """Every hostile input, by kind."""
-    modules = (audio, archives, tables, models, corpora, runs, embeddings, results, misbehavior)
-    return [case for module in modules for case in module.cases()]
+    return [case for module in MODULES for case in module.cases()]
 
 
 def run_all(folder: Path, given: argparse.Namespace) -> list[Outcome]:
