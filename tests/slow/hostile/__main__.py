@@ -78,14 +78,14 @@ def run_all(folder: Path, given: argparse.Namespace) -> list[Outcome]:
 def table(outcomes: list[Outcome]) -> str:
     """A line for each outcome: what is wrong, status, seconds, peak memory, first line said."""
     lines = [
-        "| input | command | status | s | MB | said | wrong |",
-        "|---|---|---|---|---|---|---|",
+        "| input | command | status | s | CPU s | MB | said | wrong |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for each in outcomes:
         said = each.said.replace("|", "\\|")[:120]
         lines.append(
             f"| {each.kind}: {each.name} | {each.command} | {each.status} | {each.seconds:.1f} | "
-            f"{each.megabytes} | {said} | {'; '.join(each.wrong)[:300]} |"
+            f"{each.cpu_seconds:.1f} | {each.megabytes} | {said} | {'; '.join(each.wrong)[:300]} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -30,6 +30,7 @@ class Outcome:
     command: str
     status: int | str
     seconds: float
+    cpu_seconds: float
     megabytes: int  # resident, at most
     said: str  # the line with the reason, else the first
     wrong: list[str] = field(default_factory=list)
@@ -84,6 +85,7 @@ class Run:
         if not pid:
             _, _, usage = os.wait4(self._pid, 0)
         self._megabytes = usage.ru_maxrss // 1024
+        self._cpu_seconds = usage.ru_utime + usage.ru_stime
         return True
 
     def outcome(self) -> Outcome:
@@ -109,6 +111,7 @@ class Run:
             self.command,
             self._status,
             round(self._seconds, 2),
+            round(self._cpu_seconds, 2),
             self._megabytes,
             plain(reason),
             [plain(each) for each in wrong],
