@@ -10,6 +10,8 @@ import json
 import os
 import sys
 import tempfile
+import traceback
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -32,7 +34,7 @@ from tests.slow.hostile import (
 from tests.slow.hostile.case import Case, Made
 from tests.slow.hostile.harmless import make_harmless
 from tests.slow.hostile.judging import snapshot
-from tests.slow.hostile.outcome import Outcome, Run, remove
+from tests.slow.hostile.outcome import Outcome, Run, lay_out, remove
 
 MODULES = (
     misbehavior, audio, tars, parquets, folders, tables, models, weights, corpora, parts,
@@ -48,31 +50,47 @@ def all_cases() -> list[Case]:
 def run_all(folder: Path, given: argparse.Namespace) -> list[Outcome]:
     """Give every input to its commands, some at a time."""
     made = Made(folder / "made", given.seed)
-    make_harmless(made.folder)
+    cases = [case for case in all_cases() if given.only in f"{case.kind} {case.name}"]
+    todo = [(case, words) for case in cases for words in case.commands]
+    places = [folder / str(number) for number in range(len(todo))]
+    in_a_fork(lambda: make_harmless(made.folder))
     before = snapshot(made.folder)
-    waiting = [
-        (case, words)
-        for case in all_cases()
-        if given.only in f"{case.kind} {case.name}"
-        for words in case.commands
-    ][::-1]
+
+    def lay_out_all() -> None:
+        for (case, _), place in zip(todo, places, strict=True):
+            lay_out(case, place, made)
+
+    in_a_fork(lay_out_all)
+    waiting = list(zip(todo, places, strict=True))[::-1]
     running: list[Run] = []
     outcomes = []
     while waiting or running:
         if waiting and len(running) < given.jobs:
-            case, words = waiting.pop()
-            place = folder / f"{len(outcomes) + len(running)}-{len(waiting)}"
+            (case, words), place = waiting.pop()
             running.append(Run(case, words, place, made, given.patience))
-        for run in [
-            run for run in running if run.has_ended(len(running) >= given.jobs or not waiting)
-        ]:
+        is_full = len(running) == given.jobs or not waiting
+        for run in [run for run in running if run.has_ended(is_full)]:
             running.remove(run)
             outcomes.append(run.outcome())
     if snapshot(made.folder) != before:
         raise SystemExit(
-            "a command has changed the harmless files, which are outside of its folder"
+            "a command has changed the harmless files, which lie outside of its folder"
         )
     return outcomes
+
+
+def in_a_fork(work: Callable[[], object]) -> None:
+    """Do it in a process of its own: this one keeps its memory small and starts no thread."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    if os.waitpid(pid, 0)[1]:
+        raise SystemExit("the inputs could not be made")
 
 
 def table(outcomes: list[Outcome]) -> str:

@@ -15,7 +15,7 @@ import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.slow.hostile.case import Case, Made
+from tests.slow.hostile.case import Case, Made, put
 from tests.slow.hostile.judging import judge, look_into, plain, snapshot
 
 ADDRESS_SPACE = 4_000_000_000
@@ -36,23 +36,21 @@ class Outcome:
     wrong: list[str] = field(default_factory=list)
 
 
+def lay_out(case: Case, place: Path, made: Made) -> None:
+    """Make a folder with an input, and beside it what links and names may lead to."""
+    (place / "in").mkdir(parents=True)
+    (place / "tmp").mkdir()
+    for name in ("around/victim.txt", "around/folder/kept.wav", "around/folder/step-1.json"):
+        put(place / name, "secret of nobody else\n")
+    case.make(place, made)
+
+
 class Run:
-    """A command at work in `place`, in a process forked from this one."""
+    """A command at work in `place`, which is laid out, in a process forked from this one."""
 
     def __init__(self, case: Case, command: str, place: Path, made: Made, patience: float) -> None:
-        self.case, self.command, self.place, self._most = (
-            case,
-            command,
-            place,
-            patience * case.seconds,
-        )
-        (place / "in").mkdir(parents=True)
-        # What links and names may lead to; nothing of it may change, nor come to the terminal.
-        for name in ("around/victim.txt", "around/folder/kept.wav", "around/folder/step-1.json"):
-            (place / name).parent.mkdir(parents=True, exist_ok=True)
-            (place / name).write_text("secret of nobody else\n")
-        (place / "tmp").mkdir()
-        case.make(place, made)
+        self.case, self.command, self.place = case, command, place
+        self._most = patience * case.seconds
         self._before = snapshot(place, self._own)
         self._started = time.monotonic()
         self._status: int | str | None = None
