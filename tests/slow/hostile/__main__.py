@@ -10,72 +10,100 @@ import json
 import os
 import sys
 import tempfile
+import traceback
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 from tests.slow.hostile import (
-    archives,
     audio,
+    checkpoints,
     corpora,
     embeddings,
+    folders,
     misbehavior,
     models,
+    parquets,
+    parts,
     results,
     runs,
     tables,
+    tars,
+    weights,
 )
 from tests.slow.hostile.case import Case, Made
 from tests.slow.hostile.harmless import make_harmless
-from tests.slow.hostile.outcome import Outcome, Run, remove, snapshot
+from tests.slow.hostile.judging import snapshot
+from tests.slow.hostile.outcome import Outcome, Run, lay_out, remove
+
+MODULES = (
+    misbehavior, audio, tars, parquets, folders, tables, models, weights, corpora, parts,
+    checkpoints, runs, embeddings, results,
+)  # fmt: skip
 
 
 def all_cases() -> list[Case]:
     """Every hostile input, by kind."""
-    modules = (audio, archives, tables, models, corpora, runs, embeddings, results, misbehavior)
-    return [case for module in modules for case in module.cases()]
+    return [case for module in MODULES for case in module.cases()]
 
 
 def run_all(folder: Path, given: argparse.Namespace) -> list[Outcome]:
     """Give every input to its commands, some at a time."""
     made = Made(folder / "made", given.seed)
-    make_harmless(made.folder)
+    cases = [case for case in all_cases() if given.only in f"{case.kind} {case.name}"]
+    todo = [(case, words) for case in cases for words in case.commands]
+    places = [folder / str(number) for number in range(len(todo))]
+    in_a_fork(lambda: make_harmless(made.folder))
     before = snapshot(made.folder)
-    waiting = [
-        (case, words)
-        for case in all_cases()
-        if given.only in f"{case.kind} {case.name}"
-        for words in case.commands
-    ][::-1]
+
+    def lay_out_all() -> None:
+        for (case, _), place in zip(todo, places, strict=True):
+            lay_out(case, place, made)
+
+    in_a_fork(lay_out_all)
+    waiting = list(zip(todo, places, strict=True))[::-1]
     running: list[Run] = []
     outcomes = []
     while waiting or running:
         if waiting and len(running) < given.jobs:
-            case, words = waiting.pop()
-            place = folder / f"{len(outcomes) + len(running)}-{len(waiting)}"
+            (case, words), place = waiting.pop()
             running.append(Run(case, words, place, made, given.patience))
-        for run in [
-            run for run in running if run.has_ended(len(running) >= given.jobs or not waiting)
-        ]:
+        is_full = len(running) == given.jobs or not waiting
+        for run in [run for run in running if run.has_ended(is_full)]:
             running.remove(run)
             outcomes.append(run.outcome())
     if snapshot(made.folder) != before:
         raise SystemExit(
-            "a command has changed the harmless files, which are outside of its folder"
+            "a command has changed the harmless files, which lie outside of its folder"
         )
     return outcomes
+
+
+def in_a_fork(work: Callable[[], object]) -> None:
+    """Do it in a process of its own: this one keeps its memory small and starts no thread."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    if os.waitpid(pid, 0)[1]:
+        raise SystemExit("the inputs could not be made")
 
 
 def table(outcomes: list[Outcome]) -> str:
     """A line for each outcome: what is wrong, status, seconds, peak memory, first line said."""
     lines = [
-        "| input | command | status | s | MB | said | wrong |",
-        "|---|---|---|---|---|---|---|",
+        "| input | command | status | s | CPU s | MB | said | wrong |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for each in outcomes:
         said = each.said.replace("|", "\\|")[:120]
         lines.append(
             f"| {each.kind}: {each.name} | {each.command} | {each.status} | {each.seconds:.1f} | "
-            f"{each.megabytes} | {said} | {'; '.join(each.wrong)[:300]} |"
+            f"{each.cpu_seconds:.1f} | {each.megabytes} | {said} | {'; '.join(each.wrong)[:300]} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -14,7 +14,7 @@ from tests.slow.hostile.case import NAMED, Case, Made, damaged, files, link, pip
 
 RATE = 16_000
 EMBED = "embed {} -o out --model {{model}} --device cpu --workers 1"
-VIEWS = "views {} out/views.png --device cpu"
+VIEWS = "views {} out/views.png"
 PREPARE = "prepare {} out --workers 1 --clip-timeout 10 --clip-memory 1"
 
 

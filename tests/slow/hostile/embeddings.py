@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.slow.hostile.arrays import ARRAYS, npy
 from tests.slow.hostile.case import (
     FORMULA,
     MARKUP,
@@ -21,7 +22,6 @@ from tests.slow.hostile.case import (
     put,
     unlike,
 )
-from tests.slow.hostile.corpora import ARRAYS, npy
 
 EMBED = "embed {sounds} -o in/e --model {model} --device cpu --workers 1"
 LISTEN = "listen {clip} -o in/e/page.html --wav in/e/wavs --bins 2 --model {model}"
@@ -129,7 +129,6 @@ def _index(text: str) -> Change:
 
 
 NEIGHBORS: dict[str, Change] = {
-    **{f"embeddings.npy: {name}": _file for name, _file in ()},
     "an index of nobody": _index("a,b\n1,2\n"),
     "an index of unlike rows": _index("row,path,seconds\n0,a.wav,1\n"),
     "an index of nulls": _index("row,path,seconds\n0,a\0.wav,1\n"),

@@ -1,7 +1,6 @@
 """The harmless things: sounds, a model file, a packed corpus, a run, embeddings, results."""
 
 import os
-import traceback
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +15,7 @@ RATE = 16_000
 
 
 def make_harmless(folder: Path) -> None:
-    """Make them in a process of its own: what is forked later has started no thread of torch."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            _make(folder)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    if os.waitpid(pid, 0)[1]:
-        raise SystemExit("the harmless files could not be made")
-
-
-def _make(folder: Path) -> None:
+    """Make them, with the commands that hostile ones are given to."""
     random = np.random.default_rng(0)
     for name, seconds in (("sounds/a", 1.1), ("sounds/b", 1.2), ("sounds/c", 1.3), ("clip", 1.0)):
         path = folder / f"{name}.wav"

@@ -2,30 +2,23 @@
 
 import atexit
 import contextlib
-import csv
-import hashlib
 import importlib
 import multiprocessing.util
 import os
 import resource
 import shlex
 import signal
-import stat
 import subprocess
 import sys
 import time
 import traceback
-import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.slow.hostile.case import MARKUP, Case, Made
+from tests.slow.hostile.case import Case, Made, put
+from tests.slow.hostile.judging import judge, look_into, plain, snapshot
 
 ADDRESS_SPACE = 4_000_000_000
-CHARACTERS_AT_MOST = 4_000  # of all that it says: a file must not flood the terminal
-_BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-_MOST_DIGESTED = 1 << 24  # bytes of a file
 
 
 @dataclass(frozen=True)
@@ -37,28 +30,27 @@ class Outcome:
     command: str
     status: int | str
     seconds: float
+    cpu_seconds: float
     megabytes: int  # resident, at most
     said: str  # the line with the reason, else the first
     wrong: list[str] = field(default_factory=list)
 
 
+def lay_out(case: Case, place: Path, made: Made) -> None:
+    """Make a folder with an input, and beside it what links and names may lead to."""
+    (place / "in").mkdir(parents=True)
+    (place / "tmp").mkdir()
+    for name in ("around/victim.txt", "around/folder/kept.wav", "around/folder/step-1.json"):
+        put(place / name, "secret of nobody else\n")
+    case.make(place, made)
+
+
 class Run:
-    """A command at work in `place`, in a process forked from this one."""
+    """A command at work in `place`, which is laid out, in a process forked from this one."""
 
     def __init__(self, case: Case, command: str, place: Path, made: Made, patience: float) -> None:
-        self.case, self.command, self.place, self._most = (
-            case,
-            command,
-            place,
-            patience * case.seconds,
-        )
-        (place / "in").mkdir(parents=True)
-        # What links and names may lead to; nothing of it may change, nor come to the terminal.
-        for name in ("around/victim.txt", "around/folder/kept.wav", "around/folder/step-1.json"):
-            (place / name).parent.mkdir(parents=True, exist_ok=True)
-            (place / name).write_text("secret of nobody else\n")
-        (place / "tmp").mkdir()
-        case.make(place, made)
+        self.case, self.command, self.place = case, command, place
+        self._most = patience * case.seconds
         self._before = snapshot(place, self._own)
         self._started = time.monotonic()
         self._status: int | str | None = None
@@ -91,6 +83,7 @@ class Run:
         if not pid:
             _, _, usage = os.wait4(self._pid, 0)
         self._megabytes = usage.ru_maxrss // 1024
+        self._cpu_seconds = usage.ru_utime + usage.ru_stime
         return True
 
     def outcome(self) -> Outcome:
@@ -98,14 +91,14 @@ class Run:
         path = self.place.with_suffix(".said")
         out, err = (_take(path.with_suffix(f".{name}")) for name in ("out", "err"))
         assert self._status is not None
-        reason, wrong = _judge(self.case, self._status, out, err)
+        reason, wrong = judge(self.case, self._status, out, err)
         after = snapshot(self.place, self._own)
         for name in sorted(self._before.keys() | after.keys()):
             if self._before.get(name) != after.get(name):
                 what = "written" if name in after else "removed"
                 wrong.append(f"{what} outside of {self.case.out}: {name}")
         if self._status == 0 or not wrong:
-            wrong += _look_into(self._own)
+            wrong += look_into(self._own)
             complaint = self.case.check(self.place)
             wrong += [complaint] if complaint else []
         remove(self.place)
@@ -116,9 +109,10 @@ class Run:
             self.command,
             self._status,
             round(self._seconds, 2),
+            round(self._cpu_seconds, 2),
             self._megabytes,
-            _plain(reason),
-            [_plain(each) for each in wrong],
+            plain(reason),
+            [plain(each) for each in wrong],
         )
 
 
@@ -159,100 +153,6 @@ def _take(path: Path) -> bytes:
     data = path.read_bytes()
     path.unlink()
     return data
-
-
-def _judge(case: Case, status: int | str, out: bytes, err: bytes) -> tuple[str, list[str]]:
-    """The line with the reason, and what is wrong with status and words."""
-    wrong = []
-    if status not in case.statuses:
-        wrong.append(f"status {status}, not {' or '.join(map(str, sorted(case.statuses)))}")
-    text = (out + b"\n" + err).decode("utf-8", "surrogateescape")
-    if odd := sorted({letter for letter in text if _is_odd(letter)}):
-        wrong.append(f"on the terminal: {', '.join(map(ascii, odd))}")
-    if len(text) > CHARACTERS_AT_MOST:
-        wrong.append(f"says {len(text)} characters")
-    if b"secret of nobody" in out + err:
-        wrong.append("shows what another file holds")
-    lines = err.decode("utf-8", "replace").splitlines()
-    if any(line.startswith("Traceback") for line in lines):
-        wrong.append(f"a traceback: {lines[-1]}")
-    reasons = [line for line in lines if line.startswith("error: ")]
-    if status in (1, 2) and (len(reasons) != 1 or lines[-1] != reasons[0]):
-        wrong.append(f"{len(reasons)} lines of reason, among {len(lines)}")
-    if status == 0 and reasons:
-        wrong.append("a reason, and status 0")
-    said = reasons or lines or out.decode("utf-8", "replace").splitlines() or [""]
-    return said[0], wrong
-
-
-def _is_odd(letter: str) -> bool:
-    if letter == "\n":
-        return False
-    is_control = unicodedata.category(letter) in {"Cc", "Cs", "Zl", "Zp"}
-    return (
-        is_control or unicodedata.bidirectional(letter) in _BIDI or letter in "\u200e\u200f\u061c"
-    )
-
-
-def _plain(text: str) -> str:
-    return "".join(f"\\x{ord(each):02x}" if _is_odd(each) else each for each in text)
-
-
-def _look_into(own: Path) -> list[str]:
-    """What is wrong with tables and pages that were written: formulas, markup of a stranger."""
-    wrong = []
-    for path in sorted(own.rglob("*")) if own.is_dir() else []:
-        if path.is_symlink() or not path.is_file():
-            continue
-        if path.suffix == ".csv":
-            with path.open(newline="", encoding="utf-8", errors="replace") as file:
-                cells = [cell for row in csv.reader(file) for cell in row]
-            wrong += [f"{path.name}: a formula {each!r}" for each in cells if _is_formula(each)][:1]
-        elif path.suffix in {".html", ".md"} and MARKUP in path.read_text(errors="replace"):
-            wrong.append(f"{path.name}: markup of a stranger")
-    return wrong
-
-
-def _is_formula(cell: str) -> bool:
-    if not cell.startswith(_FORMULA_STARTS):
-        return False
-    try:
-        float(cell)
-    except ValueError:
-        return True
-    return False
-
-
-def snapshot(folder: Path, own: Path | None = None) -> dict[str, tuple[object, ...]]:
-    """Everything below a folder, what is below `own` excepted: kind, mode, size and content."""
-    seen: dict[str, tuple[object, ...]] = {}
-    stack = [folder]
-    while stack:
-        current = stack.pop()
-        with os.scandir(current) as entries:
-            for entry in entries:
-                path = Path(entry.path)
-                if path == own:
-                    continue
-                status = entry.stat(follow_symlinks=False)
-                what: tuple[object, ...] = (status.st_mode, status.st_ino)
-                if stat.S_ISDIR(status.st_mode):
-                    stack.append(path)
-                elif stat.S_ISLNK(status.st_mode):
-                    what += (os.readlink(path),)
-                elif stat.S_ISREG(status.st_mode):
-                    what += (status.st_size, status.st_mtime_ns, _digest(path, status.st_size))
-                seen[os.path.relpath(path, folder)] = what
-    return seen
-
-
-def _digest(path: Path, size: int) -> str:
-    if size > _MOST_DIGESTED:  # sparse, or as large as only a mistake can make it
-        return ""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        return str(error.errno)
 
 
 def remove(folder: Path) -> None:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tests.slow.hostile.arrays import ARRAYS
 from tests.slow.hostile.case import (
     FORMULA,
     MARKUP,
@@ -18,7 +19,6 @@ from tests.slow.hostile.case import (
     pipe,
     put,
 )
-from tests.slow.hostile.corpora import ARRAYS
 
 COMPARE = "evaluate compare model logmel --out in/o"
 AGAIN = (
