@@ -45,7 +45,7 @@ def parse_yaml(text: str, *, as_written: bool = False) -> Any:
         raise ValueError(f"must be at most {MAX_YAML_BYTES} bytes; got {len(text)}")
     try:
         loader = (_WrittenLoader if as_written else _PlainLoader)(text)
-        return loader.get_single_data()  # type: ignore[no-untyped-call]
+        return loader.get_single_data()
     except _FAULTS as error:
         raise ValueError(_reason(error, "no YAML that can be read")) from error
 
