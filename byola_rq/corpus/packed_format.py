@@ -41,7 +41,7 @@ _INFO_SHAPE = {
     "duplicates": int,
     "shards": int,
     "files": {str: {"bytes": int, "sha256": str}},
-    "options": {"clips_per_shard": int},
+    "options": dict,
 }
 
 

@@ -6,7 +6,12 @@ from byola_rq.embed.embedder import Embedder
 from byola_rq.errors import CheckpointError, first_line
 from byola_rq.model.model_file import rebuild
 from byola_rq.runs.best import load_best_checkpoint
-from byola_rq.runs.checkpoint import Checkpoint, load_newest_checkpoint
+from byola_rq.runs.checkpoint import (
+    Checkpoint,
+    check_state,
+    checkpoint_path,
+    load_newest_checkpoint,
+)
 
 
 def export_run(run_dir: Path, path: Path, *, best: bool = False) -> Path:
@@ -27,43 +32,44 @@ def export_run(run_dir: Path, path: Path, *, best: bool = False) -> Path:
     if checkpoint is None:
         message = f"{run_dir}: no checkpoint in it (is it the run.dir of a run?)"
         raise CheckpointError(message, code="missing", path=run_dir)
-    _rebuild(run_dir, checkpoint).save(path)
+    check_state(run_dir, checkpoint)
+    place = checkpoint_path(run_dir, checkpoint.state["step"])
+    try:
+        embedder = _read_encoder(place, checkpoint)
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        message = f"{place}: holds no encoder that can be rebuilt ({first_line(error)})"
+        raise CheckpointError(message, code="malformed", path=place) from error
+    embedder.save(path)
     return path
 
 
-def _rebuild(run_dir: Path, checkpoint: Checkpoint) -> Embedder:
+def _read_encoder(place: Path, checkpoint: Checkpoint) -> Embedder:
     """The online encoder of a checkpoint, its frontend and statistics."""
     state, prefix = checkpoint.state, "byol.encoder."
+    config = state["config"]  # of the version that wrote it: later keys are not in it
+    options = config["encoder"]
     weights = {
         name.removeprefix(prefix): tensor
         for name, tensor in checkpoint.model.items()
         if name.startswith(prefix)
     }
-    try:
-        config = state["config"]  # of the version that wrote it: later keys are not in it
-        options = config["encoder"]
-        summary = {
-            "steps": state["step"],
-            "batch_size": config["train"]["batch_size"],
-            "augmentations": config["views"]["augmentations"],
-            "seed": config["run"]["seed"],
-            "versions": state["versions"],
-        }
-        if options.get("init") is not None:
-            summary["init"] = options["init"]
-        description = {
-            "encoder": {"name": options["name"], "dim": options["dim"]},
-            "frontend": config["frontend"],
-            "statistics": state["statistics"],
-        }
-    except (LookupError, TypeError, AttributeError) as error:
-        message = f"{run_dir}: its checkpoint lacks what a run notes ({type(error).__name__})"
-        raise CheckpointError(message, code="malformed", path=run_dir) from error
+    description = {
+        "encoder": {"name": options["name"], "dim": options["dim"]},
+        "frontend": config["frontend"],
+        "statistics": state["statistics"],
+    }
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    encoder, frontend, statistics = rebuild(run_dir, description, shapes)
-    try:
-        encoder.load_state_dict(weights, assign=True)
-    except RuntimeError as error:  # of another type than weights are
-        message = f"{run_dir}: its checkpoint's weights cannot be used ({first_line(error)})"
-        raise CheckpointError(message, code="value", path=run_dir) from error
+    encoder, frontend, statistics = rebuild(place, description, shapes)
+    encoder.load_state_dict(weights, assign=True)
+    summary = {
+        "steps": state["step"],
+        "batch_size": config["train"]["batch_size"],
+        "augmentations": config["views"]["augmentations"],
+        "seed": config["run"]["seed"],
+        "versions": state["versions"],
+    }
+    if options.get("init") is not None:
+        summary["init"] = options["init"]
     return Embedder(encoder, frontend, statistics, summary)

@@ -243,7 +243,8 @@ def compare_options(before: dict[str, Any], now: dict[str, Any]) -> dict[str, st
 def _sizes_before(folder: Path) -> tuple[float, int]:
     """Mean length and clips a shard of a corpus that is there or was begun; zeros for a new one."""
     if (folder / "corpus.json").exists():
-        return 0.0, int(read_info(folder)["options"]["clips_per_shard"])
+        clips_per_shard = read_info(folder)["options"].get("clips_per_shard")
+        return 0.0, clips_per_shard if isinstance(clips_per_shard, int) else 0
     begun = read_plan(folder)
     return (begun.mean_seconds, begun.clips_per_shard) if begun else (0.0, 0)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from byola_rq.errors import CheckpointError
 from byola_rq.runtime.files import flush, remove_folder
-from byola_rq.text.parse import read_json
+from byola_rq.text.parse import check_shape, read_json
 
 FORMAT_VERSION = 1
 _FILES = {"model.safetensors", "optimizer.safetensors", "state.json"}
@@ -24,6 +24,14 @@ _FILES = {"model.safetensors", "optimizer.safetensors", "state.json"}
 _NAME = re.compile(r"\.?step-(\d{8,})(?:\.replaced)?")
 _LEFT = re.compile(r"\.step-\d{8,}\.(?:partial|removed)")  # of saves that were killed
 _STATE_SHAPE = {"format_version": int, "step": int}
+_TRAINING_SHAPE = {
+    "config": {str: dict},
+    "statistics": {"mean": float, "std": float},
+    "corpus_digest": str,
+    "num_ranks": int,
+    "precision": str,
+    "versions": dict,
+}
 
 
 @dataclass(frozen=True)
@@ -108,6 +116,20 @@ def load_checkpoint(run_dir: Path, step: int) -> Checkpoint:
     if (damage := find_damage(path)) is not None:
         raise CheckpointError(f"{path}: {damage}", code="damaged", path=path)
     return _read(path)
+
+
+def check_state(run_dir: Path, checkpoint: Checkpoint) -> None:
+    """See that a checkpoint's state is one that training has written.
+
+    Raises:
+        CheckpointError: If it is another's.
+    """
+    try:
+        check_shape(checkpoint.state, _TRAINING_SHAPE)
+    except ValueError as error:
+        path = checkpoint_path(run_dir, checkpoint.state["step"])
+        message = f"{path}: its state.json is not of a run ({error})"
+        raise CheckpointError(message, code="malformed", path=path) from error
 
 
 def checkpoint_path(run_dir: Path, step: int) -> Path:

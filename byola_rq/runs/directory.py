@@ -8,7 +8,7 @@ from pathlib import Path
 
 from byola_rq.config import Config, flatten, with_newer_keys
 from byola_rq.errors import CheckpointError
-from byola_rq.runs.checkpoint import Checkpoint, load_newest_checkpoint
+from byola_rq.runs.checkpoint import Checkpoint, check_state, load_newest_checkpoint
 from byola_rq.runtime.distributed import world_size
 from byola_rq.runtime.files import remove_leftovers, replace_file
 from byola_rq.runtime.lock import HeldError, locked
@@ -84,6 +84,7 @@ def open_run(config: Config) -> tuple[Checkpoint | None, list[str]]:
     _refuse_foreign(run_dir)
     checkpoint, damages = load_newest_checkpoint(run_dir)
     if checkpoint is not None:
+        check_state(run_dir, checkpoint)
         _refuse_other_config(config, checkpoint)
     with _disk_errors(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)

@@ -99,11 +99,12 @@ def _read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         return []
     try:
         text = read_text(path, MAX_TEXT_BYTES)
-        found, *rows = csv_rows(text[: text.rfind("\n") + 1]) or [[]]
+        whole = text[: text.rfind("\n") + 1]
+        found, *rows = csv_rows(whole) or [[]]
     except (OSError, ValueError) as error:
         message = f"{path}: cannot be read ({error})"
         raise CheckpointError(message, code="unreadable", path=path) from error
-    if found and set(found) != set(columns):
+    if whole and set(found) != set(columns):
         message = f"{path}: columns must be {', '.join(columns)}"
         raise CheckpointError(message, code="malformed", path=path, value=found)
     return [dict(zip(found, row, strict=True)) for row in rows if len(row) == len(found)]

@@ -18,6 +18,7 @@ from byola_rq.runtime.distributed import rank, world_size
 from byola_rq.runtime.files import open_own
 from byola_rq.runtime.signals import DUMP_STACKS, read_dumped_stacks
 from byola_rq.runtime.terminal import warn
+from byola_rq.text.shown import shown
 
 # EX_TEMPFAIL of sysexits.h: the same command may well succeed. torchrun restarts after it too.
 STALLED_STATUS = 75
@@ -116,7 +117,7 @@ class Watchdog:
             f"checkpoint; {path} shows where every thread hangs"
         )
         children = "".join(_stacks_of_children())
-        _write_stacks(sys.stderr, f"error: {line}", children)
+        _write_stacks(sys.stderr, shown(f"error: {line}"), children)
         try:
             with io.TextIOWrapper(open_own(path), encoding="utf-8") as file:
                 now = datetime.datetime.now(datetime.UTC)

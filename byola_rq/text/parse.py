@@ -44,7 +44,8 @@ def parse_yaml(text: str, *, as_written: bool = False) -> Any:
     if len(text) > MAX_YAML_BYTES:
         raise ValueError(f"must be at most {MAX_YAML_BYTES} bytes; got {len(text)}")
     try:
-        return yaml.load(text, _WrittenLoader if as_written else _PlainLoader)  # noqa: S506
+        loader = (_WrittenLoader if as_written else _PlainLoader)(text)
+        return loader.get_single_data()
     except _FAULTS as error:
         raise ValueError(_reason(error, "no YAML that can be read")) from error
 

@@ -47,11 +47,11 @@ class TrainState:
         """Go back to what a checkpoint holds."""
         try:
             self._modules().load_state_dict(checkpoint.model)
-        except RuntimeError as error:
+            load_optimizer_tensors(self.optimizer, checkpoint.optimizer)
+        except (RuntimeError, ValueError, LookupError, TypeError) as error:
             reason = " ".join(str(error).split())
             message = f"{self.config.run.dir}: does not fit ({reason})"
             raise CheckpointError(message, code="different", path=self.config.run.dir) from error
-        load_optimizer_tensors(self.optimizer, checkpoint.optimizer)
         self.step = checkpoint.state["step"]
 
     def snapshot(self, corpus_digest: str) -> Checkpoint:

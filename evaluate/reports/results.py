@@ -114,7 +114,7 @@ def open_folder(out: Path) -> None:
         for folder in (out, own_folder(predictions_path(out, "").parent)):
             with whole_file(folder / ".writable"):
                 pass
-            (folder / ".writable").unlink()
+            (folder / ".writable").unlink(missing_ok=True)  # another call may be here
         if results_path(out).exists():
             open_own(results_path(out)).close()
     except OSError as error:

@@ -279,3 +279,34 @@ def test_a_shard_that_says_more_than_it_has(folder: Path) -> None:
     assert path.stat().st_size == size
     with refused(CorpusError, "unreadable", path):
         open_packed(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("clips", "five"),
+        ("hours", None),
+        ("shards", -1),
+        ("shards", 10**12),
+        ("shards", 2.5),
+        ("files", []),
+        ("files", {"index.parquet": 3}),
+        ("files", {"index.parquet": {"bytes": "3", "sha256": ""}}),
+        ("options", None),
+    ],
+)
+def test_a_corpus_json_of_another_shape(folder: Path, key: str, value: object) -> None:
+    path = folder / "corpus.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    for read in (read_info, open_packed):
+        with refused(CorpusError, "malformed", path) as caught:
+            read(folder)
+        assert key in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[" * 10**5, "[]", "1", "\udce9", ""])
+def test_a_corpus_json_that_is_none(folder: Path, text: str) -> None:
+    (folder / "corpus.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert not is_packed(folder)
+    with refused(CorpusError, "malformed", folder):
+        read_info(folder)

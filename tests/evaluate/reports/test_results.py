@@ -304,3 +304,31 @@ def test_calls_that_share_a_folder_lose_nothing(out, tmp_path):
     for name in "ab":
         clips = [(row.fold, row.file_name) for row in read_predictions(shared, name).rows]
         assert len(clips) == len(set(clips)) == 60
+
+
+def test_no_name_is_a_formula_and_each_comes_back(tmp_path):
+    folder = tmp_path / "odd"
+    open_folder(folder)
+    row = dataclasses.replace(ROW, run_id="r3", model="=1+1", n_test=2)
+    predictions = [
+        PredictionRow("@a\r.wav", "-x", "'=x", "", row.seed),
+        PredictionRow("b.wav", "'x", "+1", "", row.seed),
+    ]
+    append_fold(folder, [row], predictions)
+    assert read_results(folder) == [row]
+    assert read_predictions(folder, "r3").rows == tuple(predictions)
+    with results_path(folder).open(newline="", encoding="utf-8") as file:
+        assert [record["model"] for record in csv.DictReader(file)] == ["'=1+1"]
+
+
+def test_results_behind_a_link_are_refused(tmp_path):
+    (others := tmp_path / "others").mkdir()
+    for name in ("results.csv", "predictions"):
+        (folder := tmp_path / f"out of {name}").mkdir()
+        (folder / name).symlink_to(others / "x" if name == "results.csv" else others)
+        if name == "results.csv":
+            (others / "x").write_text(COLUMNS + "\n")
+        with refused(ReportError, "unwritable", folder):
+            open_folder(folder)
+    assert (others / "x").read_text() == COLUMNS + "\n"
+    assert len(list(others.iterdir())) == 1
