@@ -63,12 +63,14 @@ class OpenAudio:
         self._closing.enter_context(file)
         self._place = 0
         try:
-            size = file.seek(0, io.SEEK_END)
-            for parts in pieces or (((0, size),),):
+            if not pieces:
+                self._num_bytes.append(file.seek(0, io.SEEK_END))
+                self._open(source, _whole(file))
+            for parts in pieces:
                 spliced = SplicedFile(file, parts)
                 self._num_bytes.append(spliced.seek(0, io.SEEK_END))
                 spliced.seek(0)
-                self._open(source, spliced if pieces else _whole(file))
+                self._open(source, spliced)
             self._check(source)
         except BaseException:
             self.close()

@@ -134,7 +134,7 @@ def _listed(path: str, function: str, *arguments: Any) -> Iterator[Any]:
         raise CorpusError(str(error), **error.facts) from error
 
 
-def _stream(function: str, *arguments: Any, most: int) -> Generator[bytes, None, None]:
-    return stream(
-        "byola_rq.sources.parquet_tables", function, *arguments, limits=_LIMITS, most=most
-    )
+def _stream(function: str, path: str, *arguments: Any, most: int) -> Generator[bytes, None, None]:
+    path = os.path.abspath(path)  # the process may have been started in another folder
+    module = "byola_rq.sources.parquet_tables"
+    return stream(module, function, path, *arguments, limits=_LIMITS, most=most)
