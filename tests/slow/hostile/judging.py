@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.slow.hostile.case import MARKUP, Case
 
+BYTES_AT_MOST = 100_000_000  # of a file that it writes: nothing here is larger
 CHARACTERS_AT_MOST = 4_000  # of all that it says: a file must not flood the terminal
 _BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -58,6 +59,8 @@ def look_into(own: Path) -> list[str]:
     for path in sorted(own.rglob("*")) if own.is_dir() else []:
         if path.is_symlink() or not path.is_file():
             continue
+        if (size := path.stat().st_size) > BYTES_AT_MOST:
+            wrong.append(f"{path.name}: {size} bytes")
         if path.suffix == ".csv":
             with path.open(newline="", encoding="utf-8", errors="replace") as file:
                 cells = [cell for row in csv.reader(file) for cell in row]
