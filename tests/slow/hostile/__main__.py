@@ -64,16 +64,20 @@ def run_all(folder: Path, given: argparse.Namespace) -> list[Outcome]:
     waiting = list(zip(todo, places, strict=True))[::-1]
     running: list[Run] = []
     outcomes = []
-    while waiting or running:
-        if waiting and len(running) < given.jobs:
-            (case, words), place = waiting.pop()
-            running.append(Run(case, words, place, made, given.patience))
-        is_full = len(running) == given.jobs or not waiting
-        for run in [run for run in running if run.has_ended(is_full)]:
-            running.remove(run)
-            outcomes.append(each := run.outcome())
-            if not is_right(each):
-                print(f"{each.kind}: {each.name}: {each.command}: {'; '.join(each.wrong)[:300]}")
+    try:
+        while waiting or running:
+            if waiting and len(running) < given.jobs:
+                (case, words), place = waiting.pop()
+                running.append(Run(case, words, place, made, given.patience))
+            is_full = len(running) == given.jobs or not waiting
+            for run in [run for run in running if run.has_ended(is_full)]:
+                running.remove(run)
+                outcomes.append(each := run.outcome())
+                if not is_right(each):
+                    print(f"{each.kind}: {each.name}: {each.command}: {'; '.join(each.wrong)}")
+    finally:
+        for run in running:
+            run.end()
     if snapshot(made.folder) != before:
         raise SystemExit(
             "a command has changed the harmless files, which lie outside of its folder"

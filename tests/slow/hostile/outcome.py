@@ -78,13 +78,17 @@ class Run:
                 time.sleep(0.002)
             return False
         self._seconds = time.monotonic() - self._started
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._pid, signal.SIGKILL)  # it, if it is there, and what it has left
+        self.end()
         if not pid:
             _, _, usage = os.wait4(self._pid, 0)
         self._megabytes = usage.ru_maxrss // 1024
         self._cpu_seconds = usage.ru_utime + usage.ru_stime
         return True
+
+    def end(self) -> None:
+        """Kill it, if it is there, and what it has left."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._pid, signal.SIGKILL)
 
     def outcome(self) -> Outcome:
         """Compare what it did with what it may; removes its folder."""
