@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from byola_rq.embed.embedder import Embedder
-from byola_rq.errors import CheckpointError, first_line
-from byola_rq.model.model_file import rebuild
+from byola_rq.errors import CheckpointError
+from byola_rq.model.model_file import give_weights, rebuild
 from byola_rq.runs.best import load_best_checkpoint
 from byola_rq.runs.checkpoint import Checkpoint, load_newest_checkpoint
 
@@ -61,9 +61,5 @@ def _rebuild(run_dir: Path, checkpoint: Checkpoint) -> Embedder:
         raise CheckpointError(message, code="malformed", path=run_dir) from error
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     encoder, frontend, statistics = rebuild(run_dir, description, shapes)
-    try:
-        encoder.load_state_dict(weights, assign=True)
-    except RuntimeError as error:  # of another type than weights are
-        message = f"{run_dir}: its checkpoint's weights cannot be used ({first_line(error)})"
-        raise CheckpointError(message, code="value", path=run_dir) from error
+    give_weights(run_dir, encoder, weights)
     return Embedder(encoder, frontend, statistics, summary)

@@ -52,6 +52,7 @@ class Run:
         self.case, self.command, self.place = case, command, place
         self._most = patience * case.seconds
         self._before = snapshot(place, self._own)
+        self._in_own = snapshot(self._own) if self._own.is_dir() else {}
         self._started = time.monotonic()
         self._status: int | str | None = None
         sys.stdout.flush()
@@ -102,7 +103,7 @@ class Run:
                 what = "written" if name in after else "removed"
                 wrong.append(f"{what} outside of {self.case.out}: {name}")
         if self._status == 0 or not wrong:
-            wrong += look_into(self._own)
+            wrong += look_into(self._own, self._in_own)
             complaint = self.case.check(self.place)
             wrong += [complaint] if complaint else []
         remove(self.place)
