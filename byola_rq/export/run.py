@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from byola_rq.embed.embedder import Embedder
-from byola_rq.errors import CheckpointError, first_line
-from byola_rq.model.model_file import rebuild
+from byola_rq.errors import CheckpointError
+from byola_rq.model.model_file import give_weights, rebuild
 from byola_rq.runs.best import load_best_checkpoint
 from byola_rq.runs.checkpoint import (
     Checkpoint,
@@ -62,7 +62,7 @@ def _read_encoder(place: Path, checkpoint: Checkpoint) -> Embedder:
     }
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     encoder, frontend, statistics = rebuild(place, description, shapes)
-    encoder.load_state_dict(weights, assign=True)
+    give_weights(place, encoder, weights)
     summary = {
         "steps": state["step"],
         "batch_size": config["train"]["batch_size"],

@@ -57,7 +57,7 @@ def read_model_file(path: Path) -> StoredModel:
     try:
         encoder, frontend, statistics = rebuild(path, description, shapes)
         weights = read_weights(path, description["weights_sha256"])
-        encoder.load_state_dict(weights, assign=True)
+        give_weights(path, encoder, weights)
     except CheckpointError:
         raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -97,6 +97,19 @@ def rebuild(
     except (LookupError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise _unfit_of(path, error) from error
     return encoder, frontend, statistics
+
+
+def give_weights(path: Path, encoder: Encoder, weights: Mapping[str, Tensor]) -> None:
+    """Let an encoder that `rebuild` gave have the weights whose shapes were compared.
+
+    Raises:
+        CheckpointError: If one is of another kind of number; names it.
+    """
+    for name, expected in encoder.state_dict().items():
+        if weights[name].is_floating_point() != expected.is_floating_point():
+            rule = f"{name} must be {expected.dtype}; got {weights[name].dtype}"
+            raise _unfit(path, "value", rule, key=name, value=weights[name].dtype)
+    encoder.load_state_dict(weights, assign=True)
 
 
 def write_model_file(

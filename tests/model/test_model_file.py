@@ -295,3 +295,12 @@ def test_a_licence_is_stated_at_export(trained_config: Config, tmp_path: Path) -
         assert not left.value.code
         assert load(path).licence == licence
         assert load(path).summary["steps"] == 4
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64])
+def test_weights_that_are_no_weights(embedder: Embedder, path: Path, dtype: torch.dtype) -> None:
+    weights = embedder.encoder.state_dict()
+    name = next(iter(weights))
+    rewrite(path, lambda entries: None, {**weights, name: weights[name].to(dtype)})
+    with refused(CheckpointError, "value", path, key=name, value=dtype):
+        byola_rq.load(path)

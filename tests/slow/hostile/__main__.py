@@ -64,19 +64,30 @@ def run_all(folder: Path, given: argparse.Namespace) -> list[Outcome]:
     waiting = list(zip(todo, places, strict=True))[::-1]
     running: list[Run] = []
     outcomes = []
-    while waiting or running:
-        if waiting and len(running) < given.jobs:
-            (case, words), place = waiting.pop()
-            running.append(Run(case, words, place, made, given.patience))
-        is_full = len(running) == given.jobs or not waiting
-        for run in [run for run in running if run.has_ended(is_full)]:
-            running.remove(run)
-            outcomes.append(run.outcome())
+    try:
+        while waiting or running:
+            if waiting and len(running) < given.jobs:
+                (case, words), place = waiting.pop()
+                running.append(Run(case, words, place, made, given.patience))
+            is_full = len(running) == given.jobs or not waiting
+            for run in [run for run in running if run.has_ended(is_full)]:
+                running.remove(run)
+                outcomes.append(each := run.outcome())
+                if not is_right(each):
+                    print(f"{each.kind}: {each.name}: {each.command}: {'; '.join(each.wrong)}")
+    finally:
+        for run in running:
+            run.end()
     if snapshot(made.folder) != before:
         raise SystemExit(
             "a command has changed the harmless files, which lie outside of its folder"
         )
     return outcomes
+
+
+def is_right(outcome: Outcome) -> bool:
+    """Whether nothing is wrong; of what no command may do, whether that was seen."""
+    return bool(outcome.wrong) == (outcome.kind == misbehavior.KIND)
 
 
 def in_a_fork(work: Callable[[], object]) -> None:
@@ -126,12 +137,10 @@ def main() -> None:
         given.table.write_text(table(outcomes), encoding="utf-8")
     if given.json:
         given.json.write_text(json.dumps([asdict(each) for each in outcomes], indent=1))
-    wrong = [each for each in outcomes if bool(each.wrong) != (each.kind == misbehavior.KIND)]
-    for each in wrong:
-        print(f"{each.kind}: {each.name}: {each.command}: {'; '.join(each.wrong)[:300]}")
+    num_wrong = sum(not is_right(each) for each in outcomes)
     inputs = {(each.kind, each.name) for each in outcomes}
-    print(f"{len(inputs)} inputs, {len(outcomes)} commands, {len(wrong)} not as they should be")
-    sys.exit(bool(wrong))
+    print(f"{len(inputs)} inputs, {len(outcomes)} commands, {num_wrong} not as they should be")
+    sys.exit(bool(num_wrong))
 
 
 if __name__ == "__main__":

@@ -137,7 +137,6 @@ NEIGHBORS: dict[str, Change] = {
     "embeddings that are a FIFO": lambda folder: pipe(folder / "embeddings.npy"),
     "embeddings of one axis": _array("embeddings.npy", np.zeros(3, np.float32)),
     "embeddings of text": _array("embeddings.npy", np.array(["a", "b", "c"])),
-    "embeddings of NaN": _array("embeddings.npy", np.full((3, 16), np.nan, np.float32)),
 }
 
 

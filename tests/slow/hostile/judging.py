@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tests.slow.hostile.case import MARKUP, Case
 
-CHARACTERS_AT_MOST = 4_000  # of all that it says: a file must not flood the terminal
+BYTES_AT_MOST = 100_000_000  # of a file that it writes: nothing here is larger
+CHARACTERS_AT_MOST = 6_000  # of all that it says: a file must not flood the terminal
 _BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _MOST_DIGESTED = 1 << 24  # bytes of a file
@@ -52,12 +53,16 @@ def plain(text: str) -> str:
     return "".join(f"\\x{ord(each):02x}" if _is_odd(each) else each for each in text)
 
 
-def look_into(own: Path) -> list[str]:
+def look_into(own: Path, before: dict[str, tuple[object, ...]]) -> list[str]:
     """What is wrong with tables and pages that were written: formulas, markup of a stranger."""
+    after = snapshot(own) if own.is_dir() else {}
     wrong = []
     for path in sorted(own.rglob("*")) if own.is_dir() else []:
-        if path.is_symlink() or not path.is_file():
+        name = os.path.relpath(path, own)
+        if path.is_symlink() or not path.is_file() or before.get(name) == after.get(name):
             continue
+        if (size := path.stat().st_size) > BYTES_AT_MOST:
+            wrong.append(f"{path.name}: {size} bytes")
         if path.suffix == ".csv":
             with path.open(newline="", encoding="utf-8", errors="replace") as file:
                 cells = [cell for row in csv.reader(file) for cell in row]

@@ -52,6 +52,7 @@ class Run:
         self.case, self.command, self.place = case, command, place
         self._most = patience * case.seconds
         self._before = snapshot(place, self._own)
+        self._in_own = snapshot(self._own) if self._own.is_dir() else {}
         self._started = time.monotonic()
         self._status: int | str | None = None
         sys.stdout.flush()
@@ -78,13 +79,17 @@ class Run:
                 time.sleep(0.002)
             return False
         self._seconds = time.monotonic() - self._started
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._pid, signal.SIGKILL)  # it, if it is there, and what it has left
+        self.end()
         if not pid:
             _, _, usage = os.wait4(self._pid, 0)
         self._megabytes = usage.ru_maxrss // 1024
         self._cpu_seconds = usage.ru_utime + usage.ru_stime
         return True
+
+    def end(self) -> None:
+        """Kill it, if it is there, and what it has left."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._pid, signal.SIGKILL)
 
     def outcome(self) -> Outcome:
         """Compare what it did with what it may; removes its folder."""
@@ -98,7 +103,7 @@ class Run:
                 what = "written" if name in after else "removed"
                 wrong.append(f"{what} outside of {self.case.out}: {name}")
         if self._status == 0 or not wrong:
-            wrong += look_into(self._own)
+            wrong += look_into(self._own, self._in_own)
             complaint = self.case.check(self.place)
             wrong += [complaint] if complaint else []
         remove(self.place)
