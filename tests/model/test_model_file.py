@@ -20,7 +20,7 @@ from byola_rq.cli.app import main
 from byola_rq.config import Config
 from byola_rq.embed.embedder import load
 from byola_rq.errors import Code
-from byola_rq.model.model_file import read_description
+from byola_rq.model.model_file import read_description, write_model_file
 from tests.conftest import ROOT
 from tests.refusal import refused
 
@@ -301,6 +301,7 @@ def test_a_licence_is_stated_at_export(trained_config: Config, tmp_path: Path) -
 def test_weights_that_are_no_weights(embedder: Embedder, path: Path, dtype: torch.dtype) -> None:
     weights = embedder.encoder.state_dict()
     name = next(iter(weights))
-    rewrite(path, lambda entries: None, {**weights, name: weights[name].to(dtype)})
+    changed = {**weights, name: weights[name].to(dtype)}
+    write_model_file(path, embedder.description, changed)
     with refused(CheckpointError, "value", path, key=name, value=dtype):
         byola_rq.load(path)
