@@ -92,7 +92,8 @@ def run_app(app: typer.Typer, arguments: list[str], name: str) -> NoReturn:
         fail("aborted", 1)
     except wrong_use as error:
         text = io.StringIO()
-        error.message = shown(error.message)  # type: ignore[attr-defined]
+        if type(error).__name__ != "NoArgsIsHelpError":  # whose message is the help
+            error.message = shown(error.message)  # type: ignore[attr-defined]
         error.show(text)  # type: ignore[attr-defined]
         for line in text.getvalue().splitlines():
             warn(line)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from byola_rq.embed.embedder import Embedder
-from byola_rq.errors import CheckpointError
+from byola_rq.errors import CheckpointError, first_line
 from byola_rq.model.model_file import give_weights, rebuild
 from byola_rq.runs.best import load_best_checkpoint
 from byola_rq.runs.checkpoint import (
@@ -36,8 +36,6 @@ def export_run(run_dir: Path, path: Path, *, best: bool = False) -> Path:
     place = checkpoint_path(run_dir, checkpoint.state["step"])
     try:
         embedder = _read_encoder(place, checkpoint)
-    except CheckpointError:
-        raise
     except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         message = f"{place}: holds no encoder that can be rebuilt ({first_line(error)})"
         raise CheckpointError(message, code="malformed", path=place) from error

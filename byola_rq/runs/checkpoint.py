@@ -22,7 +22,9 @@ FORMAT_VERSION = 1
 _FILES = {"model.safetensors", "optimizer.safetensors", "state.json"}
 # The second name is that of one that is being replaced by another of the same step.
 _NAME = re.compile(r"\.?step-(\d{8,})(?:\.replaced)?")
-_LEFT = re.compile(r"\.step-\d{8,}\.(?:partial|removed)")  # of saves that were killed
+_LEFT = re.compile(
+    r"\.step-\d{8,}(?:\.replaced)?\.(?:partial|removed)"
+)  # of saves that were killed
 _STATE_SHAPE = {"format_version": int, "step": int}
 _TRAINING_SHAPE = {
     "config": {str: dict},

@@ -82,7 +82,7 @@ def open_own(path: Path, mode: str = "ab") -> IO[bytes]:
         return open(path, mode, opener=open_checked)
     except OSError as error:
         if path.is_symlink():
-            raise _link_error(path) from error
+            raise link_error(path) from error
         raise
 
 
@@ -102,7 +102,7 @@ def own_folder(path: Path) -> Path:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_symlink():
-        raise _link_error(path)
+        raise link_error(path)
     path.mkdir(exist_ok=True)
     return path
 
@@ -166,5 +166,6 @@ def _usual_mode(temporary: Path) -> int:
         probe.unlink()
 
 
-def _link_error(path: Path) -> OSError:
+def link_error(path: Path) -> OSError:
+    """What is raised of a link in place of what is ours."""
     return OSError(errno.ELOOP, f"{path.name} is a link, which is not followed", str(path))

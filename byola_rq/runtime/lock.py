@@ -9,6 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from byola_rq.runtime.files import link_error
 from byola_rq.runtime.terminal import warn
 
 _NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -46,6 +47,8 @@ def locked(path: Path, *, patience: float) -> Iterator[None]:
     except Timeout as error:
         raise HeldError(_holder(path)) from error
     except OSError as error:
+        if path.is_symlink():
+            raise link_error(path) from error
         if error.errno not in _NO_LOCKS_HERE:
             raise
         warn(

@@ -234,6 +234,13 @@ def test_no_argument_rules_the_terminal(
     assert not [line for line in lines if line.startswith("error: b")]
 
 
+def test_no_argument_at_all_is_answered_by_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 2
+    lines = printed(capsys).splitlines()
+    assert lines[0].startswith("Usage: byola-rq")
+    assert any("pretrain" in line for line in lines[1:])
+
+
 def test_no_name_rules_the_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
