@@ -1,8 +1,10 @@
 """Two thousand small damaged, odd and misnamed files: all commands agree on which are readable."""
 
+import csv
 import io
 import os
 import re
+import struct
 import tarfile
 from collections import Counter
 from collections.abc import Callable
@@ -11,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from typer.testing import CliRunner
 
 from byola_rq import Embedder
 from byola_rq.audio.encoded import reason_of
@@ -22,6 +25,7 @@ from byola_rq.listen.segments import read_segment
 from byola_rq.packing.decode import ClipJob, ClipRules, decode_clip
 from byola_rq.sources.clip_source import ClipSource, Listing
 from byola_rq.sources.listing import list_sources
+from evaluate.__main__ import app as evaluate
 from evaluate.inspection import look_into
 from evaluate.log_mels import read_clip
 from evaluate.tasks.task import Clip
@@ -232,3 +236,75 @@ def test_every_command_names_what_it_does_not_read(
         out, err = capfd.readouterr()
         assert not left.value.code, err
         assert f"{source}: not read: 2 .m4a, 1 .xyz; " in out + err, arguments[0]
+
+
+PLAIN = {"WAV": ".wav", "WAVEX": ".wav", "AIFF": ".aiff", "AU": ".au", "CAF": ".caf", "W64": ".w64"}
+
+
+PCM_CHUNK = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, RATE // 2, RATE, 2, 16)
+
+
+def write_refused(folder: Path) -> list[Path]:
+    """A file of each codec that is not decoded, in containers that are, and some in disguise."""
+    folder.mkdir()
+    noise = np.random.default_rng(2).uniform(-0.3, 0.3, 2 * RATE)
+    for form, suffix in PLAIN.items():
+        for subtype in soundfile.available_subtypes(form):
+            path = folder / f"{form}-{subtype}{suffix}"
+            not_written = (form, subtype) in {("AIFF", "DWVW_12"), ("WAV", "MPEG_LAYER_III")}
+            if subtype.startswith("PCM_") or subtype in {"FLOAT", "DOUBLE", "ALAW", "ULAW"}:
+                continue
+            if not_written or not soundfile.check_format(form, subtype):
+                continue
+            soundfile.write(path, noise, RATE // 2, format=form, subtype=subtype)
+            if form == "AIFF":
+                disguised = path.read_bytes().replace(b"AIFC", b"AIFF", 1)
+                path.with_stem(f"disguised-{subtype}").write_bytes(disguised)
+            if form == "WAV":  # a chunk that says PCM before the one that says the codec
+                data = path.read_bytes()
+                path.with_stem(f"twice-{subtype}").write_bytes(data[:12] + PCM_CHUNK + data[12:])
+    return sorted(folder.iterdir())
+
+
+def test_refused_codecs_are_refused_by_every_command(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = write_refused(tmp_path / "s")
+    assert len(files) >= 30
+    embedder = Embedder.untrained(dim=16)
+    for path in files:
+        said = verdicts(ClipSource(path.name, file=str(path)), embedder)
+        assert len(set(said.values())) == 1, (path, said)
+        # A decoder finds two such chunks wrong, before it is asked which codec it found.
+        assert said["prepare"][0] == ("damaged" if "twice" in path.stem else "unsupported"), path
+        looked = look_into([Clip(path, path.name, "a", "train")], with_digest=False)
+        assert looked.fault
+    monkeypatch.chdir(tmp_path)
+    embedder.save(tmp_path / "m.safetensors")
+    rows = [f"s/{path.name},{number % 2},{number % 3 % 2}" for number, path in enumerate(files)]
+    (tmp_path / "set.csv").write_text("\n".join(["file_name,label,fold", *rows]))
+    small = ["encoder.dim=64", "byol.hidden_dim=64", "train.max_steps=1", "data.workers=0"]
+    model = ["--model", "m.safetensors"]
+    commands = [
+        ["prepare", "s", "packed"],
+        ["embed", "s", "-o", "out", *model, "--device", "cpu"],
+        ["pretrain", "data.source=s", "run.dir=r", *small],
+        ["listen", f"s/{files[0].name}", "-o", "page.html", *model],
+        ["views", f"s/{files[0].name}", "v.png"],
+    ]
+    for arguments in commands:
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        _, err = capfd.readouterr()
+        assert left.value.code in {1, 2}, arguments[0]
+        assert "Traceback" not in err
+    arguments = ["m.safetensors", "--task", "set.csv", "--probe", "logistic", "--out", "scores"]
+    evaluated = CliRunner().invoke(evaluate, arguments)
+    assert evaluated.exit_code in {1, 2}, evaluated.output
+    assert f"s/{files[0].name}: " in evaluated.output.replace("\n", "")
+    with (tmp_path / "packed" / "rejected.csv").open(newline="") as file:
+        reasons = [row["reason"] for row in csv.DictReader(file)]
+    assert len(reasons) == len(files)
+    made = {path.name for path in tmp_path.iterdir()}
+    assert not made & {"page.html", "v.png"}
+    assert not (tmp_path / "out" / "embeddings.npy").exists()
