@@ -24,8 +24,8 @@ def read_embeddings(folder: Path) -> tuple[FloatArray, list[Path]]:
     """
     try:
         array = find_array(folder / "embeddings.npy")
-        if array.dtype != np.float32 or len(array.shape) != 2:
-            raise ValueError(f"embeddings must be float32 (clips, D); got {array}")
+        if array.dtype.kind != "f" or len(array.shape) != 2:
+            raise ValueError(f"embeddings must be floating point (clips, D); got {array}")
         embeddings = np.array(array.map())
         names, *rows = csv_rows(read_text(folder / "index.csv", MAX_TEXT_BYTES)) or [[]]
         paths = [Path(row[names.index("path")]) for row in rows]

@@ -23,7 +23,7 @@ def misbehave(words: list[str]) -> None:
         case "obey":
             print(SPOILED)
         case "flood":
-            print("a" * 5_000)
+            print("a" * 50_000)
         case "tell":
             print(Path("around/victim.txt").read_text())
         case "raise":

@@ -106,7 +106,6 @@ DESCRIPTIONS: dict[str, Callable[[dict[str, Any]], object]] = {
     "a hop of 10**12": _frontend(hop_length=10**12),
     "a hop of 160.5": _frontend(hop_length=160.5),
     "a rate of 10**12": _frontend(sample_rate=10**12),
-    "a rate of 1": _frontend(sample_rate=1, f_min=0, f_max=0.5),
     "an FFT of 2**40": _frontend(n_fft=2**40, win_length=2**40),
     "an FFT of 1e400": _frontend(n_fft=float("inf")),
     "an FFT that is a list": _frontend(n_fft=[1024]),
@@ -136,6 +135,7 @@ SUMMARIES: dict[str, Callable[[dict[str, Any]], object]] = {
     "a spoiled training": _top(training={SPOILED: MARKUP, "release": {"version": SPOILED}}),
     "a training that is a list": _top(training=[1]),
     "a hop of 1": _frontend(hop_length=1),
+    "a rate of 1": _frontend(sample_rate=1, f_min=0, f_max=0.5),
 }
 
 
