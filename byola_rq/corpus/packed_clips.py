@@ -21,6 +21,7 @@ from byola_rq.corpus.packed_format import (
     shard_name,
 )
 from byola_rq.errors import CorpusError
+from byola_rq.runtime.array_files import find_array
 from byola_rq.runtime.files import allow_open_files
 
 _PAGE = mmap.PAGESIZE
@@ -135,7 +136,7 @@ class PackedClips(Clips):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.shards = [MappedShard(np.load(path, mmap_mode="r")) for path in self.paths]
+        self.shards = [MappedShard(find_array(path).map()) for path in self.paths]
 
 
 class MappedShard:

@@ -20,6 +20,7 @@ from byola_rq.runtime.threads import leave_forked_threads
 # Of sound that go through the encoder at once, in one clip or many: about 1 GB of memory. A longer
 # clip is embedded in windows of this length.
 MAX_SECONDS = 240.0
+_MAX_LOG_MEL = 24_001 * 64  # values: what the paper's frontend makes of that time, others of less
 MIN_SECONDS = 0.1  # of a clip; no encoder can embed less
 
 # Log-mel frames of clips of one length that are embedded together. The first convolution of the
@@ -54,7 +55,9 @@ class ClipEncoder:
     @property
     def max_samples(self) -> int:
         """Samples that go through the encoder at once."""
-        return int(MAX_SECONDS * self.frontend.sample_rate)
+        max_frames = _MAX_LOG_MEL // self.frontend.n_mels
+        max_samples = int(MAX_SECONDS * self.frontend.sample_rate)
+        return min(max_samples, max_frames * self.frontend.hop_length)
 
     @property
     def min_samples(self) -> int:

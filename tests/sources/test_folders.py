@@ -192,3 +192,18 @@ def test_no_more_suffixes_are_named_than_anyone_reads(tmp_path: Path) -> None:
     (note,) = listing.notes
     assert note.startswith(f"{tmp_path}: not read: 2 .x29, 1 .x0, ")
     assert note.endswith(", 10 others")
+
+
+@pytest.mark.parametrize("name", ["a.wav", "m.wav", "z.wav"])
+def test_a_link_to_itself_hides_nothing_beside_it(tmp_path: Path, name: str) -> None:
+    """Wherever in its folder the file system puts it."""
+    touch(tmp_path, "b.wav", "n.wav", "y.wav", "in/c.wav")
+    (tmp_path / name).symlink_to(name)
+    (tmp_path / "loop").symlink_to("loop")
+    found, listing = walk(tmp_path)
+    assert found == ["b.wav", "in/c.wav", "n.wav", "y.wav"]
+    assert len(listing.missing) == 1
+    assert f"{tmp_path}/{name}" in listing.missing[0]
+    index = FileIndex(Listing())
+    assert index.find_file(f"{tmp_path}/{name}") is None
+    assert index.find_file(f"{tmp_path}/n.wav") == f"{tmp_path}/n.wav"
