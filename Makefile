@@ -1,5 +1,6 @@
 # make demo   the whole job on synthesized sounds: pack, pretrain, listen, embed, probe, compare
 # make bench  what every speed figure rests on
+# make ablate-check   an ablation in small, on synthesized sounds: that the way is open, in a minute
 # make gpu-check   what only a GPU can show, tests and rates, in four minutes
 # make test   the test suite, without what is slow
 # make test-all   all of it: processes and signals, kills, browser, notebooks, commands of the docs
@@ -12,8 +13,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
 BENCH := runs/bench
+ABLATE := runs/ablate-check
 
-.PHONY: demo test test-slow test-all bench gpu-check lint docs release-check clean
+.PHONY: demo ablate-check test test-slow test-all bench gpu-check lint docs release-check clean
 
 .venv/installed: pyproject.toml requirements-dev.txt
 	$(PYTHON) -m venv .venv
@@ -38,6 +40,13 @@ demo: .venv/installed
 	  --data-root $(DEMO)/sets --out $(DEMO)/results
 	@echo "How to read it: random and logmel have learned nothing, so only what a row has above both was learned; a few minutes of training do not get there, an hour on 7 hours of real sound (builtin) does."
 	@echo "scores: $(DEMO)/results/summary.md, .csv, .png   views: $(DEMO)/views.png   by ear: $(DEMO)/listen.html   model: $(DEMO)/trained/encoder.safetensors"
+
+# Two variants, two seeds, 20 steps each: the scores say nothing, the files show what an ablation leaves.
+ablate-check: .venv/installed
+	test -d $(ABLATE)/sounds || $(BIN)/byola-rq synthesize $(ABLATE)/sounds --clips 40 --seed 0
+	$(BIN)/python -m evaluate miniature $(ABLATE)/sets
+	$(BIN)/python -m evaluate ablate ablations/check.yaml --data $(ABLATE)/sounds/clips \
+	  --data-root $(ABLATE)/sets --tasks spcv2_12 --seeds 2 --jobs 2 --out $(ABLATE)/out
 
 # One thread a process: the tensors are small, and more would mostly wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest

@@ -52,7 +52,7 @@ def main(
             for num in labels:
                 scores = []
                 for seed in range(seeds):
-                    chosen = draw_labelled(clips, ~is_test, num, seed)
+                    chosen = draw_labeled(clips, ~is_test, num, seed)
                     made = fit_classifier(
                         rows[chosen],
                         [clips[place].label for place in chosen],
@@ -67,7 +67,7 @@ def main(
             print(f"| {path.parent.name} | {name} | " + " | ".join(cells) + " |", flush=True)
 
 
-def draw_labelled(
+def draw_labeled(
     clips: tuple[Clip, ...], is_allowed: np.ndarray, num: int, seed: int
 ) -> list[int]:
     """Draw positions of up to `num` clips of each class; the same for every model."""

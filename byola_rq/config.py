@@ -62,6 +62,17 @@ Range = tuple[Positive, Positive]
 PathHere = Annotated[Path, BeforeValidator(_expand_home)]
 
 
+# At most, of a frontend's numbers, wherever they come from: what it makes of a second of sound must
+# fit into memory.
+FRONTEND_LIMITS = {
+    "sample_rate": 768_000,
+    "n_fft": 65_536,
+    "win_length": 65_536,
+    "hop_length": 65_536,
+    "n_mels": 512,
+}
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -99,11 +110,11 @@ class FrontendConfig(_Section):
     """Arguments of `LogMelSpectrogram`."""
 
     backend: Literal["torch", "nnaudio", "torchaudio", "librosa"]
-    sample_rate: Annotated[Int, Field(ge=1000, le=768000)]
-    n_fft: Annotated[Int, Field(ge=2)]
-    win_length: Count
-    hop_length: Count
-    n_mels: Annotated[Int, Field(ge=8, multiple_of=8)]
+    sample_rate: Annotated[Int, Field(ge=1000, le=FRONTEND_LIMITS["sample_rate"])]
+    n_fft: Annotated[Int, Field(ge=2, le=FRONTEND_LIMITS["n_fft"])]
+    win_length: Annotated[Int, Field(ge=1, le=FRONTEND_LIMITS["win_length"])]
+    hop_length: Annotated[Int, Field(ge=1, le=FRONTEND_LIMITS["hop_length"])]
+    n_mels: Annotated[Int, Field(ge=8, le=FRONTEND_LIMITS["n_mels"], multiple_of=8)]
     f_min: Annotated[Float, Field(ge=0)]
     f_max: Positive
 

@@ -2,82 +2,40 @@
 
 import os
 import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperGroup
 
-from byola_rq.cli.options import expand_homes, run_app
+from byola_rq.cli.options import run_app
 from byola_rq.model.builtin import NAME as BUILTIN
 from byola_rq.runtime.spinning import bound_spinning
 from byola_rq.runtime.terminal import warn
+from evaluate.ablation.command import ablate
+from evaluate.options import (
+    Baseline,
+    DataRoot,
+    Debug,
+    LabelFractions,
+    Norm,
+    Out,
+    Probe,
+    Protocol,
+    RunByDefault,
+    Seed,
+    SplitOfVoxForge,
+    Tasks,
+    VoxForgeSplit,
+    Workers,
+    choose_device,
+    one_line_errors,
+    print_error,
+    usage_error,
+)
 
 # Nothing heavy is imported before a command needs it, so that --help is instant.
 if TYPE_CHECKING:
     from evaluate.models import EmbeddingModel
-
-
-class Baseline(StrEnum):
-    """A model that has learned nothing."""
-
-    logmel = "logmel"
-    random = "random"
-
-
-class Probe(StrEnum):
-    """What is fitted on the embeddings."""
-
-    logistic = "logistic"
-    adam = "adam"
-    knn = "knn"
-
-
-class Protocol(StrEnum):
-    """The probe of a published evaluation, by its authors' rules."""
-
-    byol_a = "byol_a"
-    evar = "evar"
-
-
-class Norm(StrEnum):
-    """Whose mean and std standardize the log-mels."""
-
-    task = "task"
-    checkpoint = "checkpoint"
-
-
-class VoxForgeSplit(StrEnum):
-    """What stands in one part alone where no csv gives VoxForge's split."""
-
-    speaker = "speaker"
-    archive = "archive"
-
-
-class Device(StrEnum):
-    """Where embeddings are computed and probes fitted."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class RunByDefault(TyperGroup):
-    """`python -m evaluate MODEL ...` is `python -m evaluate run MODEL ...`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Name the command where none is named; `~` is the home folder."""
-        args = expand_homes(args)
-        if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
-            args = ["run", *args]
-        if args[:1] == ["run"]:
-            args = _spread_tasks(args)
-        parsed: list[str] = super().parse_args(ctx, args)
-        return parsed
 
 
 _HELP = """Measure how much frozen embeddings know of labelled sets: one linear probe on each.
@@ -89,6 +47,7 @@ _HELP = """Measure how much frozen embeddings know of labelled sets: one linear 
   python -m evaluate inspect --data-root DIR            what is there, and whether it is whole
   python -m evaluate compare A B --out results/         whether A is better than B
   python -m evaluate miniature DIR                      the six published sets in small
+  python -m evaluate ablate GRID.yaml --data SOURCE     pretrain variants, evaluate and compare them
 """
 
 _HELP_RUN = """Probe frozen embeddings on labelled sets; the command where none is named.
@@ -112,12 +71,14 @@ Examples:
   python -m evaluate a.safetensors b.safetensors --data-root /data --tasks us8k spcv2 --probe adam
   python -m evaluate a.safetensors --data-root /data --protocol byol_a --protocol evar
   python -m evaluate --baseline logmel --baseline random --task birds.csv --out results/
+  python -m evaluate a.safetensors --task birds.csv --probe finetune --label-fraction 0.1 1
 
 \b
 Written into --out, and added to by the next call:
   results.csv      one row per model, task, fold and seed
   summary.csv      one row per model and probe, with 95 % intervals, beside published scores;
                    also as summary.md, summary.tex and summary.png
+  labels.png       score against the share of the labels, where there were several shares
   predictions/     what each run said of each test clip
   cache/           embeddings; delete it when you like
 A call that was stopped goes on where it was when it is given again; finished runs are not repeated.
@@ -133,25 +94,6 @@ app = typer.Typer(
     no_args_is_help=True,
     help=_HELP,
 )
-
-DataRoot = Annotated[
-    Path | None, typer.Option(help="Folder that holds the published sets.", metavar="DIR")
-]
-Tasks = Annotated[list[Path] | None, typer.Option(help="Labelled csv; repeat.", metavar="CSV")]
-Out = Annotated[Path, typer.Option(help="Folder the results are added to.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of every draw. Same seed, same rows.")]
-SplitOfVoxForge = Annotated[
-    VoxForgeSplit,
-    typer.Option(
-        "--voxforge-split",
-        help="No speaker in two parts, or, as in the published split, no archive. A voxforge.csv "
-        "in its folder goes before.",
-    ),
-]
-Workers = Annotated[
-    int | None, typer.Option(min=1, help="Decoding threads.  [default: a core each, at most 8]")
-]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 @app.command(help=_HELP_RUN)
@@ -182,7 +124,8 @@ def run(
     probe: Annotated[
         list[Probe] | None,
         typer.Option(
-            help="Fitted on the embeddings; repeat for more.  "
+            help="Fitted on the embeddings, or, finetune, together with the encoder; repeat for "
+            "more.  "
             "[default: logistic, where no --protocol is named]"
         ),
     ] = None,
@@ -193,6 +136,7 @@ def run(
             "run) or EVAR's (published rates, patience 20, three runs)."
         ),
     ] = None,
+    label_fraction: LabelFractions = None,
     limit: Annotated[
         int | None,
         typer.Option(min=2, help="Clips of each class and part at most, for a quick look."),
@@ -213,8 +157,11 @@ def run(
     voxforge_split: SplitOfVoxForge = VoxForgeSplit.speaker,
     seed: Seed = 0,
     device: Annotated[
-        Device, typer.Option(help="Where embeddings are computed and probes fitted.")
-    ] = Device.auto,
+        str,
+        typer.Option(
+            help="Where embeddings are computed and probes fitted: auto, cpu, cuda, cuda:N or mps."
+        ),
+    ] = "auto",
     workers: Workers = None,
     batch_size: Annotated[
         int | None,
@@ -226,19 +173,21 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Load, check and evaluate; what the options mean stands beside each."""
-    with _one_line_errors(debug):
+    with one_line_errors(debug):
         _check_usage(bool(data_root), bool(task), bool(tasks))
         if not (models or baseline):
             models = [BUILTIN]
-        chosen_device = _choose_device(device)
+        chosen_device = choose_device(device)
         from byola_rq.runtime.memory import keep_freed_memory
         from evaluate.protocol import Settings
         from evaluate.runner import evaluate, gather_tasks
+        from evaluate.tasks.few_labels import parse_fractions
 
         if chosen_device == "cpu":
             keep_freed_memory()
         settings = Settings(
             probes=_name_probes(probe or [], protocol or []),
+            label_fractions=parse_fractions(label_fraction or []),
             norm=norm.value,
             seed=seed,
             device=chosen_device,
@@ -247,9 +196,10 @@ def run(
             cache=cache or out / "cache",
             debug=debug,
         )
+        _check_finetune(settings.probes, baseline or [])
         compared = _load_models(models or [], baseline or [], dim, seed, settings.device)
         if norm == Norm.checkpoint and not models:
-            raise _usage_error(
+            raise usage_error(
                 "--norm checkpoint needs a model; a baseline has no statistics", "--norm"
             )
         to_do, errors = gather_tasks(
@@ -259,10 +209,11 @@ def run(
             unit_seconds=unit_seconds,
             limit=limit,
             seed=seed,
+            label_fractions=settings.label_fractions,
             by_archive=voxforge_split == VoxForgeSplit.archive,
         )
         for error in errors:
-            _print_error(error, debug)
+            print_error(error, debug)
         if not to_do:
             raise typer.Exit(2)
         num_failed = len(errors) + evaluate(compared, to_do, settings, out)
@@ -291,9 +242,9 @@ def inspect(
 
     Needs no model. Exits with 1 if a set that was found is not sound.
     """
-    with _one_line_errors(debug):
+    with one_line_errors(debug):
         if not (data_root or task):
-            raise _usage_error("nothing to inspect: name a --data-root or a --task")
+            raise usage_error("nothing to inspect: name a --data-root or a --task")
         from evaluate.inspection import inspect as inspect_sets
 
         if not inspect_sets(
@@ -317,7 +268,7 @@ def compare(
     debug: Debug = False,
 ) -> None:
     """Say of every task that both have done whether A is better than B, by paired bootstrap."""
-    with _one_line_errors(debug):
+    with one_line_errors(debug):
         from evaluate.reports.comparison import compare as compare_models
         from evaluate.reports.comparison import print_comparisons
 
@@ -336,7 +287,7 @@ def miniature(
     A few minutes of sound in all; --data-root DIR then evaluates them. A set that is already
     there is left alone.
     """
-    with _one_line_errors(debug):
+    with one_line_errors(debug):
         from byola_rq.runtime.progress import ProgressBar
         from evaluate.miniature.write import num_clips, write_miniatures
 
@@ -344,51 +295,14 @@ def miniature(
             write_miniatures(folder, seed=seed, on_clip=lambda _: bar.advance())
 
 
-@contextmanager
-def _one_line_errors(debug: bool) -> Iterator[None]:
-    """Wrong input exits 2, a failure at work 1, each with one line; the traceback on demand."""
-    from byola_rq.cli.options import is_fault, take_any_text
-    from byola_rq.errors import ByolaRQError
-
-    take_any_text()
-    try:
-        yield
-    except typer.Exit:
-        raise
-    except KeyboardInterrupt:
-        warn("error: interrupted; what is finished is kept")
-        raise typer.Exit(130) from None
-    except BaseException as error:
-        if not is_fault(error):
-            raise
-        _print_error(error, debug)
-        exit_code = error.exit_code if isinstance(error, ByolaRQError) else 1
-        raise typer.Exit(exit_code) from None
-
-
-def _print_error(error: BaseException, debug: bool) -> None:
-    from byola_rq.cli.options import describe_fault
-    from byola_rq.errors import ByolaRQError
-
-    if debug:
-        for line in "".join(traceback.format_exception(error)).splitlines():
-            warn(line)
-    is_ours = isinstance(error, ByolaRQError)
-    message = " ".join(str(error).split()) if is_ours else describe_fault(error)
-    warn(f"error: {message}")
-
-
-def _usage_error(text: str, option: str | None = None) -> Exception:
-    from byola_rq.errors import ByolaRQError
-
-    return ByolaRQError(f"{text}; see python -m evaluate --help", code="usage", key=option)
+app.command()(ablate)
 
 
 def _check_usage(has_root: bool, has_csv: bool, has_names: bool) -> None:
     if not (has_root or has_csv):
-        raise _usage_error("nothing to evaluate on: name a --data-root or a --task")
+        raise usage_error("nothing to evaluate on: name a --data-root or a --task")
     if has_names and not has_root:
-        raise _usage_error(
+        raise usage_error(
             "--tasks chooses among the sets under --data-root, which is not given", "--tasks"
         )
 
@@ -398,49 +312,24 @@ def _name_probes(probes: list[Probe], protocols: list[Protocol]) -> tuple[str, .
     return tuple(dict.fromkeys(named or [Probe.logistic.value]))
 
 
+def _check_finetune(probes: tuple[str, ...], baselines: list[Baseline]) -> None:
+    if Probe.finetune in probes and Baseline.logmel in baselines:
+        if len(probes) == 1:
+            raise usage_error(
+                "--probe finetune trains an encoder; --baseline logmel has none", "--probe"
+            )
+        warn("warning: logmel has no encoder, so finetune leaves it out")
+
+
 def _num_workers(workers: int | None) -> int:
     return workers or min(8, os.cpu_count() or 1)
-
-
-def _spread_tasks(args: list[str]) -> list[str]:
-    """`--tasks a b` and `--tasks a,b` as `--tasks a --tasks b`; models are told apart from names.
-
-    A model file has a dot or slash, and no set is called `builtin`.
-    """
-    spread: list[str] = []
-    is_naming = False
-    for argument in args:
-        is_model = argument == BUILTIN or set("./") & set(argument)
-        if is_naming and not argument.startswith("-") and not is_model:
-            for name in filter(None, argument.split(",")):
-                spread += ["--tasks", name]
-            continue
-        is_naming = argument == "--tasks"
-        if not is_naming:
-            spread.append(argument)
-    return spread
-
-
-def _choose_device(device: Device) -> str:
-    import torch
-
-    if device == Device.cuda and not torch.cuda.is_available():
-        raise _usage_error(
-            "--device must be cpu or auto: torch finds no CUDA device here", "--device"
-        )
-    chosen = device.value
-    if device == Device.auto:
-        chosen = "cuda" if torch.cuda.is_available() else "cpu"
-    if chosen == "cuda":
-        # scipy reads this once, when it is first imported; scikit-learn on a GPU needs it.
-        os.environ.setdefault("SCIPY_ARRAY_API", "1")
-    return chosen
 
 
 def _report(out: Path) -> None:
     """The summary in every form, and on the terminal."""
     from byola_rq.errors import MissingPackageError
     from evaluate.reports.chart import write_chart
+    from evaluate.reports.label_curve import write_label_curve
     from evaluate.reports.summary import summarize, write_summary
     from evaluate.reports.table import print_table, write_tables
 
@@ -451,7 +340,8 @@ def _report(out: Path) -> None:
         warn(f"warning: {note}")
     print_table(summary)
     try:
-        write_chart(summary, out / "summary.png")
+        write_chart(summary.with_all_labels(), out / "summary.png")
+        write_label_curve(summary, out / "labels.png")
     except MissingPackageError as error:
         warn(f"no chart: {error}")
 

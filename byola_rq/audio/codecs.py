@@ -17,6 +17,7 @@ from byola_rq.audio.containers import (
     walk_chunks,
     walk_w64,
 )
+from byola_rq.audio.multimedia import HAS_DECODER, REMEDY
 from byola_rq.errors import AudioError
 
 # Decoders are code that strangers' files run. These are the codecs that collections of sound
@@ -63,8 +64,6 @@ _OGG_CODECS = {b"\x01vorbis": "Vorbis", b"OpusHead": "Opus", b"\x7fFLAC": "FLAC"
 _REFUSED_OGG_CODECS = {b"Speex   ": "Speex", b"\x80theora": "Theora video", b"fishead": "Skeleton"}
 # What is told apart only to be named: (place, bytes, name).
 _REFUSED_FILES = (
-    (4, b"ftyp", "MP4 or M4A"),
-    (0, b"\x1aE\xdf\xa3", "Matroska or WebM"),
     (0, b"0&\xb2u\x8ef\xcf\x11", "WMA or ASF"),
     (0, b"\0\5\x16\7", "a macOS sidecar, which has no sound"),
     (0, b"#!AMR", "AMR"),
@@ -80,23 +79,37 @@ _REFUSED_FILES = (
     (0, b"<html", "a web page"),
 )
 _PLAIN_COMM = 18  # bytes of AIFF's chunk COMM where it has no codec
+# What PyAV reads, where it is installed: (place, bytes, name, FFmpeg's name).
+_MULTIMEDIA = (
+    (4, b"ftyp", "MP4 or M4A", "mov"),
+    (0, b"\x1aE\xdf\xa3", "Matroska or WebM", "matroska"),
+)
 _MIN_CHUNK = 16  # bytes of one that says a codec
 
 
 @dataclass(frozen=True)
 class Codec:
-    """What a file is; `start` is the first byte of its sound where junk precedes it (MP3)."""
+    """What a file is.
+
+    Attributes:
+        name: Of the codec; of the container, where that is one of `multimedia`.
+        is_allowed: Whether it may be decoded.
+        start: The first byte of its sound where junk precedes it (MP3).
+        demuxer: FFmpeg's name of the container, where that is one of `multimedia`.
+    """
 
     name: str
     is_allowed: bool = True
     start: int = 0
+    demuxer: str = ""
 
 
 def identify_codec(file: BinaryIO) -> Codec:
     """Name the codec of a file, by its bytes alone: its extension says nothing.
 
     Returns:
-        An allowed codec: PCM, float, A-law, mu-law, FLAC, Vorbis, Opus or MP3.
+        An allowed codec: PCM, float, A-law, mu-law, FLAC, Vorbis, Opus or MP3; or a container of
+        `multimedia`, whose own codec `find_track` looks at.
 
     Raises:
         AudioError: Without the file's name: if it is empty or no audio, or if its codec is another
@@ -105,13 +118,13 @@ def identify_codec(file: BinaryIO) -> Codec:
     """
     codec = _identify(file)
     if not codec.is_allowed:
-        raise refused_codec(codec.name)
+        raise refused_codec(codec.name, REMEDY if codec.demuxer else "")
     return codec
 
 
-def refused_codec(name: str) -> AudioError:
+def refused_codec(name: str, remedy: str = "") -> AudioError:
     """The error, without the file's name, of a codec that is not decoded."""
-    rule = f"codec must be {ALLOWED}; got {name}"
+    rule = f"codec must be {ALLOWED}; got {name}" + (f". {remedy}" if remedy else "")
     return AudioError(rule, code="unsupported", key="codec", value=name)
 
 
@@ -124,6 +137,9 @@ def _identify(file: BinaryIO) -> Codec:
     for magic, identify in _BY_MAGIC.items():
         if head.startswith(magic):
             return identify(file, start, head)
+    for place, magic, container, demuxer in _MULTIMEDIA:
+        if head[place:].startswith(magic):
+            return Codec(container, HAS_DECODER, demuxer=demuxer)
     known = (name for place, magic, name in _REFUSED_FILES if head[place:].startswith(magic))
     if name := next(known, None):
         return Codec(name, False)
@@ -223,7 +239,7 @@ def _identify_ogg(file: BinaryIO, start: int, _: bytes) -> Codec:
 def _identify_mpeg(file: BinaryIO, start: int, head: bytes) -> Codec:
     """By the first frame's header. Behind a tag anything may precede it, else only padding."""
     if re.match(rb"\xff[\xf0\xf1\xf8\xf9]", head):
-        return Codec("AAC", False)
+        return Codec("AAC", HAS_DECODER, demuxer="aac")
     if re.match(rb"\xff[\xe4-\xe7\xf4-\xf7\xfc\xfd\xff]", head):
         return Codec("MPEG Layer I or II", False)
     file.seek(start)

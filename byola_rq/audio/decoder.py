@@ -12,6 +12,7 @@ import soundfile
 
 from byola_rq.audio.codecs import refused_codec
 from byola_rq.audio.encoded import MAX_SAMPLES, EncodedAudio, audio_error
+from byola_rq.audio.multimedia import Track, TrackFile
 from byola_rq.audio.pieces import Pieces, SplicedFile
 from byola_rq.errors import AudioError, Code
 
@@ -24,11 +25,13 @@ _SAMPLE_BYTES = {
     **{"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8},
 }
 _PLAIN = ("WAV", "WAVEX", "RF64", "AIFF", "AU", "CAF", "W64", "NIST")
+_COUNTED = ("mov", "matroska", "aac")  # what `find_track` has looked into and counted
 # What a decoder may say that a file is, once it has looked for itself: format and subtype.
 _ALLOWED = {
     *((form, subtype) for form in _PLAIN for subtype in _SAMPLE_BYTES),
     *(("FLAC", subtype) for subtype in ("PCM_S8", "PCM_16", "PCM_24")),
     *(("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")),
+    *((demuxer, "") for demuxer in _COUNTED),
 }
 # Compressed sound that states more of it is near silence, or lies: Opus at 6 kbit/s is there.
 _STATED_PER_BYTE = 64  # samples of one channel
@@ -55,18 +58,22 @@ class OpenAudio:
         frames: That decode, of all streams.
     """
 
-    def __init__(self, source: Path | EncodedAudio, file: BinaryIO, pieces: Pieces) -> None:
+    def __init__(self, source: Path | EncodedAudio, file: BinaryIO, pieces: Pieces | Track) -> None:
         """Open what `file` holds, of which `pieces` are the sound; it is closed with this."""
-        self._sounds: list[soundfile.SoundFile] = []
+        self._sounds: list[soundfile.SoundFile | TrackFile] = []
         self._num_bytes: list[int] = []  # of each
         self._closing = contextlib.ExitStack()
         self._closing.enter_context(file)
         self._place = 0
         try:
-            if not pieces:
+            if isinstance(pieces, Track):
+                self._num_bytes.append(file.seek(0, io.SEEK_END))
+                file.seek(0)
+                self._sounds.append(self._closing.enter_context(TrackFile(file, pieces)))
+            elif not pieces:
                 self._num_bytes.append(file.seek(0, io.SEEK_END))
                 self._open(source, _whole(file))
-            for parts in pieces:
+            for parts in () if isinstance(pieces, Track) else pieces:
                 spliced = SplicedFile(file, parts)
                 self._num_bytes.append(spliced.seek(0, io.SEEK_END))
                 spliced.seek(0)
@@ -91,7 +98,7 @@ class OpenAudio:
         problem: tuple[Code, str, str, Any] | None = None
         for sound, num_bytes in zip(self._sounds, self._num_bytes, strict=True):
             first, rate = self._sounds[0], sound.samplerate
-            stated = sound.frames * sound.channels * _SAMPLE_BYTES.get(sound.subtype, 0)
+            stated = _stated_bytes(sound)
             if (sound.format, sound.subtype) not in _ALLOWED:
                 raise named(source, refused_codec(f"{sound.subtype} in {sound.format}"))
             if rate not in SAMPLE_RATES:
@@ -108,7 +115,7 @@ class OpenAudio:
             elif sound.frames >= MAX_SAMPLES:
                 limit = f"below {MAX_SAMPLES} samples; got {sound.frames}"
                 problem = "cut", "length", limit, sound.frames
-            elif sound.format in _PLAIN and stated > num_bytes:
+            elif stated > num_bytes:
                 limit = f"that of the file's {num_bytes} bytes; got {sound.frames} samples"
                 problem = "cut", "length", limit, sound.frames
         if problem:
@@ -122,7 +129,9 @@ class OpenAudio:
             AudioError: If there is less. Where less is missing, reading to the end finds it.
         """
         for sound, num_bytes in zip(self._sounds, self._num_bytes, strict=True):
-            if sound.format in _PLAIN or sound.frames <= _STATED_PER_BYTE * num_bytes:
+            if sound.format in _PLAIN + _COUNTED:
+                continue
+            if sound.frames <= _STATED_PER_BYTE * num_bytes:
                 continue
             count = _count_frames(sound)
             if sound.frames - count > _TOLERATED_SECONDS * sound.samplerate:
@@ -183,6 +192,13 @@ def _whole(file: BinaryIO) -> BinaryIO | int:
 def named(source: Path | EncodedAudio, error: AudioError) -> AudioError:
     """An error of a file's bytes with the file's name before it."""
     return audio_error(source, error.code, str(error), key=error.key, value=error.value)
+
+
+def _stated_bytes(sound: soundfile.SoundFile | TrackFile) -> int:
+    """How many bytes the samples take that a header promises; 0 for compressed sound."""
+    if sound.format not in _PLAIN:
+        return 0
+    return int(sound.frames * sound.channels * _SAMPLE_BYTES.get(sound.subtype, 0))
 
 
 def _count_frames(sound: soundfile.SoundFile) -> int:

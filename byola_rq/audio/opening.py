@@ -12,6 +12,7 @@ from typing import BinaryIO
 from byola_rq.audio.codecs import Codec, identify_codec
 from byola_rq.audio.decoder import OpenAudio, named
 from byola_rq.audio.encoded import EncodedAudio, audio_error, unreadable
+from byola_rq.audio.multimedia import Track, find_track
 from byola_rq.audio.pieces import Pieces, find_pieces
 from byola_rq.audio.truncation import find_truncation
 from byola_rq.errors import AudioError
@@ -76,7 +77,7 @@ def _open_file(source: Path | EncodedAudio) -> BinaryIO:
     return open(descriptor, "rb")
 
 
-def _memory_of(file: BinaryIO) -> list[Pieces]:
+def _memory_of(file: BinaryIO) -> list[Pieces | Track]:
     """Holds the pieces of a file that has stood every check, and nothing before."""
     if isinstance(file, io.BytesIO):
         return []
@@ -86,16 +87,18 @@ def _memory_of(file: BinaryIO) -> list[Pieces]:
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _memory(*_: int) -> list[Pieces]:
+def _memory(*_: int) -> list[Pieces | Track]:
     return []
 
 
-def _examine(source: Path | EncodedAudio, file: BinaryIO) -> Pieces:
+def _examine(source: Path | EncodedAudio, file: BinaryIO) -> Pieces | Track:
     with _errors_named(source):
         codec = identify_codec(file)
         if reason := find_truncation(file):
             raise AudioError(reason, code="cut")
         with contextlib.suppress(EOFError):  # opening it says what is wrong
+            if codec.demuxer:
+                return find_track(file, codec.demuxer)
             return find_pieces(file, codec.name, codec.start)
     return ()
 

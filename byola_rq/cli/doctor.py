@@ -43,6 +43,7 @@ REQUIRED = (
     "typer",
 )
 OPTIONAL = {  # import name -> what it is for, how to get it
+    "av": ("M4A, MP4, WebM and AAC files", how_to_install("containers")),
     "sklearn": ("probes of `python -m evaluate`", how_to_install("evaluate")),
     "librosa": ("frontend.backend=librosa", how_to_install("frontends")),
     "nnAudio": ("frontend.backend=nnaudio", how_to_install("frontends")),

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from byola_rq.errors import CorpusError, package_needed
+from byola_rq.runtime.array_files import find_array
 from byola_rq.text.cells import csv_rows
 from byola_rq.text.parse import MAX_TEXT_BYTES, read_text
 
@@ -22,10 +23,13 @@ def read_embeddings(folder: Path) -> tuple[FloatArray, list[Path]]:
         CorpusError: If the folder does not hold both.
     """
     try:
-        embeddings = np.load(folder / "embeddings.npy", allow_pickle=False)
+        array = find_array(folder / "embeddings.npy")
+        if array.dtype.kind != "f" or len(array.shape) != 2:
+            raise ValueError(f"embeddings must be floating point (clips, D); got {array}")
+        embeddings = np.array(array.map())
         names, *rows = csv_rows(read_text(folder / "index.csv", MAX_TEXT_BYTES)) or [[]]
         paths = [Path(row[names.index("path")]) for row in rows]
-        if embeddings.ndim != 2 or len(embeddings) != len(paths):
+        if len(embeddings) != len(paths):
             raise ValueError(f"{len(paths)} rows of index.csv for an array {embeddings.shape}")
     except (OSError, ValueError, IndexError) as error:
         message = f"{folder}: not embeddings of `byola-rq embed` ({error})"

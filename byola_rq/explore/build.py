@@ -230,8 +230,8 @@ def _fit(
     )
 
 
-def _describe_fit(classifier: Classifier, num_labelled: int) -> Iterator[str]:
-    yield f"{num_labelled} labeled clips in {len(classifier.classes)} classes"
+def _describe_fit(classifier: Classifier, num_labeled: int) -> Iterator[str]:
+    yield f"{num_labeled} labeled clips in {len(classifier.classes)} classes"
     if classifier.rare:
         names = printable(", ".join(classifier.rare))
         yield f"not cross-validated, since all clips come from one source: {names}; label more"

@@ -60,7 +60,8 @@ def merge_shards(folder: Path, plan: PackingPlan) -> dict[str, Any]:
     index = pa.concat_tables(tables)
     rejected += plan.rejected
     with _new_file(folder, "index.parquet") as path:
-        pq.write_table(index, path, row_group_size=_ROWS_PER_GROUP, compression="zstd")
+        with path.open("wb") as file:  # a name need be no text
+            pq.write_table(index, file, row_group_size=_ROWS_PER_GROUP, compression="zstd")
         files["index.parquet"] = size_and_digest(path)
     with _new_file(folder, "rejected.csv") as path:
         path.write_bytes(csv_text([("source", "reason"), *rejected]).encode())

@@ -133,8 +133,11 @@ class ShardWriter:
 
 def read_summary(folder: Path, shard: int) -> ShardSummary | None:
     """What a whole shard holds; None where its piece, or the samples it vouches for, are not."""
+    path = _piece_path(folder, shard)
     try:
-        with _piece_path(folder, shard).open(encoding="utf-8") as file:
+        if not path.is_file():  # nothing, or a pipe that may never answer
+            return None
+        with path.open(encoding="utf-8") as file:
             summary = ShardSummary(**parse_json(file.readline()))
         is_there = (folder / shard_name(shard)).stat().st_size == summary.bytes
     except (OSError, ValueError, TypeError):

@@ -15,10 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from byola_rq.errors import CheckpointError
-from byola_rq.runtime.files import flush, remove_folder
+from byola_rq.runtime.files import flush, remove_folder, text_name
 from byola_rq.text.parse import check_shape, read_json
 
 FORMAT_VERSION = 1
+_FILES = {"model.safetensors", "optimizer.safetensors", "state.json"}
 # The second name is that of one that is being replaced by another of the same step.
 _NAME = re.compile(r"\.?step-(\d{8,})(?:\.replaced)?")
 _LEFT = re.compile(
@@ -142,15 +143,16 @@ def find_damage(path: Path) -> str | None:
     """Say what is wrong with a checkpoint's files; None where sizes and digests are right."""
     try:
         manifest = read_json(path / "manifest.json", {str: {"size": int, "sha256": str}})
+        # Others would be read wherever they lead to.
+        if odd := sorted(_FILES ^ set(manifest)):
+            names = ", ".join(sorted(_FILES))
+            return f"its manifest must name {names}, and no other file; {odd[0]!r} is wrong"
         for name, expected in manifest.items():
             if _fingerprint(path / name) != expected:
                 return f"{name} is not what was written (size or SHA-256 differs)"
         state = read_json(path / "state.json", _STATE_SHAPE)
     except (OSError, ValueError) as error:
         return f"cannot be verified ({error})"
-    missing = {"model.safetensors", "optimizer.safetensors", "state.json"} - set(manifest)
-    if missing:
-        return f"its manifest lacks {', '.join(sorted(missing))}"
     # Whole in itself, but another's: a copy in the wrong place.
     step, name = state["step"], _NAME.match(path.name)
     return f"holds step {step}" if name and int(name[1]) != step else None
@@ -213,11 +215,11 @@ def _read(path: Path) -> Checkpoint:
         )
         raise CheckpointError(message, code="newer", path=path, value=state["format_version"])
     try:
-        return Checkpoint(
-            model=load_file(path / "model.safetensors"),
-            optimizer=load_file(path / "optimizer.safetensors"),
-            state=state,
-        )
+        with (
+            text_name(path / "model.safetensors") as model,
+            text_name(path / "optimizer.safetensors") as optimizer,
+        ):
+            return Checkpoint(model=load_file(model), optimizer=load_file(optimizer), state=state)
     except (OSError, SafetensorError) as error:
         message = f"{path}: cannot be read ({error})"
         raise CheckpointError(message, code="unreadable", path=path) from error
@@ -241,6 +243,8 @@ def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _fingerprint(path: Path) -> dict[str, int | str]:
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path.name} must be a regular file")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"size": path.stat().st_size, "sha256": digest}

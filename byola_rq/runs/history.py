@@ -113,6 +113,8 @@ def read_columns(path: Path) -> tuple[dict[str, FloatArray], list[str]]:
         last one without its end (the run is writing it, or was killed just then).
     """
     try:
+        if path.exists() and not path.is_file():
+            return {}, [f"{path}: must be a regular file"]  # a pipe may never answer
         text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return {}, []

@@ -169,3 +169,45 @@ def _usual_mode(temporary: Path) -> int:
 def link_error(path: Path) -> OSError:
     """What is raised of a link in place of what is ours."""
     return OSError(errno.ELOOP, f"{path.name} is a link, which is not followed", str(path))
+
+
+@contextlib.contextmanager
+def text_name(path: Path | str) -> Iterator[Path]:
+    """Give a file's name, or another one of it where that is no text, which some libraries refuse.
+
+    Raises:
+        OSError: If a file with such a name cannot be opened.
+    """
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            yield Path(f"/dev/fd/{opened}")
+        finally:
+            os.close(opened)
+    else:
+        yield Path(path)
+
+
+def allow_open_files(num: int) -> int:
+    """Raise this process' own limit, often 1024, where it is below `num`; gives what it is then."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= num:
+        return num
+    allowed = max(soft, num if hard == resource.RLIM_INFINITY else min(num, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return allowed
+
+
+def need_open_files(num: int) -> None:
+    """See that this process may open `num` more, before something that fails badly without.
+
+    Raises:
+        OSError: If it may not.
+    """
+    wanted = len(os.listdir("/dev/fd")) + num
+    if allow_open_files(wanted) < wanted:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))

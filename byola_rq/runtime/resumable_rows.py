@@ -1,5 +1,6 @@
 """An array on disk that is filled row by row, and goes on where it was stopped."""
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from byola_rq.runtime.array_files import find_array, map_array
 from byola_rq.runtime.files import (
     is_own,
     new_file,
@@ -59,10 +61,8 @@ class ResumableRows:
             _make_array(self._done, np.uint8, marks.shape)
             # Last: it vouches for both arrays.
             replace_file(self._key, key)
-        self.array: npt.NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
-        stored = np.load(self._done, allow_pickle=False)
-        if self.array.shape != (len(marks), dim) or stored.shape != marks.shape:
-            raise ValueError(f"{path.name} and {self._done.name} do not fit; delete them")
+        self.array: npt.NDArray[np.float32] = map_array(path, np.float32, (len(marks), dim))
+        stored = map_array(self._done, np.uint8, marks.shape)
         self.is_done: npt.NDArray[np.bool_] = (stored == marks).all(axis=1)
 
     def add(self, numbers: Numbers, rows: npt.NDArray[np.float32]) -> None:
@@ -124,11 +124,11 @@ def _make_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> 
 
 def _write_rows(path: Path, numbers: npt.NDArray[np.integer[Any]], rows: npt.NDArray[Any]) -> None:
     """Write rows of an array file, not through a memory map: there a full disk is a SIGBUS."""
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    first_byte, row_bytes = array.offset, array.strides[0]
+    array = find_array(path)
+    row_bytes = math.prod(array.shape[1:]) * array.dtype.itemsize
     with open_own(path, "r+b") as file:
         for number, row in zip(numbers.tolist(), rows, strict=True):
-            file.seek(first_byte + number * row_bytes)
+            file.seek(array.offset + number * row_bytes)
             file.write(row.tobytes())
         file.flush()
         os.fsync(file.fileno())

@@ -12,12 +12,18 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
 from byola_rq.errors import ByolaRQError
+from byola_rq.runtime.files import need_open_files
 from byola_rq.runtime.sandbox import Failure, Limits, receive, serve
 
 Item = TypeVar("Item")
 
 # Results that wait for one before them; when it is reached, nothing new is begun.
 MAX_WAITING_BYTES = 2**28
+
+# Pipes, sockets and what tells the end of a process, ours and theirs. Processes for which there
+# are too few end each with a traceback of its own.
+FILES_OF_POOL = 12
+FILES_OF_WORKER = 4
 
 _TRIES = 2  # of an item: a worker may also be killed for what another process did
 _STARTS = 3  # of a worker in a row
@@ -65,8 +71,10 @@ def map_in_processes(
 
     Raises:
         WorkerError: If the workers cannot be started.
+        OSError: If this process may not open the files that takes.
     """
     pool = [_Worker(function, limits) for _ in range(max(num_workers, 1))]
+    need_open_files(FILES_OF_POOL + len(pool) * FILES_OF_WORKER)
     try:
         for worker in pool:
             worker.start()

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pyarrow.types as kinds
 
 from byola_rq.errors import CorpusError
+from byola_rq.runtime.files import text_name
 from byola_rq.sources.clip_source import LABEL_COLUMNS, MAX_ENCODED_BYTES, joined_labels
 
 _ROWS_LISTED = 1024  # at a time
@@ -172,7 +173,10 @@ def _opened(path: str) -> Iterator[Any]:
         CorpusError: If it is not there or not Parquet, or reading it in the block fails.
     """
     try:
-        with pq.ParquetFile(path, buffer_size=_READ_AHEAD_BYTES, pre_buffer=False) as file:
+        with (
+            text_name(path) as readable,
+            pq.ParquetFile(readable, buffer_size=_READ_AHEAD_BYTES, pre_buffer=False) as file,
+        ):
             yield file
     except MemoryError:  # pyarrow's is both
         raise

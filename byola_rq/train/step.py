@@ -139,7 +139,7 @@ def build_state(
         encoder.load_state_dict(encoder_weights)
     byol = build_objective(config, encoder)
     over_all_ranks(byol, sync_batch_norm=config.train.sync_batch_norm)
-    is_cuda = device.type == "cuda"
+    is_cuda, is_cpu = device.type == "cuda", device.type == "cpu"
     # On a CPU, half the time of row-major convolutions; mypy's stub lacks the argument.
     byol.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizers = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
@@ -147,7 +147,7 @@ def build_state(
         [parameter for parameter in byol.parameters() if parameter.requires_grad],
         # Fused kernels read float32 on a GPU; on a CPU float64 keeps all digits.
         lr=torch.tensor(
-            config.optimizer.lr, device=device, dtype=torch.float32 if is_cuda else torch.float64
+            config.optimizer.lr, device=device, dtype=torch.float64 if is_cpu else torch.float32
         ),
         weight_decay=config.optimizer.weight_decay,
         fused=True,

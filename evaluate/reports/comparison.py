@@ -31,7 +31,7 @@ class Comparison:
 
     Attributes:
         task: Name of the task, or `mean of N tasks`.
-        probe: What was fitted on both.
+        probe: What was fitted on both, with the share of the labels where it was not all.
         norm: Whose mean and std standardized the log-mels of both.
         first: Score of the first model on the common clips, in percent.
         second: Of the second.
@@ -95,8 +95,9 @@ class Comparisons:
 def compare(out: Path, first: str, second: str) -> Comparisons:
     """Compare two models of an output folder on every task that both were tested on.
 
-    Only runs of one probe, one norm and one state of the set are held against each other, and of
-    them only the test clips that both have. Of several seeds each clip counts with their mean.
+    Only runs of one probe, one norm, one share of the labels and one state of the set are held
+    against each other, and of them only the test clips that both have. Of several seeds each clip
+    counts with their mean.
 
     Args:
         out: The output folder.
@@ -185,7 +186,7 @@ def _find_runs(
     runs: dict[Setting, dict[State, list[ResultRow]]] = defaultdict(dict)
     for entry in found:
         for task in dict.fromkeys(row.task for row in entry.rows):
-            of_task = runs[entry.probe, entry.norm, task]
+            of_task = runs[entry.setting, entry.norm, task]
             for state, rows in rows_by_state(entry.rows_of(task)).items():
                 if state in of_task:
                     labels = dict.fromkeys(entry.label for entry in found)

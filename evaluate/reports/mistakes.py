@@ -38,13 +38,13 @@ class Mistake:
 
 
 def read_runs(folder: Path) -> list[ResultRow]:
-    """The newest run of every model, probe and task with one label a clip, oldest first.
+    """The newest run of every model, probe, share of labels and task with one label a clip.
 
     Raises:
         ReportError: If the folder holds no such results that can be read.
     """
     newest = {
-        (row.model, row.probe, row.task): row
+        (row.model, row.probe, row.label_fraction, row.task): row
         for row in read_results(folder)
         if row.metric == "accuracy"
     }

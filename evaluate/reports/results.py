@@ -52,7 +52,14 @@ class ResultRow:
     torch: str
     sklearn: str
     device: str
-    model_version: str = ""  # of the built-in encoder; older files lack the column
+    model_version: str = ""  # of the built-in encoder
+    label_fraction: float = 1.0  # of the training and validation clips that were used
+    n_unlabelled: int = 0  # those that were not
+
+    @property
+    def num_clips(self) -> int:
+        """Clips of all parts of the set."""
+        return self.n_train + self.n_valid + self.n_test + self.n_unlabelled
 
     @property
     def limit(self) -> str:
@@ -85,7 +92,7 @@ class Predictions:
 
 
 _RESULT_COLUMNS = [field.name for field in fields(ResultRow)]
-_OLDER_COLUMNS = _RESULT_COLUMNS[:-1]
+_FIRST_ADDED = "model_version"  # older files end before this column, or one after it
 _PREDICTION_COLUMNS = ["file_name", "label", "prediction", "fold", "seed"]
 _SCORE_COLUMN = "score:"  # then the class
 _PARSERS: dict[Any, Callable[[str], Any]] = {str: str, int: int, float: float}
@@ -185,7 +192,8 @@ def read_results(out: Path) -> list[ResultRow]:
     path = results_path(out)
     records = _read_records(path) if path.exists() else []
     header = records[0] if records else _RESULT_COLUMNS
-    if header not in (_RESULT_COLUMNS, _OLDER_COLUMNS):
+    num_oldest = _RESULT_COLUMNS.index(_FIRST_ADDED)
+    if len(header) < num_oldest or header != _RESULT_COLUMNS[: len(header)]:
         raise _header_error(path, header, _RESULT_COLUMNS)
     columns = [(each.name, _PARSERS[each.type]) for each in fields(ResultRow)[: len(header)]]
     return [
@@ -237,7 +245,7 @@ def _add_predictions(path: Path, added: Sequence[PredictionRow], classes: Sequen
 
 
 def _append_rows(path: Path, rows: Sequence[ResultRow]) -> None:
-    # All of them anew: the rows of an older file have a column less.
+    # All of them anew: the rows of an older file have fewer columns.
     values = (
         [_round(value) for value in astuple(row)] for row in (*read_results(path.parent), *rows)
     )

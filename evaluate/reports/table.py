@@ -60,7 +60,7 @@ def make_table(summary: Summary) -> "DataFrame":
     rows = [
         (
             row.model,
-            row.probe or "-",
+            row.setting or "-",
             row.source,
             *(_format(row.scores.get(column)) for column in summary.columns),
         )

@@ -121,6 +121,14 @@ def test_an_encoding_that_lacks_a_letter_loses_no_result(
         assert b"\\u97f3" in stream.buffer.getvalue()  # type: ignore[attr-defined]
 
 
+def test_a_name_of_several_lines_is_told_in_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["info", str(tmp_path / "a\nb\rc")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "a\\nb\\rc" in line
+
+
 @contextlib.contextmanager
 def no_file_handle_left() -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -62,8 +62,8 @@ def test_a_map_keeps_groups_apart(method: str) -> None:
 
 
 def test_wrong_methods(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="'umap'"):
-        place_on_map(two_groups(), "umap")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'spiral'"):
+        place_on_map(two_groups(), "spiral")  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with refused(MissingPackageError, "missing", key="scikit-learn"):
         place_on_map(two_groups(), "tsne")

@@ -5,6 +5,7 @@ What kills and full disks leave behind, call by call, is in `tests/slow/test_che
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -228,6 +229,24 @@ def test_a_copy_of_another_step_is_a_damage(tmp_path: Path, step: int) -> None:
     assert "step 4" in (find_damage(checkpoint_path(tmp_path, step)) or "")
     with refused(CheckpointError, "damaged", checkpoint_path(tmp_path, step)):
         load_checkpoint(tmp_path, step)
+
+
+@pytest.mark.parametrize("name", ["../around", "/dev/zero", "fifo"])
+def test_other_files_than_ours_are_not_looked_at(tmp_path: Path, name: str) -> None:
+    """A pipe or a device would keep whoever computes its digest for ever."""
+    path = save_checkpoint(tmp_path, checkpoint(1), keep=1)
+    os.mkfifo(path / "fifo")
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest[name] = {"size": 0, "sha256": "0"}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    assert name in (find_damage(path) or "")
+
+
+def test_a_pipe_in_a_files_place_is_a_damage(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, checkpoint(1), keep=1)
+    (path / "state.json").unlink()
+    os.mkfifo(path / "state.json")
+    assert "state.json" in (find_damage(path) or "")
 
 
 @pytest.mark.parametrize(

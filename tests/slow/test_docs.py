@@ -21,6 +21,7 @@ from byola_rq.cli.app import app, main
 from byola_rq.config import default_config_path, flatten, load_config
 from byola_rq.synthesis.generate import write_corpus
 from evaluate.__main__ import app as evaluate_app
+from evaluate.ablation.grid import read_grid
 from tests.conftest import ROOT, SMALL
 from tests.refusal import refused
 
@@ -93,6 +94,8 @@ def parse(name: str, arguments: list[str]) -> None:
     overrides = [word for word in rest if re.match(r"[a-z_]+\.[a-z_.]+=", word)]
     if command_name in ("pretrain", "views"):
         load_config(default_config_path(), overrides)
+    if command_name == "ablate" and (ROOT / rest[0]).exists():
+        read_grid(ROOT / rest[0], overrides)
 
 
 def test_a_wrong_command_would_be_seen() -> None:
@@ -151,6 +154,7 @@ NOT_RUN = {
     "runs/curve": "too large for a test; the schema has checked them",
     "encoder.init=builtin": "of its own width; tests/train/test_initial_weights.py runs it",
     "adapted/": "of a run of the line above",
+    "--label-fraction": "of more clips than there are; tests/evaluate/test_fitting.py runs it",
 }
 
 
@@ -232,7 +236,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-FOLDERS = "byola_rq|evaluate|tests|benchmarks|examples|docs|notebooks"
+FOLDERS = "ablations|byola_rq|evaluate|tests|benchmarks|examples|docs|notebooks"
 
 
 @pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=lambda page: page.stem)

@@ -29,6 +29,7 @@ from evaluate.__main__ import app as evaluate
 from evaluate.inspection import look_into
 from evaluate.log_mels import read_clip
 from evaluate.tasks.task import Clip
+from tests import multimedia
 
 NUM_FILES = 2_000
 RATE = 16_000
@@ -48,7 +49,7 @@ FORMS: list[tuple[str, dict[str, str]]] = [
     (".opus", {"format": "OGG", "subtype": "OPUS"}),
     (".mp3", {"format": "MP3"}),
 ]
-OTHER_SUFFIXES = [".m4a", ".txt", ".dat", "", ".jpg"]
+OTHER_SUFFIXES = [".wma", ".txt", ".dat", "", ".jpg"]
 STEMS = ["{}", "2024-{}", "00{}", "a #{}", "b: {}", "[{}]", "é{}", "é{}", "\udce9{}", "x {}.y"]
 
 
@@ -94,6 +95,9 @@ def write_files(folder: Path, seed: int) -> tuple[int, int]:
     """Write the files, and macOS' sidecars beside some; gives how many of each."""
     random = np.random.default_rng(seed)
     bases = [(suffix, encode(random, form)) for suffix, form in FORMS for _ in range(6)]
+    for name, (_, _, suffix) in multimedia.FORMS.items():
+        sound = random.normal(0, 0.1, (int(random.integers(10_000, 24_000)), 1))
+        bases += 3 * [(suffix, multimedia.encode(name, sound, 48_000))]
     suffixes = sorted(AUDIO_SUFFIXES)
     num_sidecars = 0
     for number in range(NUM_FILES):
@@ -218,8 +222,8 @@ def test_every_command_names_what_it_does_not_read(
     for number in range(2):
         noise = np.random.default_rng(number).normal(0, 0.1, 2 * RATE)
         soundfile.write(source / f"{number}.wav", noise, RATE)
-    for name in ("3.m4a", "4.m4a", "5.xyz", "._6.wav"):
-        (source / name).write_bytes(b"\0\0\0\x20ftypM4A " + bytes(500))
+    for name in ("3.wma", "4.wma", "5.xyz", "._6.wav"):
+        (source / name).write_bytes(b"0&\xb2u\x8ef\xcf\x11" + bytes(500))
     if is_tar:
         with tarfile.open(tmp_path / "s.tar", "w") as tar:
             tar.add(source, arcname=".")
@@ -235,7 +239,7 @@ def test_every_command_names_what_it_does_not_read(
             main([str(each) for each in arguments])
         out, err = capfd.readouterr()
         assert not left.value.code, err
-        assert f"{source}: not read: 2 .m4a, 1 .xyz; " in out + err, arguments[0]
+        assert f"{source}: not read: 2 .wma, 1 .xyz; " in out + err, arguments[0]
 
 
 PLAIN = {"WAV": ".wav", "WAVEX": ".wav", "AIFF": ".aiff", "AU": ".au", "CAF": ".caf", "W64": ".w64"}

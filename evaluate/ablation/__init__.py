@@ -1,0 +1,1 @@
+"""Variants of one recipe, pretrained with several seeds each, evaluated and compared."""

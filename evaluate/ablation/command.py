@@ -1,0 +1,271 @@
+"""`python -m evaluate ablate`."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from byola_rq.errors import ConfigError, MissingPackageError
+from byola_rq.runtime.terminal import say, warn
+from evaluate.options import (
+    DataRoot,
+    Debug,
+    Device,
+    Tasks,
+    choose_device,
+    one_line_errors,
+    usage_error,
+)
+
+# Nothing heavy is imported before the command needs it, so that --help is instant.
+if TYPE_CHECKING:
+    from evaluate.ablation.grid import AblationRun, Grid
+    from evaluate.protocol import Settings
+    from evaluate.tasks.task import Task
+
+_OWN_KEYS = {"run.dir": "--out", "data.source": "--data", "run.device": "--device"}
+
+
+def ablate(
+    grid: Annotated[
+        Path, typer.Argument(metavar="GRID.yaml", help="Base, reference and variants.")
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SECTION.KEY=VALUE]...", help="Changes to the base, so to every variant."
+        ),
+    ] = None,
+    *,
+    data: Annotated[list[Path], typer.Option(help="What is learned from, as data.source; repeat.")],
+    out: Annotated[Path, typer.Option(help="Folder of the runs and the report; grids share it.")],
+    data_root: DataRoot = None,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME...", help="Of the sets under --data-root only these."),
+    ] = None,
+    task: Tasks = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Trainings side by side.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Of each variant, from run.seed upwards.")] = 3,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Only the Ith of N shares of the runs.")
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on, and refuse a grid other than the one begun in --out."
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the runs and what they cost; do nothing.")
+    ] = False,
+    probe: Annotated[
+        str, typer.Option(help="Fitted on the embeddings: logistic, adam, knn, byol_a or evar.")
+    ] = "logistic",
+    limit: Annotated[
+        int | None, typer.Option(min=2, help="Test on so many clips of each class and part.")
+    ] = None,
+    unit_seconds: Annotated[
+        float | None,
+        typer.Option(
+            help="Length every clip of a --task is cropped or padded to.  "
+            "[default: the longest, at most 10]"
+        ),
+    ] = None,
+    device: Device = "auto",
+    debug: Debug = False,
+) -> None:
+    """Pretrain every variant of a grid with several seeds, evaluate them, and compare.
+
+    Each variant and seed is one `byola-rq pretrain` with a run.dir of its own below --out, then
+    one evaluation. What is done is not done again: the same call goes on where it was stopped, and
+    of a changed grid only what changed is run. Several calls can share --out, one run is never
+    done by two. A run that fails is named; the others go on, and the status is 1.
+
+    \b
+    Examples:
+      python -m evaluate ablate ablations/bins.yaml --data packed --out abl --dry-run
+      python -m evaluate ablate ablations/bins.yaml --data packed --task birds.csv --out abl
+      python -m evaluate ablate my.yaml encoder.dim=512 --data packed --task birds.csv --out abl
+      python -m evaluate ablate my.yaml --data packed --data-root /data/sets --out abl --jobs 6
+      python -m evaluate ablate my.yaml --data packed --task birds.csv --out abl --shard 1/8
+
+    \b
+    Written into --out, for a grid of the name GRID:
+      GRID.md, .csv, .png   means over seeds, differences to the reference, segments and hours
+      runs/                 a run.dir, a configuration and a log for every variant and seed
+      results.csv ...       as `python -m evaluate` leaves them; `compare` reads them too
+    """
+    with one_line_errors(debug):
+        from evaluate.ablation.grid import plan_runs, read_grid
+
+        chosen = choose_device(device)
+        loaded = read_grid(grid, [*_refuse_own(overrides or []), *_settle(data, chosen, jobs)])
+        planned = plan_runs(loaded, seeds)
+        share = _take_share(planned, shard)
+        _announce(out, share, must_be_same=resume)
+        if dry_run:
+            _list_runs(out, share, jobs)
+            return
+        to_do = _gather(data_root, tasks, task or [], unit_seconds, limit)
+        settings = _settings(out, probe, chosen)
+        num_failed = _do(out, share, to_do, settings, jobs)
+        _report(out, loaded, planned, [each.name for each in to_do], probe)
+        if num_failed:
+            raise typer.Exit(1)
+
+
+def _settle(data: Sequence[Path], device: str, jobs: int) -> list[str]:
+    """What the command's own options say of the configuration, as overrides."""
+    from byola_rq.runtime.workers import count_cores
+
+    for source in data:
+        if "=" not in str(source) and not source.exists():
+            raise ConfigError(
+                f"--data must be there; {source} is not", code="missing", path=source, key="--data"
+            )
+    sources = str(data[0]) if len(data) == 1 else json.dumps([str(each) for each in data])
+    settled = [f"data.source={sources}", f"run.device={device}"]
+    if device == "cpu":
+        settled.append(f"run.threads={max(1, count_cores() // jobs)}")
+    return settled
+
+
+def _refuse_own(overrides: Sequence[str]) -> Sequence[str]:
+    for override in overrides:
+        key = override.partition("=")[0]
+        if key in _OWN_KEYS:
+            raise usage_error(f"{key} must be given as {_OWN_KEYS[key]}; got {override}", key)
+    return overrides
+
+
+def _take_share(runs: Sequence["AblationRun"], shard: str | None) -> list["AblationRun"]:
+    if shard is None:
+        return list(runs)
+    number, slash, count = shard.partition("/")
+    is_share = slash and number.isdecimal() and count.isdecimal()
+    if not is_share or not 1 <= int(number) <= int(count):
+        raise usage_error(f"--shard must be I/N with I from 1 to N; got {shard}", "--shard")
+    return list(runs[int(number) - 1 :: int(count)])
+
+
+def _announce(out: Path, runs: Sequence["AblationRun"], *, must_be_same: bool) -> None:
+    """Say what was trained with another configuration before, and is trained anew."""
+    from evaluate.ablation.runs import find_changes, find_place
+
+    changed = {run: found for run in runs if (found := find_changes(out, run))}
+    lines = [
+        f"{run}: changed since it was begun ({'; '.join(differences)}); it is run anew, "
+        f"{place} stays as it is"
+        for run, (place, differences) in changed.items()
+    ]
+    if must_be_same and lines:
+        raise ConfigError(
+            f"{out}: --resume needs the grid that was begun there: {lines[0]}",
+            code="different",
+            path=out,
+            key="--resume",
+            value=lines,
+        )
+    if must_be_same and not any(find_place(out, run).exists() for run in runs):
+        raise ConfigError(
+            f"{out}: --resume needs runs of this grid there; there are none",
+            code="missing",
+            path=out,
+            key="--resume",
+        )
+    for line in lines:
+        warn(line)
+
+
+def _list_runs(out: Path, runs: Sequence["AblationRun"], jobs: int) -> None:
+    """A line for every run, and what they cost together."""
+    from evaluate.ablation.cost import describe_cost, list_states
+
+    for line in list_states(out, runs):
+        say(line)
+    say(describe_cost(out, runs, jobs))
+
+
+def _gather(
+    data_root: Path | None,
+    names: Sequence[str] | None,
+    csvs: Sequence[Path],
+    unit_seconds: float | None,
+    limit: int | None,
+) -> list["Task"]:
+    """The tasks, all of them: what is wrong with one is found before hours of training."""
+    from evaluate.runner import gather_tasks
+
+    if not (data_root or csvs):
+        raise usage_error("nothing to evaluate on: name a --data-root or a --task")
+    tasks, errors = gather_tasks(
+        data_root, names, csvs, unit_seconds=unit_seconds, limit=limit, seed=0
+    )
+    for error in errors:
+        raise error
+    return tasks
+
+
+def _settings(out: Path, probe: str, device: str) -> "Settings":
+    from byola_rq.runtime.memory import keep_freed_memory
+    from byola_rq.runtime.workers import count_cores
+    from evaluate.probes.fit import PROBES
+    from evaluate.probes.official import OFFICIAL_PROBES
+    from evaluate.protocol import Settings
+
+    known = [*PROBES, *OFFICIAL_PROBES]
+    if probe not in known:
+        raise usage_error(f"--probe must be one of {', '.join(known)}; got {probe}", "--probe")
+    if device == "cpu":
+        keep_freed_memory()
+    return Settings(
+        probes=(probe,),
+        norm="task",
+        seed=0,
+        device=device,
+        num_workers=min(8, count_cores()),
+        batch_size=None,
+        cache=out / "cache",
+    )
+
+
+def _do(
+    out: Path,
+    runs: Sequence["AblationRun"],
+    tasks: Sequence["Task"],
+    settings: "Settings",
+    jobs: int,
+) -> int:
+    """Train and evaluate; how much failed."""
+    from evaluate.ablation.evaluation import evaluator
+    from evaluate.ablation.work import do_runs
+    from evaluate.reports.results import open_folder
+
+    open_folder(out)
+    outcome = do_runs(out, runs, evaluator(out, tasks, settings), jobs=jobs)
+    for line in outcome.failed:
+        warn(f"failed: {line}")
+    if outcome.elsewhere:
+        names = "; ".join(map(str, outcome.elsewhere))
+        warn(f"left to other calls that are at work on them: {names}")
+    return len(outcome.failed)
+
+
+def _report(
+    out: Path, grid: "Grid", runs: Sequence["AblationRun"], tasks: Sequence[str], probe: str
+) -> None:
+    """The report in every form, and on the terminal."""
+    from evaluate.ablation.chart import write_chart
+    from evaluate.ablation.report import make_report, to_report, write_report
+
+    report = make_report(out, grid, runs, tasks, probe)
+    write_report(out, report)
+    for line in to_report(report).splitlines():
+        say(line)
+    try:
+        write_chart(report, out / f"{grid.name}.png")
+    except MissingPackageError as error:
+        warn(f"no chart: {error}")

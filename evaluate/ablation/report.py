@@ -1,0 +1,313 @@
+"""What a grid found: means over seeds, differences to the reference, what they cost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from pandas import DataFrame
+
+from byola_rq.runtime.files import replace_file
+from evaluate.ablation.grid import AblationRun, Grid
+from evaluate.ablation.runs import find_place, read_progress
+from evaluate.ablation.statistics import Estimate, SeedScores, estimate
+from evaluate.reports.results import ReportError, ResultRow, WriteError, read_results
+from evaluate.reports.scores import TestedClips, read_tested_clips, resample, rows_by_state
+from evaluate.reports.table import to_markdown
+
+MEAN = "mean"  # of the tasks
+
+
+@dataclass(frozen=True)
+class Line:
+    """One variant.
+
+    Attributes:
+        variant: Its name.
+        num_seeds: Seeds that were evaluated on every task.
+        segments: Seen in training, by all these seeds together.
+        hours: Of training, likewise.
+        scores: Mean over seeds by task, `MEAN` among them where there are several.
+        differences: To the reference, in points; none of the reference itself.
+    """
+
+    variant: str
+    num_seeds: int
+    segments: int
+    hours: float
+    scores: dict[str, Estimate]
+    differences: dict[str, Estimate]
+
+
+@dataclass(frozen=True)
+class AblationReport:
+    """All of a grid that is there."""
+
+    grid: Grid
+    probe: str
+    lines: tuple[Line, ...]  # without variants that have no seed yet
+    notes: tuple[str, ...]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The columns."""
+        return tuple(self.lines[0].scores) if self.lines else ()
+
+    def describe_differences(self) -> tuple[list[str], list[str]]:
+        """A sentence for each difference to the reference: significant ones, and the others."""
+        told: tuple[list[str], list[str]] = ([], [])
+        for line in self.lines:
+            for task, difference in line.differences.items():
+                sentence = f"{task}: {line.variant}, {format_difference(difference)}"
+                told[0 if difference.is_significant else 1].append(sentence)
+        return told
+
+
+def make_report(
+    out: Path, grid: Grid, runs: Sequence[AblationRun], tasks: Sequence[str], probe: str
+) -> AblationReport:
+    """Gather what an output folder holds of a grid.
+
+    A seed counts where it was evaluated on every task.
+
+    Raises:
+        ReportError: If results cannot be read.
+    """
+    results = [row for row in read_results(out) if row.probe == probe]
+    found = {task: _newest_alike(out, runs, task, results) for task in tasks}
+    tested: dict[AblationRun, dict[str, TestedClips]] = {}
+    notes = []
+    for run in runs:
+        missing = [task for task in tasks if run not in found[task]]
+        if missing:
+            notes.append(f"not counted: {run}: no result on {', '.join(missing)}")
+        else:
+            tested[run] = {task: read_tested_clips(out, found[task][run]) for task in tasks}
+    scores = _score_seeds(tested, tasks)
+    lines = [
+        _make_line(out, variant.name, scores, [r for r in tested if r.variant == variant.name])
+        for variant in grid.variants
+        if variant.name in scores
+    ]
+    if any(scores) and grid.reference not in scores:
+        notes.append(f"no differences: {grid.reference}, the reference, has no result yet")
+    lines = _with_differences(lines, scores, grid.reference)
+    if any(line.num_seeds < 2 for line in lines):
+        notes.append("of a variant with one seed, the interval knows of the test clips alone")
+    return AblationReport(grid, probe, tuple(lines), tuple(notes))
+
+
+def write_report(out: Path, report: AblationReport) -> list[Path]:
+    """Replace the grid's tables, `<grid>.md` and `<grid>.csv`.
+
+    Raises:
+        WriteError: If the disk refuses.
+    """
+    name = report.grid.name
+    texts = {
+        out / f"{name}.md": to_report(report),
+        out / f"{name}.csv": make_table(report).to_csv(index=False, lineterminator="\n"),
+    }
+    for path, text in texts.items():
+        try:
+            replace_file(path, text)
+        except OSError as error:
+            message = f"{path}: cannot be written: {error.strerror or error}"
+            raise WriteError(message, code="unwritable", path=path) from error
+    return list(texts)
+
+
+def make_table(report: AblationReport) -> DataFrame:
+    """A row for every variant and task: means, differences, costs."""
+    rows = []
+    for line in report.lines:
+        for task, score in line.scores.items():
+            difference = line.differences.get(task)
+            rows.append(
+                {
+                    "grid": report.grid.name,
+                    "variant": line.variant,
+                    "task": task,
+                    "probe": report.probe,
+                    "seeds": line.num_seeds,
+                    "score": score.value,
+                    "low": score.low,
+                    "high": score.high,
+                    "reference": report.grid.reference,
+                    "difference": difference.value if difference else None,
+                    "difference_low": difference.low if difference else None,
+                    "difference_high": difference.high if difference else None,
+                    "p": difference.p if difference else None,
+                    "is_significant": difference.is_significant if difference else None,
+                    "segments": line.segments,
+                    "hours": line.hours,
+                }
+            )
+    return DataFrame(rows).round(4)
+
+
+def to_report(report: AblationReport) -> str:
+    """The report as Markdown."""
+    significant, others = report.describe_differences()
+    parts = [f"# {report.grid.name}\n", f"{_preamble(report)}\n"]
+    if report.lines:
+        parts += [to_markdown(make_scores(report), num_names=1)]
+    if significant or others:
+        parts += [f"## Against {report.grid.reference}\n", _preamble_of_differences()]
+        parts += [to_markdown(make_differences(report), num_names=1)]
+        parts += [_list("Significant", significant), _list("Not significant", others)]
+    if report.notes:
+        parts += [_list("Notes", report.notes)]
+    return "\n".join(parts)
+
+
+def make_scores(report: AblationReport) -> DataFrame:
+    """The means, as text."""
+    rows = [
+        (
+            line.variant,
+            *(f"{e.value:.1f} ({e.low:.1f}-{e.high:.1f})" for e in line.scores.values()),
+            line.num_seeds,
+            f"{line.segments:,}",
+            f"{line.hours:.2f}",
+        )
+        for line in report.lines
+    ]
+    columns = ["variant", *report.tasks, "seeds", "segments", "hours"]
+    return DataFrame(rows, columns=columns).astype(str)
+
+
+def make_differences(report: AblationReport) -> DataFrame:
+    """The differences to the reference, as text; significant ones with a star."""
+    rows = [
+        (
+            line.variant,
+            *(
+                format_difference(e) + (" *" if e.is_significant else "")
+                for e in line.differences.values()
+            ),
+        )
+        for line in report.lines
+        if line.differences
+    ]
+    return DataFrame(rows, columns=["variant", *report.tasks])
+
+
+def format_difference(difference: Estimate) -> str:
+    """Points, their interval and p."""
+    p = "one seed" if difference.p is None else _format_p(difference.p)
+    return f"{difference.value:+.1f} ({difference.low:z.1f} to {difference.high:z.1f}; {p})"
+
+
+def _format_p(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def _preamble(report: AblationReport) -> str:
+    return (
+        f"Percent right (or mAP) of the probe {report.probe}, mean over seeds of pretraining, with "
+        "its 95 %\ninterval over seeds and test clips. Segments and hours are those of training "
+        "all seeds,\nhours summed over runs side by side."
+    )
+
+
+def _preamble_of_differences() -> str:
+    return (
+        "Points better than the reference, with their 95 % interval over seeds and test clips,\n"
+        "paired over clips; a star where p is below 0.05. Of 20 variants that are equal to the\n"
+        "reference, one is expected to get one.\n"
+    )
+
+
+def _list(title: str, lines: Sequence[str]) -> str:
+    return f"{title}:\n\n" + ("".join(f"- {line}\n" for line in lines) or "- no variant\n")
+
+
+def _newest_alike(
+    out: Path, runs: Sequence[AblationRun], task: str, results: Sequence[ResultRow]
+) -> dict[AblationRun, list[ResultRow]]:
+    """The complete results of each run on that state of a task that was evaluated last."""
+    states = {}
+    for run in runs:
+        model = find_place(out, run).name
+        rows = [row for row in results if (row.model, row.task) == (model, task)]
+        states[run] = rows_by_state(rows)
+    place = {row: number for number, row in enumerate(results)}
+    pairs = [pair for of_run in states.values() for pair in of_run.items()]
+    newest, _ = max(pairs, key=lambda pair: place[pair[1][-1]], default=((), []))
+    return {run: of_run[newest] for run, of_run in states.items() if newest in of_run}
+
+
+def _score_seeds(
+    tested: dict[AblationRun, dict[str, TestedClips]], tasks: Sequence[str]
+) -> dict[str, dict[str, SeedScores]]:
+    """Scores and draws by variant and task, on the test clips that all runs have."""
+    runs = list(tested)
+    if not runs:
+        return {}
+    values, draws = [], []
+    for task in tasks:
+        aligned = _align(task, [of[task] for of in tested.values()])
+        values.append([each.score for each in aligned])
+        draws.append(resample(task, aligned))
+    by_name = list(zip(tasks, values, draws, strict=True))
+    if len(tasks) > 1:  # tasks are drawn independently, so their draws average
+        by_name.append((MEAN, list(np.mean(values, axis=0)), np.mean(draws, axis=0)))
+    scores: dict[str, dict[str, SeedScores]] = {}
+    for variant in dict.fromkeys(run.variant for run in runs):
+        index = [number for number, run in enumerate(runs) if run.variant == variant]
+        scores[variant] = {
+            name: SeedScores(np.asarray(of_runs)[index], drawn[index])
+            for name, of_runs, drawn in by_name
+        }
+    return scores
+
+
+def _align(task: str, tested: Sequence[TestedClips]) -> list[TestedClips]:
+    """The test clips that all have, in one order."""
+    places = [
+        {clip: at for at, clip in enumerate(zip(of.names, of.labels, strict=True))} for of in tested
+    ]
+    common = [clip for clip in places[0] if all(clip in each for each in places)]
+    if not common or len({of.classes for of in tested}) > 1:
+        raise ReportError(
+            f"{task}: all runs must be evaluated on the same clips and classes; call again to "
+            "evaluate those of another state",
+            code="different",
+            value=task,
+        )
+    return [
+        of.take([place[clip] for clip in common]) for of, place in zip(tested, places, strict=True)
+    ]
+
+
+def _make_line(
+    out: Path, variant: str, scores: dict[str, dict[str, SeedScores]], runs: Sequence[AblationRun]
+) -> Line:
+    progress = [read_progress(find_place(out, run), run.config.train.batch_size) for run in runs]
+    return Line(
+        variant=variant,
+        num_seeds=len(runs),
+        segments=sum(each.segments for each in progress),
+        hours=sum(each.hours for each in progress),
+        scores={task: estimate(of_task) for task, of_task in scores[variant].items()},
+        differences={},
+    )
+
+
+def _with_differences(
+    lines: Sequence[Line], scores: dict[str, dict[str, SeedScores]], reference: str
+) -> list[Line]:
+    if reference not in scores:
+        return list(lines)
+    return [
+        replace(
+            line,
+            differences={
+                task: estimate(of_task, scores[reference][task])
+                for task, of_task in scores[line.variant].items()
+                if line.variant != reference
+            },
+        )
+        for line in lines
+    ]

@@ -1,0 +1,161 @@
+"""Runs side by side: each trained in a process of its own, then evaluated here."""
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from byola_rq.errors import ByolaRQError
+from byola_rq.runtime.lock import HeldError
+from byola_rq.runtime.progress import log
+from byola_rq.runtime.signals import RUN_SIGNALS, Stop, StoppedError, stop_on_signals
+from evaluate.ablation.grid import AblationRun
+from evaluate.ablation.runs import Training, find_place, held, is_trained, read_progress
+
+_SECONDS_BETWEEN_LOOKS = 0.2
+_SECONDS_BETWEEN_LINES = 60.0
+
+# Evaluates the model of a run, one task after the other; what failed is its result.
+Evaluate = Callable[[AblationRun, Path], Iterator[list[str]]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a call's runs."""
+
+    failed: tuple[str, ...]  # a line for each
+    elsewhere: tuple[AblationRun, ...]  # other calls are at work on them
+
+
+class Workbench:
+    """Trains and evaluates runs, `jobs` trainings at a time.
+
+    Args:
+        out: The output folder.
+        runs: What to do, in this order.
+        jobs: Trainings side by side.
+        stop: Holds signals back while a process starts.
+    """
+
+    def __init__(self, out: Path, runs: Sequence[AblationRun], *, jobs: int, stop: Stop) -> None:
+        self.out = out
+        self.jobs = jobs
+        self.num_runs = len(runs)
+        self.failed: list[str] = []
+        self.elsewhere: list[AblationRun] = []
+        self._stop = stop
+        self._waiting = deque(runs)
+        self._locks: dict[AblationRun, contextlib.ExitStack] = {}
+        self._trainings: list[Training] = []
+        self._to_evaluate: deque[tuple[AblationRun, Path]] = deque()
+        self._num_started = 0
+        self._last_line = time.monotonic()
+
+    def work(self, evaluate: Evaluate) -> None:
+        """Do all that there is.
+
+        Raises:
+            ReportError: If results cannot be written, which would lose all that follows.
+        """
+        while self._waiting or self._trainings or self._to_evaluate:
+            self._keep_training()
+            if not self._to_evaluate:
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+                continue
+            run, run_dir = self._to_evaluate.popleft()
+            for failures in evaluate(run, run_dir):
+                self.failed += failures
+                self._keep_training()  # an evaluation may take longer than a training
+            self._locks.pop(run).close()
+
+    def close(self) -> list[Training]:
+        """Stop what still trains, wait until it is saved, and let go of all; what was stopped."""
+        trainings = [training for training in self._trainings if not training.has_ended]
+        if trainings:
+            log(f"{len(trainings)} trainings finish their step and save")
+        for training in trainings:
+            training.stop()
+        for training in trainings:
+            training.wait()
+        for lock in self._locks.values():
+            lock.close()
+        return trainings
+
+    def _keep_training(self) -> None:
+        """Take in the trainings that have ended, and start others in their place."""
+        for training in [each for each in self._trainings if each.has_ended]:
+            self._trainings.remove(training)
+            self._take_in(training)
+        while self._waiting and len(self._trainings) < self.jobs:
+            with self._stop.held():
+                self._begin(self._waiting.popleft())
+        if time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            if self._trainings:
+                log("; ".join(map(_describe, self._trainings)))
+
+    def _begin(self, run: AblationRun) -> None:
+        self._num_started += 1
+        number = f"[{self._num_started}/{self.num_runs}] {run}"
+        lock = contextlib.ExitStack()
+        try:
+            lock.enter_context(held(self.out, run))
+        except HeldError as error:
+            log(f"{number}: left to another call ({error})")
+            self.elsewhere.append(run)
+            return
+        self._locks[run] = lock
+        run_dir = find_place(self.out, run)
+        if is_trained(run_dir):
+            log(f"{number}: trained already, {run_dir}")
+            self._to_evaluate.append((run, run_dir))
+            return
+        log(f"{number}: training, {run_dir}")
+        self._trainings.append(Training(run, run_dir))
+
+    def _take_in(self, training: Training) -> None:
+        run = training.run
+        try:
+            training.check()
+        except ByolaRQError as error:
+            log(f"error: {error}")
+            self.failed.append(str(error))
+            self._locks.pop(run).close()
+            return
+        log(f"{_describe(training)}: trained")
+        self._to_evaluate.append((run, training.run_dir))
+
+
+def do_runs(out: Path, runs: Sequence[AblationRun], evaluate: Evaluate, *, jobs: int) -> Outcome:
+    """Train and evaluate runs; one that fails is named, and the others go on.
+
+    Args:
+        out: The output folder; other calls may share it.
+        runs: Those of this call.
+        evaluate: See `Evaluate`.
+        jobs: Trainings side by side.
+
+    Raises:
+        StoppedError: If a signal stopped it; trainings have saved by then.
+        ReportError: If the folder cannot be written.
+    """
+    try:
+        with stop_on_signals(RUN_SIGNALS, second_interrupt_kills=True) as stop:
+            bench = Workbench(out, runs, jobs=jobs, stop=stop)
+            try:
+                bench.work(evaluate)
+            finally:
+                bench.close()
+    except StoppedError as error:
+        message = f"{out}: {error}; what is done is kept, and the same command goes on"
+        raise StoppedError(message, error.number, path=out) from None
+    return Outcome(tuple(bench.failed), tuple(bench.elsewhere))
+
+
+def _describe(training: Training) -> str:
+    progress = read_progress(training.run_dir, training.run.config.train.batch_size)
+    total = training.run.num_segments
+    share = f" of {total:,}" if total else ""
+    return f"{training.run}: {progress.segments:,}{share} segments, loss {progress.loss}"
