@@ -2,7 +2,7 @@
 
 A safetensors file with one JSON object in its metadata, under the key `byola_rq`: `encoder`,
 `frontend`, `statistics`, `weights_sha256`, `licence` (`license` is read too), `training`,
-`format_version`, and `content_sha256`, the digest of all the others. docs/embedding.md describes each.
+`format_version`, and `content_sha256`, the digest of all others. docs/embedding.md describes each.
 """
 
 import hashlib
