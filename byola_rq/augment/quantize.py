@@ -44,7 +44,7 @@ class RandomizedQuantization(Augmentation[QuantizationBins]):
         values: Reproduction value drawn uniformly from its bin (`random`), or its `midpoint`.
         per: One quantizer for each `channel`, or one for all channels of a sample (`instance`).
         p: Probability that a sample is quantized.
-        channel_dim: Where the channels are: -2 for `(..., F, T)`, 1 for images `(B, C, H, W)`, -1
+        channel_dim: Channel dimension: -2 for `(..., F, T)`, 1 for images `(B, C, H, W)`, -1
             for points `(B, N, 3)` and tokens `(B, T, D)`. Dimension 0 always counts samples.
 
     Raises:

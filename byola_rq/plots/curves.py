@@ -42,7 +42,7 @@ def save_curves_picture(path: Path, runs: Mapping[str, Columns]) -> None:
 
     Args:
         path: File to write.
-        runs: By name, columns of metrics.csv with one value per row; `step` is required.
+        runs: Columns of metrics.csv by run, one value per row; `step` is required.
 
     Raises:
         ConfigError: If there is no row to draw, or the picture cannot be written.

@@ -20,9 +20,9 @@ class Recipe:
     Args:
         name: Name for `--recipe`.
         path: File of the recipe.
-        what: What distinguishes it.
+        what: Distinguishing features.
         source: Paper, or section of the documentation.
-        gave: Its scores in percent, on the sets named in docs/pretraining.md.
+        gave: Scores in percent, on the sets named in docs/pretraining.md.
         minutes: Duration and hardware of that run.
         command: Command of that run, except for its data source.
     """
@@ -37,7 +37,7 @@ class Recipe:
 
     @property
     def header(self) -> str:
-        """The first lines of the file, as text."""
+        """First lines of the file, as text."""
         return "".join(f"{line}\n" for line in _header(self.path))
 
 

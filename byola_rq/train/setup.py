@@ -204,7 +204,7 @@ def _open_clips(config: Config) -> tuple[Clips, list[tuple[ClipSource, str]]]:
 
 
 def _order(config: Config, clips: Clips) -> ClipOrder:
-    """Return the clip order that `data.shuffle` asks for."""
+    """Return the clip order for `data.shuffle`."""
     if config.data.shuffle == "windows" and isinstance(clips, PackedClips):
         window_shards = config.data.window_shards
         return WindowOrder(clips.shard, window_shards=window_shards, seed=config.run.seed)

@@ -43,7 +43,7 @@ class SkippedSteps:
         """Write the clips of skipped steps.
 
         Args:
-            skipped: For each step, counted from 1, whether the log-mel of each of its clips was
+            skipped: Steps, counted from 1, each with a flag per clip: True if its log-mel was
                 finite.
 
         Raises:
