@@ -67,9 +67,7 @@ def main(
             print(f"| {path.parent.name} | {name} | " + " | ".join(cells) + " |", flush=True)
 
 
-def draw_labeled(
-    clips: tuple[Clip, ...], is_allowed: np.ndarray, num: int, seed: int
-) -> list[int]:
+def draw_labeled(clips: tuple[Clip, ...], is_allowed: np.ndarray, num: int, seed: int) -> list[int]:
     """Draw positions of up to `num` clips of each class; the same for every model."""
     places = defaultdict(list)
     for place in np.random.default_rng(seed).permutation(np.flatnonzero(is_allowed)).tolist():

@@ -23,7 +23,8 @@ from benchmarks.step import make_training, unfuse, unfuse_first, write_batch
 from byola_rq.corpus.segments import SegmentBatch
 from byola_rq.runtime.device import Precision
 from byola_rq.train.graph import WARM_UP_STEPS, GraphedStep
-from byola_rq.train.step import StepOutcome, TrainState, train_step
+from byola_rq.train.state import TrainState
+from byola_rq.train.step import StepOutcome, train_step
 
 app = new_app()
 

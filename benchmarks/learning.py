@@ -23,7 +23,8 @@ from byola_rq.embed.embedder import Embedder
 from byola_rq.model.encoder import build_encoder
 from byola_rq.runtime.device import Precision
 from byola_rq.runtime.progress import ProgressBar
-from byola_rq.train.step import build_state, train_step
+from byola_rq.train.state import build_state
+from byola_rq.train.step import train_step
 
 app = new_app()
 

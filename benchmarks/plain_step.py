@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from byola_rq.corpus.segments import SegmentBatch
 from byola_rq.runtime.device import float32_products
-from byola_rq.train.step import TrainState
+from byola_rq.train.state import TrainState
 
 
 class PlainEncoder(nn.Module):

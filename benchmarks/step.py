@@ -42,11 +42,8 @@ from byola_rq.model.linear import linear
 from byola_rq.runtime.device import Precision
 from byola_rq.runtime.rng import sample_keys
 from byola_rq.synthesis.generate import KINDS, make_clip
-from byola_rq.train.step import (
-    TrainState,
-    build_state,
-    train_step,
-)
+from byola_rq.train.state import TrainState, build_state
+from byola_rq.train.step import train_step
 
 app = new_app()
 

@@ -18,7 +18,8 @@ from byola_rq.corpus.decoded_clips import DecodedClips, measure_clips
 from byola_rq.corpus.order import ClipOrder, StepSampler
 from byola_rq.corpus.segments import SegmentCorpus, find_clips
 from byola_rq.errors import AudioError
-from byola_rq.train.step import TrainState, build_state, train_step
+from byola_rq.train.state import TrainState, build_state
+from byola_rq.train.step import train_step
 
 VALUES = {"NaN": float("nan"), "+Inf": float("inf"), "-Inf": float("-inf")}
 PLACES = ("float wav", "segment", "loss", "gradient")

@@ -11,7 +11,8 @@ from byola_rq.errors import first_line
 from byola_rq.runtime.distributed import world_size
 from byola_rq.runtime.stages import stage
 from byola_rq.runtime.terminal import warn
-from byola_rq.train.step import StepOutcome, TrainState, compute_step, train_step
+from byola_rq.train.state import TrainState
+from byola_rq.train.step import StepOutcome, compute_step, train_step
 
 WARM_UP_STEPS = 3  # eager: compiles kernels, chooses algorithms, allocates Adam's moments
 

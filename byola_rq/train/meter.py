@@ -11,7 +11,8 @@ from byola_rq.corpus.device_batches import RING
 from byola_rq.runs.metrics import Metrics
 from byola_rq.runtime.distributed import all_gather_rows, all_reduce_max, all_reduce_sum, world_size
 from byola_rq.train.collapse import EmbeddingHealth, examine_embeddings
-from byola_rq.train.step import StepOutcome, TrainState
+from byola_rq.train.state import TrainState
+from byola_rq.train.step import StepOutcome
 
 Batch = TypeVar("Batch")
 

@@ -37,7 +37,7 @@ from byola_rq.train.agreement import (
     share_statistics,
 )
 from byola_rq.train.budget import count_steps, warning_of_few_segments
-from byola_rq.train.step import TrainState, build_state
+from byola_rq.train.state import TrainState, build_state
 from byola_rq.train.validation import RunValidation
 
 

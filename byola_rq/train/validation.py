@@ -22,7 +22,7 @@ from byola_rq.runtime.distributed import broadcast_bytes, is_main, raise_on_all_
 from byola_rq.runtime.progress import ProgressBar
 from byola_rq.sources.labelled_csv import LabelledClip, read_labelled_rows
 from byola_rq.train.probe import Features, import_sklearn, score_embeddings
-from byola_rq.train.step import TrainState
+from byola_rq.train.state import TrainState
 
 MAX_SECONDS = 60.0  # longer clips are cut: 96 MiB in the first convolution
 MAX_BYTES_KEPT = (

@@ -12,7 +12,8 @@ from byola_rq.corpus.decoded_clips import measure_clips
 from byola_rq.corpus.order import ClipOrder, StepSampler
 from byola_rq.corpus.segments import SegmentCorpus, find_clips
 from byola_rq.errors import ConfigError
-from byola_rq.train.step import build_state, train_step
+from byola_rq.train.state import build_state
+from byola_rq.train.step import train_step
 from tests.conftest import SMALL
 from tests.rank_steps import DoubleLogMel
 from tests.refusal import refused

@@ -8,8 +8,9 @@ from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
 from byola_rq.config import Config, default_config_path, load_config
 from byola_rq.corpus.segments import SegmentBatch
 from byola_rq.runtime.device import can_compile
-from byola_rq.train import step as training_module
-from byola_rq.train.step import TrainState, build_state, train_step
+from byola_rq.train import state as training_module
+from byola_rq.train.state import TrainState, build_state
+from byola_rq.train.step import train_step
 from tests.conftest import SMALL
 
 

@@ -21,7 +21,8 @@ from byola_rq.errors import AudioError, Code, ConfigError, CorpusError, MissingP
 from byola_rq.synthesis.generate import make_clip, write_wav
 from byola_rq.train import validation as module
 from byola_rq.train.probe import score_embeddings
-from byola_rq.train.step import TrainState, build_state, train_step
+from byola_rq.train.state import TrainState, build_state
+from byola_rq.train.step import train_step
 from byola_rq.train.validation import Validation
 from tests.conftest import SMALL
 from tests.refusal import refused
