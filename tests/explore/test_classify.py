@@ -1,4 +1,4 @@
-"""Classification: against scikit-learn, groups, calibration, the file, and what is refused."""
+"""Classification: against scikit-learn, groups, calibration, the file, and bad input."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Search: against scikit-learn, on real sound, and what it refuses."""
+"""Search: against scikit-learn, on real sound, and with bad input."""
 
 import shutil
 from pathlib import Path
@@ -29,7 +29,7 @@ RATE = 16_000
 
 
 def run(*arguments: object) -> int:
-    """The status with which `byola-rq` leaves."""
+    """Exit status of `byola-rq`."""
     with pytest.raises(SystemExit) as left:
         main([str(argument) for argument in arguments])
     return int(left.value.code or 0)

@@ -109,7 +109,7 @@ def test_every_sound_has_the_spectrogram_of_its_picture(listening: Listening) ->
     """A quantized spectrogram is no sound's, but no other picture is as near to its sound."""
     for sound in listening.sounds:
         again = listening.frontend(sound.waveform)
-        # Where it is loud: far below, one band's leakage fills what its neighbours left empty.
+        # Where it is loud: far below, one band's leakage fills what its neighbors left empty.
         is_loud = sound.log_mel > sound.log_mel.max() - 5
         errors = {
             other.name: float((again - other.log_mel)[is_loud].abs().mean())

@@ -38,7 +38,7 @@ def sound(
 
 
 def plain(features: nn.Sequential, x: Tensor) -> Tensor:
-    """The papers' order."""
+    """Run the modules in the papers' order."""
     for i in range(0, len(features), 4):
         x = F.max_pool2d(F.relu(features[i + 1](features[i](x))), 2)
     return x

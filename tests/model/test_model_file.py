@@ -1,4 +1,4 @@
-"""Model files: what is written is what is read, for ever, and nothing else is."""
+"""Model files: they read back what was written, in all versions, and nothing else."""
 
 import hashlib
 import json

@@ -20,7 +20,7 @@ from tests.refusal import refused
 
 
 def gradient(config: Config, sounds: Path, *, batch_norm_is_fixed: bool) -> dict[str, Tensor]:
-    """Of one step in float64, before it changes a weight."""
+    """Gradient of one step in float64, before the optimizer."""
     clips = measure_clips(find_clips([sounds])[0], 16000)
     frontend = DoubleLogMel(**config.frontend.model_dump())
     torch.set_default_dtype(torch.float64)

@@ -1,4 +1,4 @@
-"""What a run watches for: collapse measured against the definition, skipped steps written down."""
+"""Collapse measured against its definition, and skipped steps recorded."""
 
 import csv
 import math

@@ -62,7 +62,7 @@ def assert_same(own: TrainState, other: TrainState) -> None:
 
 
 class InPlace:
-    """What a graph does but for the capture: each batch through the same memory."""
+    """Step that passes each batch through the same memory, as a graph does, without capture."""
 
     def __init__(self, state: TrainState) -> None:
         self.state = state

@@ -1,4 +1,4 @@
-"""One training step: what it changes, and that a step that is not finite changes nothing."""
+"""The training step: its changes, and none if it is not finite."""
 
 import pytest
 import torch
