@@ -67,9 +67,8 @@ def effective_rank(embedding: Tensor) -> float:
 
     Exponential of the entropy of the singular values, normalized to sum 1, of at most 256 centered
     embeddings: 1 if all lie on a line (or are equal), at most min(rows - 1, D). Unlike in the
-        source,
-    the mean is subtracted: embeddings without negative values point in nearly the same direction,
-    healthy or not, which would hide the rest.
+    source, the mean is subtracted: embeddings without negative values point in nearly the same
+    direction, healthy or not, which would hide the rest.
 
     Args:
         embedding: Embeddings of a batch, `(B, D)`.
