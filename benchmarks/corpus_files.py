@@ -83,7 +83,11 @@ def write_index(folder: Path, num_clips: int, clips_per_shard: int) -> None:
         "format_version": FORMAT_VERSION,
         "sample_rate": SAMPLE_RATE,
         "clips": num_clips,
+        "hours": num_clips * CLIP / SAMPLE_RATE / 3600,
+        "rejected": 0,
+        "duplicates": 0,
         "shards": len(shards),
         "files": files,
+        "options": {},
     }
     (folder / "corpus.json").write_text(json.dumps(info))

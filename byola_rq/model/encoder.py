@@ -31,8 +31,7 @@ class AudioNTT2020(nn.Module):
         ValueError: If an argument breaks a rule above.
 
     Source: Niizumi et al., BYOL for Audio (arXiv:2103.06695); pools by max + mean, like the
-        published
-    code, instead of the maximum alone.
+    published code, instead of the maximum alone.
     """
 
     def __init__(self, dim: int = 2048, n_mels: int = 64) -> None:

@@ -26,8 +26,7 @@ class TensorBoardWriter:
     """Writes metrics to a new event file for `tensorboard --logdir`.
 
     Content is in the file when a call returns, so a crash loses nothing. torch's SummaryWriter is
-    not
-    used: its first OSError breaks it for good, and its thread prints a traceback.
+    not used: its first OSError breaks it for good, and its thread prints a traceback.
 
     Args:
         folder: Folder of the event files; a resumed run adds one.

@@ -25,9 +25,7 @@ from byola_rq.train.probe import Features, import_sklearn, score_embeddings
 from byola_rq.train.state import TrainState
 
 MAX_SECONDS = 60.0  # longer clips are cut: 96 MiB in the first convolution
-MAX_BYTES_KEPT = (
-    2**30
-)  # of decoded clips: 4.6 h at 16 kHz; with more, every validation decodes again
+MAX_BYTES_KEPT = 2**30  # of decoded clips: 4.6 h at 16 kHz; with more, each validation decodes
 
 
 class Validation:
@@ -245,10 +243,9 @@ class RunValidation:
             should_stop: Called about every second in rank 0; True stops the validation.
 
         Returns:
-            Accuracy in percent, nan if there is none: stopped, an embedding not finite, or a clip
-            that
-                can no longer be read, which is logged. And True if it is the best so far: then save
-                its checkpoint and call `note_best`. The same in all ranks.
+            Accuracy in percent, and True if it is the best so far: then save its checkpoint and call
+            `note_best`. The accuracy is nan if the validation was stopped, an embedding is not
+            finite, or a clip can no longer be read, which is logged. The same in all ranks.
         """
 
         def measure() -> bytes:
