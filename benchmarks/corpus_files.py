@@ -73,10 +73,11 @@ def write_index(folder: Path, num_clips: int, clips_per_shard: int) -> None:
     }
     table = pa.table(columns).cast(INDEX_SCHEMA)
     pq.write_table(table, folder / "index.parquet", compression="zstd")
+    (folder / "rejected.csv").write_text("source,reason\n")
     shards = sorted(folder.glob("pcm-*.npy"))
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": hashlib.sha256(b"").hexdigest()}
-        for path in (*shards, folder / "index.parquet")
+        for path in (*shards, folder / "index.parquet", folder / "rejected.csv")
     }
     info = {
         "format": FORMAT,

@@ -44,9 +44,7 @@ def search_folder(
     Raises:
         AudioError, CorpusError: If the query or the folder cannot be used.
     """
-    wanted = _embed_query(
-        query, embedder, frames=frames
-    )  # first, so that errors show before long work
+    wanted = _embed_query(query, embedder, frames=frames)  # errors show before long work
     collection = open_collection(source, embedder, frames=frames, out=out, num_workers=num_workers)
     if not frames:
         return find_clips(wanted, collection, k)

@@ -19,14 +19,7 @@ from byola_rq.explore.collection import FloatArray
 from byola_rq.runtime.files import replace_file
 from byola_rq.text.parse import Shape, parse_json
 
-PENALTIES = (
-    1e-4,
-    1e-3,
-    1e-2,
-    1e-1,
-    1.0,
-    10.0,
-)  # candidates for the inverse regularization strength C
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # candidates for the inverse strength C
 NUM_FOLDS = 5
 MAX_HEADER_BYTES = 1 << 20
 _KEY = "byola_rq_classifier"

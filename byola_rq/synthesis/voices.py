@@ -88,9 +88,7 @@ def speak(
     zero_hz = _smooth(tracks[:, 4], 7)
     voicing, breath, friction = _smooth(tracks[:, 5:8], 5).T
     semitones = _smooth(tracks[:, 10], 25) * speaker.melody
-    semitones -= (
-        1.5 * frame_seconds / frame_seconds[-1]
-    )  # declination of the pitch over an utterance
+    semitones -= 1.5 * frame_seconds / frame_seconds[-1]  # pitch falls over an utterance
     samples = np.arange(num_samples)
     places = np.arange(len(frame_seconds)) * FRAME_HOP
     semitones = np.interp(samples, places, semitones)

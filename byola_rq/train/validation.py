@@ -243,8 +243,8 @@ class RunValidation:
             should_stop: Called about every second in rank 0; True stops the validation.
 
         Returns:
-            Accuracy in percent, and True if it is the best so far: then save its checkpoint and call
-            `note_best`. The accuracy is nan if the validation was stopped, an embedding is not
+            Accuracy in percent, and True if it is the best so far: then save its checkpoint and
+            call `note_best`. The accuracy is nan if the validation was stopped, an embedding is not
             finite, or a clip can no longer be read, which is logged. The same in all ranks.
         """
 
