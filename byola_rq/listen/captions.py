@@ -27,7 +27,7 @@ def describe_facts(listening: Listening) -> dict[str, str]:
         segment.num_channels, f"{segment.num_channels} channels"
     )
     num_bands, num_frames = listening.original.log_mel.shape
-    whose = "of the model's corpus" if listening.similarities else "of its own: there is no model"
+    whose = "of the model's corpus" if listening.similarities else "of the segment (no model)"
     return {
         "segment": f"{segment.start_seconds:.3f} to {end:.3f} s of {segment.clip_seconds:,.2f} s",
         "file": f"{segment.clip_rate:,} Hz, {channels}",
@@ -48,9 +48,9 @@ def list_notes(listening: Listening) -> list[str]:
             "ends fill it up, as in training."
         )
     if segment.num_channels > 1:
-        notes.append(f"The mean of {segment.num_channels} channels is heard, as in training.")
+        notes.append(f"The {segment.num_channels} channels are averaged, as in training.")
     if not waveform.any():
-        notes.append("The segment is silent: there is nothing to hear but what is mixed in.")
+        notes.append("The segment is silent: only the mixed-in sound is audible.")
     elif (share := float((waveform.abs() >= 0.999).float().mean())) > 1e-3:
         notes.append(f"The recording is clipped: {share:.1%} of its samples are at full scale.")
     num_frames = listening.original.log_mel.shape[1]
@@ -66,7 +66,7 @@ def describe_step(step: Step) -> str:
     """Describe the parameters that an augmentation drew."""
     name = NAMES[step.name]
     if not step.is_applied:
-        return f"{name}: drawn not to be applied"
+        return f"{name}: not applied in this draw"
     if step.crop is not None:
         crop, (bands, frames) = step.crop, step.crop.canvas.shape
         return (

@@ -34,7 +34,7 @@ def builtin_path() -> Path:
         raise CheckpointError(message, code="missing", path=path) from error
     if digest != SHA256:
         message = (
-            f"{path}: the built-in encoder is not {VERSION} as it was released (SHA-256). {_REMEDY}"
+            f"{path}: the built-in encoder does not match {VERSION}'s digest (SHA-256). {_REMEDY}"
         )
         raise CheckpointError(message, code="damaged", path=path, value=digest)
     return path

@@ -50,8 +50,8 @@ def hub_errors(name: str | Path) -> Iterator[None]:
         raise
     except LocalEntryNotFoundError as error:
         raise CheckpointError(
-            f"{name}: not in the cache of the hub, and the hub cannot be reached. Name a model "
-            "file or folder that is here, or go online (HF_HUB_OFFLINE must not be set)",
+            f"{name}: not in the hub's cache, and the hub cannot be reached. Give a local model "
+            "file or folder, or go online (HF_HUB_OFFLINE must not be set)",
             code="unreachable",
             key=str(name),
         ) from error

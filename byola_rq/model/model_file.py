@@ -175,7 +175,7 @@ def read_description(path: Path) -> tuple[dict[str, Any], Shapes]:
     digest = description.pop("content_sha256", None)
     if digest != _digest_description(description):
         raise CheckpointError(
-            f"{path}: its description is not what was written (SHA-256). Copy the file again",
+            f"{path}: its description does not match its digest (SHA-256). Copy the file again",
             code="damaged",
             path=path,
             key="description",
@@ -197,7 +197,7 @@ def read_weights(path: Path, weights_sha256: object) -> dict[str, Tensor]:
         raise _unreadable(path, "unreadable", str(error)) from error
     if digest_weights(weights) != weights_sha256:
         raise CheckpointError(
-            f"{path}: its weights are not those that were written (SHA-256). Copy the file again",
+            f"{path}: its weights do not match their digest (SHA-256). Copy the file again",
             code="damaged",
             path=path,
             key="weights",
@@ -234,7 +234,7 @@ def _compare_shapes(path: Path, encoder: Encoder, shapes: Mapping[str, tuple[int
         rule = f"{len(missing)} weights are missing, such as {missing[0]}"
         raise _unfit(path, "missing", rule, key=missing[0])
     if foreign := sorted(shapes.keys() - expected.keys()):
-        rule = f"{len(foreign)} weights are no part of the encoder, such as {foreign[0]}"
+        rule = f"{len(foreign)} weights are not part of the encoder, such as {foreign[0]}"
         raise _unfit(path, "unknown", rule, key=foreign[0])
     for name, shape in expected.items():
         if shapes[name] != shape:
@@ -284,7 +284,7 @@ def _check_start(path: Path, start: bytes, num_bytes: int) -> int:
         )
     length = int.from_bytes(start, "little")
     if len(start) < 8 or length > num_bytes - 8:
-        reason = f"foreign or cut: {num_bytes} bytes that hold no whole header"
+        reason = f"foreign or cut short: {num_bytes} bytes without a complete header"
         raise _unreadable(path, "damaged", reason)
     if length > MAX_HEADER_BYTES:
         reason = f"its header must be at most {MAX_HEADER_BYTES} bytes; got {length}, not read"

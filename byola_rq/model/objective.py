@@ -50,7 +50,7 @@ class Objective(nn.Module, ABC):
         dim = getattr(encoder, "embedding_dim", None) if embedding_dim is None else embedding_dim
         if not isinstance(dim, int):
             raise ValueError(
-                "embedding_dim must be given where the encoder has no such attribute; "
+                "embedding_dim must be given if the encoder has no such attribute; "
                 f"got {type(encoder).__name__}"
             )
         self.encoder = encoder

@@ -181,7 +181,7 @@ def describe_times(times: list[StageTime], num_steps: int, device: torch.device)
     is_cuda = device.type == "cuda"
     lines = [f"{num_steps} steps, each on average:", f"{'stage':16}{'ms':>10}{'share':>8}"]
     if is_cuda:
-        lines[-1] += f"{'ms of the host':>18}"
+        lines[-1] += f"{'ms on the host':>18}"
     for each in times:
         line = f"{each.name:16}{each.milliseconds:10.2f}{each.share:8.1%}"
         lines.append(line + (f"{each.host_milliseconds:18.2f}" if is_cuda else ""))

@@ -155,12 +155,12 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
-        message = f"{path}: cannot be read ({error}); delete it"
+        message = f"{path}: cannot be read ({error}); delete the file"
         raise CheckpointError(message, code="unreadable", path=path) from error
     if names != QUARANTINE_COLUMNS or any(len(row) != len(names) for row in rows):
         message = (
-            f"{path}: every row must have the columns {', '.join(QUARANTINE_COLUMNS)}, and no "
-            "other; this one does not. Delete it"
+            f"{path}: every row must have exactly the columns {', '.join(QUARANTINE_COLUMNS)}. "
+            "Delete the file"
         )
         raise CheckpointError(message, code="malformed", path=path)
     return [dict(zip(names, row, strict=True)) for row in rows]

@@ -237,7 +237,7 @@ class Recorder:
         except CheckpointError as error:
             if is_last:
                 raise
-            before = f"that of step {self.saved_step} stays" if self.saved_step else "there is none"
+            before = f"step {self.saved_step} is kept" if self.saved_step else "there is none yet"
             self._log(
                 f"WARNING: {error}. Training continues without this checkpoint ({before}); "
                 f"the next one is due in {config.checkpoint.every_steps} steps: free some space"

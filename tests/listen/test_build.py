@@ -296,7 +296,7 @@ def noise(seconds: float, rate: int = RATE) -> Any:
         (np.full(2 * RATE, 0.25), RATE, ""),
         (np.clip(noise(2) * 30, -1, 1), RATE, "The recording is clipped: 7"),
         (noise(2) * 20, RATE, "The recording is clipped"),
-        (np.stack([noise(2), noise(2)], axis=1), RATE, "The mean of 2 channels is heard"),
+        (np.stack([noise(2), noise(2)], axis=1), RATE, "The 2 channels are averaged"),
         (noise(1.5, 96000), 96000, ""),
         (noise(0.95), RATE, ""),
     ],
