@@ -8,7 +8,6 @@ A safetensors file with one JSON object in its metadata, under the key `byola_rq
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +22,12 @@ from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
 from byola_rq.config import FRONTEND_LIMITS
 from byola_rq.errors import CheckpointError, Code
 from byola_rq.model.encoder import Encoder, build_encoder
+from byola_rq.model.file_header import parse_object, read_header, unreadable
 from byola_rq.runtime.files import replace_file, text_name
-from byola_rq.text.parse import parse_json
 
 FORMAT_VERSION = 1
-MAX_HEADER_BYTES = 1 << 20  # written headers have about 5 kB; a longer one is not read
 
 _KEY = "byola_rq"
-_PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -154,14 +151,14 @@ def read_description(path: Path) -> tuple[dict[str, Any], Shapes]:
         CheckpointError: If the file is missing, truncated, foreign or of a newer format, or if the
             description does not match its digest.
     """
-    header = _read_header(path)
+    header = read_header(path)
     metadata = header.pop("__metadata__", None)
     text = metadata.get(_KEY) if isinstance(metadata, dict) else None
     if not isinstance(text, str):
         raise CheckpointError(
             f"{path}: a safetensors file, but not one of byola_rq", code="foreign", path=path
         )
-    description = _parse(path, text.encode())
+    description = parse_object(path, text.encode())
     version = description.get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise CheckpointError(
@@ -194,7 +191,7 @@ def read_weights(path: Path, weights_sha256: object) -> dict[str, Tensor]:
             # Cloned: safetensors returns mapped memory, which changes if the file is overwritten.
             weights = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise _unreadable(path, "unreadable", str(error)) from error
+        raise unreadable(path, "unreadable", str(error)) from error
     if digest_weights(weights) != weights_sha256:
         raise CheckpointError(
             f"{path}: its weights do not match their digest (SHA-256). Copy the file again",
@@ -242,71 +239,8 @@ def _compare_shapes(path: Path, encoder: Encoder, shapes: Mapping[str, tuple[int
             raise _unfit(path, "value", rule, key=name, value=shapes[name])
 
 
-def _read_header(path: Path) -> dict[str, Any]:
-    """Read the JSON header after checking its stated length."""
-    if path.is_dir():
-        raise CheckpointError(
-            f"{path}: a folder; name the model file in it", code="foreign", path=path
-        )
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such model file", code="missing", path=path)
-    try:
-        with path.open("rb") as file:
-            num_bytes = os.fstat(file.fileno()).st_size
-            start = file.read(8)
-            length = _check_start(path, start, num_bytes)
-            header = _parse(path, file.read(length))
-    except OSError as error:
-        raise _unreadable(path, "unreadable", error.strerror or str(error)) from error
-    try:
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name[:2] != "__"]
-        shapes = [entry["shape"] for name, entry in header.items() if name[:2] != "__"]
-        expected = 8 + length + max(ends, default=0)
-        is_sound = all(isinstance(size, int) for shape in shapes for size in shape)
-    except (KeyError, TypeError, IndexError) as error:
-        raise _unreadable(path, "malformed", "its header lists no tensors") from error
-    if not is_sound:
-        raise _unreadable(path, "malformed", "its header lists no tensors")
-    if num_bytes < expected:
-        reason = f"cut short: must have {expected} bytes; got {num_bytes}"
-        raise _unreadable(path, "cut", reason, value=num_bytes)
-    return header
-
-
-def _check_start(path: Path, start: bytes, num_bytes: int) -> int:
-    """Return the length of the header in bytes, from the eight bytes before it."""
-    if start.startswith(_PICKLES):
-        raise _unreadable(
-            path,
-            "unsupported",
-            "it is a pickle, as written by torch.save; for weights in the published naming, use "
-            "`byola-rq import-weights`",
-        )
-    length = int.from_bytes(start, "little")
-    if len(start) < 8 or length > num_bytes - 8:
-        reason = f"foreign or cut short: {num_bytes} bytes without a complete header"
-        raise _unreadable(path, "damaged", reason)
-    if length > MAX_HEADER_BYTES:
-        reason = f"its header must be at most {MAX_HEADER_BYTES} bytes; got {length}, not read"
-        raise _unreadable(path, "too-large", reason, key="header", value=length)
-    return length
-
-
-def _parse(path: Path, text: bytes) -> dict[str, Any]:
-    try:
-        value: dict[str, Any] = parse_json(text)
-    except ValueError as error:
-        raise _unreadable(path, "malformed", f"its header is not a JSON object: {error}") from error
-    return value
-
-
 def _digest_description(description: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
-
-
-def _unreadable(path: Path, code: Code, reason: str, **facts: Any) -> CheckpointError:
-    message = f"{path}: not a model file that can be read ({reason})"
-    return CheckpointError(message, code=code, path=path, **facts)
 
 
 def _unfit(path: Path, code: Code, reason: str, **facts: Any) -> CheckpointError:
