@@ -170,7 +170,7 @@ def nonfinite(
         for (where, value), count in sorted(kinds.items()):
             group = [each for each in injections if (each.place, each.value) == (where, value)]
             row = {"place": where, "value": value, "times": count}
-            row["refused or skipped"] = sum(each.is_caught for each in group)
+            row["rejected or skipped"] = sum(each.is_caught for each in group)
             row["changed something"] = sum(bool(each.changed) for each in group)
             rows.append(row)
         wrong = [str(each) for each in injections if not each.is_right]

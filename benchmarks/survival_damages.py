@@ -57,8 +57,10 @@ def _miss(run_dir: Path, newest: Path, older: Path, damaged: list[Path]) -> str 
         return "a damaged checkpoint was loaded, or none at all"
     if checkpoint.state["step"] != int(expected.name.removeprefix("step-")):
         return f"step {checkpoint.state['step']} was loaded instead of {expected.name}"
-    is_told = all(any(path.name in line for line in lines) for path in damaged if path > expected)
-    return None if is_told else "no line tells of it"
+    is_reported = all(
+        any(path.name in line for line in lines) for path in damaged if path > expected
+    )
+    return None if is_reported else "no line reports it"
 
 
 def _is_changed(folder: Path, whole: Files, now: Files) -> bool:

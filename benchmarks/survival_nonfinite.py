@@ -82,7 +82,7 @@ def _inject_into_file(
     batches: "_Batches", paths: list[Path], value: float, rng: random.Random
 ) -> tuple[bool, bool]:
     clip = rng.randrange(len(paths))
-    restore = _spoil_file(paths[clip], value, rng)
+    restore = _corrupt_file(paths[clip], value, rng)
     try:
         batches.clips.read(clip)
     except AudioError as error:
@@ -96,18 +96,18 @@ def _inject_into_step(
     training: TrainState, batches: "_Batches", place: str, value: float, rng: random.Random
 ) -> tuple[bool, bool]:
     batch = batches.corpus.load(batches.items(training.step))
-    spoilt = [False] * BATCH_SIZE
+    corrupted = [False] * BATCH_SIZE
     hooks: list[RemovableHandle] = []
     if place == "segment":
         row = rng.randrange(BATCH_SIZE)
-        spoilt[row] = True
+        corrupted[row] = True
         batch.waveform[row, rng.randrange(batch.waveform.shape[1])] = value
     else:
-        hooks.append(_spoil_network(training, place, value))
+        hooks.append(_corrupt_network(training, place, value))
     outcome = train_step(training, batch)
     for hook in hooks:
         hook.remove()
-    return bool(outcome.is_skipped), (~outcome.is_finite).tolist() == spoilt
+    return bool(outcome.is_skipped), (~outcome.is_finite).tolist() == corrupted
 
 
 @dataclass
@@ -153,7 +153,7 @@ def _prepare(clips: Path, folder: Path, values: int) -> tuple[TrainState, _Batch
     return training, _Batches(corpus, found, config.run.seed), paths
 
 
-def _spoil_file(path: Path, value: float, rng: random.Random) -> Callable[[], object]:
+def _corrupt_file(path: Path, value: float, rng: random.Random) -> Callable[[], object]:
     """Write a value into a clip's file; return a function that undoes it."""
     content = path.read_bytes()
     waveform, rate = soundfile.read(path, dtype="float32")
@@ -162,25 +162,25 @@ def _spoil_file(path: Path, value: float, rng: random.Random) -> Callable[[], ob
     return lambda: path.write_bytes(content)
 
 
-def _spoil_network(training: TrainState, place: str, value: float) -> RemovableHandle:
+def _corrupt_network(training: TrainState, place: str, value: float) -> RemovableHandle:
     """Replace the next step's loss, or one element of its gradient, by a value."""
     if place == "loss":
 
-        def spoil_loss(module: Any, inputs: Any, output: Any) -> Any:
+        def corrupt_loss(module: Any, inputs: Any, output: Any) -> Any:
             del module, inputs
             # Added to the loss it leaves the gradient finite: the loss alone must be detected.
             return (output[0] + value, *output[1:])
 
-        return training.network.register_forward_hook(spoil_loss)
+        return training.network.register_forward_hook(corrupt_loss)
     weights = [each for each in training.byol.parameters() if each.requires_grad]
     weight = weights[training.step % len(weights)]
 
-    def spoil_gradient(gradient: Tensor) -> Tensor:
-        spoilt = gradient.clone(memory_format=torch.contiguous_format)
-        spoilt.view(-1)[training.step % spoilt.numel()] = value
-        return spoilt
+    def corrupt_gradient(gradient: Tensor) -> Tensor:
+        corrupted = gradient.clone(memory_format=torch.contiguous_format)
+        corrupted.view(-1)[training.step % corrupted.numel()] = value
+        return corrupted
 
-    hook: RemovableHandle = weight.register_hook(spoil_gradient)  # type: ignore[no-untyped-call]
+    hook: RemovableHandle = weight.register_hook(corrupt_gradient)  # type: ignore[no-untyped-call]
     return hook
 
 

@@ -69,7 +69,7 @@ class Process:
             RuntimeError: If the process ends before that.
         """
         while len(read_metrics(self.config.run.dir / "metrics.csv")) < num:
-            self._refuse_end()
+            self._check_running()
             time.sleep(0.01)
 
     def kill(self) -> None:
@@ -118,7 +118,7 @@ class Process:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
 
-    def _refuse_end(self) -> None:
+    def _check_running(self) -> None:
         if self.process.poll() is not None:
             raise RuntimeError(
                 f"{self.config.run.dir}: ended early, with {self.process.returncode}: {self.said()}"

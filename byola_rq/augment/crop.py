@@ -122,7 +122,7 @@ def _resize(x: Tensor, start: Tensor, size: Tensor) -> Tensor:
 
     The resize is separable and each output row is a weighted sum of four rows, which is what an
     embedding bag computes: no loop over samples, no canvas in memory, whole rows at a time, and,
-    unlike a matrix product, the same order of additions in whatever batch a sample stands.
+    unlike a matrix product, the same order of additions in every batch.
     """
     num_samples, num_channels, num_rows, _ = x.shape
     # Divide by a tensor: dividing by a number, a GPU would multiply by its reciprocal.

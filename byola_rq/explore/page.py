@@ -77,8 +77,8 @@ def _describe(
     collection: Collection, sound_map: SoundMap, excerpts: Sequence[Excerpt | None]
 ) -> str:
     methods = {
-        "umap": "UMAP: neighbors are near, distances between groups say little",
-        "tsne": "t-SNE: neighbors are near, distances between groups say nothing",
+        "umap": "UMAP: neighbors are near, distances between groups mean little",
+        "tsne": "t-SNE: neighbors are near, distances between groups mean nothing",
         "pca": "PCA: the two directions of largest spread",
         "none": "too few clips for a map",
     }

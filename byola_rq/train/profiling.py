@@ -90,7 +90,7 @@ class StageClock:
 
 
 class StepProfiler:
-    """Measures the stages of `num_steps` steps, then traces a few more; the run goes on.
+    """Measures the stages of `num_steps` steps, then traces a few more during the run.
 
     Timing and tracing use different steps, since tracing slows down every operation. Use as a
     context manager around the loop, and call `end_step` after every step. Results do not depend on
