@@ -8,7 +8,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.conftest import ROOT
 
@@ -31,6 +30,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     built = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict"],
         cwd=root,
+        check=False,
         capture_output=True,
         text=True,
     )
@@ -69,7 +69,7 @@ def test_what_is_loaded_from_elsewhere_would_be_seen() -> None:
 
 
 def test_every_page_is_in_the_navigation(site: Path) -> None:
-    listed = set(re.findall(r"[\w./-]+\.md", yaml.safe_dump(yaml.safe_load(text_of_nav()))))
+    listed = set(re.findall(r"[\w./-]+\.md", text_of_nav()))
     pages = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")}
     assert pages - listed == {"docs/model_card.md"}  # a template, not a page
     for name in listed:
@@ -85,5 +85,5 @@ def test_the_index_lists_every_page() -> None:
 
 
 def text_of_nav() -> str:
-    """The part of mkdocs.yml that lists the pages; the rest has tags that YAML alone cannot read."""
+    """The part of mkdocs.yml that lists the pages."""
     return (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
