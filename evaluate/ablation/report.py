@@ -54,10 +54,15 @@ class AblationReport:
         return tuple(self.lines[0].scores) if self.lines else ()
 
     def describe_differences(self) -> tuple[list[str], list[str]]:
-        """A sentence for each difference to the reference: significant ones, and the others."""
+        """A sentence for each difference to the reference: significant ones, and the others.
+
+        None where a variant has one seed.
+        """
         told: tuple[list[str], list[str]] = ([], [])
         for line in self.lines:
             for task, difference in line.differences.items():
+                if difference.p is None:
+                    continue
                 sentence = f"{task}: {line.variant}, {format_difference(difference)}"
                 told[0 if difference.is_significant else 1].append(sentence)
         return told
@@ -93,7 +98,10 @@ def make_report(
         notes.append(f"no differences: {grid.reference}, the reference, has no result yet")
     lines = _with_differences(lines, scores, grid.reference)
     if any(line.num_seeds < 2 for line in lines):
-        notes.append("of a variant with one seed, the interval knows of the test clips alone")
+        notes.append(
+            "of a variant with one seed, the interval knows of the test clips alone, and nothing "
+            "is said to be significant"
+        )
     return AblationReport(grid, probe, tuple(lines), tuple(notes))
 
 
@@ -152,7 +160,7 @@ def to_report(report: AblationReport) -> str:
     parts = [f"# {report.grid.name}\n", f"{_preamble(report)}\n"]
     if report.lines:
         parts += [to_markdown(make_scores(report), num_names=1)]
-    if significant or others:
+    if any(line.differences for line in report.lines):
         parts += [f"## Against {report.grid.reference}\n", _preamble_of_differences()]
         parts += [to_markdown(make_differences(report), num_names=1)]
         parts += [_list("Significant", significant), _list("Not significant", others)]
