@@ -5,6 +5,7 @@
 # make test   the test suite, without what is slow
 # make test-all   all of it: processes and signals, kills, browser, notebooks, commands of the docs
 # make lint   formatting, lint, types, layers
+# make docs   the documentation as a site, in build/site
 # make release-check   build, check, and a small job of the wheel in a clean environment
 # Each sets up .venv when it is missing. PYTHON names the interpreter to make it with.
 
@@ -14,7 +15,7 @@ DEMO := runs/demo
 BENCH := runs/bench
 ABLATE := runs/ablate-check
 
-.PHONY: demo ablate-check test test-slow test-all bench gpu-check lint release-check clean
+.PHONY: demo ablate-check test test-slow test-all bench gpu-check lint docs release-check clean
 
 .venv/installed: pyproject.toml requirements-dev.txt
 	$(PYTHON) -m venv .venv
@@ -85,6 +86,14 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Laid out as in the repository, so that links between files lead on.
+docs: .venv/installed
+	rm -rf build/docs
+	mkdir -p build/docs
+	git ls-files -z -- . ':!tests' | tar --null -cf - -T - | tar -xf - -C build/docs
+	$(BIN)/mkdocs build --strict --quiet
+	@echo build/site/README.html
 
 # Of what git tracks; needs git, and a package index for what the clean environment installs.
 release-check:

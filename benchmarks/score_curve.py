@@ -69,7 +69,7 @@ def main(
 def read_points(out: Path, num_segments: Mapping[str, int]) -> list[Point]:
     """The encoders of one folder; the seeds of a baseline are one of them."""
     rows_of: dict[tuple[str, str], list[ResultRow]] = {}
-    for row in read_results(out):
+    for row in (each for each in read_results(out) if each.label_fraction == 1):
         digest = "" if row.model in BASELINES else row.weights_sha256
         rows_of.setdefault((row.model, digest), []).append(row)
     unknown = [name for name, digest in rows_of if digest and digest not in num_segments]

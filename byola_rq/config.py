@@ -20,6 +20,8 @@ from pydantic import (
 )
 
 from byola_rq.errors import Code, ConfigError
+from byola_rq.text.parse import parse_yaml, read_yaml
+from byola_rq.text.shown import quoted
 
 AugmentationName = Literal[
     "mixup",
@@ -60,6 +62,17 @@ Range = tuple[Positive, Positive]
 PathHere = Annotated[Path, BeforeValidator(_expand_home)]
 
 
+# At most, of a frontend's numbers, wherever they come from: what it makes of a second of sound must
+# fit into memory.
+FRONTEND_LIMITS = {
+    "sample_rate": 768_000,
+    "n_fft": 65_536,
+    "win_length": 65_536,
+    "hop_length": 65_536,
+    "n_mels": 512,
+}
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -97,11 +110,11 @@ class FrontendConfig(_Section):
     """Arguments of `LogMelSpectrogram`."""
 
     backend: Literal["torch", "nnaudio", "torchaudio", "librosa"]
-    sample_rate: Annotated[Int, Field(ge=1000, le=768000)]
-    n_fft: Annotated[Int, Field(ge=2)]
-    win_length: Count
-    hop_length: Count
-    n_mels: Annotated[Int, Field(ge=8, multiple_of=8)]
+    sample_rate: Annotated[Int, Field(ge=1000, le=FRONTEND_LIMITS["sample_rate"])]
+    n_fft: Annotated[Int, Field(ge=2, le=FRONTEND_LIMITS["n_fft"])]
+    win_length: Annotated[Int, Field(ge=1, le=FRONTEND_LIMITS["win_length"])]
+    hop_length: Annotated[Int, Field(ge=1, le=FRONTEND_LIMITS["hop_length"])]
+    n_mels: Annotated[Int, Field(ge=8, le=FRONTEND_LIMITS["n_mels"], multiple_of=8)]
     f_min: Annotated[Float, Field(ge=0)]
     f_max: Positive
 
@@ -396,6 +409,9 @@ NEWER_KEYS: dict[str, Any] = {
 _NEWER_SECTIONS = ("objective", "dacl", "imix", "spec_augment", "ssql")
 
 
+_MOST_LINES = 30  # of a message
+
+
 def default_config_path() -> Path:
     """The configuration that the package carries: config.yaml, the paper's recipe."""
     return Path(str(files("byola_rq") / "config.yaml"))
@@ -417,21 +433,19 @@ def read_values(path: Path) -> dict[str, Any]:
         ConfigError: If `path` cannot be read, or holds no sections.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        values, unread = yaml.safe_load(text), yaml.BaseLoader(text).get_single_data()
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+        values, unread = read_yaml(path), read_yaml(path, as_written=True)
+    except (OSError, ValueError) as error:
         code: Code = "unreadable" if isinstance(error, OSError) else "malformed"
         raise ConfigError(
-            f"{path}: not a configuration that can be read ({reason})", code=code, path=path
+            f"{path}: not a configuration that can be read ({error})", code=code, path=path
         ) from error
     if not isinstance(values, dict):
         sections = ", ".join(Config.model_fields)
         raise ConfigError(f"{path}: must hold sections ({sections})", code="empty", path=path)
     for name, key in (dotted.split(".") for dotted in PATH_KEYS):
-        section = values.get(name)
-        if isinstance(section, dict) and section.get(key) is not None:
-            section[key] = unread[name][key]  # as it is written
+        section, written = values.get(name), unread.get(name)
+        if isinstance(section, dict) and isinstance(written, dict) and section.get(key) is not None:
+            section[key] = written.get(key)  # as it is written
     return values
 
 
@@ -448,8 +462,10 @@ def resolve(values: Mapping[str, Any], overrides: Sequence[str], path: Path) -> 
         return Config.model_validate(values)
     except ValidationError as error:
         problems = _problems(error)
-        message = "\n".join(f"{path}: {line}" for line in problems)
-        raise ConfigError(message, path=path, problems=list(problems.values())) from error
+        lines = [f"{path}: {line}" for line in problems]
+        if len(lines) > _MOST_LINES:
+            lines[_MOST_LINES:] = [f"{path}: {len(lines) - _MOST_LINES} more keys are wrong"]
+        raise ConfigError(lines, path=path, problems=list(problems.values())) from error
 
 
 def with_newer_keys(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -486,16 +502,16 @@ def _apply_override(values: dict[str, Any], override: str, path: Path) -> None:
     if not equals or not sections or not isinstance(block, dict) or key not in block:
         known = f" (known there: {', '.join(block)})" if isinstance(block, dict) else ""
         raise ConfigError(
-            f"override {override!r} must be section.key=value naming a key of {path}{known}",
+            f"override {quoted(override)} must be section.key=value naming a key of {path}{known}",
             code="unknown" if equals and sections else "usage",
             path=path,
             key=dotted,
         )
     try:
-        block[key] = _read_path(text) if dotted in PATH_KEYS else yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        block[key] = _read_path(text) if dotted in PATH_KEYS else parse_yaml(text)
+    except ValueError as error:
         raise ConfigError(
-            f"override {override!r}: the value must be YAML",
+            f"override {quoted(override)}: the value must be YAML ({error})",
             code="malformed",
             key=dotted,
             value=text,
@@ -508,7 +524,7 @@ def _read_path(text: str) -> Any:
         return None
     if text[0] not in "['\"" or os.path.lexists(text):
         return text
-    value = yaml.BaseLoader(text).get_single_data()
+    value = parse_yaml(text, as_written=True)
     return value if isinstance(value, str | list) else text
 
 
@@ -528,7 +544,7 @@ def _problems(error: ValidationError) -> dict[str, tuple[str, Any, Code]]:
         else:
             rule = problem["msg"].removeprefix("Value error, ")
             rule = rule.replace("Input should", "must")
-            got = f"; got {problem['input']!r}" if "got " not in rule else ""
+            got = f"; got {quoted(problem['input'])}" if "got " not in rule else ""
             place = (key, *(step for step in problem["loc"] if isinstance(step, int)))
             if place in told:  # one line for all members of a union
                 before, line = told[place]

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from byola_rq.text.shown import shown
+
 # Which rule was broken, for programs; words that people read are in the message.
 Code = Literal[
     "cut",  # shorter than it says it is
@@ -41,7 +43,7 @@ class ByolaRQError(Exception):
     Its message is one line: what is wrong, where, and what to do. Programs ask its attributes.
 
     Args:
-        message: For people.
+        message: For people, a line; or several. Each is kept such that a terminal only shows it.
         code: Which rule was broken.
         path: File or folder it is about.
         key: Key, column, option or argument it is about.
@@ -56,14 +58,15 @@ class ByolaRQError(Exception):
 
     def __init__(
         self,
-        message: str = "",
+        message: str | Sequence[str] = "",
         *,
         code: Code | None = None,
         path: str | os.PathLike[str] | None = None,
         key: str | None = None,
         value: Any = None,
     ) -> None:
-        super().__init__(message)
+        lines = [message] if isinstance(message, str) else message
+        super().__init__("\n".join(map(shown, lines)))
         self.code = code
         self.path = None if path is None else Path(path)
         self.key = key
@@ -83,14 +86,14 @@ class ConfigError(ByolaRQError, ValueError):
     """A configuration file or override that breaks a rule; the message names every wrong key.
 
     Args:
-        message: For people, a line for every problem.
+        message: For people, a line, or one for every problem.
         problems: (key, value, rule) of every wrong key; the first gives `code`, `key` and `value`.
         facts: As of every error.
     """
 
     def __init__(
         self,
-        message: str = "",
+        message: str | Sequence[str] = "",
         *,
         problems: Sequence[tuple[str, Any, Code]] = (),
         **facts: Any,
@@ -120,7 +123,12 @@ class TrainingError(ByolaRQError, RuntimeError):
 
 def first_line(error: BaseException) -> str:
     """What kind of error it is and the first line of what it says."""
-    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0].rstrip(":. ")
+    return shown(f"{type(error).__name__}: {str(error).strip()}".splitlines()[0].rstrip(":. "))
+
+
+def how_to_install(extra: str) -> str:
+    """The command that adds an extra, for a message; no package index knows our name."""
+    return f"`pip install '.[{extra}]'` in the source checkout"
 
 
 @contextlib.contextmanager
@@ -135,7 +143,7 @@ def package_needed(purpose: str, package: str, *, extra: str) -> Iterator[None]:
     except ImportError as error:
         raise MissingPackageError(
             f"{purpose} needs {package}, which does not import ({error}); "
-            f"`pip install 'byola_rq[{extra}]'` adds it",
+            f"{how_to_install(extra)} adds it",
             code="missing",
             key=package,
         ) from error

@@ -95,6 +95,9 @@ class HubEmbedder(ModelHubMixin, Embedder):
         return ModelCard(write_model_card(self, kwargs.get("repo_id")))
 
     def _save_pretrained(self, save_directory: Path) -> None:
+        card = save_directory / "README.md"
+        if card.is_symlink() and not card.exists():
+            card.unlink()  # or the mixin would write the model card where it leads
         self.save(save_directory / MODEL_FILE)
         # Under one key: the mixin would hand those that are named like arguments to the class.
         config = {"byola_rq": {**self.description, "training": self.summary}}

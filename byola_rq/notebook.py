@@ -17,6 +17,7 @@ from byola_rq.errors import package_needed
 from byola_rq.listen.build import listen_to_clip
 from byola_rq.listen.clip_demo import Listening, common_gain
 from byola_rq.plots.spectrograms import draw_views
+from byola_rq.runtime.terminal import say
 from byola_rq.synthesis.generate import make_clip, write_wav
 
 
@@ -39,7 +40,7 @@ def play(sounds: Mapping[str, Tensor], sample_rate: int, *, gain: float | None =
     if gain is None:
         gain = common_gain(sounds.values()) if sounds else 1.0
     display = _import_display()
-    print(f"gain of all players: {gain:.3g}")
+    say(f"gain of all players: {gain:.3g}")
     for title, waveform in sounds.items():
         samples = (waveform * gain).clamp(-1, 1).numpy()
         # Without this, every player would be brought to full scale by itself.
@@ -132,7 +133,7 @@ def explore(function: Callable[..., object], **controls: Any) -> Any:
     try:
         from ipywidgets import interactive
     except ImportError:
-        print(f"no sliders: `pip install ipywidgets`; shown for {_defaults(function)}")
+        say(f"no sliders: `pip install ipywidgets`; shown for {_defaults(function)}")
         function()
         return None
     widget = interactive(function, **controls)

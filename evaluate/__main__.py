@@ -2,22 +2,31 @@
 
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperGroup
 
-from byola_rq.cli.options import expand_homes
+from byola_rq.cli.options import run_app
 from byola_rq.model.builtin import NAME as BUILTIN
 from byola_rq.runtime.spinning import bound_spinning
+from byola_rq.runtime.terminal import warn
 from evaluate.ablation.command import ablate
 from evaluate.options import (
+    Baseline,
     DataRoot,
     Debug,
-    Device,
+    LabelFractions,
+    Norm,
+    Out,
+    Probe,
+    Protocol,
+    RunByDefault,
+    Seed,
+    SplitOfVoxForge,
     Tasks,
+    VoxForgeSplit,
+    Workers,
     choose_device,
     one_line_errors,
     print_error,
@@ -27,56 +36,6 @@ from evaluate.options import (
 # Nothing heavy is imported before a command needs it, so that --help is instant.
 if TYPE_CHECKING:
     from evaluate.models import EmbeddingModel
-
-
-class Baseline(StrEnum):
-    """A model that has learned nothing."""
-
-    logmel = "logmel"
-    random = "random"
-
-
-class Probe(StrEnum):
-    """What is fitted on the embeddings."""
-
-    logistic = "logistic"
-    adam = "adam"
-    knn = "knn"
-
-
-class Protocol(StrEnum):
-    """The probe of a published evaluation, by its authors' rules."""
-
-    byol_a = "byol_a"
-    evar = "evar"
-
-
-class Norm(StrEnum):
-    """Whose mean and std standardize the log-mels."""
-
-    task = "task"
-    checkpoint = "checkpoint"
-
-
-class VoxForgeSplit(StrEnum):
-    """What stands in one part alone where no csv gives VoxForge's split."""
-
-    speaker = "speaker"
-    archive = "archive"
-
-
-class RunByDefault(TyperGroup):
-    """`python -m evaluate MODEL ...` is `python -m evaluate run MODEL ...`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Name the command where none is named; `~` is the home folder."""
-        args = expand_homes(args)
-        if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
-            args = ["run", *args]
-        if args[:1] in (["run"], ["ablate"]):
-            args = _spread_tasks(args)
-        parsed: list[str] = super().parse_args(ctx, args)
-        return parsed
 
 
 _HELP = """Measure how much frozen embeddings know of labelled sets: one linear probe on each.
@@ -112,12 +71,14 @@ Examples:
   python -m evaluate a.safetensors b.safetensors --data-root /data --tasks us8k spcv2 --probe adam
   python -m evaluate a.safetensors --data-root /data --protocol byol_a --protocol evar
   python -m evaluate --baseline logmel --baseline random --task birds.csv --out results/
+  python -m evaluate a.safetensors --task birds.csv --probe finetune --label-fraction 0.1 1
 
 \b
 Written into --out, and added to by the next call:
   results.csv      one row per model, task, fold and seed
   summary.csv      one row per model and probe, with 95 % intervals, beside published scores;
                    also as summary.md, summary.tex and summary.png
+  labels.png       score against the share of the labels, where there were several shares
   predictions/     what each run said of each test clip
   cache/           embeddings; delete it when you like
 A call that was stopped goes on where it was when it is given again; finished runs are not repeated.
@@ -133,20 +94,6 @@ app = typer.Typer(
     no_args_is_help=True,
     help=_HELP,
 )
-
-Out = Annotated[Path, typer.Option(help="Folder the results are added to.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of every draw. Same seed, same rows.")]
-SplitOfVoxForge = Annotated[
-    VoxForgeSplit,
-    typer.Option(
-        "--voxforge-split",
-        help="No speaker in two parts, or, as in the published split, no archive. A voxforge.csv "
-        "in its folder goes before.",
-    ),
-]
-Workers = Annotated[
-    int | None, typer.Option(min=1, help="Decoding threads.  [default: a core each, at most 8]")
-]
 
 
 @app.command(help=_HELP_RUN)
@@ -177,7 +124,8 @@ def run(
     probe: Annotated[
         list[Probe] | None,
         typer.Option(
-            help="Fitted on the embeddings; repeat for more.  "
+            help="Fitted on the embeddings, or, finetune, together with the encoder; repeat for "
+            "more.  "
             "[default: logistic, where no --protocol is named]"
         ),
     ] = None,
@@ -188,6 +136,7 @@ def run(
             "run) or EVAR's (published rates, patience 20, three runs)."
         ),
     ] = None,
+    label_fraction: LabelFractions = None,
     limit: Annotated[
         int | None,
         typer.Option(min=2, help="Clips of each class and part at most, for a quick look."),
@@ -208,8 +157,11 @@ def run(
     voxforge_split: SplitOfVoxForge = VoxForgeSplit.speaker,
     seed: Seed = 0,
     device: Annotated[
-        Device, typer.Option(help="Where embeddings are computed and probes fitted.")
-    ] = Device.auto,
+        str,
+        typer.Option(
+            help="Where embeddings are computed and probes fitted: auto, cpu, cuda, cuda:N or mps."
+        ),
+    ] = "auto",
     workers: Workers = None,
     batch_size: Annotated[
         int | None,
@@ -229,11 +181,13 @@ def run(
         from byola_rq.runtime.memory import keep_freed_memory
         from evaluate.protocol import Settings
         from evaluate.runner import evaluate, gather_tasks
+        from evaluate.tasks.few_labels import parse_fractions
 
         if chosen_device == "cpu":
             keep_freed_memory()
         settings = Settings(
             probes=_name_probes(probe or [], protocol or []),
+            label_fractions=parse_fractions(label_fraction or []),
             norm=norm.value,
             seed=seed,
             device=chosen_device,
@@ -242,6 +196,7 @@ def run(
             cache=cache or out / "cache",
             debug=debug,
         )
+        _check_finetune(settings.probes, baseline or [])
         compared = _load_models(models or [], baseline or [], dim, seed, settings.device)
         if norm == Norm.checkpoint and not models:
             raise usage_error(
@@ -254,6 +209,7 @@ def run(
             unit_seconds=unit_seconds,
             limit=limit,
             seed=seed,
+            label_fractions=settings.label_fractions,
             by_archive=voxforge_split == VoxForgeSplit.archive,
         )
         for error in errors:
@@ -356,33 +312,24 @@ def _name_probes(probes: list[Probe], protocols: list[Protocol]) -> tuple[str, .
     return tuple(dict.fromkeys(named or [Probe.logistic.value]))
 
 
+def _check_finetune(probes: tuple[str, ...], baselines: list[Baseline]) -> None:
+    if Probe.finetune in probes and Baseline.logmel in baselines:
+        if len(probes) == 1:
+            raise usage_error(
+                "--probe finetune trains an encoder; --baseline logmel has none", "--probe"
+            )
+        warn("warning: logmel has no encoder, so finetune leaves it out")
+
+
 def _num_workers(workers: int | None) -> int:
     return workers or min(8, os.cpu_count() or 1)
-
-
-def _spread_tasks(args: list[str]) -> list[str]:
-    """`--tasks a b` and `--tasks a,b` as `--tasks a --tasks b`; models are told apart from names.
-
-    A model file has a dot or slash, and no set is called `builtin`.
-    """
-    spread: list[str] = []
-    is_naming = False
-    for argument in args:
-        is_model = argument == BUILTIN or set("./") & set(argument)
-        if is_naming and not argument.startswith("-") and not is_model:
-            for name in filter(None, argument.split(",")):
-                spread += ["--tasks", name]
-            continue
-        is_naming = argument == "--tasks"
-        if not is_naming:
-            spread.append(argument)
-    return spread
 
 
 def _report(out: Path) -> None:
     """The summary in every form, and on the terminal."""
     from byola_rq.errors import MissingPackageError
     from evaluate.reports.chart import write_chart
+    from evaluate.reports.label_curve import write_label_curve
     from evaluate.reports.summary import summarize, write_summary
     from evaluate.reports.table import print_table, write_tables
 
@@ -390,12 +337,13 @@ def _report(out: Path) -> None:
     write_summary(out, summary)
     write_tables(out, summary)
     for note in summary.notes:
-        print(f"warning: {note}", file=sys.stderr)
+        warn(f"warning: {note}")
     print_table(summary)
     try:
-        write_chart(summary, out / "summary.png")
+        write_chart(summary.with_all_labels(), out / "summary.png")
+        write_label_curve(summary, out / "labels.png")
     except MissingPackageError as error:
-        print(f"no chart: {error}", file=sys.stderr)
+        warn(f"no chart: {error}")
 
 
 def _load_models(
@@ -426,4 +374,4 @@ def _load_models(
 
 if __name__ == "__main__":
     bound_spinning()
-    app(prog_name="python -m evaluate")
+    run_app(app, sys.argv[1:], "python -m evaluate")

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from byola_rq.audio.frontend import Statistics
-from byola_rq.runtime.files import replace_file
+from byola_rq.runtime.files import own_folder, replace_file
 from byola_rq.runtime.resumable_rows import ResumableRows
+from byola_rq.text.parse import read_json
 from evaluate.tasks.task import Clip, Task, TaskError
 
 ClipKeys = npt.NDArray[np.uint8]  # (N, 16)
@@ -97,9 +98,9 @@ class EmbeddingCache:
     def read_statistics(self, key: Mapping[str, Any]) -> Statistics | None:
         """The statistics stored under `key`; None where there are none that can be read."""
         try:
-            values = json.loads(self._statistics_path(key).read_text(encoding="utf-8"))
+            values = read_json(self._statistics_path(key), {"mean": float, "std": float})
             return Statistics(mean=float(values["mean"]), std=float(values["std"]))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, OverflowError):
             return None
 
     def write_statistics(self, key: Mapping[str, Any], statistics: Statistics) -> None:
@@ -110,7 +111,7 @@ class EmbeddingCache:
         """
         path = self._statistics_path(key)
         with _clear_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            own_folder(path.parent)
             replace_file(path, json.dumps(asdict(statistics)))
 
     def _statistics_path(self, key: Mapping[str, Any]) -> Path:

@@ -1,8 +1,6 @@
 """`python -m evaluate inspect`: which data sets are there, and whether they are whole."""
 
-import csv
 import hashlib
-import io
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,12 +11,15 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from byola_rq.audio.encoded import EncodedAudio, reason_of
+from byola_rq.audio.encoded import EncodedAudio, printable, reason_of
 from byola_rq.audio.io import inspect_audio
 from byola_rq.errors import ByolaRQError
 from byola_rq.runtime.files import replace_file
 from byola_rq.runtime.prefetch import map_ahead
 from byola_rq.runtime.progress import ProgressBar
+from byola_rq.runtime.terminal import say
+from byola_rq.text.cells import csv_text
+from byola_rq.text.shown import shown
 from evaluate.publishers.layouts import LAYOUTS, find_layouts, read_layout
 from evaluate.reports.table import make_console
 from evaluate.tasks.archives import read_member
@@ -97,10 +98,10 @@ def inspect(
             finding = Finding(name, source, (Problem("error", str(source), reason),))
         findings.append(finding)
         for line in _describe(finding):
-            print(_printable(line), flush=True)
+            say(line)
     for layout in LAYOUTS if data_root is not None else ():
         if not layout.stands_in_for and layout.name not in {each.name for each in findings}:
-            print(f"{layout.name}: not found ({layout.title}: a folder with {layout.holds})")
+            say(f"{layout.name}: not found ({layout.title}: a folder with {layout.holds})")
     _print_table(findings)
     if out is not None:
         _write_problems(out, findings)
@@ -261,19 +262,19 @@ def _print_table(findings: Sequence[Finding]) -> None:
             verdict,
             str(each.source),
         ]
-        table.add_row(*(escape(_printable(cell)) for cell in cells))
+        table.add_row(*(escape(shown(cell)) for cell in cells))
     if findings:
         console.print(table)
 
 
 def _write_problems(out: Path, findings: Sequence[Finding]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("task", "kind", "name", "detail"))
+    rows = [("task", "kind", "name", "detail")]
     for finding in findings:
-        writer.writerows((finding.name, p.kind, p.name, p.detail) for p in finding.problems)
+        rows += [
+            (finding.name, p.kind, printable(p.name), printable(p.detail)) for p in finding.problems
+        ]
     try:
-        replace_file(out, _printable(text.getvalue()))
+        replace_file(out, csv_text(rows))
     except OSError as error:
         raise TaskError(
             f"{out}: the problems cannot be written: {error.strerror}", code="unwritable", path=out
@@ -285,8 +286,3 @@ def _digest(source: Path | EncodedAudio) -> str:
         return hashlib.sha256(source.data).hexdigest()
     with source.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _printable(text: str) -> str:
-    """File names may hold bytes that are no UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -100,7 +100,7 @@ def describe_bands(log_mel: Tensor) -> Tensor:
 
 def default_batch_size(num_frames: int, device: str) -> int:
     """Clips of `num_frames` to embed together."""
-    return max(1, min(1024, FRAMES_AT_ONCE[device] // num_frames))
+    return max(1, min(1024, FRAMES_AT_ONCE[torch.device(device).type] // num_frames))
 
 
 @torch.no_grad()

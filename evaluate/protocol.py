@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from byola_rq.audio.frontend import Statistics
 from byola_rq.runtime.progress import ProgressBar
+from byola_rq.runtime.terminal import warn
 from evaluate.embedding_cache import (
     CachedRows,
     ClipKeys,
@@ -21,12 +22,11 @@ from evaluate.embedding_cache import (
     digest_places,
     make_clip_keys,
 )
+from evaluate.fitting import Fitted, FoldData, fit_and_score
 from evaluate.log_mels import LogMels
 from evaluate.models import EmbeddingModel, default_batch_size, embed
-from evaluate.probes.fit import PROBES
-from evaluate.probes.official import OFFICIAL_PROBES, fit_official
-from evaluate.probes.prepared import FittedProbe, Part
-from evaluate.tasks.folds import Fold, class_targets, make_folds
+from evaluate.tasks.few_labels import keep_labels
+from evaluate.tasks.folds import Fold, make_folds
 from evaluate.tasks.task import Task
 
 
@@ -34,7 +34,8 @@ from evaluate.tasks.task import Task
 class Settings:
     """What a call chooses; everything else is the protocol's."""
 
-    probes: tuple[str, ...]  # of PROBES and OFFICIAL_PROBES
+    probes: tuple[str, ...]  # of PROBES and OFFICIAL_PROBES, or FINETUNE
+    label_fractions: tuple[float, ...] = (1.0,)
     norm: str  # task or checkpoint
     seed: int
     device: str
@@ -87,11 +88,13 @@ def prepare(task: Task, settings: Settings) -> Job:
 class Outcome:
     """One fitted probe on one fold, and what it says of the test clips."""
 
-    fold: Fold  # without the clips that could not be read
+    fold: Fold  # without the clips that could not be read, or whose labels were not used
     probe: str
-    fitted: FittedProbe
+    fitted: Fitted
     statistics: Statistics
     num_skipped: int
+    num_unlabelled: int
+    label_fraction: float
     embed_seconds: float
     scores: npt.NDArray[np.float32]  # of the test clips, (N, classes)
 
@@ -104,10 +107,12 @@ def run_fold(
     probes: Sequence[str],
     settings: Settings,
     clock: Clock,
+    label_fraction: float = 1.0,
 ) -> Iterator[list[Outcome]]:
     """Standardize by a fold's training clips, embed, fit every probe, predict the test clips.
 
     Nothing fitted here sees a test clip: not the statistics, the scaler, C, k or the best epoch.
+    The statistics, which need no label, are of all training clips whatever `label_fraction` is.
 
     Yields:
         The outcomes of each probe as it is fitted, one for each of its seeds.
@@ -122,37 +127,35 @@ def run_fold(
     seconds = time.perf_counter() - start
     clock.decode += log_mels.decode_seconds - decoding
     clock.model += seconds - (log_mels.decode_seconds - decoding)
-    fold = leave_out(fold, log_mels.unreadable)
-    targets = class_targets(task)
-    train, valid = (Part(rows.embeddings[p], targets[p]) for p in (fold.train, fold.valid))
+    whole = leave_out(fold, log_mels.unreadable)
+    fold = keep_labels(task, whole, label_fraction, settings.seed)
+    where = f"{task.name}{fold_suffix(fold)}: {model.name}"
+    data = FoldData(
+        task=task, fold=fold, log_mels=log_mels, statistics=statistics, embeddings=rows.embeddings
+    )
+    make_outcome = partial(
+        Outcome,
+        fold=fold,
+        statistics=statistics,
+        num_skipped=task.num_missing + len(log_mels.unreadable),
+        num_unlabelled=_num_labels(whole) - _num_labels(fold),
+        label_fraction=label_fraction,
+        embed_seconds=seconds,
+    )
     for probe in probes:
         start = time.perf_counter()
-        outcomes = []
-        for fitted in _fit(probe, train, valid, fold=fold, task=task, settings=settings):
-            for warning in fitted.warnings:
-                where = f"{task.name}{fold_suffix(fold)}: {model.name}"
-                print(f"warning: {where}: {warning}", file=sys.stderr)
-            scores = fitted.scores(rows.embeddings[fold.test])
-            num_skipped = task.num_missing + len(log_mels.unreadable)
-            outcomes.append(Outcome(fold, probe, fitted, statistics, num_skipped, seconds, scores))
+        fits = fit_and_score(
+            probe, model, data, seed=settings.seed, device=settings.device, what=f"{where}, {probe}"
+        )
+        outcomes = [make_outcome(probe=probe, fitted=each, scores=said) for each, said in fits]
+        for warning in (warning for each in outcomes for warning in each.fitted.warnings):
+            warn(f"warning: {where}: {warning}")
         clock.probe += time.perf_counter() - start
         yield outcomes
 
 
-def _fit(
-    probe: str, train: Part, valid: Part, *, fold: Fold, task: Task, settings: Settings
-) -> tuple[FittedProbe, ...]:
-    if probe not in OFFICIAL_PROBES:
-        return PROBES[probe](train, valid, seed=settings.seed, device=settings.device)
-    return fit_official(
-        probe,
-        train,
-        valid,
-        task=task.name,
-        is_valid_drawn=fold.is_valid_drawn,
-        seed=settings.seed,
-        device=settings.device,
-    )
+def _num_labels(fold: Fold) -> int:
+    return len(fold.train) + len(fold.valid)
 
 
 def leave_out(fold: Fold, positions: Collection[int]) -> Fold:

@@ -128,7 +128,7 @@ class Browser:
 
     def press(self, key: str) -> None:
         """Press a key."""
-        named = {"Enter": (13, "\r"), "Tab": (9, "\t")}
+        named = {"Enter": (13, "\r"), "Tab": (9, "\t"), "Escape": (27, ""), "ArrowRight": (39, "")}
         code, text = named.get(key, (ord(key[0].upper()), key))
         options = {"key": key, "windowsVirtualKeyCode": code, "text": text}
         self.call("Input.dispatchKeyEvent", type="keyDown", **options)

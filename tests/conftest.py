@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from byola_rq.config import Config, default_config_path, load_config
 from byola_rq.synthesis.generate import write_corpus
+from tests.browser import Browser, find_chromium
 
 torch.set_num_threads(1)  # the tensors are small; two threads would mostly wait for each other
 
@@ -49,6 +51,15 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sounds")
     write_corpus(folder, num_clips=24, seed=5, seconds=(1.0, 2.0))
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A Chromium with one tab."""
+    if find_chromium() is None:
+        pytest.skip("pages are tried in Chromium, which is not installed")
+    with Browser(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")

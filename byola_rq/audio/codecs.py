@@ -5,7 +5,6 @@ import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from byola_rq.audio.containers import (
@@ -13,13 +12,12 @@ from byola_rq.audio.containers import (
     chunk_order,
     find_mp3_frame,
     nist_fields,
-    open_encoded,
     skip_id3,
     walk_caf,
     walk_chunks,
     walk_w64,
 )
-from byola_rq.audio.encoded import EncodedAudio, audio_error, unreadable
+from byola_rq.audio.multimedia import HAS_DECODER, REMEDY
 from byola_rq.errors import AudioError
 
 # Decoders are code that strangers' files run. These are the codecs that collections of sound
@@ -66,8 +64,6 @@ _OGG_CODECS = {b"\x01vorbis": "Vorbis", b"OpusHead": "Opus", b"\x7fFLAC": "FLAC"
 _REFUSED_OGG_CODECS = {b"Speex   ": "Speex", b"\x80theora": "Theora video", b"fishead": "Skeleton"}
 # What is told apart only to be named: (place, bytes, name).
 _REFUSED_FILES = (
-    (4, b"ftyp", "MP4 or M4A"),
-    (0, b"\x1aE\xdf\xa3", "Matroska or WebM"),
     (0, b"0&\xb2u\x8ef\xcf\x11", "WMA or ASF"),
     (0, b"\0\5\x16\7", "a macOS sidecar, which has no sound"),
     (0, b"#!AMR", "AMR"),
@@ -82,46 +78,57 @@ _REFUSED_FILES = (
     (0, b"<!doctype", "a web page"),
     (0, b"<html", "a web page"),
 )
+_PLAIN_COMM = 18  # bytes of AIFF's chunk COMM where it has no codec
+# What PyAV reads, where it is installed: (place, bytes, name, FFmpeg's name).
+_MULTIMEDIA = (
+    (4, b"ftyp", "MP4 or M4A", "mov"),
+    (0, b"\x1aE\xdf\xa3", "Matroska or WebM", "matroska"),
+)
 _MIN_CHUNK = 16  # bytes of one that says a codec
 
 
 @dataclass(frozen=True)
 class Codec:
-    """What a file is; `start` is the first byte of its sound where junk precedes it (MP3)."""
+    """What a file is.
+
+    Attributes:
+        name: Of the codec; of the container, where that is one of `multimedia`.
+        is_allowed: Whether it may be decoded.
+        start: The first byte of its sound where junk precedes it (MP3).
+        demuxer: FFmpeg's name of the container, where that is one of `multimedia`.
+    """
 
     name: str
     is_allowed: bool = True
     start: int = 0
+    demuxer: str = ""
 
 
-def identify_codec(source: Path | EncodedAudio) -> Codec:
+def identify_codec(file: BinaryIO) -> Codec:
     """Name the codec of a file, by its bytes alone: its extension says nothing.
 
     Returns:
-        An allowed codec: PCM, float, A-law, mu-law, FLAC, Vorbis, Opus or MP3.
+        An allowed codec: PCM, float, A-law, mu-law, FLAC, Vorbis, Opus or MP3; or a container of
+        `multimedia`, whose own codec `find_track` looks at.
 
     Raises:
-        AudioError: If the file cannot be read, is empty or is no audio, or if its codec is another
+        AudioError: Without the file's name: if it is empty or no audio, or if its codec is another
             one; the message names it.
+        OSError: As reading.
     """
-    try:
-        with open_encoded(source) as file:
-            codec = _identify(file)
-    except FileNotFoundError as error:
-        raise audio_error(source, "missing", "no such file") from error
-    except OSError as error:
-        raise unreadable(source, error) from error
-    except AudioError as error:
-        facts = {"key": error.key, "value": error.value}
-        raise audio_error(source, error.code, str(error), **facts) from error
+    codec = _identify(file)
     if not codec.is_allowed:
-        rule = f"codec must be {ALLOWED}; got {codec.name}"
-        raise audio_error(source, "unsupported", rule, key="codec", value=codec.name)
+        raise refused_codec(codec.name, REMEDY if codec.demuxer else "")
     return codec
 
 
+def refused_codec(name: str, remedy: str = "") -> AudioError:
+    """The error, without the file's name, of a codec that is not decoded."""
+    rule = f"codec must be {ALLOWED}; got {name}" + (f". {remedy}" if remedy else "")
+    return AudioError(rule, code="unsupported", key="codec", value=name)
+
+
 def _identify(file: BinaryIO) -> Codec:
-    """AudioError, without the source's name, where there is no codec at all."""
     start = skip_id3(file)
     file.seek(start)
     head = file.read(64)
@@ -130,6 +137,9 @@ def _identify(file: BinaryIO) -> Codec:
     for magic, identify in _BY_MAGIC.items():
         if head.startswith(magic):
             return identify(file, start, head)
+    for place, magic, container, demuxer in _MULTIMEDIA:
+        if head[place:].startswith(magic):
+            return Codec(container, HAS_DECODER, demuxer=demuxer)
     known = (name for place, magic, name in _REFUSED_FILES if head[place:].startswith(magic))
     if name := next(known, None):
         return Codec(name, False)
@@ -144,7 +154,7 @@ def _identify_chunks(file: BinaryIO, start: int, head: bytes) -> Codec:
     if form == b"WAVE":
         content = _content(walk_chunks(file, start, order), file, b"fmt ")
         return _wave_codec(content, order, "WAV")
-    return _identify_aiff(file, start, form)
+    return _identify_aiff(file, start)
 
 
 def _identify_au(_: BinaryIO, __: int, head: bytes) -> Codec:
@@ -183,10 +193,12 @@ def _wave_codec(chunk: bytes, order: str, container: str) -> Codec:
     return Codec(f"{name} in {container} (format tag 0x{tag:04x})", False)
 
 
-def _identify_aiff(file: BinaryIO, start: int, form: bytes) -> Codec:
-    if form == b"AIFF":
+def _identify_aiff(file: BinaryIO, start: int) -> Codec:
+    """By the chunk COMM: decoders look for a codec there whatever the form's type is."""
+    content = _content(walk_chunks(file, start, ">"), file, b"COMM")
+    if len(content) == _PLAIN_COMM:
         return Codec("PCM")
-    kind = _content(walk_chunks(file, start, ">"), file, b"COMM")[18:22]  # none in a broken one
+    kind = content[18:22]  # none in a broken one
     return _known(_AIFC_TYPES, kind, f"{kind.decode('ascii', 'replace')!r} in AIFF-C")
 
 
@@ -227,15 +239,16 @@ def _identify_ogg(file: BinaryIO, start: int, _: bytes) -> Codec:
 def _identify_mpeg(file: BinaryIO, start: int, head: bytes) -> Codec:
     """By the first frame's header. Behind a tag anything may precede it, else only padding."""
     if re.match(rb"\xff[\xf0\xf1\xf8\xf9]", head):
-        return Codec("AAC", False)
+        return Codec("AAC", HAS_DECODER, demuxer="aac")
     if re.match(rb"\xff[\xe4-\xe7\xf4-\xf7\xfc\xfd\xff]", head):
         return Codec("MPEG Layer I or II", False)
     file.seek(start)
     data = file.read(MAX_MP3_JUNK)
     frame = find_mp3_frame(data)
     if frame < 0 or (not start and data[:frame].strip(b"\0")):
-        rule = f"not an audio file that can be read (it begins with {head[:12]!r})"
-        raise AudioError(rule, code="damaged", value=head[:12])
+        # Without its first bytes: a manifest may name any file, and rejected.csv is handed on.
+        rule = "not an audio file that can be read (no known format begins so)"
+        raise AudioError(rule, code="damaged")
     return Codec("MP3", True, start + frame)
 
 

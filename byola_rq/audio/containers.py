@@ -1,12 +1,10 @@
 """What sound files are made of: ID3 tags, the chunks of WAV and its like, the frames of MP3."""
 
-import io
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, BinaryIO
 
-from byola_rq.audio.encoded import EncodedAudio
+from byola_rq.errors import AudioError
 
 Part = bytes | tuple[int, int]  # bytes as they are, or place and number of a file's
 
@@ -15,17 +13,9 @@ MAX_MP3_JUNK = 65_536  # bytes to search for an MP3 frame
 _MAX_TAGS = 10_000  # real files have one or two; a hostile one may be all tags
 _MAX_CHUNKS = 10_000  # real files have a few dozen; a file of zeros would have millions
 _WAVE = frozenset({b"RIFF", b"RIFX", b"RF64", b"BW64"})
+_FLAC_BLOCKS = (b"\0\0\0\x22", b"\x80\0\0\x22")  # headers of the one that is always the first
 _KILOBITS_V1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 _KILOBITS_V2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
-
-
-def open_encoded(source: Path | EncodedAudio) -> BinaryIO:
-    """Open a file, or its bytes.
-
-    Raises:
-        OSError: As `open`.
-    """
-    return io.BytesIO(source.data) if isinstance(source, EncodedAudio) else source.open("rb")
 
 
 def unpack_at(file: BinaryIO, position: int, form: str) -> tuple[Any, ...]:
@@ -110,6 +100,61 @@ def walk_w64(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
         name, num_bytes = unpack_at(file, position, "<4s12xQ")
         yield name, num_bytes - 24, position + 24
         position += max(num_bytes + -num_bytes % 8, 24)
+
+
+def walk_boxes(file: BinaryIO, position: int, size: int) -> Iterator[tuple[bytes, int, int]]:
+    """The same of an MP4 file, the places those of the boxes themselves, their sizes in whole.
+
+    The size of one that goes to the end is 0.
+    """
+    for _ in range(_MAX_CHUNKS):
+        if position >= size:
+            return
+        num_bytes, name = unpack_at(file, position, ">I4s")
+        if num_bytes == 1:  # it stands behind the name
+            (num_bytes,) = unpack_at(file, position + 8, ">Q")
+        yield name, num_bytes, position
+        if num_bytes < 8:
+            return
+        position += num_bytes
+
+
+def walk_ebml(file: BinaryIO, position: int, size: int) -> Iterator[tuple[bytes, int, int]]:
+    """The same of the outermost elements of a Matroska file; a size that is not known is 0."""
+    for _ in range(_MAX_CHUNKS):
+        if position >= size:
+            return
+        name, first = unpack_at(file, position, ">4sB")
+        num_more = 8 - first.bit_length()  # the first bits of a size are those of its length
+        (rest,) = unpack_at(file, position + 5, f"{num_more}s")
+        num_bytes = int.from_bytes(bytes((first & 0x7F >> num_more,)) + rest)
+        if num_bytes == 2 ** (7 * (num_more + 1)) - 1:
+            yield name, 0, position
+            return
+        yield name, 5 + num_more + num_bytes, position
+        position += 5 + num_more + num_bytes
+
+
+def joined(place: int) -> AudioError:
+    """The error, without the source's name, of files one behind the other of which one is read."""
+    rule = "files that were joined are not read in this format; another one begins at byte"
+    return AudioError(f"{rule} {place}", code="unsupported", key="byte", value=place)
+
+
+def find_flac_streams(file: BinaryIO, position: int) -> list[int]:
+    """Where FLAC streams begin, from a place on: at the marker and the block that comes first."""
+    found: list[int] = []
+    data = b""
+    file.seek(position)
+    while block := file.read(2**20):
+        data = data[-7:] + block
+        position += len(block)
+        place = data.find(b"fLaC")
+        while place >= 0:
+            if data[place + 4 : place + 8] in _FLAC_BLOCKS:
+                found.append(position - len(data) + place)
+            place = data.find(b"fLaC", place + 4)
+    return found
 
 
 def nist_fields(head: bytes) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Waveform -> log-mel spectrogram, batched, on the waveform's device; standardization."""
 
 import math
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -13,6 +14,7 @@ from byola_rq.audio.io import SAMPLE_RATE
 from byola_rq.audio.log_mel import group_bands, log_mel_in_pieces
 from byola_rq.audio.mel import mel_filterbank
 from byola_rq.audio.mel_backends import MEL_BACKENDS
+from byola_rq.config import FRONTEND_LIMITS
 
 Backend = Literal["torch", "nnaudio", "torchaudio", "librosa"]
 
@@ -39,7 +41,8 @@ def measure_statistics(log_mels: Iterable[Tensor]) -> Statistics:
     """
     count, total, total_of_squares = 0, 0.0, 0.0
     for log_mel in log_mels:
-        values = log_mel.double()
+        # Apple's GPUs have no float64.
+        values = (log_mel.cpu() if log_mel.device.type == "mps" else log_mel).double()
         count += values.numel()
         total += values.sum().item()
         total_of_squares += values.square().sum().item()
@@ -179,8 +182,10 @@ def _check_options(*, backend: str, f_min: float, f_max: float, **counts: int) -
         known = ", ".join(get_args(Backend))
         raise ValueError(f"backend must be one of {known}; got {backend!r}")
     for name, value in counts.items():
-        if value < 1:
+        if type(value) is bool or operator.index(value) < 1:
             raise ValueError(f"{name} must be at least 1; got {value}")
+        if value > FRONTEND_LIMITS[name]:
+            raise ValueError(f"{name} must be at most {FRONTEND_LIMITS[name]}; got {value}")
     if counts["win_length"] > counts["n_fft"]:
         raise ValueError(
             f"win_length must be at most n_fft ({counts['n_fft']}); got {counts['win_length']}"

@@ -13,8 +13,10 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
+from byola_rq.audio import multimedia
+from byola_rq.audio.decoder import SAMPLE_RATES, OpenAudio, rate_limits
 from byola_rq.audio.encoded import EncodedAudio, audio_error
-from byola_rq.audio.opening import SAMPLE_RATES, OpenAudio, open_audio, rate_limits
+from byola_rq.audio.opening import open_audio
 from byola_rq.errors import AudioError
 
 # torch is imported where a tensor is made: the processes that only decode do without its 190 MB.
@@ -27,6 +29,7 @@ __all__ = ["EncodedAudio", "audio_error", "open_audio"]  # and all that is defin
 AUDIO_SUFFIXES = frozenset(
     {".wav", ".wave", ".bwf", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"}
     | {".aifc", ".au", ".snd", ".caf", ".sph", ".nist"}
+    | (multimedia.SUFFIXES if multimedia.HAS_DECODER else frozenset())
 )
 
 SAMPLE_RATE = 16_000  # Hz, of packed corpora, and wherever nobody says otherwise
@@ -241,10 +244,10 @@ def _mix_down(frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def _call(
     source: Path | EncodedAudio, function: Callable[..., Any], *values: Any, **options: Any
 ) -> Any:
-    """Call libsndfile, whose errors become ours."""
+    """Call a decoder, whose errors become ours."""
     try:
         return function(*values, **options)
-    except (soundfile.SoundFileError, RuntimeError) as error:
+    except (soundfile.SoundFileError, RuntimeError, AudioError) as error:
         reason = str(error) or f"libsndfile's error {getattr(error, 'code', '?')}"
         raise audio_error(source, "unreadable", f"decoding failed: {reason}") from error
 

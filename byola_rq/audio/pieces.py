@@ -7,7 +7,6 @@ import struct
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, islice
-from pathlib import Path
 from typing import BinaryIO
 
 import soundfile
@@ -15,14 +14,15 @@ import soundfile
 from byola_rq.audio.containers import (
     Part,
     chunk_order,
-    open_encoded,
+    find_flac_streams,
+    joined,
     skip_id3,
     unpack_at,
     walk_caf,
     walk_chunks,
     walk_w64,
 )
-from byola_rq.audio.encoded import MAX_SAMPLES, EncodedAudio
+from byola_rq.audio.encoded import MAX_SAMPLES
 from byola_rq.audio.mp3 import mp3_streams
 from byola_rq.errors import AudioError
 
@@ -32,47 +32,46 @@ _TOLERATED_BYTES = 4096  # behind the sound, of anything: writers leave odd thin
 _NO_SOUND = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
 
 
-def find_pieces(source: Path | EncodedAudio, codec: str, start: int) -> Pieces:
+def find_pieces(file: BinaryIO, codec: str, start: int) -> Pieces:
     """Cut a file into what decoders read to its end; empty where they do so by themselves.
 
     - MP3: by its frames; a stream without a count of them gets one.
-    - Ogg: streams one behind the other, of which a decoder reads the first.
+    - Ogg and FLAC: streams one behind the other, of which a decoder reads the first.
     - WAV and AIFF: a size of the sound data that is 0, or behind which more than 4 KB follow that
       are no chunk: then the sound goes to the end. So does AU's.
     - FLAC without a total: it is decoded once and counted.
 
     Args:
-        source: What `identify_codec` has let pass.
+        file: What `identify_codec` has let pass.
         codec: Its name.
         start: The first frame of an MP3 file.
 
     Raises:
-        AudioError: Without the source's name: if what follows cannot be read as one sound.
+        AudioError: Without the file's name: if what follows cannot be read as one sound.
         OSError, EOFError: As reading.
     """
-    with open_encoded(source) as file:
-        tag = skip_id3(file)
-        file.seek(tag)
-        head = file.read(12)
-        if codec == "MP3":
-            with _whole(source, file) as data:
-                streams = mp3_streams(data, start)
-            if start == tag and all(len(parts) == 1 for parts in streams) and len(streams) < 2:
-                return ()
-            return tuple(streams) or (((start, _size(file) - start),),)
-        if head[:4] == b"OggS":
-            with _whole(source, file) as data:
-                return _ogg_pieces(data, tag)
-        if head[:4] == b"fLaC":
-            return _flac_pieces(file, tag)
-        size_at = _wrong_size(file, tag, head)
-        return _to_the_end(file, *size_at) if size_at else ()
+    tag = skip_id3(file)
+    file.seek(tag)
+    head = file.read(12)
+    if codec == "MP3":
+        with _whole(file) as data:
+            streams = mp3_streams(data, start)
+        if start == tag and all(len(parts) == 1 for parts in streams) and len(streams) < 2:
+            return ()
+        return tuple(streams) or (((start, _size(file) - start),),)
+    if head[:4] == b"OggS":
+        with _whole(file) as data:
+            return _ogg_pieces(data, tag)
+    if head[:4] == b"fLaC":
+        return _flac_pieces(file, tag)
+    size_at = _wrong_size(file, tag, head)
+    return _to_the_end(file, *size_at) if size_at else ()
 
 
 @contextlib.contextmanager
-def _whole(source: Path | EncodedAudio, file: BinaryIO) -> Iterator[bytes | mmap.mmap]:
-    if isinstance(source, EncodedAudio):
-        yield source.data
+def _whole(file: BinaryIO) -> Iterator[bytes | mmap.mmap]:
+    if isinstance(file, io.BytesIO):
+        yield file.getvalue()  # not a copy
     else:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             yield data
@@ -100,27 +99,51 @@ def _ogg_pieces(data: bytes | mmap.mmap, start: int) -> Pieces:
 
 
 def _flac_pieces(file: BinaryIO, start: int) -> Pieces:
-    """Behind the marker and the block's header: 10 bytes of sizes, 28 bits, then 36 of length."""
-    place = start + 18
-    (bits,) = unpack_at(file, place, ">Q")
-    if bits & (MAX_SAMPLES - 1):
+    """Streams, each with its length stated: 36 bits behind the marker and 14 bytes and a half."""
+    # All of the file is looked through: a seek to the end of the first may come to that of another.
+    begins = [start, *find_flac_streams(file, start + 4)]
+    ends = [*begins[1:], _size(file)]
+    parts = [(begin, end - begin) for begin, end in zip(begins, ends, strict=True)]
+    if len(parts) > 1:
+        _check_ends(file, parts)
+    elif _stated_samples(file, start):
         return ()
-    file.seek(0)
+    return tuple(_sized_flac(file, *part) for part in parts)
+
+
+def _stated_samples(file: BinaryIO, begin: int) -> int:
+    return int(unpack_at(file, begin + 18, ">Q")[0]) & (MAX_SAMPLES - 1)
+
+
+def _check_ends(file: BinaryIO, parts: Sequence[tuple[int, int]]) -> None:
+    """Refuse a stream of which the last sample does not decode."""
+    for part in parts:
+        last, is_whole = _stated_samples(file, part[0]) - 1, False
+        broken = contextlib.suppress(soundfile.SoundFileError, RuntimeError)
+        with broken, soundfile.SoundFile(SplicedFile(file, [part])) as sound:
+            is_whole = last < 0 or (sound.seek(last), len(sound.read(1)))[1] == 1
+        if not is_whole:
+            rule = f"cut short: sample {last} of the part at byte {part[0]} does not decode"
+            raise AudioError(rule, code="cut")
+
+
+def _sized_flac(file: BinaryIO, begin: int, num_bytes: int) -> tuple[Part, ...]:
+    """A stream; one without a total is decoded once and counted."""
+    place = begin + 18
+    whole: tuple[Part, ...] = ((begin, num_bytes),)
+    if _stated_samples(file, begin):
+        return whole
     count = 0
     broken = contextlib.suppress(soundfile.SoundFileError, RuntimeError)
-    with broken, soundfile.SoundFile(file) as sound:
+    with broken, soundfile.SoundFile(SplicedFile(file, whole)) as sound:
         sound.seekable = lambda: False  # seeking fails where no length is stated
         while num := len(sound.read(2**17, dtype="int32", always_2d=True)):
             count += num
     if not 0 < count < MAX_SAMPLES:
-        return ()  # opening it says what is wrong
-    stated, rest = struct.pack(">Q", bits | count), place + 8
-    return (((0, place), stated, (rest, _size(file) - rest)),)
-
-
-def _joined(place: int) -> AudioError:
-    rule = "files that were joined are not read in this format; another one begins at byte"
-    return AudioError(f"{rule} {place}", code="unsupported", key="byte", value=place)
+        return whole  # opening it says what is wrong
+    (bits,) = unpack_at(file, place, ">Q")
+    stated = struct.pack(">Q", bits | count)
+    return ((begin, 18), stated, (place + 8, num_bytes - 26))
 
 
 def _wrong_size(file: BinaryIO, start: int, head: bytes) -> tuple[int, int, str] | None:
@@ -128,7 +151,7 @@ def _wrong_size(file: BinaryIO, start: int, head: bytes) -> tuple[int, int, str]
     for magic, walk in ((b"caff", walk_caf), (b"riff", walk_w64)):
         for name, _, place in walk(file) if head.startswith(magic) else ():
             if name == magic:
-                raise _joined(place)
+                raise joined(place)
     order, name, least = chunk_order(head), b"data" if head[8:] == b"WAVE" else b"SSND", 0
     if name == b"SSND":
         least = 8  # before the sound: offset and block size
@@ -154,7 +177,7 @@ def _if_wrong(
     file.seek(end + padding)
     behind = file.read(_TOLERATED_BYTES)
     if behind[:4] in {b".snd", b"dns."} or chunk_order(behind[:12]):
-        raise _joined(end + padding)
+        raise joined(end + padding)
     if _is_chunk(behind, size - end, order) or behind.startswith(_NO_SOUND):
         return None
     is_stated = num_bytes > least

@@ -5,7 +5,6 @@ import math
 import re
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 import soundfile
@@ -13,16 +12,18 @@ import soundfile
 from byola_rq.audio.containers import (
     MAX_MP3_JUNK,
     chunk_order,
+    find_flac_streams,
     mp3_frame_length,
     nist_fields,
-    open_encoded,
     skip_id3,
     unpack_at,
+    walk_boxes,
     walk_caf,
     walk_chunks,
+    walk_ebml,
     walk_w64,
 )
-from byola_rq.audio.encoded import MAX_SAMPLES, EncodedAudio, unreadable
+from byola_rq.audio.encoded import MAX_SAMPLES
 
 # Writers that count their own header in the data size overstate it by less than this; so many
 # bytes are at most 4 ms of speech, and no reason to leave out a collection.
@@ -30,7 +31,7 @@ _TOLERATED_BYTES = 64
 _MAX_OGG_PAGE = 27 + 255 + 255 * 255
 
 
-def find_truncation(source: Path | EncodedAudio) -> str | None:
+def find_truncation(file: BinaryIO) -> str | None:
     """Why a file is cut short, or None where nothing says so.
 
     What is compared, by the file's first bytes:
@@ -39,21 +40,19 @@ def find_truncation(source: Path | EncodedAudio) -> str | None:
     Ogg: the last page must be complete and end its stream.
     MP3: the counts of its Xing or Info header, where it has one.
     FLAC: the last sample must decode, where the header states how many there are.
+    MP4 and Matroska: the sizes of their outermost parts with the file's. AAC: its last frame.
 
     Only headers and ends are read, but for an MP3 whose byte count is absent or does not fit: it
     is read whole and its frames counted (not decoded). What no decoder opens is not looked at:
     `inspect_audio` reports it.
 
     Raises:
-        AudioError: If the file cannot be read.
+        OSError: As reading.
     """
     try:
-        with open_encoded(source) as file:
-            return _check(file, file.seek(0, io.SEEK_END))
+        return _check(file, file.seek(0, io.SEEK_END))
     except EOFError:
         return "cut short: it ends within its header"
-    except OSError as error:
-        raise unreadable(source, error) from error
 
 
 def _check(file: BinaryIO, size: int) -> str | None:
@@ -64,8 +63,13 @@ def _check(file: BinaryIO, size: int) -> str | None:
     magic = file.read(12)
     if magic[:4] == b"OggS":
         return _check_ogg(file, size)
+    if magic[4:8] == b"ftyp" or magic[:4] == b"\x1aE\xdf\xa3":
+        walk = walk_boxes if magic[4:8] == b"ftyp" else walk_ebml
+        return _compare_ends(walk(file, start, size), size)
+    if re.match(rb"\xff[\xf0\xf1\xf8\xf9]", magic):
+        return _check_aac(file, start, size)
     if magic[:4] == b"fLaC":
-        return _check_flac(file)
+        return _check_flac(file, start)
     if start or re.match(rb"\xff[\xe0-\xff]", magic):
         return _check_mp3(file, start, size)
     return _check_pcm(file, magic, size)
@@ -125,6 +129,24 @@ def _check_chunks(file: BinaryIO, size: int, name: bytes, order: str) -> str | N
     return None
 
 
+def _compare_ends(parts: Iterator[tuple[bytes, int, int]], size: int) -> str | None:
+    missing = max((place + num_bytes - size for _, num_bytes, place in parts), default=0)
+    return f"cut short: {missing} bytes at its end are not there" if missing > 0 else None
+
+
+def _check_aac(file: BinaryIO, position: int, size: int) -> str | None:
+    while position < size:
+        file.seek(position)
+        head = file.read(7)
+        if not re.match(rb"\xff[\xf0\xf1\xf8\xf9]", head):
+            return None  # a tag, mostly
+        num_bytes = int.from_bytes(head[3:6]) >> 5 & 0x1FFF
+        if num_bytes < 7:
+            return None
+        position += num_bytes
+    return "cut short: its last AAC frame is not complete" if position > size else None
+
+
 def _check_ogg(file: BinaryIO, size: int) -> str | None:
     start = max(size - _MAX_OGG_PAGE, 0)
     file.seek(start)
@@ -141,7 +163,7 @@ def _check_ogg(file: BinaryIO, size: int) -> str | None:
     return None
 
 
-def _check_flac(file: BinaryIO) -> str | None:
+def _check_flac(file: BinaryIO, start: int) -> str | None:
     """Decode the last sample: a binary search for its frame, under 1 ms for a minute of sound."""
     file.seek(0)
     try:
@@ -157,7 +179,9 @@ def _check_flac(file: BinaryIO) -> str | None:
             is_whole = len(sound.read(1)) == 1
         except (soundfile.SoundFileError, RuntimeError):
             is_whole = False
-        return None if is_whole else f"cut short: sample {sound.frames - 1} does not decode"
+        if is_whole or find_flac_streams(file, start + 4):
+            return None  # seeking gets lost in joined streams, which are looked into one by one
+        return f"cut short: sample {sound.frames - 1} does not decode"
 
 
 def _check_mp3(file: BinaryIO, start: int, size: int) -> str | None:

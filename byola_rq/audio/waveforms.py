@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from byola_rq.audio.decoder import SAMPLE_RATES
 from byola_rq.audio.io import LOUD, MAX_AMPLITUDE
-from byola_rq.audio.opening import SAMPLE_RATES
 from byola_rq.errors import AudioError
 
 _FEWEST_SAMPLES = SAMPLE_RATES.start // 10  # 0.1 s at the lowest rate; no waveform is shorter

@@ -7,8 +7,17 @@ from typing import Annotated
 import typer
 
 # Nothing heavy is imported before a command needs it, so that --help is instant.
-from byola_rq.cli import embed, listen, prepare, train
-from byola_rq.cli.options import describe, expand_homes, fail, runs_here, take_any_text
+from byola_rq.cli import embed, explore, listen, prepare, train
+from byola_rq.cli.options import (
+    describe,
+    describe_fault,
+    expand_homes,
+    fail,
+    is_fault,
+    run_app,
+    runs_here,
+    take_any_text,
+)
 from byola_rq.errors import ByolaRQError, ConfigError
 from byola_rq.runtime.spinning import bound_spinning
 
@@ -25,6 +34,8 @@ for command in (
     prepare.prepare,
     prepare.info,
     embed.embed,
+    explore.search,
+    explore.classify,
     embed.export,
     train.runs,
     listen.views,
@@ -32,6 +43,7 @@ for command in (
     prepare.synthesize,
 ):
     app.command()(command)
+app.command("map")(explore.map_)
 app.command("import-weights")(embed.import_weights)
 
 
@@ -65,14 +77,14 @@ def _root(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; every error is one line on stderr and a status of its own.
 
-    An error that is neither ours nor the operating system's is a fault of the program, and shows
-    where it is.
+    An error that is neither ours nor the operating system's is a fault of the program; --debug
+    shows where it is.
     """
     take_any_text()
     bound_spinning()
     try:
         given = sys.argv[1:] if arguments is None else arguments
-        app(args=expand_homes(given), prog_name="byola-rq")
+        run_app(app, expand_homes(given), "byola-rq")
     except ByolaRQError as error:
         if error.is_said:
             sys.exit(error.exit_code)
@@ -81,3 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
         fail(describe(error), 2)
     except KeyboardInterrupt:
         fail("interrupted; the same command goes on from its last checkpoint", 130)
+    except BaseException as error:
+        if not is_fault(error):
+            raise
+        fail(describe_fault(error), 1)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from byola_rq.cli.options import runs_here
-from byola_rq.errors import first_line
+from byola_rq.errors import first_line, how_to_install
+from byola_rq.text.shown import shown
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,11 @@ REQUIRED = (
     "typer",
 )
 OPTIONAL = {  # import name -> what it is for, how to get it
-    "sklearn": ("probes of `python -m evaluate`", "pip install 'byola_rq[evaluate]'"),
-    "librosa": ("frontend.backend=librosa", "pip install 'byola_rq[frontends]'"),
-    "nnAudio": ("frontend.backend=nnaudio", "pip install 'byola_rq[frontends]'"),
-    "matplotlib": ("pictures", "pip install 'byola_rq[plots]'"),
+    "av": ("M4A, MP4, WebM and AAC files", how_to_install("containers")),
+    "sklearn": ("probes of `python -m evaluate`", how_to_install("evaluate")),
+    "librosa": ("frontend.backend=librosa", how_to_install("frontends")),
+    "nnAudio": ("frontend.backend=nnaudio", how_to_install("frontends")),
+    "matplotlib": ("pictures", how_to_install("plots")),
 }
 DISTRIBUTIONS = {"yaml": "pyyaml", "sklearn": "scikit-learn", "nnAudio": "nnaudio"}
 
@@ -59,7 +61,7 @@ def print_findings() -> bool:
     table = Table("", "status", found, "what to do", box=None, pad_edge=False)
     findings = list(examine())
     for finding in findings:
-        table.add_row(finding.name, finding.status, finding.detail, finding.remedy)
+        table.add_row(finding.name, finding.status, shown(finding.detail), shown(finding.remedy))
     Console(soft_wrap=True).print(table, markup=False)
     return not any(finding.is_failure for finding in findings)
 
@@ -72,7 +74,7 @@ def examine() -> Iterator[Diagnosis]:
     yield from _examine_torch()
     for name in REQUIRED:
         yield _examine_import(
-            name, "needed by everything", "pip install byola_rq", is_required=True
+            name, "needed by everything", "pip install . in the source checkout", is_required=True
         )
     yield _examine_libsndfile()
     yield _examine_builtin()

@@ -8,6 +8,7 @@ import typer
 from byola_rq.cli.options import Model, Precision, print_once
 from byola_rq.errors import ConfigError, CorpusError
 from byola_rq.model.builtin import NAME
+from byola_rq.runtime.terminal import say
 
 
 def embed(
@@ -139,7 +140,7 @@ def export(
         embedder = load(path)
         embedder.licence = licence
         embedder.save(path)
-    print(path)
+    say(path)
     if onnx is not None:
         _export_onnx(path, onnx)
 
@@ -184,7 +185,7 @@ def import_weights(
     if corpus:  # after the weights, which a wrong option refuses at once
         embedder = embedder.with_statistics(measure_sources(corpus))
     embedder.save(model)
-    print(f"{model}: mean {embedder.statistics.mean:.4f}, std {embedder.statistics.std:.4f}")
+    say(f"{model}: mean {embedder.statistics.mean:.4f}, std {embedder.statistics.std:.4f}")
 
 
 def _export_onnx(model: Path | str, onnx: Path) -> None:
@@ -193,4 +194,4 @@ def _export_onnx(model: Path | str, onnx: Path) -> None:
     from byola_rq.export.onnx import export_onnx
 
     export_onnx(load(model), onnx)
-    print(onnx)
+    say(onnx)

@@ -8,6 +8,7 @@ import typer
 from byola_rq.cli.options import Model, Overrides, load_config
 from byola_rq.errors import ConfigError
 from byola_rq.model.builtin import NAME
+from byola_rq.runtime.terminal import say
 
 
 def views(
@@ -26,7 +27,7 @@ def views(
     from byola_rq.listen.preview import draw_preview
 
     draw_preview(loaded, clip, picture)
-    print(picture)
+    say(picture)
 
 
 def listen(
@@ -64,7 +65,7 @@ def listen(
     for line in make_page(
         clip, page, start=start, seed=seed, bins=numbers, model=model, sounds=wav
     ):
-        print(line)
+        say(line)
 
 
 def _parse_bins(text: str) -> list[int]:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from byola_rq.errors import ConfigError
+from byola_rq.runtime.terminal import say, warn
+from byola_rq.text.shown import shown
 
 if TYPE_CHECKING:
     from byola_rq.config import Config
@@ -63,18 +65,56 @@ def describe(error: OSError) -> str:
     return ": ".join((" -> ".join(names), reason)) if names else reason
 
 
+def describe_fault(error: BaseException) -> str:
+    """What an error says that nobody has foreseen, in one line, and how to see where it was."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())} (--debug shows where)"
+
+
+def is_fault(error: BaseException) -> bool:
+    """Whether it is an error: what ends a process on purpose is none."""
+    # safetensors is written in Rust, whose panics are no Exceptions.
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
+def run_app(app: typer.Typer, arguments: list[str], name: str) -> NoReturn:
+    """Run a command and leave with its status; wrong use is one line, whatever the arguments hold.
+
+    Args:
+        app: That has the command.
+        arguments: Of the command line, without the program's name.
+        name: The program's.
+    """
+    # ClickException, which typer has brought along under several names.
+    wrong_use: type[Exception] = typer.BadParameter.__mro__[2]
+    try:
+        status = app(args=arguments, prog_name=name, standalone_mode=False)
+    except typer.Abort:
+        fail("aborted", 1)
+    except wrong_use as error:
+        text = io.StringIO()
+        if type(error).__name__ != "NoArgsIsHelpError":  # whose message is the help
+            error.message = shown(error.message)  # type: ignore[attr-defined]
+        error.show(text)  # type: ignore[attr-defined]
+        for line in text.getvalue().splitlines():
+            warn(line)
+        sys.exit(error.exit_code)  # type: ignore[attr-defined]
+    sys.exit(status if isinstance(status, int) else 0)
+
+
 def fail(message: str, status: int) -> NoReturn:
-    """Leave with an error in one line; with --debug its traceback before it."""
+    """Leave with an error, a line or several; with --debug its traceback before it."""
     if os.environ.get("BYOLA_RQ_DEBUG"):
-        traceback.print_exc()
-    print(f"error: {message}", file=sys.stderr)
+        for line in traceback.format_exc().splitlines():
+            warn(line)
+    for line in f"error: {message}".split("\n"):
+        warn(line)
     sys.exit(status)
 
 
 def print_once(result: object) -> None:
     """Print what all processes of a job have done together, in the first."""
     if os.environ.get("RANK", "0") == "0":
-        print(result)
+        say(result)
 
 
 def expand_homes(arguments: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from byola_rq.errors import ConfigError
+from byola_rq.runtime.terminal import say
 
 if TYPE_CHECKING:
     from byola_rq.packing.plan import PackingOptions
@@ -116,7 +117,7 @@ def _describe(
     from byola_rq.runtime.workers import count_cores
 
     for line in describe_work(sources, folder, options, num_workers=workers or count_cores()):
-        print(line)
+        say(line)
 
 
 def _pack(
@@ -160,10 +161,10 @@ def info(
     from byola_rq.packing.inventory import describe_corpus, draw_lengths
 
     for line in describe_corpus(corpus):
-        print(line)
+        say(line)
     if picture is not None:
         draw_lengths(corpus, picture)
-        print(picture)
+        say(picture)
 
 
 def synthesize(
@@ -189,7 +190,7 @@ def synthesize(
 
     with ProgressBar("synthesizing clips", clips) as bar:
         write_corpus(folder / "clips", num_clips=clips, seed=seed, on_clip=lambda _: bar.advance())
-    print(folder / "clips")
+    say(folder / "clips")
 
 
 def _parse_share(text: str | None) -> tuple[int, int] | None:
@@ -223,12 +224,12 @@ def _report(folder: Path, outcome: Any, *, strict: bool, share: str | None = Non
 
     what = f"{folder}, share {share}" if share else str(folder)
     twice = "" if share else f", {outcome.duplicates} that came twice"
-    print(
+    say(
         f"{what}: {outcome.clips} clips, {outcome.hours:.2f} hours, "
         f"{outcome.rejected} rejected{twice}"
     )
     if share:
-        print(f"when all shares are packed: byola-rq prepare --merge {folder}")
+        say(f"when all shares are packed: byola-rq prepare --merge {folder}")
     where = "" if share else f"; {folder / 'rejected.csv'} says why"
     # Of a share, that nothing can be packed may be chance.
     if outcome.clips == 0 and outcome.rejected and not share:
@@ -245,11 +246,11 @@ def _verify(folder: Path) -> None:
 
     num_files, damages = verify_corpus(folder)
     for damage in damages:
-        print(damage)
+        say(damage)
     if damages:
         message = (
             f"{folder}: {len(damages)} of {num_files} files are damaged. Copy them again from "
             "where they are whole, or pack again into another folder"
         )
         raise PackingError(message, code="damaged", path=folder, value=len(damages))
-    print(f"{folder}: {num_files} files are whole")
+    say(f"{folder}: {num_files} files are whole")

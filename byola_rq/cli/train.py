@@ -1,12 +1,12 @@
 """`byola-rq pretrain`, `recipes` and `runs`."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from byola_rq.cli.options import Overrides, load_config, print_once
+from byola_rq.runtime.terminal import say, warn
 
 
 def pretrain(
@@ -66,10 +66,11 @@ def recipes(
     from byola_rq.recipes.catalog import NAMES, load_recipe, read_recipe
 
     if name is not None:
-        print(read_recipe(name).header + load_recipe(name).to_yaml(), end="")
+        for line in (read_recipe(name).header + load_recipe(name).to_yaml()).splitlines():
+            say(line)
         return
     for recipe in map(read_recipe, NAMES):
-        print(f"{recipe.name:9} {recipe.what} ({recipe.source}): {recipe.gave}")
+        say(f"{recipe.name:9} {recipe.what} ({recipe.source}): {recipe.gave}")
 
 
 def runs(
@@ -95,11 +96,11 @@ def runs(
 
     found, notes = find_runs(run)
     for note in notes:
-        print(f"warning: {note}", file=sys.stderr)
+        warn(f"warning: {note}")
     for line in describe_runs(found):
-        print(line)
+        say(line)
     if picture is not None:
         from byola_rq.plots.curves import save_curves_picture
 
         save_curves_picture(picture, {each.name: each.metrics for each in found})
-        print(picture)
+        say(picture)

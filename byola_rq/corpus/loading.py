@@ -15,9 +15,10 @@ from torch.utils.data import DataLoader, Dataset
 from byola_rq.corpus.order import IntArray
 from byola_rq.corpus.segments import Replacement, SegmentBatch, SegmentCorpus
 from byola_rq.errors import ByolaRQError
+from byola_rq.runtime.files import need_open_files
 from byola_rq.runtime.pinning import pinned
 from byola_rq.runtime.signals import leave_signals_to_parent, signals_blocked
-from byola_rq.runtime.workers import count_cores
+from byola_rq.runtime.workers import FILES_OF_POOL, FILES_OF_WORKER, count_cores
 
 CPU = torch.device("cpu")
 
@@ -73,6 +74,7 @@ def _results(
     if num_workers == 0:
         yield map(slots.__getitems__, tasks)
         return
+    need_open_files(FILES_OF_POOL + num_workers * FILES_OF_WORKER)
     # Seen from the loader, a batch of tasks' samples: it hands every task to the dataset whole.
     sampler: Any = tasks
     loader: DataLoader[Any] = DataLoader(

@@ -21,6 +21,8 @@ from byola_rq.corpus.packed_format import (
     shard_name,
 )
 from byola_rq.errors import CorpusError
+from byola_rq.runtime.array_files import find_array
+from byola_rq.runtime.files import allow_open_files
 
 _PAGE = mmap.PAGESIZE
 _OTHER_FILES = 512  # that a process has open: pipes, libraries, GPUs
@@ -84,7 +86,7 @@ class PackedClips(Clips):
         for folder in folders:
             distinct.setdefault(folder.resolve(), folder)
         num_shards = sum(read_info(folder)["shards"] for folder in distinct.values())
-        _allow_open_files(num_shards)
+        allow_open_files(num_shards + _OTHER_FILES)
         return cls([open_packed(folder) for folder in distinct.values()])
 
     @cached_property
@@ -134,7 +136,7 @@ class PackedClips(Clips):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.shards = [MappedShard(np.load(path, mmap_mode="r")) for path in self.paths]
+        self.shards = [MappedShard(find_array(path).map()) for path in self.paths]
 
 
 class MappedShard:
@@ -153,16 +155,3 @@ class MappedShard:
             begin = (self._begin + 2 * first) // _PAGE * _PAGE
             end = self._begin + 2 * (first + num)
             self.pages.madvise(mmap.MADV_WILLNEED, begin, end - begin)
-
-
-def _allow_open_files(num: int) -> None:
-    """Raise this process' own limit, often 1024, where that many maps would exceed it."""
-    try:
-        import resource
-    except ImportError:  # not a Unix
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = num + _OTHER_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))

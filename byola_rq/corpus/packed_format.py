@@ -1,7 +1,7 @@
 """The packed corpus on disk: its files, its index, what opens it and what finds damage in it."""
 
 import hashlib
-import json
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -10,12 +10,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from byola_rq.corpus.bounded_table import read_bounded
 from byola_rq.errors import Code, CorpusError
+from byola_rq.runtime.array_files import find_array
+from byola_rq.runtime.files import text_name
+from byola_rq.text.parse import check_shape, read_json
 
 FORMAT = "byola_rq packed corpus"
 FORMAT_VERSION = 1
+INDEX, REJECTED = "index.parquet", "rejected.csv"
 
 # Rows are ordered by (shard, offset); offset and num_samples count samples of the shard.
 INDEX_SCHEMA = pa.schema(
@@ -31,6 +35,15 @@ INDEX_SCHEMA = pa.schema(
 )
 
 _BLOCK_BYTES = 2**22
+_INFO_SHAPE = {
+    "clips": int,
+    "hours": float,
+    "rejected": int,
+    "duplicates": int,
+    "shards": int,
+    "files": {str: {"bytes": int, "sha256": str}},
+    "options": dict,
+}
 
 
 @dataclass(frozen=True)
@@ -69,7 +82,7 @@ def shard_name(shard: int) -> str:
 def is_packed(path: Path) -> bool:
     """Whether a folder holds a packed corpus, of any format version."""
     try:
-        return _read_json(path / "corpus.json").get("format") == FORMAT
+        return bool(read_json(path / "corpus.json").get("format") == FORMAT)
     except (OSError, ValueError):
         return False
 
@@ -81,7 +94,7 @@ def read_info(folder: Path) -> dict[str, Any]:
         CorpusError: If the folder holds no packed corpus, or one of another format version.
     """
     try:
-        info = _read_json(folder / "corpus.json")
+        info: dict[str, Any] = read_json(folder / "corpus.json")
     except (OSError, ValueError) as error:
         code: Code = "missing" if isinstance(error, FileNotFoundError) else "malformed"
         raise CorpusError(
@@ -99,6 +112,15 @@ def read_info(folder: Path) -> dict[str, Any]:
             key="format version",
             value=info.get("format_version"),
         )
+    try:
+        check_shape(info, _INFO_SHAPE)
+        if not 0 <= info["shards"] <= len(info["files"]):
+            raise ValueError(f"shards must be the shards among files; got {info['shards']}")
+    except ValueError as error:
+        path = folder / "corpus.json"
+        message = f"{path}: not what `prepare` writes ({error})"
+        raise CorpusError(message, code="malformed", path=path) from error
+    _check_names(folder, info)
     return info
 
 
@@ -108,11 +130,14 @@ def read_index(folder: Path, columns: list[str] | None = None) -> pa.Table:
     Raises:
         CorpusError: If it is missing, damaged, or has other columns.
     """
-    path = folder / "index.parquet"
+    path = folder / INDEX
     try:
-        table = pq.read_table(path, columns=columns)
+        if path.exists() and not path.is_file():
+            raise OSError("must be a regular file")
+        with text_name(path) as readable:
+            table = read_bounded(readable, columns)
         return table.cast(pa.schema([INDEX_SCHEMA.field(name) for name in table.column_names]))
-    except (OSError, KeyError, pa.ArrowException) as error:
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         message = f"{path}: not an index that can be read ({_one_line(error)})"
         raise CorpusError(message, code="unreadable", path=path) from error
 
@@ -179,29 +204,48 @@ def digest_file(path: Path, on_bytes: Callable[[int], object] = lambda _: None) 
     return digest.hexdigest()
 
 
+def _check_names(folder: Path, info: dict[str, Any]) -> None:
+    """A corpus has files of these names; others would be read wherever they lead to."""
+    names, num_shards = set(info["files"]), info["shards"]
+    shards = map(shard_name, range(min(num_shards, len(names))))
+    if names == {INDEX, REJECTED, *shards} and num_shards == len(names) - 2:
+        return
+    odd = sorted(names ^ {INDEX, REJECTED, *shards})
+    path = folder / "corpus.json"
+    raise CorpusError(
+        f"{path}: its files must be {INDEX}, {REJECTED} and {num_shards} shards, as it says; got "
+        f"{len(names)}" + (f", and {odd[0]!r} is none of them or missing" if odd else ""),
+        code="malformed",
+        path=path,
+        value=odd,
+    )
+
+
 def _check_size(path: Path, num_bytes: int) -> str | None:
     try:
-        size = path.stat().st_size
+        status = path.stat()
     except OSError as error:
         return f"missing ({error.strerror})"
+    if not stat.S_ISREG(status.st_mode):
+        return "must be a regular file"
+    size = status.st_size
     return None if size == num_bytes else f"its size must be {num_bytes} bytes; got {size}"
 
 
 def _map_shard(path: Path) -> npt.NDArray[np.int16]:
     try:
-        samples: npt.NDArray[np.int16] = np.load(path, mmap_mode="r")
+        array = find_array(path)
     except (OSError, ValueError) as error:
         message = f"{path}: not a shard that can be read ({_one_line(error)})"
         raise CorpusError(message, code="unreadable", path=path) from error
-    if samples.dtype != np.int16 or samples.ndim != 1:
+    if array.dtype != np.int16 or len(array.shape) != 1:
         raise CorpusError(
-            f"{path}: a shard must be one-dimensional int16; got {samples.ndim}-dimensional "
-            f"{samples.dtype}",
+            f"{path}: a shard must be one-dimensional int16; got {array}",
             code="malformed",
             path=path,
-            value=samples.dtype,
+            value=array.dtype,
         )
-    return samples
+    return array.map()
 
 
 def _check_fit(corpus: PackedCorpus) -> None:
@@ -252,13 +296,6 @@ def _clips_in(folder: Path, name: str) -> str:
     middle = ", ..., " if len(clips) > 2 else ", "
     ends = clips[0] if len(clips) == 1 else f"{clips[0]}{middle}{clips[-1]}"
     return f" ({len(clips)} clips are in it: {ends})"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    values = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(values, dict):
-        raise ValueError(f"{path.name} must hold an object")
-    return values
 
 
 def _one_line(error: BaseException) -> str:

@@ -20,11 +20,12 @@ from byola_rq.runtime.threads import leave_forked_threads
 # Of sound that go through the encoder at once, in one clip or many: about 1 GB of memory. A longer
 # clip is embedded in windows of this length.
 MAX_SECONDS = 240.0
+_MAX_LOG_MEL = 24_001 * 64  # values: what the paper's frontend makes of that time, others of less
 MIN_SECONDS = 0.1  # of a clip; no encoder can embed less
 
 # Log-mel frames of clips of one length that are embedded together. The first convolution of the
 # encoders holds 16 KiB of each: 128 MiB, and on a GPU 512 MiB; on a CPU more are no faster.
-FRAMES_AT_ONCE = {"cpu": 8192, "cuda": 32768}
+FRAMES_AT_ONCE = {"cpu": 8192, "mps": 8192, "cuda": 32768}
 _CPU_SECONDS = 40.0  # of clips together on a CPU; with more, their memory is made anew each time
 _BLOCK_SAMPLES = 1 << 18  # in which a long waveform at hand is passed on
 
@@ -54,7 +55,9 @@ class ClipEncoder:
     @property
     def max_samples(self) -> int:
         """Samples that go through the encoder at once."""
-        return int(MAX_SECONDS * self.frontend.sample_rate)
+        max_frames = _MAX_LOG_MEL // self.frontend.n_mels
+        max_samples = int(MAX_SECONDS * self.frontend.sample_rate)
+        return min(max_samples, max_frames * self.frontend.hop_length)
 
     @property
     def min_samples(self) -> int:

@@ -1,8 +1,6 @@
 """The folder that embeddings are written to, usable whenever the writing ends."""
 
 import contextlib
-import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,9 +11,11 @@ import numpy.typing as npt
 
 from byola_rq.corpus.order import IntArray
 from byola_rq.errors import CorpusError
-from byola_rq.runtime.files import replace_file
+from byola_rq.runtime.files import is_own, replace_file
 from byola_rq.runtime.lock import HeldError, locked
 from byola_rq.runtime.resumable_rows import ResumableRows, has_marks, remove_marks
+from byola_rq.text.cells import csv_text
+from byola_rq.text.parse import read_json
 
 EMBEDDINGS, FRAMES, REJECTED = "embeddings.npy", "frames.npy", "rejected.csv"
 LOCK = ".lock"
@@ -105,10 +105,9 @@ class EmbeddingFolder:
             if not rejected:
                 path.unlink(missing_ok=True)
                 return
-            text = io.StringIO()
-            csv.writer(text, lineterminator="\n").writerows([("source", "reason"), *rejected])
-            if not path.exists() or path.read_bytes() != text.getvalue().encode():
-                replace_file(path, text.getvalue())
+            text = csv_text([("source", "reason"), *rejected])
+            if not is_own(path) or path.read_bytes() != text.encode():
+                replace_file(path, text)
 
     def open(self, num_rows: int, dim: int) -> npt.NDArray[np.bool_]:
         """Begin, or go on where a run of the same job stopped; which rows are done, `(rows,)`."""
@@ -159,6 +158,6 @@ class EmbeddingFolder:
     def _read_meta(self, key: str) -> Any:
         """What meta.json says of it; None where it does not."""
         try:
-            return json.loads((self.path / "meta.json").read_text(encoding="utf-8"))[key]
-        except (OSError, ValueError, KeyError, TypeError):
+            return read_json(self.path / "meta.json").get(key)
+        except (OSError, ValueError):
             return None

@@ -1,6 +1,5 @@
 """What lies near what: nearest neighbors and a map of embeddings."""
 
-import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from byola_rq.errors import CorpusError, package_needed
+from byola_rq.runtime.array_files import find_array
+from byola_rq.text.cells import csv_rows
+from byola_rq.text.parse import MAX_TEXT_BYTES, read_text
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -21,10 +23,15 @@ def read_embeddings(folder: Path) -> tuple[FloatArray, list[Path]]:
         CorpusError: If the folder does not hold both.
     """
     try:
-        embeddings = np.load(folder / "embeddings.npy", allow_pickle=False)
-        with (folder / "index.csv").open(newline="", encoding="utf-8") as file:
-            paths = [Path(row["path"]) for row in csv.DictReader(file)]
-    except (OSError, ValueError, KeyError) as error:
+        array = find_array(folder / "embeddings.npy")
+        if array.dtype.kind != "f" or len(array.shape) != 2:
+            raise ValueError(f"embeddings must be floating point (clips, D); got {array}")
+        embeddings = np.array(array.map())
+        names, *rows = csv_rows(read_text(folder / "index.csv", MAX_TEXT_BYTES)) or [[]]
+        paths = [Path(row[names.index("path")]) for row in rows]
+        if len(embeddings) != len(paths):
+            raise ValueError(f"{len(paths)} rows of index.csv for an array {embeddings.shape}")
+    except (OSError, ValueError, IndexError) as error:
         message = f"{folder}: not embeddings of `byola-rq embed` ({error})"
         raise CorpusError(message, code="foreign", path=folder) from error
     return embeddings, paths
@@ -68,20 +75,25 @@ def share_of_like_neighbors(embeddings: FloatArray, labels: Sequence[str]) -> fl
 
 
 def place_on_map(
-    embeddings: FloatArray, method: Literal["pca", "tsne"] = "pca", seed: int = 0
+    embeddings: FloatArray, method: Literal["pca", "tsne", "umap"] = "pca", seed: int = 0
 ) -> FloatArray:
     """Two coordinates for each row, `(N, 2)`.
 
-    `pca` keeps the two directions of largest spread, and with them large distances; `tsne` keeps
-    who is near whom, and distances between groups say nothing.
+    `pca` keeps the two directions of largest spread, and with them large distances; `tsne` and
+    `umap` keep who is near whom, and distances between groups say little.
 
     Raises:
-        MissingPackageError: If scikit-learn is not installed.
+        MissingPackageError: If scikit-learn, or for `umap` umap-learn, is not installed.
         ValueError: If `method` is unknown.
     """
-    if method not in ("pca", "tsne"):
-        raise ValueError(f"method must be one of pca, tsne; got {method!r}")
+    if method not in ("pca", "tsne", "umap"):
+        raise ValueError(f"method must be one of pca, tsne, umap; got {method!r}")
     sklearn, scaled = _import_sklearn(), _scale(embeddings)
+    if method == "umap":
+        with package_needed("a map by umap", "umap-learn", extra="umap"):
+            import umap
+        mapping = umap.UMAP(metric="cosine", random_state=seed, n_jobs=1)
+        return np.asarray(mapping.fit_transform(scaled))
     if method == "pca":
         return np.asarray(sklearn.decomposition.PCA(2, random_state=seed).fit_transform(scaled))
     perplexity = min(30, (len(scaled) - 1) / 3)

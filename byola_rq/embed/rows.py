@@ -1,7 +1,5 @@
 """The rows that clips become: one for each clip, or one for each of its frame embeddings."""
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -18,6 +16,7 @@ from byola_rq.embed.embedder import Embedder
 from byola_rq.embed.folder import EMBEDDINGS, FRAMES
 from byola_rq.errors import AudioError
 from byola_rq.sources.encoded import read_encoded
+from byola_rq.text.cells import csv_text
 
 BATCH_SECONDS = 240.0  # of sound embedded together, in clips of one length
 
@@ -155,17 +154,15 @@ class EmbeddingRows:
             rows: All that were computed, `(rows, D)`; only a few are looked at.
             is_embedded: Which clips keep their rows, `(clips,)`; those of the others go.
         """
-        text = io.StringIO()
-        writer = csv.writer(text)
         names = ("first_frame", "num_frames") if self.are_frames else ()
-        writer.writerow(("row", "path", "seconds", *names))
+        table: list[tuple[object, ...]] = [("row", "path", "seconds", *names)]
         first_row = 0
         for row, clip in enumerate(np.flatnonzero(is_embedded).tolist()):
             where = (first_row, self._count(clip, rows)) if self.are_frames else ()
             first_row += int(self.counts[clip])
             seconds = self.clips.num_samples[clip] / self.clips.sample_rate
-            writer.writerow((row, self.clips.sources[clip], f"{seconds:.4f}", *where))
-        return text.getvalue()
+            table.append((row, self.clips.sources[clip], f"{seconds:.4f}", *where))
+        return csv_text(table, "\r\n")
 
     def _count(self, clip: int, rows: npt.NDArray[np.float32]) -> int:
         """Frame embeddings that a clip has in truth."""

@@ -5,6 +5,7 @@ from string import Template
 from typing import Any
 
 from byola_rq.embed.embedder import Embedder
+from byola_rq.text.cells import markdown_cell
 
 # docs/model_card.md is this text; a test compares them.
 TEMPLATE = """\
@@ -97,11 +98,11 @@ def write_model_card(embedder: Embedder, repo_id: str | None = None) -> str:
         frame_ms=f"{1000 * stride / embedder.sample_rate:g}",
         sample_rate=embedder.sample_rate,
         min_seconds=f"{embedder.clips.min_samples / embedder.sample_rate:g}",
-        frontend=frontend,
+        frontend=markdown_cell(frontend),
         mean=f"{embedder.statistics.mean:.6g}",
         std=f"{embedder.statistics.std:.6g}",
         weights_sha256=description["weights_sha256"],
-        licence=_cell(embedder.licence) if embedder.licence else "not stated",
+        licence=markdown_cell(embedder.licence) if embedder.licence else "not stated",
         training=_training(embedder.summary),
     )
 
@@ -124,6 +125,5 @@ def _training(summary: dict[str, Any]) -> str:
 
 
 def _cell(value: Any) -> str:
-    """Any value of the summary on one line that cannot leave its cell."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return " ".join(text.split()).replace("|", "\\|")
+    """Any value of the summary."""
+    return markdown_cell(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))

@@ -18,7 +18,7 @@ from byola_rq.audio.mel import mel_filterbank
 from byola_rq.embed.embedder import Embedder
 from byola_rq.errors import CheckpointError, package_needed
 from byola_rq.model.encoder import Encoder, build_encoder
-from byola_rq.runtime.files import whole_file
+from byola_rq.runtime.files import text_name, whole_file
 
 OPSET = 18
 TOLERANCE = 1e-4  # of an embedding; relative to its largest value where that is above 1
@@ -177,7 +177,9 @@ def _import_packages() -> Any:
 
 def _compare(embedder: Embedder, onnxruntime: Any, written: Path, path: Path) -> None:
     """Run the file on noise of two lengths; another result than the model's is an error."""
-    session = onnxruntime.InferenceSession(str(written), providers=["CPUExecutionProvider"])
+    with text_name(written) as readable:
+        providers = ["CPUExecutionProvider"]
+        session = onnxruntime.InferenceSession(str(readable), providers=providers)
     options = {**embedder.frontend.options, "backend": "torch"}
     model = Embedder(_copy_encoder(embedder), LogMelSpectrogram(**options), embedder.statistics)
     generator = torch.Generator().manual_seed(0)

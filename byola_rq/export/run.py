@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
-from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
 from byola_rq.embed.embedder import Embedder
-from byola_rq.errors import CheckpointError
-from byola_rq.model.encoder import build_encoder
+from byola_rq.errors import CheckpointError, first_line
+from byola_rq.model.model_file import give_weights, rebuild
 from byola_rq.runs.best import load_best_checkpoint
-from byola_rq.runs.checkpoint import Checkpoint, load_newest_checkpoint
+from byola_rq.runs.checkpoint import (
+    Checkpoint,
+    check_state,
+    checkpoint_path,
+    load_newest_checkpoint,
+)
 
 
 def export_run(run_dir: Path, path: Path, *, best: bool = False) -> Path:
@@ -28,22 +32,42 @@ def export_run(run_dir: Path, path: Path, *, best: bool = False) -> Path:
     if checkpoint is None:
         message = f"{run_dir}: no checkpoint in it (is it the run.dir of a run?)"
         raise CheckpointError(message, code="missing", path=run_dir)
-    config = checkpoint.state["config"]  # of the version that wrote it: later keys are not in it
-    options, n_mels = config["encoder"], config["frontend"]["n_mels"]
-    encoder = build_encoder(options["name"], dim=options["dim"], n_mels=n_mels)
-    prefix = "byol.encoder."
-    names = [name for name in checkpoint.model if name.startswith(prefix)]
-    encoder.load_state_dict({name.removeprefix(prefix): checkpoint.model[name] for name in names})
+    check_state(run_dir, checkpoint)
+    place = checkpoint_path(run_dir, checkpoint.state["step"])
+    try:
+        embedder = _read_encoder(place, checkpoint)
+    except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        message = f"{place}: holds no encoder that can be rebuilt ({first_line(error)})"
+        raise CheckpointError(message, code="malformed", path=place) from error
+    embedder.save(path)
+    return path
+
+
+def _read_encoder(place: Path, checkpoint: Checkpoint) -> Embedder:
+    """The online encoder of a checkpoint, its frontend and statistics."""
+    state, prefix = checkpoint.state, "byol.encoder."
+    config = state["config"]  # of the version that wrote it: later keys are not in it
+    options = config["encoder"]
+    weights = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in checkpoint.model.items()
+        if name.startswith(prefix)
+    }
+    description = {
+        "encoder": {"name": options["name"], "dim": options["dim"]},
+        "frontend": config["frontend"],
+        "statistics": state["statistics"],
+    }
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    encoder, frontend, statistics = rebuild(place, description, shapes)
+    give_weights(place, encoder, weights)
     summary = {
-        "steps": checkpoint.state["step"],
+        "steps": state["step"],
         "batch_size": config["train"]["batch_size"],
         "augmentations": config["views"]["augmentations"],
         "seed": config["run"]["seed"],
-        "versions": checkpoint.state["versions"],
+        "versions": state["versions"],
     }
     if options.get("init") is not None:
         summary["init"] = options["init"]
-    frontend = LogMelSpectrogram(**config["frontend"])
-    statistics = Statistics(**checkpoint.state["statistics"])
-    Embedder(encoder, frontend, statistics, summary).save(path)
-    return path
+    return Embedder(encoder, frontend, statistics, summary)

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from byola_rq.audio.encoded import printable
 from byola_rq.audio.frontend import LogMelSpectrogram
 from byola_rq.augment.base import Augmentation
 from byola_rq.augment.views import AUGMENTATIONS
@@ -31,6 +30,7 @@ from byola_rq.listen.page import write_page
 from byola_rq.listen.segments import Segment, read_beside, read_segment, synthesize_segments
 from byola_rq.listen.similarity import Similarity, measure_similarity, untrained_twin
 from byola_rq.runtime.rng import fold_in, sample_keys
+from byola_rq.text.shown import shown
 
 MOST_BINS = 4096  # far more than a segment has values in a band
 _MOST_BESIDE = 6  # files that the views are compared with
@@ -114,12 +114,12 @@ def make_page(
     words = ["byola-rq", "listen", str(clip), "-o", str(page)]
     words += ["--start", f"{listening.segment.start_seconds:.10g}", "--seed", str(seed)]
     words += ["--bins", ",".join(map(str, bins)), "--model", model]
-    size = write_page(listening, page, command=printable(shlex.join(words)))
-    yield f"{printable(str(page))} ({size / 1e6:.2f} MB, {time.monotonic() - began:.1f} s)"
+    size = write_page(listening, page, command=shown(shlex.join(words)))
+    yield f"{page} ({size / 1e6:.2f} MB, {time.monotonic() - began:.1f} s)"
     if sounds:
         written = write_sounds(listening, sounds)
         about = f"{len(written)} wav files, gain {listening.gain:.4g}; sounds.csv"
-        yield f"{printable(str(sounds))} ({about})"
+        yield f"{sounds} ({about})"
 
 
 def _frontend(config: Config, model: Embedder | None) -> LogMelSpectrogram:

@@ -1,6 +1,5 @@
 """All there is to hear of a segment, and the same as plain files."""
 
-import csv
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from byola_rq.listen.augmented import Sound
 from byola_rq.listen.segments import Segment
 from byola_rq.listen.similarity import Similarity
 from byola_rq.runtime.files import replace_file
+from byola_rq.text.cells import csv_text
 
 PEAK = 0.89  # of full scale, -1 dB: the loudest sample of what is heard together
 MOST_GAIN = 100.0  # 40 dB: more would only lift the rounding of silence
@@ -70,21 +70,23 @@ def write_sounds(listening: Listening, folder: Path) -> list[Path]:
     """
     import soundfile
 
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(("file", "title", "key", "distance_nat", "gain"))
+    rows: list[tuple[str, ...]] = [("file", "title", "key", "distance_nat", "gain")]
     paths = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for number, sound in enumerate(listening.sounds, start=1):
             path = folder / f"{number:02d}-{sound.name}.wav"
             samples = (sound.waveform * listening.gain).numpy()
-            soundfile.write(path, samples, listening.frontend.sample_rate, subtype="PCM_16")
+            wav = io.BytesIO()
+            soundfile.write(
+                wav, samples, listening.frontend.sample_rate, format="WAV", subtype="PCM_16"
+            )
+            replace_file(path, wav.getvalue())
             keys = " ".join(f"{step.name}={step.key}" for step in sound.steps)
             distance = "" if sound.distance is None else f"{sound.distance:.4f}"
-            rows.writerow((path.name, sound.title, keys, distance, f"{listening.gain:.6g}"))
+            rows.append((path.name, sound.title, keys, distance, f"{listening.gain:.6g}"))
             paths.append(path)
-        replace_file(folder / "sounds.csv", text.getvalue())
+        replace_file(folder / "sounds.csv", csv_text(rows))
     except (OSError, soundfile.SoundFileError) as error:
         message = f"{folder}: the sounds cannot be written there ({error})"
         raise ConfigError(message, code="unwritable", path=folder) from error

@@ -10,6 +10,7 @@ import soundfile
 from jinja2 import Environment, StrictUndefined
 from torch import Tensor
 
+from byola_rq.audio.encoded import printable
 from byola_rq.audio.mel import mel_centres
 from byola_rq.errors import ConfigError
 from byola_rq.listen.captions import (
@@ -42,7 +43,7 @@ def write_page(listening: Listening, page: Path, *, command: str) -> int:
         ConfigError: If it cannot be written.
         MissingPackageError: If matplotlib is not installed.
     """
-    text = render_page(listening, command=command)
+    text = printable(render_page(listening, command=command))
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
         replace_file(page, text)

@@ -13,6 +13,7 @@ from byola_rq.corpus.segments import SegmentCorpus
 from byola_rq.listen.augmented import own_statistics
 from byola_rq.listen.segments import synthesize_segments
 from byola_rq.plots.spectrograms import save_views_picture
+from byola_rq.plots.style import plain
 from byola_rq.runtime.progress import log
 from byola_rq.runtime.rng import sample_keys
 from byola_rq.sources.clip_source import ClipSource
@@ -54,7 +55,8 @@ def draw_preview(config: Config, clip: Path, picture: Path) -> None:
         log_mel[0, 0],
         (view_1[0, 0], view_2[0, 0]),
         frontend,
-        title=f"{clip.name}: {', '.join(config.views.augmentations)}, seed {config.run.seed}",
+        title=f"{plain(clip.name)}: {', '.join(config.views.augmentations)}, "
+        f"seed {config.run.seed}",
     )
 
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from byola_rq.audio.io import AUDIO_SUFFIXES, inspect_audio, pad_both_ends, read_audio, resample
 from byola_rq.errors import AudioError
 from byola_rq.runtime.rng import permutation
-from byola_rq.sources.clip_source import printable
 from byola_rq.synthesis.generate import make_clip
 from byola_rq.synthesis.primitives import SAMPLE_RATE as SYNTHESIS_RATE
+from byola_rq.text.shown import shown
 
 _MOST_FILES = 10_000  # of a folder that are looked at: there may be millions
 
@@ -76,7 +76,7 @@ def read_segment(
         )
         raise AudioError(message, code="value", path=clip, key="start", value=start)
     return Segment(
-        name=printable(clip.name),
+        name=shown(clip.name),
         waveform=pad_both_ends(waveform, num_samples),
         sample_rate=sample_rate,
         start_seconds=first / sample_rate,

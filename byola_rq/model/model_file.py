@@ -20,14 +20,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
+from byola_rq.config import FRONTEND_LIMITS
 from byola_rq.errors import CheckpointError, Code
 from byola_rq.model.encoder import Encoder, build_encoder
-from byola_rq.runtime.files import replace_file
+from byola_rq.runtime.files import replace_file, text_name
+from byola_rq.text.parse import parse_json
 
 FORMAT_VERSION = 1
 MAX_HEADER_BYTES = 1 << 20  # ours have about 5 kB; a longer one is not read at all
-
-MAX_FFT = 1 << 16  # of a frontend that is rebuilt; a broken file must not ask for all memory
 
 _KEY = "byola_rq"
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -55,6 +55,34 @@ def read_model_file(path: Path) -> StoredModel:
     """
     description, shapes = read_description(path)
     try:
+        encoder, frontend, statistics = rebuild(path, description, shapes)
+        weights = read_weights(path, description["weights_sha256"])
+        give_weights(path, encoder, weights)
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise _unfit_of(path, error) from error
+    summary, licence = description.get("training") or {}, description.get("licence")
+    return StoredModel(encoder, frontend, statistics, summary, licence)
+
+
+def rebuild(
+    path: Path, description: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[Encoder, LogMelSpectrogram, Statistics]:
+    """Build what a description tells of, once its numbers are in bounds and its weights fit.
+
+    Args:
+        path: Of the file or folder that tells it, named in errors.
+        description: Its `encoder`, `frontend` and `statistics`.
+        shapes: Of the weights that are there.
+
+    Returns:
+        The encoder without memory for its weights, the frontend, the statistics.
+
+    Raises:
+        CheckpointError: If the description breaks a rule, or tells of other weights.
+    """
+    try:
         frontend = _build_frontend(path, description["frontend"])
         # Without memory for its weights: the file brings them, once their shapes are right.
         with torch.device("meta"):
@@ -64,16 +92,24 @@ def read_model_file(path: Path) -> StoredModel:
         if not (math.isfinite(statistics.mean) and 0 < statistics.std < math.inf):
             rule = f"statistics must be finite with std above 0; got {statistics}"
             raise _unfit(path, "value", rule, key="statistics", value=statistics)
-        weights = read_weights(path, description["weights_sha256"])
-        encoder.load_state_dict(weights, assign=True)
     except CheckpointError:
         raise
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        key = error.args[0] if isinstance(error, KeyError) else None
-        raise _unfit(path, "malformed", reason, key=key) from error
-    summary, licence = description.get("training") or {}, description.get("licence")
-    return StoredModel(encoder, frontend, statistics, summary, licence)
+    except (LookupError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise _unfit_of(path, error) from error
+    return encoder, frontend, statistics
+
+
+def give_weights(path: Path, encoder: Encoder, weights: Mapping[str, Tensor]) -> None:
+    """Let an encoder that `rebuild` gave have the weights whose shapes were compared.
+
+    Raises:
+        CheckpointError: If one is of another kind of number; names it.
+    """
+    for name, expected in encoder.state_dict().items():
+        if weights[name].is_floating_point() != expected.is_floating_point():
+            rule = f"{name} must be {expected.dtype}; got {weights[name].dtype}"
+            raise _unfit(path, "value", rule, key=name, value=weights[name].dtype)
+    encoder.load_state_dict(weights, assign=True)
 
 
 def write_model_file(
@@ -153,7 +189,7 @@ def read_weights(path: Path, weights_sha256: object) -> dict[str, Tensor]:
         CheckpointError: If they cannot be read, or are not those that were written.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with text_name(path) as readable, safe_open(readable, framework="pt") as file:
             # Copied: what safetensors gives is the file itself, mapped, whoever changes it later.
             weights = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
@@ -179,13 +215,19 @@ def digest_weights(weights: Mapping[str, Tensor]) -> str:
 
 
 def _build_frontend(path: Path, options: dict[str, Any]) -> LogMelSpectrogram:
-    if (n_fft := options["n_fft"]) > MAX_FFT:
-        rule = f"n_fft must be at most {MAX_FFT}; got {n_fft}"
-        raise _unfit(path, "too-large", rule, key="n_fft", value=n_fft)
+    for name, most in FRONTEND_LIMITS.items():
+        if (value := options[name]) > most:
+            raise _unfit(
+                path,
+                "too-large",
+                f"{name} must be at most {most}; got {value}",
+                key=name,
+                value=value,
+            )
     return LogMelSpectrogram(**options)
 
 
-def _compare_shapes(path: Path, encoder: Encoder, shapes: Shapes) -> None:
+def _compare_shapes(path: Path, encoder: Encoder, shapes: Mapping[str, tuple[int, ...]]) -> None:
     expected = {name: tuple(tensor.shape) for name, tensor in encoder.state_dict().items()}
     if missing := sorted(expected.keys() - shapes.keys()):
         rule = f"{len(missing)} weights are missing, such as {missing[0]}"
@@ -251,11 +293,9 @@ def _check_start(path: Path, start: bytes, num_bytes: int) -> int:
 
 def _parse(path: Path, text: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _unreadable(path, "malformed", "its header is not JSON") from error
-    if not isinstance(value, dict):
-        raise _unreadable(path, "malformed", "its header is not a JSON object")
+        value: dict[str, Any] = parse_json(text)
+    except ValueError as error:
+        raise _unreadable(path, "malformed", f"its header is not a JSON object: {error}") from error
     return value
 
 
@@ -271,3 +311,9 @@ def _unreadable(path: Path, code: Code, reason: str, **facts: Any) -> Checkpoint
 def _unfit(path: Path, code: Code, reason: str, **facts: Any) -> CheckpointError:
     message = f"{path}: its description does not fit ({reason})"
     return CheckpointError(message, code=code, path=path, **facts)
+
+
+def _unfit_of(path: Path, error: Exception) -> CheckpointError:
+    """What rebuilding stumbled on."""
+    key = str(error.args[0]) if isinstance(error, KeyError) else None
+    return _unfit(path, "malformed", " ".join(str(error).split()), key=key)

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import itertools
+import struct
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +11,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from byola_rq.audio.decoder import OpenAudio
 from byola_rq.audio.encoded import EncodedAudio, reason_of
 from byola_rq.audio.io import SAMPLE_RATE, decode
-from byola_rq.audio.opening import OpenAudio, open_audio
+from byola_rq.audio.opening import open_audio
 from byola_rq.errors import AudioError
 from byola_rq.runtime.sandbox import Failure, Limits
 from byola_rq.runtime.workers import map_in_processes
 from byola_rq.sources.clip_source import ClipSource
 from byola_rq.sources.encoded import iterate_encoded, read_encoded
+
+_RATE, _SECONDS = struct.Struct("<q"), struct.Struct("<d")  # in workers' answers
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,15 @@ class DecodedClip:
     samples: npt.NDArray[np.int16]
     original_rate: int
 
-    @property
-    def nbytes(self) -> int:
-        """Size of the samples."""
-        return self.samples.nbytes
+    def to_bytes(self) -> bytes:
+        """As a worker sends it."""
+        return _RATE.pack(self.original_rate) + self.samples.tobytes()
+
+    @classmethod
+    def from_bytes(cls, answer: bytes) -> "DecodedClip":
+        """As it was sent."""
+        samples = np.frombuffer(answer, "<i2", offset=_RATE.size)
+        return cls(samples, *_RATE.unpack_from(answer))
 
 
 def jobs_of(clips: Sequence[ClipSource]) -> Iterator[ClipJob]:
@@ -65,8 +74,11 @@ def decode_clips(
     jobs: Iterable[ClipJob], rules: ClipRules, *, num_workers: int, limits: Limits
 ) -> Generator[DecodedClip | Failure, None, None]:
     """Decode clips in worker processes; one result for each, in order (see `map_in_processes`)."""
-    function = functools.partial(decode_clip, rules=rules)
-    return map_in_processes(function, jobs, num_workers=num_workers, limits=limits)
+    function = functools.partial(_decode_to_bytes, rules=rules)
+    answers = map_in_processes(function, jobs, num_workers=num_workers, limits=limits)
+    with contextlib.closing(answers):
+        for each in answers:
+            yield each if isinstance(each, Failure) else DecodedClip.from_bytes(each)
 
 
 def measure_lengths(
@@ -74,8 +86,8 @@ def measure_lengths(
 ) -> list[float]:
     """Lengths in seconds by the clips' headers, 0 for what cannot be packed."""
     function = functools.partial(_measure_length, rules=rules)
-    lengths = map_in_processes(function, jobs, num_workers=num_workers, limits=limits)
-    return [0.0 if isinstance(length, Failure) else length for length in lengths]
+    answers = map_in_processes(function, jobs, num_workers=num_workers, limits=limits)
+    return [0.0 if isinstance(each, Failure) else _SECONDS.unpack(each)[0] for each in answers]
 
 
 def decode_clip(job: ClipJob, rules: ClipRules) -> DecodedClip:
@@ -98,7 +110,11 @@ def decode_clip(job: ClipJob, rules: ClipRules) -> DecodedClip:
         return DecodedClip(samples, file.samplerate)
 
 
-def _measure_length(job: ClipJob, rules: ClipRules) -> float:
+def _decode_to_bytes(job: ClipJob, rules: ClipRules) -> bytes:
+    return decode_clip(job, rules).to_bytes()
+
+
+def _measure_length(job: ClipJob, rules: ClipRules) -> bytes:
     """A clip's length in seconds.
 
     Raises:
@@ -106,7 +122,7 @@ def _measure_length(job: ClipJob, rules: ClipRules) -> float:
     """
     with _open_clip(job) as (_, file):
         start, stop = _part(job.clip, file, rules)
-        return float((stop - start) / file.samplerate)
+        return _SECONDS.pack((stop - start) / file.samplerate)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """What a packed corpus holds, in lines and as a picture of its clips' lengths."""
 
-import csv
 import itertools
 import math
 import re
@@ -13,7 +12,9 @@ import numpy.typing as npt
 
 from byola_rq.audio.io import SAMPLE_RATE
 from byola_rq.corpus.packed_format import open_packed
-from byola_rq.errors import ConfigError
+from byola_rq.errors import ConfigError, CorpusError
+from byola_rq.text.cells import csv_rows
+from byola_rq.text.parse import MAX_TEXT_BYTES, read_text
 
 _MOST = 10  # rows of a table
 _STEPS = (1, 2, 5, 10, 20, 30, 60, 300, 600, 1800)  # seconds
@@ -52,15 +53,26 @@ def describe_corpus(folder: Path) -> Iterator[str]:
 def count_reasons(folder: Path) -> Counter[str]:
     """Rejects by reason, those that differ in numbers alone together."""
     groups: dict[str, tuple[int, list[str]]] = {}
-    with (folder / "rejected.csv").open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            reason = re.sub(r"^same clip as .*", "same clip as another", row["reason"], flags=re.S)
-            parts = _NUMBER.split(reason)  # text and numbers by turns
-            key = "0".join(parts[::2])
-            count, common = groups.get(key, (0, parts))
-            merged = [a if a == b else "..." for a, b in zip(common, parts, strict=True)]
-            groups[key] = count + 1, merged
+    for row in _read_rejected(folder / "rejected.csv"):
+        reason = re.sub(r"^same clip as .*", "same clip as another", row[1], flags=re.S)
+        parts = _NUMBER.split(reason)  # text and numbers by turns
+        key = "0".join(parts[::2])
+        count, common = groups.get(key, (0, parts))
+        merged = [a if a == b else "..." for a, b in zip(common, parts, strict=True)]
+        groups[key] = count + 1, merged
     return Counter({"".join(parts): count for count, parts in groups.values()})
+
+
+def _read_rejected(path: Path) -> list[list[str]]:
+    """Rows (source, reason)."""
+    try:
+        header, *rows = csv_rows(read_text(path, MAX_TEXT_BYTES)) or [[]]
+        if header != ["source", "reason"] or any(len(row) != 2 for row in rows):
+            raise ValueError("its columns must be source and reason")
+        return rows
+    except (OSError, ValueError) as error:
+        message = f"{path}: not the rejects of a corpus ({error})"
+        raise CorpusError(message, code="malformed", path=path) from error
 
 
 def draw_lengths(folder: Path, picture: Path) -> None:
@@ -72,7 +84,7 @@ def draw_lengths(folder: Path, picture: Path) -> None:
         MissingPackageError: If matplotlib is not installed.
     """
     # Here, because it brings torch along, which the lines do without.
-    from byola_rq.plots.style import COLORS, make_figure, save_figure
+    from byola_rq.plots.style import COLORS, make_figure, plain, save_figure
 
     figure = make_figure(8, 4)
     from matplotlib.ticker import LogLocator, StrMethodFormatter
@@ -100,7 +112,7 @@ def draw_lengths(folder: Path, picture: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     hours = corpus.info["hours"]
     axes.set_title(
-        f"{folder.resolve().name}: {len(seconds):,} clips, {hours:,.1f} hours", fontsize=11
+        f"{plain(folder.resolve().name)}: {len(seconds):,} clips, {hours:,.1f} hours", fontsize=11
     )
     save_figure(figure, picture)
 

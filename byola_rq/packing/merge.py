@@ -1,9 +1,7 @@
 """The shards of a packed corpus -> the corpus: its index, its list of rejects, its corpus.json."""
 
-import csv
-import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -22,13 +20,14 @@ from byola_rq.corpus.packed_format import (
 from byola_rq.errors import CorpusError
 from byola_rq.packing.plan import PackingPlan
 from byola_rq.packing.shards import (
-    PARTS,
+    open_parts,
     read_rows,
     read_summary,
     remove_parts,
     size_and_digest,
 )
 from byola_rq.runtime.files import whole_file
+from byola_rq.text.cells import csv_text
 
 _ROWS_PER_GROUP = 2**17
 
@@ -61,10 +60,11 @@ def merge_shards(folder: Path, plan: PackingPlan) -> dict[str, Any]:
     index = pa.concat_tables(tables)
     rejected += plan.rejected
     with _new_file(folder, "index.parquet") as path:
-        pq.write_table(index, path, row_group_size=_ROWS_PER_GROUP, compression="zstd")
+        with path.open("wb") as file:  # a name need be no text
+            pq.write_table(index, file, row_group_size=_ROWS_PER_GROUP, compression="zstd")
         files["index.parquet"] = size_and_digest(path)
     with _new_file(folder, "rejected.csv") as path:
-        path.write_bytes(_csv(rejected).encode())
+        path.write_bytes(csv_text([("source", "reason"), *rejected]).encode())
         files["rejected.csv"] = size_and_digest(path)
     num_samples = int(index["num_samples"].to_numpy().sum())
     info = {
@@ -97,14 +97,7 @@ def _index_rows(shard: int, columns: dict[str, list[Any]]) -> pa.Table:
 
 
 def _new_file(folder: Path, name: str) -> AbstractContextManager[Path]:
-    return whole_file(folder / name, folder=folder / PARTS)
-
-
-def _csv(rejected: Iterable[tuple[str, str]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([("source", "reason"), *rejected])
-    return text.getvalue()
+    return whole_file(folder / name, folder=open_parts(folder))
 
 
 def _ranges(numbers: Sequence[int]) -> str:

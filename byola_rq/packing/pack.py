@@ -13,7 +13,13 @@ from byola_rq.audio.io import SAMPLE_RATE
 from byola_rq.errors import CorpusError
 from byola_rq.packing.decode import ClipRules, DecodedClip, decode_clips, jobs_of
 from byola_rq.packing.plan import PackingPlan, fix_plan
-from byola_rq.packing.shards import PARTS, PackingError, ShardSummary, ShardWriter, read_summary
+from byola_rq.packing.shards import (
+    PackingError,
+    ShardSummary,
+    ShardWriter,
+    open_parts,
+    read_summary,
+)
 from byola_rq.runtime.lock import HeldError, locked
 from byola_rq.runtime.progress import ProgressBar
 from byola_rq.runtime.sandbox import Failure, Limits
@@ -92,7 +98,7 @@ def _partial_files_removed(folder: Path, name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        for partial in (folder / PARTS).glob(f"*.{name}.partial"):
+        for partial in open_parts(folder).glob(f"pcm-*.{name}.partial"):
             partial.unlink(missing_ok=True)
 
 
@@ -198,7 +204,7 @@ def _share_held(folder: Path, name: str) -> Iterator[None]:
     """Keep two processes from packing the same share."""
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(locked(folder / PARTS / f"{name}.lock", patience=0))
+            stack.enter_context(locked(open_parts(folder) / f"{name}.lock", patience=0))
         except HeldError as error:
             message = (
                 f"{folder}: another process is packing this ({name}; {error}); wait until it ends"

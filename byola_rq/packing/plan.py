@@ -15,13 +15,23 @@ from byola_rq.audio.io import SAMPLE_RATE
 from byola_rq.corpus.packed_format import read_info
 from byola_rq.errors import CorpusError
 from byola_rq.packing.decode import ClipRules, jobs_of, measure_lengths
-from byola_rq.packing.shards import PARTS
+from byola_rq.packing.shards import PARTS, open_parts
 from byola_rq.runtime.files import replace_file
 from byola_rq.runtime.sandbox import Limits
 from byola_rq.sources.clip_source import ClipSource, Listing
+from byola_rq.text.parse import read_json
 
 _MEASURED_CLIPS = 64  # whose headers tell how many clips fill a shard
 _USUAL_SECONDS = 10.0  # of a clip, where no header does
+_SHAPE = {
+    "options": dict,
+    "num_clips": int,
+    "clips_per_shard": int,
+    "mean_seconds": float,
+    "digests": [str],
+    "rejected": [[str]],
+    "num_duplicates": int,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,9 +171,12 @@ def read_plan(folder: Path) -> PackingPlan | None:
     """
     path = folder / PARTS / "plan.json"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path, _SHAPE)
         values["rejected"] = [(source, reason) for source, reason in values["rejected"]]
-        return PackingPlan(**values)
+        plan = PackingPlan(**values)
+        if plan.clips_per_shard < 1 or not plan.mean_seconds > 0:
+            raise ValueError("clips_per_shard must be at least 1, and mean_seconds above 0")
+        return plan
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -178,9 +191,8 @@ def fix_plan(folder: Path, plan: PackingPlan) -> None:
         CorpusError: If it is another; says what differs.
         OSError: If something cannot be written.
     """
-    (folder / PARTS).mkdir(parents=True, exist_ok=True)
     # Of machines that begin at the same moment, one writes it.
-    path = folder / PARTS / "plan.json"
+    path = open_parts(folder) / "plan.json"
     replace_file(path, json.dumps(asdict(plan)), may_replace=False)
     refuse_other_plan(folder, plan)
 
@@ -231,7 +243,8 @@ def compare_options(before: dict[str, Any], now: dict[str, Any]) -> dict[str, st
 def _sizes_before(folder: Path) -> tuple[float, int]:
     """Mean length and clips a shard of a corpus that is there or was begun; zeros for a new one."""
     if (folder / "corpus.json").exists():
-        return 0.0, int(read_info(folder)["options"]["clips_per_shard"])
+        clips_per_shard = read_info(folder)["options"].get("clips_per_shard")
+        return 0.0, clips_per_shard if isinstance(clips_per_shard, int) else 0
     begun = read_plan(folder)
     return (begun.mean_seconds, begun.clips_per_shard) if begun else (0.0, 0)
 

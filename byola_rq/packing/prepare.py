@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -26,6 +25,7 @@ from byola_rq.packing.plan import (
 from byola_rq.packing.shards import PARTS, PackingError, read_summary, remove_parts
 from byola_rq.runtime.progress import ProgressBar
 from byola_rq.runtime.signals import StoppedError, stop_on_signals
+from byola_rq.runtime.terminal import warn
 from byola_rq.sources.clip_source import ClipSource, Listing
 from byola_rq.sources.listing import list_sources
 
@@ -169,11 +169,11 @@ def _list_clips(sources: Sequence[str], options: PackingOptions) -> Listing:
         found += 1
         if time.monotonic() - last_line > _SECONDS_BETWEEN_LINES:
             last_line = time.monotonic()
-            print(f"listing clips: {found} so far", file=sys.stderr, flush=True)
+            warn(f"listing clips: {found} so far")
 
     listing = list_sources(sources, on_clip=on_clip)
     for note in listing.notes:
-        print(note, file=sys.stderr, flush=True)
+        warn(note)
     if options.limit is not None:
         del listing.clips[options.limit :]
     return listing
@@ -224,7 +224,7 @@ def _compare_with_whole(folder: Path, plan: PackingPlan) -> PackingOutcome:
             value=differences,
         )
     remove_parts(folder)
-    print(f"{folder}: is packed already", file=sys.stderr)
+    warn(f"{folder}: is packed already")
     return _outcome(info)
 
 

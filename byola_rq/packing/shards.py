@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -11,9 +12,29 @@ import numpy.typing as npt
 
 from byola_rq.corpus.packed_format import digest_file, shard_name
 from byola_rq.errors import CorpusError
-from byola_rq.runtime.files import put_in_place, replace_file
+from byola_rq.runtime.files import (
+    is_own,
+    new_file,
+    own_folder,
+    put_in_place,
+    remove_leftovers,
+    replace_file,
+)
+from byola_rq.text.parse import MAX_TEXT_BYTES, parse_json, read_text
 
 PARTS = ".parts"  # in the corpus' folder, until it is whole
+
+_PART = re.compile(r"plan\.json|\d{5,}\.json|\d+-of-\d+\.lock|pcm-\d{5,}\.npy\.\d+-of-\d+\.partial")
+_ROWS: Any = {
+    "clips": {
+        "clip_id": [str],
+        "source": [str],
+        "num_samples": [int],
+        "original_rate": [int],
+        "labels": [str],
+    },
+    "rejected": [[str]],
+}
 
 _HEADER_BYTES = 128  # numpy leaves room in the header of an array that may grow
 
@@ -53,7 +74,7 @@ class ShardWriter:
         self._rejected: list[tuple[str, str]] = []
         self._num_samples = 0
         self._partial = folder / PARTS / f"{shard_name(shard)}.{split}.partial"
-        self._file = self._partial.open("wb")
+        self._file = new_file(self._partial)
         _write_npy_header(self._file, 0)
 
     def append(
@@ -112,9 +133,12 @@ class ShardWriter:
 
 def read_summary(folder: Path, shard: int) -> ShardSummary | None:
     """What a whole shard holds; None where its piece, or the samples it vouches for, are not."""
+    path = _piece_path(folder, shard)
     try:
-        with _piece_path(folder, shard).open(encoding="utf-8") as file:
-            summary = ShardSummary(**json.loads(file.readline()))
+        if not path.is_file():  # nothing, or a pipe that may never answer
+            return None
+        with path.open(encoding="utf-8") as file:
+            summary = ShardSummary(**parse_json(file.readline()))
         is_there = (folder / shard_name(shard)).stat().st_size == summary.bytes
     except (OSError, ValueError, TypeError):
         return None
@@ -129,7 +153,7 @@ def read_rows(folder: Path, shard: int) -> dict[str, Any]:
     """
     path = _piece_path(folder, shard)
     try:
-        rows: dict[str, Any] = json.loads(path.read_text(encoding="utf-8").splitlines()[1])
+        rows: dict[str, Any] = parse_json(read_text(path, MAX_TEXT_BYTES).split("\n")[1], _ROWS)
     except (OSError, ValueError, IndexError) as error:
         message = f"{path}: cannot be read ({error}). Remove it and run again"
         raise CorpusError(message, code="damaged", path=path) from error
@@ -141,12 +165,29 @@ def size_and_digest(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": digest_file(path)}
 
 
+def open_parts(folder: Path) -> Path:
+    """The folder of a corpus' pieces, made where missing.
+
+    Raises:
+        OSError: If a link is in its place, or it cannot be made.
+    """
+    return own_folder(folder / PARTS)
+
+
 def remove_parts(folder: Path) -> None:
-    """Remove the pieces of a corpus that is whole."""
+    """Remove the pieces of a corpus that is whole; what is not ours stays, and where links lead.
+
+    Raises:
+        OSError: If they cannot be removed.
+    """
     parts = folder / PARTS
-    if parts.is_dir():
-        for path in parts.iterdir():
+    if not parts.is_dir() or parts.is_symlink():
+        return
+    remove_leftovers(parts)
+    for path in parts.iterdir():
+        if _PART.fullmatch(path.name) and (is_own(path) or path.is_symlink()):
             path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # something of others is in it
         parts.rmdir()
 
 

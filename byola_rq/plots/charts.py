@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from byola_rq.plots.style import COLORS, QUIET, TEXT, make_figure, tidy
+from byola_rq.plots.style import COLORS, QUIET, TEXT, make_figure, plain, tidy
 
 
 def draw_distortion(
@@ -56,7 +56,7 @@ def draw_scores(
             axes.plot([low, high], [place, place], color="white", linewidth=3)
             axes.plot([low, high], [place, place], color=TEXT, linewidth=1.2)
         axes.text(102, place, f"{score:.1f}", va="center", fontsize=9)
-    axes.set_yticks(range(len(scores)), list(scores))
+    axes.set_yticks(range(len(scores)), [plain(name) for name in scores])
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel(label)
@@ -77,7 +77,7 @@ def draw_map(places: npt.NDArray[np.floating[Any]], labels: Sequence[str], *, ti
             *places[chosen].T,
             markers[number // len(COLORS) % len(markers)],
             color=COLORS[number % len(COLORS)],
-            label=name,
+            label=plain(name),
             markersize=5,
             alpha=0.8,
         )
@@ -102,8 +102,9 @@ def draw_confusions(counts: npt.ArrayLike, classes: Sequence[str], *, title: str
             column, row, f"{table[row, column]:g}", color=color, ha="center", va="center",
             fontsize=8,
         )  # fmt: skip
-    axes.set_xticks(range(len(classes)), list(classes), rotation=90, fontsize=8)
-    axes.set_yticks(range(len(classes)), list(classes), fontsize=8)
+    names = [plain(name) for name in classes]
+    axes.set_xticks(range(len(classes)), names, rotation=90, fontsize=8)
+    axes.set_yticks(range(len(classes)), names, fontsize=8)
     axes.set_xlabel("taken for")
     axes.set_ylabel("is")
     axes.set_title(title, fontsize=10)

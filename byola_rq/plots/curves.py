@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from byola_rq.errors import ConfigError
-from byola_rq.plots.style import COLORS, make_figure, save_figure, tidy
+from byola_rq.plots.style import COLORS, make_figure, plain, save_figure, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -169,4 +169,4 @@ def _name_runs(figure: Any, names: list[str], *, is_smoothed: bool) -> None:
 
 def _shorten(name: str) -> str:
     """The end of a long name, which tells runs apart."""
-    return name if len(name) <= _LONGEST_NAME else f"…{name[1 - _LONGEST_NAME :]}"
+    return plain(name if len(name) <= _LONGEST_NAME else f"…{name[1 - _LONGEST_NAME :]}")

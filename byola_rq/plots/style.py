@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from byola_rq.errors import ConfigError, package_needed
 from byola_rq.runtime.files import whole_file
+from byola_rq.text.shown import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,6 +40,11 @@ def save_figure(figure: Any, path: Path) -> None:
     except (OSError, ValueError) as error:
         message = f"{path}: the picture cannot be written ({error})"
         raise ConfigError(message, code="unwritable", path=path) from error
+
+
+def plain(text: object) -> str:
+    """Write a name of others for a picture, such that it is no formula."""
+    return shown(text).replace("$", r"\$")
 
 
 def tidy(axes: "Axes") -> None:

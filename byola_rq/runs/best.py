@@ -8,6 +8,7 @@ from pathlib import Path
 from byola_rq.errors import CheckpointError
 from byola_rq.runs.checkpoint import Checkpoint, checkpoint_path, find_damage, load_checkpoint
 from byola_rq.runtime.files import replace_file
+from byola_rq.text.parse import read_json
 
 
 @dataclass(frozen=True)
@@ -73,16 +74,16 @@ def read_best(run_dir: Path) -> Best | None:
     """
     path = run_dir / "best.json"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        best = Best(int(values["step"]), float(values["score"]), str(values["measured_by"]))
+        values = read_json(path, {"step": int, "score": float, "measured_by": str})
+        best = Best(values["step"], float(values["score"]), values["measured_by"])
     except FileNotFoundError:
         return None
     except OSError as error:
         message = f"{path}: cannot be read ({error})"
         raise CheckpointError(message, code="unreadable", path=path) from error
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
+    except (ValueError, OverflowError) as error:
         message = (
-            f"{path}: must hold step, score and measured_by ({type(error).__name__}: {error}); "
+            f"{path}: must hold step, score and measured_by ({error}); "
             "remove it: the next validation writes another"
         )
         raise CheckpointError(message, code="malformed", path=path) from error

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,25 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from byola_rq.errors import CheckpointError
-from byola_rq.runtime.files import flush
+from byola_rq.runtime.files import flush, remove_folder, text_name
+from byola_rq.text.parse import check_shape, read_json
 
 FORMAT_VERSION = 1
+_FILES = {"model.safetensors", "optimizer.safetensors", "state.json"}
 # The second name is that of one that is being replaced by another of the same step.
 _NAME = re.compile(r"\.?step-(\d{8,})(?:\.replaced)?")
+_LEFT = re.compile(
+    r"\.step-\d{8,}(?:\.replaced)?\.(?:partial|removed)"
+)  # of saves that were killed
+_STATE_SHAPE = {"format_version": int, "step": int}
+_TRAINING_SHAPE = {
+    "config": {str: dict},
+    "statistics": {"mean": float, "std": float},
+    "corpus_digest": str,
+    "num_ranks": int,
+    "precision": str,
+    "versions": dict,
+}
 
 
 @dataclass(frozen=True)
@@ -107,6 +120,20 @@ def load_checkpoint(run_dir: Path, step: int) -> Checkpoint:
     return _read(path)
 
 
+def check_state(run_dir: Path, checkpoint: Checkpoint) -> None:
+    """See that a checkpoint's state is one that training has written.
+
+    Raises:
+        CheckpointError: If it is another's.
+    """
+    try:
+        check_shape(checkpoint.state, _TRAINING_SHAPE)
+    except ValueError as error:
+        path = checkpoint_path(run_dir, checkpoint.state["step"])
+        message = f"{path}: its state.json is not of a run ({error})"
+        raise CheckpointError(message, code="malformed", path=path) from error
+
+
 def checkpoint_path(run_dir: Path, step: int) -> Path:
     """Where the checkpoint of a step is, if there is one."""
     return run_dir / f"step-{step:08d}"
@@ -115,26 +142,30 @@ def checkpoint_path(run_dir: Path, step: int) -> Path:
 def find_damage(path: Path) -> str | None:
     """Say what is wrong with a checkpoint's files; None where sizes and digests are right."""
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
+        manifest = read_json(path / "manifest.json", {str: {"size": int, "sha256": str}})
+        # Others would be read wherever they lead to.
+        if odd := sorted(_FILES ^ set(manifest)):
+            names = ", ".join(sorted(_FILES))
+            return f"its manifest must name {names}, and no other file; {odd[0]!r} is wrong"
         for name, expected in manifest.items():
             if _fingerprint(path / name) != expected:
                 return f"{name} is not what was written (size or SHA-256 differs)"
-    except (OSError, ValueError, AttributeError) as error:
+        state = read_json(path / "state.json", _STATE_SHAPE)
+    except (OSError, ValueError) as error:
         return f"cannot be verified ({error})"
-    missing = {"model.safetensors", "optimizer.safetensors", "state.json"} - set(manifest)
-    if missing:
-        return f"its manifest lacks {', '.join(sorted(missing))}"
     # Whole in itself, but another's: a copy in the wrong place.
-    step, name = json.loads((path / "state.json").read_text()).get("step"), _NAME.match(path.name)
+    step, name = state["step"], _NAME.match(path.name)
     return f"holds step {step}" if name and int(name[1]) != step else None
 
 
 def _tidy(run_dir: Path) -> None:
     """Put right what a save that was killed or failed has left."""
-    for kind in ("partial", "removed"):
-        for path in run_dir.glob(f".step-*.{kind}"):
-            shutil.rmtree(path, ignore_errors=True)
+    for path in run_dir.glob(".step-*"):
+        if _LEFT.fullmatch(path.name):
+            remove_folder(path)
     for path in run_dir.glob(".step-*.replaced"):
+        if not _NAME.fullmatch(path.name):
+            continue
         final = path.with_name(path.name[1:].removesuffix(".replaced"))
         if final.exists():
             _discard(path)
@@ -159,7 +190,7 @@ def _discard(path: Path) -> None:
     # One that cannot be removed costs room, but no result.
     with contextlib.suppress(OSError):
         removed = path.rename(path.with_name(f".{path.name.lstrip('.')}.removed"))
-        shutil.rmtree(removed, ignore_errors=True)
+        remove_folder(removed)
 
 
 def _write(folder: Path, checkpoint: Checkpoint) -> None:
@@ -176,7 +207,7 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def _read(path: Path) -> Checkpoint:
-    state = json.loads((path / "state.json").read_text())
+    state = read_json(path / "state.json", _STATE_SHAPE)
     if state["format_version"] > FORMAT_VERSION:
         message = (
             f"{path}: format version must be at most {FORMAT_VERSION}; "
@@ -184,11 +215,11 @@ def _read(path: Path) -> Checkpoint:
         )
         raise CheckpointError(message, code="newer", path=path, value=state["format_version"])
     try:
-        return Checkpoint(
-            model=load_file(path / "model.safetensors"),
-            optimizer=load_file(path / "optimizer.safetensors"),
-            state=state,
-        )
+        with (
+            text_name(path / "model.safetensors") as model,
+            text_name(path / "optimizer.safetensors") as optimizer,
+        ):
+            return Checkpoint(model=load_file(model), optimizer=load_file(optimizer), state=state)
     except (OSError, SafetensorError) as error:
         message = f"{path}: cannot be read ({error})"
         raise CheckpointError(message, code="unreadable", path=path) from error
@@ -212,6 +243,8 @@ def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _fingerprint(path: Path) -> dict[str, int | str]:
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path.name} must be a regular file")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"size": path.stat().st_size, "sha256": digest}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from byola_rq.config import Config, flatten, with_newer_keys
 from byola_rq.errors import CheckpointError
-from byola_rq.runs.checkpoint import Checkpoint, load_newest_checkpoint
+from byola_rq.runs.checkpoint import Checkpoint, check_state, load_newest_checkpoint
 from byola_rq.runtime.distributed import world_size
-from byola_rq.runtime.files import replace_file
+from byola_rq.runtime.files import remove_leftovers, replace_file
 from byola_rq.runtime.lock import HeldError, locked
 
 # What may change between a run and its resumption; everything else would change its result.
@@ -47,7 +47,7 @@ _PATIENCE = 5.0  # seconds
 
 # What a run may have left in its directory when it ended before config.yaml was there.
 _FIRST_TRACES = re.compile(
-    rf"{re.escape(LOCK_NAME)}|\.config\.yaml\.\w+\.partial|stalled-rank\d+\.txt"
+    rf"{re.escape(LOCK_NAME)}|\.(?:config\.yaml|mode)\.\w+\.partial|stalled-rank\d+\.txt"
 )
 
 
@@ -65,9 +65,7 @@ def held_run(run_dir: Path) -> Iterator[None]:
             run_dir.mkdir(parents=True, exist_ok=True)
             stack.enter_context(_locked(run_dir))
             # Of runs that were killed as they wrote them; `save_checkpoint` sees to its own.
-            for partial in run_dir.glob(".*.partial"):
-                if partial.is_file():
-                    partial.unlink(missing_ok=True)
+            remove_leftovers(run_dir)
         yield
 
 
@@ -86,6 +84,7 @@ def open_run(config: Config) -> tuple[Checkpoint | None, list[str]]:
     _refuse_foreign(run_dir)
     checkpoint, damages = load_newest_checkpoint(run_dir)
     if checkpoint is not None:
+        check_state(run_dir, checkpoint)
         _refuse_other_config(config, checkpoint)
     with _disk_errors(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 
 from byola_rq.config import flatten, with_newer_keys
 from byola_rq.errors import CheckpointError
 from byola_rq.runs.best import Best, read_best
 from byola_rq.runs.checkpoint import checkpoint_path
+from byola_rq.text.parse import read_yaml
+from byola_rq.text.shown import quoted
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -112,6 +113,8 @@ def read_columns(path: Path) -> tuple[dict[str, FloatArray], list[str]]:
         last one without its end (the run is writing it, or was killed just then).
     """
     try:
+        if path.exists() and not path.is_file():
+            return {}, [f"{path}: must be a regular file"]  # a pipe may never answer
         text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return {}, []
@@ -175,18 +178,17 @@ def _run_folders(path: Path) -> list[Path]:
 def _read_run(folder: Path) -> RecordedRun:
     path = folder / "config.yaml"
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        message = f"{path}: not a configuration that can be read ({reason})"
+        values = read_yaml(path)
+    except (OSError, ValueError) as error:
+        message = f"{path}: not a configuration that can be read ({error})"
         raise CheckpointError(message, code="unreadable", path=path) from error
     config = flatten(with_newer_keys(values)) if isinstance(values, dict) else {}
     for key, types in _NEEDED_KEYS.items():
-        if not isinstance(config.get(key), types) or key not in config:
-            message = (
-                f"{path}: must be the configuration of a run; its {key} is {config.get(key)!r}"
-            )
-            raise CheckpointError(message, code="value", path=path, key=key, value=config.get(key))
+        value = config.get(key)
+        is_huge = isinstance(value, int) and abs(value) >= 2**63
+        if not isinstance(value, types) or key not in config or is_huge:
+            message = f"{path}: must be the configuration of a run; its {key} is {quoted(value)}"
+            raise CheckpointError(message, code="value", path=path, key=key, value=value)
     metrics, notes = read_columns(folder / "metrics.csv")
     best, best_notes = _find_best(folder)
     return RecordedRun(folder, folder.resolve().name, config, metrics, notes + best_notes, best)

@@ -1,7 +1,5 @@
 """metrics.csv: one row per logging interval, continued by a resumed run."""
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -9,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from byola_rq.errors import CheckpointError
-from byola_rq.runtime.files import replace_file
+from byola_rq.runtime.files import open_own, replace_file
+from byola_rq.text.cells import csv_rows, csv_text
+from byola_rq.text.parse import MAX_TEXT_BYTES, read_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class StepTable:
         if not self._unwritten:
             return
         content = self._unwritten.encode()
-        with self.path.open("ab") as file:
+        with open_own(self.path) as file:
             if file.tell() > self._size:  # half a row, left of a try that failed
                 file.truncate(self._size)
             file.write(content)
@@ -81,13 +81,8 @@ class StepTable:
         self._unwritten = ""
 
     def _format(self, rows: Iterable[Mapping[str, Any]], *, with_header: bool) -> str:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self.columns)
-        rows = list(rows)
-        if rows and with_header:
-            writer.writeheader()
-        writer.writerows({name: _short(value) for name, value in row.items()} for row in rows)
-        return text.getvalue()
+        cells = [[_short(row.get(name, "")) for name in self.columns] for row in rows]
+        return csv_text([self.columns, *cells] if cells and with_header else cells, "\r\n")
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
@@ -102,15 +97,17 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
 def _read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        text = file.read()
-    whole = text[: text.rfind("\n") + 1]
-    reader = csv.DictReader(io.StringIO(whole, newline=""))
-    found = reader.fieldnames or []
+    try:
+        text = read_text(path, MAX_TEXT_BYTES)
+        whole = text[: text.rfind("\n") + 1]
+        found, *rows = csv_rows(whole) or [[]]
+    except (OSError, ValueError) as error:
+        message = f"{path}: cannot be read ({error})"
+        raise CheckpointError(message, code="unreadable", path=path) from error
     if whole and set(found) != set(columns):
         message = f"{path}: columns must be {', '.join(columns)}"
-        raise CheckpointError(message, code="malformed", path=path, value=list(found))
-    return [row for row in reader if None not in row.values()]
+        raise CheckpointError(message, code="malformed", path=path, value=found)
+    return [dict(zip(found, row, strict=True)) for row in rows if len(row) == len(found)]
 
 
 def _short(value: Any) -> Any:

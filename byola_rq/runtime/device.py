@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import sys
 from collections.abc import Iterator
 from typing import Literal
 
@@ -10,6 +9,7 @@ import torch
 
 from byola_rq.errors import ConfigError, first_line
 from byola_rq.runtime.distributed import is_launched, local_rank
+from byola_rq.runtime.terminal import warn
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 
@@ -99,11 +99,9 @@ def can_compile(device: torch.device) -> bool:
         torch.compile(lambda x: x.relu() + 1)(torch.ones(8, device=device))
     # Whatever a compiler raises: the networks run without it.
     except Exception as error:
-        print(
+        warn(
             f"warning: train.compile: torch.compile does not work here ({first_line(error)}); "
-            "the networks run as they are",
-            file=sys.stderr,
-            flush=True,
+            "the networks run as they are"
         )
         return False
     return True

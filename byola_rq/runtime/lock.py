@@ -4,11 +4,13 @@ import contextlib
 import errno
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from byola_rq.runtime.files import link_error
+from byola_rq.runtime.terminal import warn
 
 _NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
@@ -45,13 +47,13 @@ def locked(path: Path, *, patience: float) -> Iterator[None]:
     except Timeout as error:
         raise HeldError(_holder(path)) from error
     except OSError as error:
+        if path.is_symlink():
+            raise link_error(path) from error
         if error.errno not in _NO_LOCKS_HERE:
             raise
-        print(
+        warn(
             f"warning: {path.parent}: its file system knows no locks ({error.strerror}); "
-            "let no second process work in it meanwhile",
-            file=sys.stderr,
-            flush=True,
+            "let no second process work in it meanwhile"
         )
     try:
         yield

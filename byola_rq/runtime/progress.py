@@ -1,7 +1,6 @@
 """Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
 
 import math
-import sys
 import time
 from types import TracebackType
 from typing import Self
@@ -17,6 +16,8 @@ from rich.progress import (
 )
 
 from byola_rq.runtime.distributed import is_main
+from byola_rq.runtime.terminal import warn
+from byola_rq.text.shown import shown
 
 SECONDS_BETWEEN_LINES = 30.0
 
@@ -24,7 +25,7 @@ SECONDS_BETWEEN_LINES = 30.0
 def log(line: str) -> None:
     """Print a line on stderr; of several processes of a job, the first alone does."""
     if is_main():
-        print(line, file=sys.stderr, flush=True)
+        warn(line)
 
 
 class ProgressBar:
@@ -85,7 +86,7 @@ class ProgressBar:
     def say(self, line: str) -> None:
         """Print a line without tearing the bar."""
         if self._bar:
-            self._bar.console.print(line, markup=False, highlight=False)
+            self._bar.console.print(shown(line), markup=False, highlight=False)
         else:
             log(line)
 

@@ -1,5 +1,6 @@
 """An array on disk that is filled row by row, and goes on where it was stopped."""
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -9,7 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from byola_rq.runtime.files import put_in_place, replace_file, whole_file
+from byola_rq.runtime.array_files import find_array, map_array
+from byola_rq.runtime.files import (
+    is_own,
+    new_file,
+    open_own,
+    put_in_place,
+    replace_file,
+    whole_file,
+)
 
 Numbers = Sequence[int] | npt.NDArray[np.integer[Any]]
 
@@ -45,17 +54,15 @@ class ResumableRows:
         self._waiting: list[tuple[Numbers, npt.NDArray[np.float32]]] = []
         self._next_write = time.monotonic()
         path.parent.mkdir(parents=True, exist_ok=True)
-        is_same = self._key.exists() and self._key.read_text(encoding="utf-8") == key
-        if not (is_same and path.exists() and self._done.exists()):
-            self._key.unlink(missing_ok=True)
-            np.lib.format.open_memmap(path, "w+", np.float32, (len(marks), dim))
-            np.lib.format.open_memmap(self._done, "w+", np.uint8, marks.shape)
+        files = (self._key, path, self._done)
+        if not all(map(is_own, files)) or self._key.read_text(encoding="utf-8") != key:
+            remove_marks(path)
+            _make_array(path, np.float32, (len(marks), dim))
+            _make_array(self._done, np.uint8, marks.shape)
             # Last: it vouches for both arrays.
             replace_file(self._key, key)
-        self.array: npt.NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
-        stored = np.load(self._done, allow_pickle=False)
-        if self.array.shape != (len(marks), dim) or stored.shape != marks.shape:
-            raise ValueError(f"{path.name} and {self._done.name} do not fit; delete them")
+        self.array: npt.NDArray[np.float32] = map_array(path, np.float32, (len(marks), dim))
+        stored = map_array(self._done, np.uint8, marks.shape)
         self.is_done: npt.NDArray[np.bool_] = (stored == marks).all(axis=1)
 
     def add(self, numbers: Numbers, rows: npt.NDArray[np.float32]) -> None:
@@ -109,13 +116,19 @@ def _mark_files(path: Path) -> tuple[Path, Path]:
     return path.with_suffix(".done.npy"), path.with_suffix(".key")
 
 
+def _make_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
+    """Make an array file of zeros; they take no room on the disk before they are written."""
+    with new_file(path):
+        np.lib.format.open_memmap(path, "w+", dtype, shape)
+
+
 def _write_rows(path: Path, numbers: npt.NDArray[np.integer[Any]], rows: npt.NDArray[Any]) -> None:
     """Write rows of an array file, not through a memory map: there a full disk is a SIGBUS."""
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    first_byte, row_bytes = array.offset, array.strides[0]
-    with path.open("r+b") as file:
+    array = find_array(path)
+    row_bytes = math.prod(array.shape[1:]) * array.dtype.itemsize
+    with open_own(path, "r+b") as file:
         for number, row in zip(numbers.tolist(), rows, strict=True):
-            file.seek(first_byte + number * row_bytes)
+            file.seek(array.offset + number * row_bytes)
             file.write(row.tobytes())
         file.flush()
         os.fsync(file.fileno())

@@ -27,15 +27,19 @@ class Limits:
     gigabytes: float = 4.0
 
 
-def serve(function: Callable[[Any], Any], connection: Connection, limits: Limits) -> None:
+DONE, FAILED = b"done", b"failed"
+
+
+def serve(function: Callable[[Any], bytes], connection: Connection, limits: Limits) -> None:
     """Answer one item after the other, until the other end of the connection is closed.
 
-    The first word is None: the process is ready. Then each item is answered with what `function`
-    gives, or a Failure.
+    An empty message says that the process is ready. Then each item is answered with two: `DONE`
+    and what `function` gives, or `FAILED` and the reason. They are bytes, not pickles: what has
+    read a stranger's file decides nothing in the process that takes its answers.
     """
-    _confine(limits)
+    confine(limits)
     with contextlib.suppress(EOFError, OSError):
-        connection.send(None)
+        connection.send_bytes(b"")
         while True:
             item = connection.recv()
             # The kernel's clock and its default action: they end a hang in any code, and that of
@@ -43,22 +47,35 @@ def serve(function: Callable[[Any], Any], connection: Connection, limits: Limits
             signal.setitimer(signal.ITIMER_REAL, limits.seconds)
             answer = _try(function, item, limits)
             signal.setitimer(signal.ITIMER_REAL, 0)
-            connection.send(answer)
+            for message in answer:
+                connection.send_bytes(message)
 
 
-def _try(function: Callable[[Any], Any], item: Any, limits: Limits) -> Any:
+def receive(connection: Connection, limits: Limits) -> bytes | Failure:
+    """The answer to an item.
+
+    Raises:
+        EOFError, OSError: If the process has ended, or its answer is larger than its memory.
+    """
+    kind = connection.recv_bytes(max(len(DONE), len(FAILED)))
+    content = connection.recv_bytes(round(limits.gigabytes * 1e9))
+    return content if kind == DONE else Failure(content.decode("utf-8", "replace"))
+
+
+def _try(function: Callable[[Any], bytes], item: Any, limits: Limits) -> tuple[bytes, bytes]:
     try:
-        return function(item)
+        return DONE, function(item)
     except ByolaRQError as error:
-        return Failure(str(error))
+        reason = str(error)
     except MemoryError:
-        return Failure(f"decoding takes over {limits.gigabytes:g} GB of memory")
+        reason = f"decoding takes over {limits.gigabytes:g} GB of memory"
     except Exception as error:
         # What a broken file can make a decoder do has no end.
-        return Failure(f"decoding failed: {type(error).__name__}: {error}")
+        reason = f"decoding failed: {type(error).__name__}: {error}"
+    return FAILED, reason.encode("utf-8", "backslashreplace")
 
 
-def _confine(limits: Limits) -> None:
+def confine(limits: Limits) -> None:
     """Bound this process's memory; leave Ctrl-C (blocked) to the parent, stderr to nobody."""
     import resource
 

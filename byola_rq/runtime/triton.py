@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from byola_rq.errors import first_line
+from byola_rq.runtime.terminal import warn
 
 Result = TypeVar("Result")
 
@@ -96,4 +96,4 @@ def launch(
 
 @functools.cache
 def _warn_once(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    warn(line)

@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import faulthandler
+import io
 import multiprocessing
 import os
 import socket
@@ -14,7 +15,10 @@ from pathlib import Path
 from typing import Self, TextIO
 
 from byola_rq.runtime.distributed import rank, world_size
+from byola_rq.runtime.files import open_own
 from byola_rq.runtime.signals import DUMP_STACKS, read_dumped_stacks
+from byola_rq.runtime.terminal import warn
+from byola_rq.text.shown import shown
 
 # EX_TEMPFAIL of sysexits.h: the same command may well succeed. torchrun restarts after it too.
 STALLED_STATUS = 75
@@ -113,13 +117,13 @@ class Watchdog:
             f"checkpoint; {path} shows where every thread hangs"
         )
         children = "".join(_stacks_of_children())
-        _write_stacks(sys.stderr, f"error: {line}", children)
+        _write_stacks(sys.stderr, shown(f"error: {line}"), children)
         try:
-            with path.open("a", encoding="utf-8") as file:
+            with io.TextIOWrapper(open_own(path), encoding="utf-8") as file:
                 now = datetime.datetime.now(datetime.UTC)
                 _write_stacks(file, f"{now:%Y-%m-%d %H:%M:%S} UTC: {line}", children)
         except OSError as error:
-            print(f"warning: {path}: cannot be written ({error})", file=sys.stderr, flush=True)
+            warn(f"warning: {path}: cannot be written ({error})")
 
 
 def _write_stacks(file: TextIO, line: str, children: str) -> None:

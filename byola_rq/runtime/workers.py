@@ -12,13 +12,18 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
 from byola_rq.errors import ByolaRQError
-from byola_rq.runtime.sandbox import Failure, Limits, serve
+from byola_rq.runtime.files import need_open_files
+from byola_rq.runtime.sandbox import Failure, Limits, receive, serve
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 # Results that wait for one before them; when it is reached, nothing new is begun.
 MAX_WAITING_BYTES = 2**28
+
+# Pipes, sockets and what tells the end of a process, ours and theirs. Processes for which there
+# are too few end each with a traceback of its own.
+FILES_OF_POOL = 12
+FILES_OF_WORKER = 4
 
 _TRIES = 2  # of an item: a worker may also be killed for what another process did
 _STARTS = 3  # of a worker in a row
@@ -41,12 +46,12 @@ def count_cores() -> int:
 
 
 def map_in_processes(
-    function: Callable[[Item], Result],
+    function: Callable[[Item], bytes],
     items: Iterable[Item],
     *,
     num_workers: int,
     limits: Limits,
-) -> Generator[Result | Failure, None, None]:
+) -> Generator[bytes | Failure, None, None]:
     """Results of `function` in the order of `items`; what cannot be done becomes a Failure.
 
     A worker holds one item at a time. It is killed when the item takes longer than allowed and
@@ -61,13 +66,15 @@ def map_in_processes(
         limits: Of each item.
 
     Yields:
-        One result for each item. A result may tell its size by `nbytes`: those that wait to be
-        yielded take `MAX_WAITING_BYTES`, and one more for each worker, at most.
+        One result for each item. Those that wait to be yielded take `MAX_WAITING_BYTES`, and one
+        more for each worker, at most.
 
     Raises:
         WorkerError: If the workers cannot be started.
+        OSError: If this process may not open the files that takes.
     """
     pool = [_Worker(function, limits) for _ in range(max(num_workers, 1))]
+    need_open_files(FILES_OF_POOL + len(pool) * FILES_OF_WORKER)
     try:
         for worker in pool:
             worker.start()
@@ -78,9 +85,9 @@ def map_in_processes(
 
 
 def _run(
-    pool: "list[_Worker[Item, Result]]", items: Iterator[tuple[int, Item]]
-) -> Iterator[Result | Failure]:
-    waiting: dict[int, Result | Failure] = {}
+    pool: "list[_Worker[Item]]", items: Iterator[tuple[int, Item]]
+) -> Iterator[bytes | Failure]:
+    waiting: dict[int, bytes | Failure] = {}
     waiting_bytes = turn = 0  # turn: the number of the result to yield next
     is_exhausted = False
     while True:
@@ -97,18 +104,22 @@ def _run(
         for connection in wait(list(busy)):
             if (answer := busy[connection].take()) is not None:  # type: ignore[index]
                 waiting[answer[0]] = answer[1]
-                waiting_bytes += getattr(answer[1], "nbytes", 0)
+                waiting_bytes += _size(answer[1])
         while turn in waiting:
             result = waiting.pop(turn)
-            waiting_bytes -= getattr(result, "nbytes", 0)
+            waiting_bytes -= _size(result)
             turn += 1
             yield result
 
 
-class _Worker(Generic[Item, Result]):
+def _size(result: bytes | Failure) -> int:
+    return 0 if isinstance(result, Failure) else len(result)
+
+
+class _Worker(Generic[Item]):
     """A process, seen from outside; another takes its place when it dies."""
 
-    def __init__(self, function: Callable[[Item], Result], limits: Limits) -> None:
+    def __init__(self, function: Callable[[Item], bytes], limits: Limits) -> None:
         self.task: tuple[int, Item] | None = None
         self._function = function
         self._limits = limits
@@ -150,14 +161,14 @@ class _Worker(Generic[Item, Result]):
         self.task, self._tries = task, 1
         self._send()
 
-    def take(self) -> tuple[int, Result | Failure] | None:
+    def take(self) -> tuple[int, bytes | Failure] | None:
         """Read what has come: the number of the task and its answer, or nothing yet."""
         try:
-            answer = self.connection.recv()
+            if self._is_ready:
+                return self._answer(receive(self.connection, self._limits))
+            self.connection.recv_bytes(0)
         except (EOFError, OSError):
             return self._replace()
-        if self._is_ready:
-            return self._answer(answer)
         self._is_ready = True  # that was its first word
         self._failed_starts = 0
         if self.task is not None:
@@ -186,12 +197,12 @@ class _Worker(Generic[Item, Result]):
         with contextlib.suppress(OSError):
             self.connection.send(self.task[1])
 
-    def _answer(self, answer: Result | Failure) -> tuple[int, Result | Failure]:
+    def _answer(self, answer: bytes | Failure) -> tuple[int, bytes | Failure]:
         assert self.task is not None
         number, self.task = self.task[0], None
         return number, answer
 
-    def _replace(self) -> tuple[int, Result | Failure] | None:
+    def _replace(self) -> tuple[int, bytes | Failure] | None:
         """Start a successor, which gets the task again unless it is to blame."""
         was_started, was_ready = self._process is not None, self._is_ready
         if self._process is not None:

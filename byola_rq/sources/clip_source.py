@@ -10,6 +10,7 @@ from byola_rq.errors import AudioError
 __all__ = ["printable"]  # and all that is defined here
 
 MAX_ENCODED_BYTES = 1 << 30  # of a clip in a tar or table; it is held in memory whole
+LABEL_COLUMNS = ("labels", "label")  # the first that a table has
 CUT_TOLERANCE_SECONDS = 1.0  # a file longer than its segment by more is not the cut segment
 
 

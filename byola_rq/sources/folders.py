@@ -5,6 +5,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 
+from byola_rq.audio import multimedia
 from byola_rq.audio.io import AUDIO_SUFFIXES
 from byola_rq.errors import CorpusError
 from byola_rq.sources.clip_source import Listing, printable
@@ -15,10 +16,9 @@ COMPRESSED_SUFFIXES = (
     ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4", ".zip",
 )  # fmt: skip
 # Sound that people have and no decoder here reads.
-UNREAD_SUFFIXES = frozenset(
-    {".3gp", ".aac", ".ac3", ".amr", ".ape", ".m4a", ".m4b", ".mka", ".mkv", ".mov", ".mp4"}
-    | {".webm", ".wma", ".wv"}
-)
+UNREAD_SUFFIXES = (
+    frozenset({".ac3", ".amr", ".ape", ".wma", ".wv"}) | multimedia.SUFFIXES
+) - AUDIO_SUFFIXES
 _MOST_NAMED = 20  # suffixes
 
 
@@ -35,15 +35,22 @@ class Unread:
 
     def note(self, where: str, listing: Listing) -> None:
         """Write one line about them to the listing's notes, if there are any."""
+        if told := self.describe():
+            listing.notes.append(f"{printable(where)}: {told}")
+
+    def describe(self) -> str:
+        """How many of which suffix, and what to do about sound; empty if there are none."""
         if not self._counts:
-            return
+            return ""
         named = sorted(self._counts.items(), key=lambda each: (-each[1], each[0]))
         text = ", ".join(f"{number} {suffix}" for suffix, number in named[:_MOST_NAMED])
         if others := sum(number for _, number in named[_MOST_NAMED:]):
             text += f", {others} others"
         advice = "; sound among them: convert it to wav or flac"
         is_sound = not UNREAD_SUFFIXES.isdisjoint(self._counts)
-        listing.notes.append(f"{printable(where)}: not read: {text}{advice * is_sound}")
+        if not multimedia.HAS_DECODER and not multimedia.SUFFIXES.isdisjoint(self._counts):
+            advice += f"; {multimedia.REMEDY}"
+        return f"not read: {text}{advice * is_sound}"
 
 
 def is_hidden(name: str) -> bool:
@@ -128,14 +135,14 @@ class _OpenFolder:
     def _sort_in(self, entry: "os.DirEntry[str]", unread: Unread) -> None:
         # The kind comes with the name in most file systems: no look at each file.
         name, is_link = entry.name, entry.is_symlink()
-        if entry.is_dir():
+        if leads_to_folder(entry):
             self.kinds[name] = "link to folder" if is_link else "folder"
         else:
             suffix = os.path.splitext(name)[1].lower()
             if suffix in AUDIO_SUFFIXES or suffix in {TAR_SUFFIX, PARQUET_SUFFIX}:
                 if is_link:
                     self.kinds[name] = "link"
-                elif not entry.is_file():
+                elif not leads_to_file(entry):
                     self.kinds[name] = "device"
             elif name.lower().endswith(COMPRESSED_SUFFIXES):
                 self.kinds[name] = "compressed"
@@ -143,6 +150,22 @@ class _OpenFolder:
                 unread.add(name)
                 return
         self.names.append(name)
+
+
+def leads_to_folder(entry: "os.DirEntry[str]") -> bool:
+    """Whether it is a folder or a link to one; a link to itself is none, and no error."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def leads_to_file(entry: "os.DirEntry[str]") -> bool:
+    """The same of files."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
 
 
 def _is_audio(name: str) -> bool:
@@ -227,6 +250,6 @@ def _file_names(folder: str) -> dict[str, bool]:
     """Names of the files in a folder, and whether each is a link."""
     try:
         with os.scandir(folder or ".") as entries:
-            return {entry.name: entry.is_symlink() for entry in entries if entry.is_file()}
+            return {entry.name: entry.is_symlink() for entry in entries if leads_to_file(entry)}
     except OSError:
         return {}

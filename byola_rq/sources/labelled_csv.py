@@ -27,6 +27,7 @@ class LabelledClip:
         label: Never empty.
         part: train, valid or test; the name of its fold where the column is `fold`.
         row: Its number as a spreadsheet counts; the header is row 1.
+        group: What it was cut from, where that was asked for and the csv says so; else empty.
     """
 
     path: Path
@@ -34,6 +35,7 @@ class LabelledClip:
     label: str
     part: str
     row: int
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,22 +49,31 @@ class LabelledRows:
 
 
 def read_labelled_rows(
-    path: Path, *, label_columns: Sequence[str], part_columns: Sequence[str]
+    path: Path,
+    *,
+    label_columns: Sequence[str],
+    part_columns: Sequence[str],
+    group_column: str | None = None,
 ) -> LabelledRows:
     """Read `file_name`, a label and a part of every row; other columns are not looked at.
 
     Args:
         path: UTF-8 csv with a header.
         label_columns: The names that the column of labels may have; one of them must be there.
-        part_columns: Names of the column of parts; the last that is there counts.
+        part_columns: Names of the column of parts; the last that is there counts. Without a name
+            no parts are read, and those of all clips are empty.
+        group_column: Name of the column of groups, read where the csv has it.
 
     Raises:
         CorpusError: Naming the file, the row, the value and the rule.
     """
     rows = _read_rows(path)
-    header = _check_header(path, next(rows, (1, []))[1], label_columns, part_columns)
+    names = next(rows, (1, []))[1]
+    header = _check_header(path, names, label_columns, part_columns)
+    if group_column in names:
+        header["group"] = names.index(group_column)
     label_column = next(name for name in label_columns if name in header)
-    part_column = [name for name in part_columns if name in header][-1]
+    part_column = ([""] + [name for name in part_columns if name in header])[-1]
     clips = tuple(_read_clips(path, header, label_column, part_column, rows))
     return LabelledRows(clips, label_column, part_column, frozenset(header))
 
@@ -87,9 +98,9 @@ def _check_header(
     path: Path, names: list[str], label_columns: Sequence[str], part_columns: Sequence[str]
 ) -> dict[str, int]:
     """Position of each column by its name."""
-    choices = (("file_name",), label_columns, part_columns)
+    choices = [each for each in (("file_name",), label_columns, part_columns) if each]
     words = [" or ".join(choice) for choice in choices]
-    rule = f"the header must name {words[0]}, {words[1]}, and {words[2]}"
+    rule = f"the header must name {', '.join(words[:-1])} and {words[-1]}"
     if not names:
         raise CorpusError(f"{path}: {rule}; the file is empty", code="empty", path=path)
     missing = [
@@ -127,7 +138,9 @@ def _read_clips(
         if not label:
             rule = f"{label_column} must not be empty"
             raise _row_error(path, number, "empty", rule, key=label_column)
-        part = _check_part(path, number, part_column, row[header[part_column]])
+        part = ""
+        if part_column:
+            part = _check_part(path, number, part_column, row[header[part_column]])
         place = os.path.join(path.parent, os.path.expanduser(file_name))
         clip_path = Path(same_letters(place) or place)
         # Not Path.is_file, which raises where a name is too long for the file system.
@@ -141,7 +154,8 @@ def _read_clips(
                 f"also row {first_row} ({part_column} {first_part})"
             )
             raise _row_error(path, number, "twice", rule, value=file_name)
-        yield LabelledClip(clip_path, file_name, label, part, number)
+        group = row[header["group"]] if "group" in header else ""
+        yield LabelledClip(clip_path, file_name, label, part, number, group)
 
 
 def _check_part(path: Path, number: int, column: str, text: str) -> str:

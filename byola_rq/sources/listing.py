@@ -27,8 +27,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from byola_rq.audio.codecs import identify_codec
 from byola_rq.audio.io import AUDIO_SUFFIXES
+from byola_rq.audio.opening import codec_of
 from byola_rq.errors import AudioError, CorpusError
 from byola_rq.sources.audioset import SegmentList, is_segment_list, join_segments
 from byola_rq.sources.clip_source import ClipSource, Listing, printable
@@ -43,7 +43,7 @@ from byola_rq.sources.folders import (
     walk_folder,
 )
 from byola_rq.sources.manifests import list_manifest
-from byola_rq.sources.parquet import audio_column, list_table, open_table
+from byola_rq.sources.parquet import describe_table, list_table
 from byola_rq.sources.tar import list_tar
 
 __all__ = ["ClipSource", "Listing", "iterate_encoded", "list_sources", "read_encoded"]
@@ -172,7 +172,7 @@ def _is_misnamed_audio(source: str, suffix: str) -> bool:
     if suffix in {TAR_SUFFIX, PARQUET_SUFFIX, ".csv", ".tsv"}:
         return False
     try:
-        return bool(identify_codec(Path(source)).name)
+        return bool(codec_of(Path(source)).name)
     except AudioError as error:
         # Sound that no decoder here reads is refused by its codec, not as something foreign.
         return error.code == "unsupported" and suffix in UNREAD_SUFFIXES
@@ -205,7 +205,6 @@ def _is_archive(path: str) -> bool:
     if not path.lower().endswith(PARQUET_SUFFIX):
         return True
     try:
-        with open_table(path) as file:
-            return audio_column(file.schema_arrow) is not None
+        return describe_table(path)[0] is not None
     except CorpusError:
         return True

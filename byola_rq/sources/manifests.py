@@ -8,9 +8,16 @@ from contextlib import contextmanager
 from typing import IO, Any, NamedTuple
 
 from byola_rq.errors import CorpusError
-from byola_rq.sources.clip_source import ClipSource, Listing, joined_labels, part_suffix, printable
+from byola_rq.sources.clip_source import (
+    LABEL_COLUMNS,
+    ClipSource,
+    Listing,
+    joined_labels,
+    part_suffix,
+    printable,
+)
 from byola_rq.sources.folders import PARQUET_SUFFIX, FileIndex
-from byola_rq.sources.parquet import LABEL_COLUMNS, open_table
+from byola_rq.sources.parquet import describe_table, list_cells
 
 PATH_COLUMNS = ("path", "file_name")  # the first that a manifest has names its clips
 START_COLUMNS = ("start_seconds", "start")
@@ -162,21 +169,17 @@ def _text_rows(manifest: str, delimiter: str) -> Iterator[_Row]:
 
 def _parquet_rows(manifest: str) -> Iterator[_Row]:
     try:
-        with open_table(manifest) as file:
-            names = _names_of_columns(manifest, file.schema_arrow.names)
-            number = 0
-            for batch in file.iter_batches(columns=[name for name in names if name]):
-                for values in batch.to_pylist():
-                    path, labels, start, end, clip_id = (values.get(name) for name in names)
-                    yield _Row(
-                        number,
-                        os.path.expanduser(joined_labels(path)),
-                        joined_labels(labels),
-                        start,
-                        end,
-                        joined_labels(clip_id),
-                    )
-                    number += 1
+        names = _names_of_columns(manifest, describe_table(manifest)[1])
+        for number, cells in enumerate(list_cells(manifest, names)):
+            path, labels, start, end, clip_id = cells
+            yield _Row(
+                number,
+                os.path.expanduser(joined_labels(path)),
+                joined_labels(labels),
+                start,
+                end,
+                joined_labels(clip_id),
+            )
     except CorpusError as error:
         message = str(error) if error.path else f"{manifest}: {error}"
         raise CorpusError(message, **{**error.facts, "path": manifest}) from error

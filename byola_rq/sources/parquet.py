@@ -1,11 +1,19 @@
-"""Parquet files of encoded audio: their rows as clips, and the rows' bytes in bounded memory."""
+"""Parquet files of encoded audio: their rows as clips, and the rows' bytes in bounded memory.
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+Parquet is read in a process of its own (`parquet_tables`): a few hundred bytes of it can ask for
+gigabytes, and hours.
+"""
+
+import json
+import os
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 from byola_rq.audio.io import EncodedAudio, audio_error
-from byola_rq.errors import AudioError, Code, CorpusError
+from byola_rq.errors import AudioError, CorpusError
+from byola_rq.runtime.confined import ConfinedError, stream
+from byola_rq.runtime.sandbox import Limits
 from byola_rq.sources.clip_source import (
     MAX_ENCODED_BYTES,
     ClipSource,
@@ -15,41 +23,23 @@ from byola_rq.sources.clip_source import (
     printable,
 )
 
-LABEL_COLUMNS = ("labels", "label")  # the first that a table has
-_ROWS_LISTED = 8192  # at a time
-_BATCH_BYTES = 1 << 23  # aimed at; one row can be larger
-_READ_AHEAD_BYTES = 1 << 20  # of a column; without it a whole row group's column is read at once
+_LIMITS = Limits()  # of each list of rows, and of each row
+# Bytes of names and labels for each byte of the file: what compression leaves of real ones is more.
+_LISTED_PER_BYTE = 256
+_LISTED_ALWAYS = 1 << 20
 
 
-def audio_column(schema: Any) -> str | None:
-    """The column that holds encoded audio: a struct with binary `bytes`; `audio` before others.
+def describe_table(path: str) -> tuple[str | None, list[str]]:
+    """The column that holds encoded audio, if one does, and all columns.
 
-    Args:
-        schema: Of pyarrow.
+    A column of audio is a struct with binary `bytes`; of several, the one named `audio`.
 
     Raises:
-        CorpusError: If several columns fit and none is named `audio`.
+        CorpusError: If it is not there or not Parquet, or if several columns fit and none is named
+            `audio`.
     """
-    import pyarrow.types as kinds
-
-    fitting = [
-        column.name
-        for column in schema
-        if kinds.is_struct(column.type)
-        and any(
-            part.name == "bytes"
-            and (kinds.is_binary(part.type) or kinds.is_large_binary(part.type))
-            for part in column.type.fields
-        )
-    ]
-    if len(fitting) > 1 and "audio" not in fitting:
-        raise CorpusError(
-            f"one column of encoded audio must be named audio; got {', '.join(fitting)}",
-            code="malformed",
-            key="audio",
-            value=fitting,
-        )
-    return "audio" if "audio" in fitting else next(iter(fitting), None)
+    ((column, names),) = _listed(path, "describe")
+    return column, names
 
 
 def list_table(path: str, stem: str, listing: Listing) -> Iterator[ClipSource]:
@@ -85,25 +75,23 @@ def list_table(path: str, stem: str, listing: Listing) -> Iterator[ClipSource]:
 
 
 def _names_and_labels(path: str) -> Iterator[tuple[str, str]]:
-    with open_table(path) as file:
-        column = audio_column(file.schema_arrow)
-        assert column is not None, path  # who lists it as a table of audio has looked
-        fields = {part.name for part in file.schema_arrow.field(column).type.fields}
-        label_column = next((each for each in LABEL_COLUMNS if each in file.schema_arrow.names), "")
-        wanted = [f"{column}.path"] * ("path" in fields) + [label_column] * bool(label_column)
-        for batch in file.iter_batches(batch_size=_ROWS_LISTED, columns=wanted):
-            for values in batch.to_pylist() if wanted else [{}] * batch.num_rows:
-                name = (values.get(column) or {}).get("path")
-                yield printable(name or ""), joined_labels(values.get(label_column))
+    for name, labels in _listed(path, "list_names"):
+        yield printable(name), joined_labels(labels)
+
+
+def list_cells(path: str, names: Sequence[str]) -> Iterator[list[Any]]:
+    """Rows of a table: the cells of some columns, None for a name that is empty.
+
+    Raises:
+        CorpusError: If it cannot be read, or holds far more than its size.
+    """
+    return _listed(path, "list_cells", names)
 
 
 def read_rows(clips: Sequence[ClipSource]) -> Iterator[EncodedAudio | AudioError]:
     """Encoded audio of rows of one Parquet file, as a stream.
 
-    Whatever the size of the row groups, about 8 MB of rows and a page of the column are held at a
-    time. A page is what the file's writer made it: pyarrow's default is 1,024 rows, or a row group
-    if that is smaller; reading one takes up to twice its size. A row group is read from its start
-    up to the last row wanted of it.
+    A row group is read from its start up to the last row wanted of it.
 
     Args:
         clips: Of one file, rows ascending.
@@ -112,91 +100,41 @@ def read_rows(clips: Sequence[ClipSource]) -> Iterator[EncodedAudio | AudioError
         One for each clip, in order; an error instead where the row has no bytes, or its row group
         cannot be read from there on.
     """
-    path, num_done = clips[0].file, 0
-    try:
-        with open_table(path) as file:
-            column = audio_column(file.schema_arrow)
-            if column is None:
-                raise CorpusError("holds no encoded audio any more", code="different")
-            first = 0
-            for group in range(file.num_row_groups):
-                stop = first + file.metadata.row_group(group).num_rows
-                here = []
-                while num_done < len(clips) and clips[num_done].row < stop:
-                    here.append(clips[num_done])
-                    num_done += 1
-                yield from _read_group(file, group, first, f"{column}.bytes", here)
-                first = stop
-        code: Code | None = "cut"
-        reason = f"the file ends at row {first}"
-    except CorpusError as caught:
-        code, reason = caught.code, str(caught)
-    for clip in clips[num_done:]:
-        yield audio_error(clip, code, reason)
-
-
-def _read_group(
-    file: Any, group: int, first: int, column: str, clips: Sequence[ClipSource]
-) -> Iterator[EncodedAudio | AudioError]:
-    """The rows wanted of one row group, whose first row is `first`."""
-    import pyarrow as pa
-
+    rows = [clip.row for clip in clips]
     num_done = 0
-    code: Code = "cut"
-    reason = "the row group ends before this row"
     try:
-        for batch in file.iter_batches(
-            batch_size=_rows_at_once(file.metadata.row_group(group), column),
-            row_groups=[group],
-            columns=[column],
-            use_threads=False,
-        ):
-            cells = batch.column(0).field("bytes")
-            while num_done < len(clips) and clips[num_done].row < first + len(cells):
-                clip = clips[num_done]
+        with closing(
+            _stream("read_cells", clips[0].file, rows, most=MAX_ENCODED_BYTES)
+        ) as messages:
+            for fault, data, clip in zip(messages, messages, clips, strict=False):
                 num_done += 1
-                yield _encoded(clip, cells[clip.row - first])
-            if num_done == len(clips):
-                return
-            first += len(cells)
-    except (OSError, pa.ArrowException) as error:
-        code, reason = "unreadable", f"its row group cannot be read ({_one_line(error)})"
-    for clip in clips[num_done:]:
-        yield audio_error(clip, code, reason)
+                if fault:
+                    code, reason, value = json.loads(fault)
+                    yield audio_error(clip, code, reason, value=value)
+                else:
+                    yield EncodedAudio(str(clip), data)
+    except ConfinedError as error:
+        for clip in clips[num_done:]:
+            yield audio_error(clip, error.code, str(error))
 
 
-def _rows_at_once(group: Any, column: str) -> int:
-    parts = (group.column(index) for index in range(group.num_columns))
-    num_bytes = sum(part.total_uncompressed_size for part in parts if part.path_in_schema == column)
-    return int(max(1, min(1024, _BATCH_BYTES * group.num_rows // max(num_bytes, 1))))
-
-
-def _encoded(clip: ClipSource, cell: Any) -> EncodedAudio | AudioError:
-    if not cell.is_valid:
-        return audio_error(clip, "empty", "the row has no bytes (null)")
-    if (num_bytes := len(cell.as_buffer())) > MAX_ENCODED_BYTES:
-        rule = f"encoded audio must have at most {MAX_ENCODED_BYTES} bytes; got {num_bytes}"
-        return audio_error(clip, "too-large", rule, value=num_bytes)
-    return EncodedAudio(str(clip), cell.as_py())
-
-
-@contextmanager
-def open_table(path: str) -> Iterator[Any]:
-    """A `pyarrow.parquet.ParquetFile` whose columns are read page by page.
-
-    Raises:
-        CorpusError: If it is not there or not Parquet, or reading it in the block fails.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def _listed(path: str, function: str, *arguments: Any) -> Iterator[Any]:
+    """What lists of JSON have in them, up to a size that grows with the file's."""
     try:
-        with pq.ParquetFile(path, buffer_size=_READ_AHEAD_BYTES, pre_buffer=False) as file:
-            yield file
-    except (OSError, pa.ArrowException) as error:
-        rule = f"not a Parquet file that can be read ({_one_line(error)})"
+        room = _LISTED_ALWAYS + _LISTED_PER_BYTE * os.path.getsize(path)
+        with closing(_stream(function, path, *arguments, most=room)) as messages:
+            for message in messages:
+                if (room := room - len(message)) < 0:
+                    raise CorpusError("its rows are far larger than the file", code="too-large")
+                yield from json.loads(message)
+    except OSError as error:
+        rule = f"not a Parquet file that can be read ({error.strerror})"
         raise CorpusError(rule, code="unreadable") from error
+    except ConfinedError as error:
+        raise CorpusError(str(error), **error.facts) from error
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _stream(function: str, path: str, *arguments: Any, most: int) -> Generator[bytes, None, None]:
+    path = os.path.abspath(path)  # the process may have been started in another folder
+    module = "byola_rq.sources.parquet_tables"
+    return stream(module, function, path, *arguments, limits=_LIMITS, most=most)

@@ -1,23 +1,26 @@
-"""Where each member's bytes are in a tar: `tarfile`, within limits.
+"""Where each member's bytes are in a tar, in time that grows with its headers' size and no faster.
 
-By itself `tarfile` keeps an object for every member, holds as much as a header asks for, and ends
-without a word at a broken one.
+`tarfile` takes the square of a pax header's length (Python before 3.11.10 and 3.12.6), copies all
+global keys for every member, keeps an object of each, and ends without a word at a broken one.
 """
 
-import tarfile
 from collections.abc import Iterator
-from typing import IO, NamedTuple, cast
+from dataclasses import dataclass
+from typing import IO, NamedTuple
 
 from byola_rq.errors import ByolaRQError
 from byola_rq.sources.clip_source import printable
 
-# Of all that stands before one member's bytes. A path has at most 4 KiB; Python before 3.11.10
-# and 3.12.6 takes memory and time that grow with the square of a pax header: here 80 MB, 0.3 s.
-MAX_HEADER_BYTES = 1 << 14
+MAX_HEADER_BYTES = 1 << 14  # of all that stands before one member's bytes; a path has at most 4 KiB
 
-_END = bytes(tarfile.BLOCKSIZE)
-# Besides what tarfile raises on purpose: what a header of nonsense makes it stumble on.
-_DAMAGE = (tarfile.TarError, ValueError, IndexError)
+_BLOCK = 512
+_END = bytes(_BLOCK)
+_BLANKS = sum(b" " * 8)  # stand for the checksum while it is computed
+_GNU_MAGIC = b"ustar  \0"  # has times where others have the folders of a long name
+_FOLDER, _SPARSE, _LONG_NAME, _LONG_LINK, _GLOBAL = b"5", b"S", b"L", b"K", b"g"
+_FILES, _LINKS, _PAX = (b"\0", b"0", b"7"), (b"1", b"2"), (b"x", b"X")
+_WITHOUT_DATA = (*_LINKS, b"3", b"4", _FOLDER, b"6")  # whatever size they state
+_SPARSE_KEYS = {b"GNU.sparse.major", b"GNU.sparse.map", b"GNU.sparse.size"}
 
 
 class Member(NamedTuple):
@@ -36,6 +39,8 @@ class TarDamage(ByolaRQError):  # noqa: N818  what is found in a file, not what 
 def walk_members(file: IO[bytes], limit: int) -> Iterator[Member]:
     """Every file, link and sparse file of a tar, in order.
 
+    What a pax header says of all members behind it is not heeded: no name and no place is of all.
+
     Args:
         file: At its start. It stands at each member's bytes, which may be read before the next
             member is asked for; behind the last one it stands behind the end mark.
@@ -46,51 +51,63 @@ def walk_members(file: IO[bytes], limit: int) -> Iterator[Member]:
         OSError: As `file`.
     """
     headers = _Headers(file, limit)
-    try:
-        with tarfile.open(
-            fileobj=cast(IO[bytes], headers), mode="r:", encoding="utf-8", errors="surrogateescape"
-        ) as tar:
-            while (member := tar.next()) is not None:
-                tar.members.clear()  # type: ignore[attr-defined]
-                headers.num_read = 0
-                name, offset = printable(member.name), member.offset_data
-                if member.issparse():
-                    yield Member(name, offset, 0, "sparse")
-                elif member.isreg():
-                    headers.check_place(offset + member.size, name)
-                    yield Member(name, offset, member.size, "file")
-                elif member.islnk() or member.issym():
-                    yield Member(name, offset, 0, "link")
-    except _DAMAGE as error:
-        if file.tell() <= tarfile.BLOCKSIZE:
-            raise TarDamage(f"not a tar ({error})", code="foreign") from error
-        reason = f"the header before byte {file.tell()} is broken ({error})"
-        raise TarDamage(reason, code="damaged", value=file.tell()) from error
-    if headers.last_read != _END:
-        place = file.tell() - tarfile.BLOCKSIZE
-        reason = f"the header at byte {place} is broken; members behind it are not read"
-        raise TarDamage(reason, code="damaged", value=place)
+    while header := headers.read_member():
+        name, offset = printable(header.name.decode("utf-8", "surrogateescape")), headers.place
+        size = 0 if header.kind in _WITHOUT_DATA else header.size
+        end = headers.check_place(offset + size, name)
+        if header.is_sparse:
+            yield Member(name, offset, 0, "sparse")
+        elif header.kind in _FILES:
+            yield Member(name, offset, size, "file")
+        elif header.kind in _LINKS:
+            yield Member(name, offset, 0, "link")
+        headers.place = end + -end % _BLOCK
+
+
+@dataclass
+class _Header:
+    """What counts of a member's header, once those before it have had their say."""
+
+    name: bytes
+    kind: bytes
+    size: int
+    is_sparse: bool
 
 
 class _Headers:
-    """A tar as `tarfile` may read it: forward only, and a limited amount for each member."""
+    """The headers of a tar: read forward only, and a limited amount for each member."""
 
     def __init__(self, file: IO[bytes], limit: int) -> None:
-        self.last_read = b""
-        self.num_read = 0  # since the last member
+        self.place = 0
+        self._first = 0  # byte of what stands before the member
         self._file = file
         self._limit = limit
 
-    def tell(self) -> int:
-        return self._file.tell()
+    def read_member(self) -> _Header | None:
+        """The next member, with what extended headers say of it; None at the end mark."""
+        self._first = self.place
+        self._file.seek(self.place)
+        name: bytes | None = None
+        pax: dict[bytes, bytes] = {}
+        while (block := self._read(_BLOCK)) != _END:
+            header = self._parse(block)
+            if header.kind in (_LONG_NAME, _LONG_LINK, _GLOBAL, *_PAX):
+                content = self._read_content(header)
+                if header.kind == _LONG_NAME:
+                    name = content.partition(b"\0")[0]
+                elif header.kind in _PAX:
+                    pax.update(self._parse_pax(content))
+                continue
+            is_long = header.kind == _SPARSE and block[482]
+            while is_long:  # a map of its parts that goes on
+                is_long = self._read(_BLOCK)[504]
+            self._apply(header, name, pax)
+            return header
+        return None
 
-    def seek(self, position: int) -> int:
-        self.check_place(position, "a member")
-        return self._file.seek(position)
-
-    def check_place(self, end: int, name: str) -> None:
+    def check_place(self, end: int, name: str) -> int:
         """A member, whose bytes begin here, must end behind this place and within the tar."""
-        if not self.tell() <= end <= self._limit:
+        if not self.place <= end <= self._limit:
             raise TarDamage(
                 f"the tar is cut, or its header is wrong: {name} claims bytes up to {end:,}; "
                 f"there are at most {self._limit:,}",
@@ -98,28 +115,91 @@ class _Headers:
                 key=name,
                 value=end,
             )
+        return end
 
-    def read(self, num_bytes: int) -> bytes:
-        place = self.tell()
-        self.num_read += num_bytes
-        if num_bytes < 0 or self.num_read > MAX_HEADER_BYTES:
+    def _apply(self, header: _Header, name: bytes | None, pax: dict[bytes, bytes]) -> None:
+        """Let a header have the name and size that those before it give it."""
+        header.name = pax.get(b"GNU.sparse.name", pax.get(b"path", name or header.name))
+        if b"size" in pax:
+            header.size = self._number(pax[b"size"], 10)
+        if header.kind in _FILES:
+            header.is_sparse = not _SPARSE_KEYS.isdisjoint(pax)
+        if header.kind == b"\0" and header.name.endswith(b"/"):  # as folders were before ustar
+            header.kind = _FOLDER
+        if header.kind == _FOLDER:
+            header.name = header.name.rstrip(b"/")
+
+    def _parse(self, block: bytes) -> _Header:
+        """A header, whose checksum must be right, as numbers from 0 or, as of old, from -128."""
+        stated = self._number(block[148:156])
+        total = sum(block) - sum(block[148:156]) + _BLANKS
+        if stated != total and stated != total - 256 * sum(byte > 127 for byte in block):
+            raise self._damage("its checksum is wrong")
+        name, kind = block[:100].partition(b"\0")[0], block[156:157]
+        if block[257:265] != _GNU_MAGIC and (folders := block[345:500].partition(b"\0")[0]):
+            name = folders + b"/" + name
+        return _Header(name, kind, self._number(block[124:136]), kind == _SPARSE)
+
+    def _parse_pax(self, content: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values of records `LENGTH KEY=VALUE`, each with its line's end."""
+        position = 0
+        while position < len(content) and content[position]:
+            digits = content[position : position + 8].partition(b" ")[0]
+            length = self._number(digits, 10)
+            record = content[position : position + length]
+            key, equals, value = record[len(digits) + 1 : -1].partition(b"=")
+            if not (equals and key and len(record) == length and record.endswith(b"\n")):
+                raise self._damage("an extended header is broken")
+            yield key, value
+            position += length
+
+    def _read_content(self, header: _Header) -> bytes:
+        """What follows an extended header."""
+        if header.size < 0:
+            raise self._damage(f"its size is {header.size}")
+        return self._read(header.size + -header.size % _BLOCK)[: header.size]
+
+    def _number(self, field: bytes, base: int = 8) -> int:
+        """A number of octal digits or, where it would have too many, of bytes."""
+        if base == 8 and field[0] in (0x80, 0xFF):
+            return int.from_bytes(field[1:], "big") - ((field[0] & 1) << 8 * (len(field) - 1))
+        digits = field.partition(b"\0")[0].strip()
+        if digits and not digits.isdigit():
+            raise self._damage(f"{digits[:12]!r} is no number")
+        try:
+            return int(digits or b"0", base)
+        except ValueError:
+            raise self._damage(f"{digits[:12]!r} is no number") from None
+
+    def _read(self, num_bytes: int) -> bytes:
+        num_before = self.place - self._first + num_bytes
+        if num_before > MAX_HEADER_BYTES:
             raise TarDamage(
-                f"the header at byte {place} must have at most {MAX_HEADER_BYTES} bytes; "
-                f"got {self.num_read}",
+                f"the header at byte {self.place} must have at most {MAX_HEADER_BYTES} bytes; "
+                f"got {num_before}",
                 code="too-large",
-                value=self.num_read,
+                value=num_before,
             )
-        self.last_read = self._file.read(num_bytes)
-        if len(self.last_read) == num_bytes:
-            return self.last_read
-        if place == 0:
-            num_bytes = len(self.last_read)
-            reason = f"not a tar ({num_bytes} bytes, shorter than a header)"
-            raise TarDamage(reason, code="foreign", value=num_bytes)
-        if not self.last_read:
+        data = self._file.read(num_bytes)
+        if len(data) == num_bytes:
+            self.place += num_bytes
+            return data
+        if self.place == 0:
+            reason = f"not a tar ({len(data)} bytes, shorter than a header)"
+            raise TarDamage(reason, code="foreign", value=len(data))
+        if not data:
             raise TarDamage(
                 "the tar has no end mark: it was cut, or its writer did not close it",
                 code="cut",
                 key="end mark",
             )
-        raise TarDamage(f"the tar is cut in the header at byte {place}", code="cut", value=place)
+        reason = f"the tar is cut in the header at byte {self.place}"
+        raise TarDamage(reason, code="cut", value=self.place)
+
+    def _damage(self, reason: str) -> TarDamage:
+        """What is wrong with the header that was read last."""
+        if self.place <= _BLOCK:
+            return TarDamage(f"not a tar ({reason})", code="foreign")
+        place = self.place - _BLOCK
+        message = f"the header at byte {place} is broken ({reason}); members behind it are not read"
+        return TarDamage(message, code="damaged", value=place)

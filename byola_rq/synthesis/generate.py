@@ -132,4 +132,6 @@ def write_wav(path: Path, waveform: Waveform) -> None:
 
     encoded = io.BytesIO()
     soundfile.write(encoded, waveform, SAMPLE_RATE, format="WAV", subtype="PCM_16")
-    path.write_bytes(encoded.getvalue())  # where the disk refuses, it says so
+    path.unlink(missing_ok=True)
+    with path.open("xb") as file:  # never where a link leads; where the disk refuses, it says so
+        file.write(encoded.getvalue())

@@ -227,7 +227,9 @@ def play_phrase(instrument: Instrument, *, seed: int, seconds: float) -> Wavefor
     rng = make_generator("phrase", instrument.family, instrument.seed, seed)
     total = np.zeros(count_samples(seconds))
     scale = _SCALES[int(rng.integers(len(_SCALES)))]
-    tonic = int(rng.integers(instrument.pitches[0], instrument.pitches[-1] - 12))
+    lowest, highest = instrument.pitches[0], instrument.pitches[-1]
+    # A voice may span less than an octave.
+    tonic = int(rng.integers(lowest, max(highest - 12, lowest + 1)))
     beat, start = float(rng.uniform(0.2, 0.5)), 0.0
     degree = int(rng.integers(len(scale)))
     while start < seconds - 0.05:

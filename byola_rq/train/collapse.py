@@ -50,7 +50,7 @@ class EmbeddingHealth:
 
 def examine_embeddings(embedding: Tensor) -> EmbeddingHealth:
     """Measure the embeddings of a batch, `(B, D)`; waits for the device."""
-    values = embedding.double().cpu()
+    values = embedding.cpu().double()
     std = values.std(dim=0).mean().item()
     size = values.square().mean().sqrt().item()
     num_rows, dim = values[:RANK_ROWS].shape

@@ -1,6 +1,5 @@
 """The training step captured once as a CUDA graph, then replayed: one launch, not a thousand."""
 
-import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -11,6 +10,7 @@ from byola_rq.corpus.segments import SegmentBatch
 from byola_rq.errors import first_line
 from byola_rq.runtime.distributed import world_size
 from byola_rq.runtime.stages import stage
+from byola_rq.runtime.terminal import warn
 from byola_rq.train.step import StepOutcome, TrainState, compute_step, train_step
 
 WARM_UP_STEPS = 3  # eager: kernels are compiled, algorithms chosen, Adam's moments made
@@ -118,9 +118,7 @@ def _leave_capture(state: TrainState) -> None:
 
 
 def _say_eager(reason: str) -> None:
-    print(
+    warn(
         f"warning: train.cuda_graph: the step is not captured ({reason}); "
-        "it runs eagerly, which gives the same and takes longer",
-        file=sys.stderr,
-        flush=True,
+        "it runs eagerly, which gives the same and takes longer"
     )

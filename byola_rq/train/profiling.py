@@ -10,6 +10,7 @@ from typing import NamedTuple, Self
 
 import torch
 
+from byola_rq.runtime.files import whole_file
 from byola_rq.runtime.stages import STAGES, Stage, recorded_by
 
 WARM_UP_STEPS = 3  # allocate, choose algorithms, compile
@@ -161,9 +162,11 @@ class StepProfiler:
     def _write_trace(self, tracer: torch.profiler.profile) -> None:
         self._recording.close()
         try:
-            self._path.unlink(missing_ok=True)  # its writer tells no failure, but for the log
-            tracer.export_chrome_trace(str(self._path))
-            num_megabytes = self._path.stat().st_size / 1e6
+            with whole_file(self._path) as temporary:
+                tracer.export_chrome_trace(str(temporary))
+                num_megabytes = temporary.stat().st_size / 1e6
+                if not num_megabytes:  # its writer tells no failure, but for the log
+                    raise OSError("nothing was written")
         except (OSError, RuntimeError) as error:
             self._say(f"WARNING: {self._path}: cannot be written ({error})")
             return

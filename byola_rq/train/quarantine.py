@@ -1,7 +1,5 @@
 """quarantine.csv: the clips that training could not read, and what took their place."""
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,8 @@ from byola_rq.corpus.decoded_clips import is_too_many
 from byola_rq.errors import CheckpointError, TrainingError
 from byola_rq.runtime.files import replace_file
 from byola_rq.sources.clip_source import ClipSource
+from byola_rq.text.cells import csv_rows, csv_text
+from byola_rq.text.parse import MAX_TEXT_BYTES, read_text
 
 QUARANTINE_COLUMNS = ["clip", "replaced_by", "reason"]
 
@@ -119,12 +119,9 @@ class Quarantine:
         """Write the file where there is news; what the disk refuses comes with the next call."""
         if self._is_written:
             return
-        text = io.StringIO()
-        writer = csv.DictWriter(text, QUARANTINE_COLUMNS)
-        writer.writeheader()
-        writer.writerows(self._rows.values())
+        rows = ([row[name] for name in QUARANTINE_COLUMNS] for row in self._rows.values())
         try:
-            replace_file(self.path, text.getvalue())
+            replace_file(self.path, csv_text([QUARANTINE_COLUMNS, *rows], "\r\n"))
             self._is_written = True
         except OSError as error:
             self._say(
@@ -155,19 +152,16 @@ def _row(clip: str, replaced_by: str, reason: str) -> dict[str, str]:
 def _read_rows(path: Path) -> list[dict[str, str]]:
     """Rows of the run so far; none where there is no file."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
+        names, *rows = csv_rows(read_text(path, MAX_TEXT_BYTES)) or [QUARANTINE_COLUMNS]
     except FileNotFoundError:
         return []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError) as error:
         message = f"{path}: cannot be read ({error}); delete it"
         raise CheckpointError(message, code="unreadable", path=path) from error
-    is_whole = all(None not in row and None not in row.values() for row in rows)
-    if (reader.fieldnames or QUARANTINE_COLUMNS) != QUARANTINE_COLUMNS or not is_whole:
+    if names != QUARANTINE_COLUMNS or any(len(row) != len(names) for row in rows):
         message = (
             f"{path}: every row must have the columns {', '.join(QUARANTINE_COLUMNS)}, and no "
             "other; this one does not. Delete it"
         )
         raise CheckpointError(message, code="malformed", path=path)
-    return rows
+    return [dict(zip(names, row, strict=True)) for row in rows]

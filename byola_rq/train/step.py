@@ -51,11 +51,11 @@ class TrainState:
         """Go back to what a checkpoint holds."""
         try:
             self._modules().load_state_dict(checkpoint.model)
-        except RuntimeError as error:
+            load_optimizer_tensors(self.optimizer, checkpoint.optimizer)
+        except (RuntimeError, ValueError, LookupError, TypeError) as error:
             reason = " ".join(str(error).split())
             message = f"{self.config.run.dir}: does not fit ({reason})"
             raise CheckpointError(message, code="different", path=self.config.run.dir) from error
-        load_optimizer_tensors(self.optimizer, checkpoint.optimizer)
         self.step = checkpoint.state["step"]
 
     def snapshot(self, corpus_digest: str) -> Checkpoint:
@@ -138,7 +138,7 @@ def build_state(
         encoder.load_state_dict(encoder_weights)
     byol = build_objective(config, encoder)
     over_all_ranks(byol, sync_batch_norm=config.train.sync_batch_norm)
-    is_cuda = device.type == "cuda"
+    is_cuda, is_cpu = device.type == "cuda", device.type == "cpu"
     # Half the time of row-major convolutions on a CPU; mypy's stub lacks the argument.
     byol.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizers = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
@@ -146,7 +146,7 @@ def build_state(
         [parameter for parameter in byol.parameters() if parameter.requires_grad],
         # What a fused kernel reads: a GPU's float32; on a CPU all the digits that there are.
         lr=torch.tensor(
-            config.optimizer.lr, device=device, dtype=torch.float32 if is_cuda else torch.float64
+            config.optimizer.lr, device=device, dtype=torch.float64 if is_cpu else torch.float32
         ),
         weight_decay=config.optimizer.weight_decay,
         fused=True,

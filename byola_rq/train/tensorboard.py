@@ -17,6 +17,7 @@ from byola_rq.errors import CheckpointError, package_needed
 from byola_rq.plots.spectrograms import draw_log_mel
 from byola_rq.plots.style import make_figure
 from byola_rq.runs.metrics import Metrics
+from byola_rq.runtime.files import open_own, own_folder
 
 _DOTS_PER_INCH = 100
 
@@ -45,8 +46,7 @@ class TensorBoardWriter:
         self._size = 0  # of what is whole in the file, in bytes
         self._unwritten = self._record(file_version="brain.Event:2")
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self.path = folder / _next_name(folder)
+            self.path = own_folder(folder) / _next_name(folder)
             self._append(self._record(step=last_step + 1, session_log={"status": "START"}))
         except OSError as error:
             message = f"{folder}: event files cannot be written ({error})"
@@ -86,7 +86,7 @@ class TensorBoardWriter:
     def _append(self, content: bytes) -> None:
         """Write what found no room before, then `content`."""
         content = self._unwritten + content
-        with self.path.open("ab") as file:
+        with open_own(self.path) as file:
             if file.tell() > self._size:  # half a record, left of a try that failed
                 file.truncate(self._size)
             file.write(content)

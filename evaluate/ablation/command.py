@@ -1,7 +1,6 @@
 """`python -m evaluate ablate`."""
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from byola_rq.errors import ConfigError, MissingPackageError
+from byola_rq.runtime.terminal import say, warn
 from evaluate.options import (
     DataRoot,
     Debug,
@@ -74,7 +74,7 @@ def ablate(
             "[default: the longest, at most 10]"
         ),
     ] = None,
-    device: Annotated[Device, typer.Option(help="Where all is computed.")] = Device.auto,
+    device: Device = "auto",
     debug: Debug = False,
 ) -> None:
     """Pretrain every variant of a grid with several seeds, evaluate them, and compare.
@@ -177,7 +177,7 @@ def _announce(out: Path, runs: Sequence["AblationRun"], *, must_be_same: bool) -
             key="--resume",
         )
     for line in lines:
-        print(line, file=sys.stderr)
+        warn(line)
 
 
 def _list_runs(out: Path, runs: Sequence["AblationRun"], jobs: int) -> None:
@@ -185,8 +185,8 @@ def _list_runs(out: Path, runs: Sequence["AblationRun"], jobs: int) -> None:
     from evaluate.ablation.cost import describe_cost, list_states
 
     for line in list_states(out, runs):
-        print(line)
-    print(describe_cost(out, runs, jobs))
+        say(line)
+    say(describe_cost(out, runs, jobs))
 
 
 def _gather(
@@ -247,10 +247,10 @@ def _do(
     open_folder(out)
     outcome = do_runs(out, runs, evaluator(out, tasks, settings), jobs=jobs)
     for line in outcome.failed:
-        print(f"failed: {line}", file=sys.stderr)
+        warn(f"failed: {line}")
     if outcome.elsewhere:
         names = "; ".join(map(str, outcome.elsewhere))
-        print(f"left to other calls that are at work on them: {names}", file=sys.stderr)
+        warn(f"left to other calls that are at work on them: {names}")
     return len(outcome.failed)
 
 
@@ -263,8 +263,9 @@ def _report(
 
     report = make_report(out, grid, runs, tasks, probe)
     write_report(out, report)
-    print(to_report(report))
+    for line in to_report(report).splitlines():
+        say(line)
     try:
         write_chart(report, out / f"{grid.name}.png")
     except MissingPackageError as error:
-        print(f"no chart: {error}", file=sys.stderr)
+        warn(f"no chart: {error}")

@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from byola_rq.runtime.files import replace_file
+from byola_rq.runtime.files import remove_leftovers, replace_file
 from byola_rq.synthesis.primitives import SAMPLE_RATE, Waveform
 
 # Of a recording, dB of full scale. Narrow, since with few clips loudness would hide the rest.
@@ -57,8 +57,9 @@ def write_plan(plan: SetPlan, folder: Path) -> Iterator[int]:
     Yields:
         After every file the number of sounds in it.
     """
-    for partial in folder.rglob(".*.partial"):
-        partial.unlink()  # of a call that was killed
+    for place in (folder, *folder.rglob("*/")):
+        if place.is_dir() and not place.is_symlink():
+            remove_leftovers(place)  # of a call that was killed
     for name, entries in _files(plan).items():
         path = folder / name
         if not path.exists():

@@ -109,10 +109,10 @@ class AdamProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
     ) -> None:
         """Epochs until patience is out; `valid_labels` count in columns of the scores."""
         self.is_multilabel_ = targets.ndim == 2
-        loss_of = _sum_of_binary_losses if self.is_multilabel_ else nn.functional.cross_entropy
+        loss_of = sum_of_binary_losses if self.is_multilabel_ else nn.functional.cross_entropy
         measure = METRICS[metric_for(valid_labels)]
         generator = torch.Generator().manual_seed(self.seed)  # on the CPU: same draws everywhere
-        layer = _make_layer(features.shape[1], len(self.classes_), generator).to(self.device)
+        layer = make_layer(features.shape[1], len(self.classes_), generator).to(self.device)
         optimizer = torch.optim.Adam(layer.parameters(), lr=self.lr, weight_decay=self.weight_decay)
         divisor = len(self.classes_) if self.is_mean_over_classes else 1
         best_score, best_weights = -1.0, layer.state_dict()
@@ -138,7 +138,7 @@ class AdamProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         return torch.as_tensor(features, dtype=torch.float32, device=self.device)
 
 
-def _make_layer(num_features: int, num_classes: int, generator: torch.Generator) -> nn.Linear:
+def make_layer(num_features: int, num_classes: int, generator: torch.Generator) -> nn.Linear:
     """A linear layer with torch's usual initialization, drawn from `generator`."""
     layer = nn.Linear(num_features, num_classes, device="meta").to_empty(device="cpu")
     bound = num_features**-0.5
@@ -148,7 +148,7 @@ def _make_layer(num_features: int, num_classes: int, generator: torch.Generator)
     return layer
 
 
-def _sum_of_binary_losses(logits: Tensor, targets: Tensor) -> Tensor:
+def sum_of_binary_losses(logits: Tensor, targets: Tensor) -> Tensor:
     """Summed over the classes, so that each is trained as if it were alone; a mean of the clips."""
     loss = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
     return loss / len(targets)

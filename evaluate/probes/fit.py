@@ -36,7 +36,7 @@ def fit_logistic(train: Part, valid: Part, *, seed: int, device: str) -> tuple[F
     """
     start = time.perf_counter()
     warnings: tuple[str, ...] = ()
-    if train.labels.ndim == 1:  # scikit-learn's part
+    if train.labels.ndim == 1 or device == "mps":  # scikit-learn's part, or float64
         device, warnings = choose_device(device)
     data = prepare(train, valid, device)
     classifier = LogisticProbe(

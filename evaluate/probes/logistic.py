@@ -102,6 +102,8 @@ def choose_device(device: str) -> tuple[str, tuple[str, ...]]:
     """Where scikit-learn can compute: on the device, or on the CPU and a warning that says why."""
     if device == "cpu":
         return device, ()
+    if device == "mps":
+        return "cpu", ("logistic is fitted on the CPU: it takes float64, which mps has not",)
     try:
         with sklearn.config_context(array_api_dispatch=True):
             can_compute = LogisticRegression().__sklearn_tags__().array_api_support

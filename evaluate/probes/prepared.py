@@ -160,7 +160,28 @@ def prepare(
     Raises:
         ValueError: If nothing can be, or a feature is not finite.
     """
-    labels, valid_labels = train.labels, valid.labels
+    labels, valid_labels, classes, num_classes = select_classes(train.labels, valid.labels)
+    scaler = fit_scaler(train.features if scaled_by is None else scaled_by)
+    scaled = (scale(scaler, part.features, device) for part in (train, valid))
+    train_features, valid_features = scaled
+    return Prepared(
+        scaler, train_features, labels, valid_features, valid_labels, classes, num_classes
+    )
+
+
+def select_classes(
+    labels: Labels | Flags, valid_labels: Labels | Flags
+) -> tuple[Labels | Flags, Labels | Flags, Labels, int]:
+    """What can be learned of the labels of both parts.
+
+    Returns:
+        Both labels, multi-label those of the classes that have training clips; these classes,
+        ascending, `(K,)`; the columns of the scores, as in `FittedProbe`.
+
+    Raises:
+        ValueError: If nothing can be, or the labels are of different kinds.
+    """
+    least = 3 - labels.ndim
     if labels.ndim != valid_labels.ndim or labels.shape[1:] != valid_labels.shape[1:]:
         raise ValueError(
             f"valid.labels must be like train.labels {labels.shape}; got {valid_labels.shape}"
@@ -171,14 +192,9 @@ def prepare(
     else:
         classes = np.unique(labels)
         num_classes = 1 + int(max(labels.max(initial=0), valid_labels.max(initial=0)))
-    if len(classes) < 3 - train.labels.ndim or not len(valid.features):
+    if len(classes) < least or not len(valid_labels):
         raise ValueError(
             "a probe must have training clips of at least 2 classes (multi-label: 1) and "
-            f"validation clips; got {len(classes)} classes, {len(valid.features)} validation clips"
+            f"validation clips; got {len(classes)} classes, {len(valid_labels)} validation clips"
         )
-    scaler = fit_scaler(train.features if scaled_by is None else scaled_by)
-    scaled = (scale(scaler, part.features, device) for part in (train, valid))
-    train_features, valid_features = scaled
-    return Prepared(
-        scaler, train_features, labels, valid_features, valid_labels, classes, num_classes
-    )
+    return labels, valid_labels, classes, num_classes

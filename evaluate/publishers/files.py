@@ -4,11 +4,15 @@ import csv
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 
 from byola_rq.audio.io import AUDIO_SUFFIXES
-from byola_rq.sources.folders import is_hidden
+from byola_rq.sources.folders import Unread, is_hidden, is_sidecar, leads_to_file, leads_to_folder
 from evaluate.tasks.task import TaskError
+
+# Texts and tables of a publisher, and VoxForge's archives.
+_READ_SUFFIXES = frozenset({"", ".csv", ".json", ".md", ".tsv", ".txt", ".tgz", ".gz", ".tar"})
 
 
 def list_audio(
@@ -26,9 +30,9 @@ def list_audio(
     if here in above:
         return
     for entry in list_folder(folder):
-        if entry.is_dir():
+        if leads_to_folder(entry):
             yield from list_audio(folder / entry.name, f"{prefix}{entry.name}/", above | {here})
-        elif is_audio(entry.name) and entry.is_file():  # a link may lead nowhere
+        elif is_audio(entry.name) and leads_to_file(entry):  # a link may lead nowhere
             yield prefix + entry.name
 
 
@@ -53,6 +57,33 @@ def list_folder(folder: Path) -> list["os.DirEntry[str]"]:
             code="unreadable",
             path=folder,
         ) from error
+
+
+def describe_unread(folder: Path, own_folders: Sequence[str]) -> str:
+    """What a copy holds and no reader looks at, by suffix; empty if there is nothing.
+
+    Sound is in the task or told as unlisted, texts and tables are the publisher's.
+
+    Args:
+        folder: The copy's root.
+        own_folders: Patterns of its subfolders; others may be another set's.
+    """
+    unread = Unread()
+    for here, folders, names in os.walk(folder):
+        is_top = here == os.fspath(folder)
+        folders[:] = [
+            each
+            for each in folders
+            if not is_hidden(each)
+            and (not is_top or any(fnmatch(each, own) for own in own_folders))
+        ]
+        for name in names:
+            suffix = os.path.splitext(name)[1].lower()
+            is_hidden_sound = is_hidden(name) and is_audio(name) and not is_sidecar(name)
+            is_foreign = not (is_hidden(name) or is_audio(name) or suffix in _READ_SUFFIXES)
+            if is_hidden_sound or is_foreign:
+                unread.add(name)
+    return unread.describe()
 
 
 def is_audio(name: str) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from byola_rq.sources.folders import leads_to_folder
 from evaluate.publishers.base import Copy, Layout, half_unpacked, make_task
 from evaluate.publishers.disjoint import divide_groups
 from evaluate.publishers.files import is_audio, list_folder, read_lines
@@ -45,7 +46,11 @@ def _is_root(folder: Path) -> bool:
 
 
 def _genres_in(base: Path) -> list[str]:
-    return [entry.name for entry in list_folder(base) if entry.name in _GENRES and entry.is_dir()]
+    return [
+        entry.name
+        for entry in list_folder(base)
+        if entry.name in _GENRES and leads_to_folder(entry)
+    ]
 
 
 def _clips_in(folder: Path) -> Iterator[tuple[str, str]]:

@@ -3,9 +3,11 @@
 import os
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
+from byola_rq.sources.folders import leads_to_folder
 from evaluate.publishers import (
     cremad,
     esc50,
@@ -18,7 +20,7 @@ from evaluate.publishers import (
     voxforge,
 )
 from evaluate.publishers.base import Copy, Layout, name_some
-from evaluate.publishers.files import is_audio
+from evaluate.publishers.files import describe_unread, is_audio
 from evaluate.tasks.task import Task, TaskError
 
 LAYOUTS: tuple[Layout, ...] = (
@@ -105,7 +107,9 @@ def read_layout(name: str, data_root: Path, *, seed: int, by_archive: bool = Fal
             path=data_root,
             value=folders,
         )
-    return layout.read(Copy(folders[0], seed, tuple(partners[name]), by_archive))
+    task = layout.read(Copy(folders[0], seed, tuple(partners[name]), by_archive))
+    unread = describe_unread(folders[0], layout.own_folders)
+    return replace(task, notes=(*task.notes, unread)) if unread else task
 
 
 def _search(data_root: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
@@ -172,7 +176,7 @@ def _folders_in(folder: Path, *, is_top: bool) -> list[str]:
                     num_clips += 1
                     if num_clips > _MAX_CLIPS and not is_top:
                         return []
-                elif entry.is_dir():
+                elif leads_to_folder(entry):
                     names.append(entry.name)
     except OSError as error:
         if is_top:

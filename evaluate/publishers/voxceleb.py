@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from byola_rq.sources.folders import leads_to_folder
 from evaluate.publishers.base import Copy, Layout, half_unpacked, make_task
 from evaluate.publishers.files import list_audio, list_folder, read_lines
 from evaluate.tasks.task import Clip, Problem, Task, TaskError, find_overlaps
@@ -33,7 +34,7 @@ def _speakers_in(base: Path) -> list[str]:
     return [
         entry.name
         for entry in list_folder(base)
-        if _SPEAKER.fullmatch(entry.name) and entry.is_dir()
+        if _SPEAKER.fullmatch(entry.name) and leads_to_folder(entry)
     ]
 
 

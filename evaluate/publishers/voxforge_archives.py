@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from byola_rq.runtime.prefetch import map_ahead
 from byola_rq.runtime.progress import ProgressBar
+from byola_rq.sources.folders import leads_to_file, leads_to_folder
 from evaluate.publishers.base import name_some
 from evaluate.publishers.files import list_audio, list_folder
 from evaluate.tasks.archives import ARCHIVE_SUFFIXES, list_archive
@@ -64,7 +65,7 @@ def find_languages(root: Path) -> dict[str, list[Path]]:
     folders = defaultdict(list)
     for entry in list_folder(root):
         language = LANGUAGE_OF.get(entry.name.casefold())
-        if language and entry.is_dir():
+        if language and leads_to_folder(entry):
             folders[language].append(root / entry.name)
     return folders
 
@@ -79,7 +80,7 @@ def holds_archives(folder: Path) -> bool:
         entries = list_folder(here)
         if any(entry.name.endswith(ARCHIVE_SUFFIXES) for entry in entries):
             return True
-        folders = [here / entry.name for entry in entries if entry.is_dir()]
+        folders = [here / entry.name for entry in entries if leads_to_folder(entry)]
         if here != folder and any(path.name in _SOUND_FOLDERS for path in folders):
             return True
         to_see += folders[:_MAX_LOOKS]
@@ -147,7 +148,7 @@ def _walk(language: str, folder: Path, above: frozenset[str] | None) -> Iterator
         return
     for entry in list_folder(folder):
         path = folder / entry.name
-        if entry.is_dir():
+        if leads_to_folder(entry):
             clips = [
                 name
                 for sounds in _SOUND_FOLDERS
@@ -157,7 +158,7 @@ def _walk(language: str, folder: Path, above: frozenset[str] | None) -> Iterator
                 yield Archive(entry.name, language, path, None, _name_clips(clips))
             elif above is not None:
                 yield from _walk(language, path, above | {here})
-        elif entry.name.endswith(ARCHIVE_SUFFIXES) and entry.is_file():
+        elif entry.name.endswith(ARCHIVE_SUFFIXES) and leads_to_file(entry):
             name = _strip_suffix(entry.name)
             if above is None and not _NAME.fullmatch(name):
                 continue  # beside the languages' folders: maybe what they came in

@@ -90,7 +90,9 @@ def draw_chart(summary: Summary) -> Any:
             axes = figure.add_subplot(grid[number, position])
             _draw_panel(axes, summary.title(column), column, band)
             if position == 0:
-                _draw_names(axes, band, has_probes=len({row.probe for row in summary.measured}) > 1)
+                _draw_names(
+                    axes, band, has_probes=len({row.setting for row in summary.measured}) > 1
+                )
     figure.supxlabel(caption, x=0.01, ha="left", fontsize=7.5, color=QUIET)
     return figure
 
@@ -173,7 +175,7 @@ def _write_value(axes: "Axes", position: float, value: float, color: str) -> Non
 
 
 def _draw_names(axes: "Axes", band: _Band, *, has_probes: bool) -> None:
-    names = [f"{row.model}, {row.probe}" if has_probes else row.model for row in band.measured]
+    names = [f"{row.model}, {row.setting}" if has_probes else row.model for row in band.measured]
     names += [row.model for row in band.published]
     folded = [_fold(name, _NAME_LENGTH) for name in names]
     for number, tick in enumerate(axes.set_yticks(band.positions, folded)):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from byola_rq.runtime.terminal import say
 from evaluate.reports.intervals import NUM_RESAMPLES, Values, percentile_interval, two_sided_p
 from evaluate.reports.results import ReportError, ResultRow, read_results
 from evaluate.reports.scores import (
@@ -30,7 +31,7 @@ class Comparison:
 
     Attributes:
         task: Name of the task, or `mean of N tasks`.
-        probe: What was fitted on both.
+        probe: What was fitted on both, with the share of the labels where it was not all.
         norm: Whose mean and std standardized the log-mels of both.
         first: Score of the first model on the common clips, in percent.
         second: Of the second.
@@ -94,8 +95,9 @@ class Comparisons:
 def compare(out: Path, first: str, second: str) -> Comparisons:
     """Compare two models of an output folder on every task that both were tested on.
 
-    Only runs of one probe, one norm and one state of the set are held against each other, and of
-    them only the test clips that both have. Of several seeds each clip counts with their mean.
+    Only runs of one probe, one norm, one share of the labels and one state of the set are held
+    against each other, and of them only the test clips that both have. Of several seeds each clip
+    counts with their mean.
 
     Args:
         out: The output folder.
@@ -156,17 +158,15 @@ def print_comparisons(comparisons: Comparisons) -> None:
     """Print a line per task on stdout, and what the lines rest on."""
     settings = dict.fromkeys((row.probe, row.norm) for row in comparisons.rows)
     for probe, norm in settings:
-        print(f"{comparisons.first} against {comparisons.second}, probe {probe}, norm {norm}:")
+        say(f"{comparisons.first} against {comparisons.second}, probe {probe}, norm {norm}:")
         for row in comparisons.rows:
             if (row.probe, row.norm) == (probe, norm):
-                print(f"  {row.describe(comparisons.first, comparisons.second)}")
-    print(
-        f"Paired bootstrap, {NUM_RESAMPLES} draws of the test clips that both were tested on; p is "
-        "twice the\nshare of draws in which the other is at least as good. Of 20 tasks on which "
-        "models are equal, one\nis expected to come out significant."
-    )
+                say(f"  {row.describe(comparisons.first, comparisons.second)}")
+    say(f"Paired bootstrap, {NUM_RESAMPLES} draws of the test clips that both were tested on; p is")
+    say("twice the share of draws in which the other is at least as good. Of 20 tasks on which")
+    say("models are equal, one is expected to come out significant.")
     for note in comparisons.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
 
 
 def _find_runs(
@@ -186,7 +186,7 @@ def _find_runs(
     runs: dict[Setting, dict[State, list[ResultRow]]] = defaultdict(dict)
     for entry in found:
         for task in dict.fromkeys(row.task for row in entry.rows):
-            of_task = runs[entry.probe, entry.norm, task]
+            of_task = runs[entry.setting, entry.norm, task]
             for state, rows in rows_by_state(entry.rows_of(task)).items():
                 if state in of_task:
                     labels = dict.fromkeys(entry.label for entry in found)

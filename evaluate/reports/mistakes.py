@@ -11,6 +11,9 @@ import pandas as pd
 from sklearn.metrics import confusion_matrix
 
 from byola_rq.notebook import play_files
+from byola_rq.runtime.terminal import say
+from byola_rq.text.cells import csv_rows
+from byola_rq.text.parse import MAX_TEXT_BYTES, read_text
 from evaluate.reports.results import (
     ReportError,
     ResultRow,
@@ -35,13 +38,13 @@ class Mistake:
 
 
 def read_runs(folder: Path) -> list[ResultRow]:
-    """The newest run of every model, probe and task with one label a clip, oldest first.
+    """The newest run of every model, probe, share of labels and task with one label a clip.
 
     Raises:
         ReportError: If the folder holds no such results that can be read.
     """
     newest = {
-        (row.model, row.probe, row.task): row
+        (row.model, row.probe, row.label_fraction, row.task): row
         for row in read_results(folder)
         if row.metric == "accuracy"
     }
@@ -131,14 +134,15 @@ def play_mistakes(mistakes: Sequence[Mistake], sets: Path) -> None:
     }
     play_files({title: path for title, path in titles.items() if path is not None})
     for title in (title for title, path in titles.items() if path is None):
-        print(f"not under {sets}: {title}")
+        say(f"not under {sets}: {title}")
 
 
 def _read_summary(folder: Path) -> pd.DataFrame:
     """summary.csv, its rows named by model, probe and source."""
     path, names = folder / "summary.csv", ["model", "probe", "source"]
     try:
-        texts = pd.read_csv(path, dtype=str, keep_default_na=False).set_index(names)
+        header, *rows = csv_rows(read_text(path, MAX_TEXT_BYTES)) or [[]]
+        texts = pd.DataFrame(rows, columns=header, dtype=str).set_index(names)
         return texts.apply(pd.to_numeric)
     except (OSError, ValueError, KeyError) as error:
         raise ReportError(

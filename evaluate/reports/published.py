@@ -3,6 +3,7 @@
 from evaluate.publishers.base import MAX_SKIPPED
 from evaluate.publishers.voxforge import BY_ARCHIVE
 from evaluate.reports.results import ResultRow
+from evaluate.tasks.few_labels import describe_fraction
 from evaluate.tasks.task import PAPER_TASKS
 
 # Accuracy in percent on PAPER_TASKS, then the mean as published. Sources: COLA (Saeed et al.,
@@ -38,21 +39,18 @@ _SPLITS = {
 _NUM_TESTED = {"nsynth": 4_096, "vc1": 8_251, "spcv2_12": 4_890, "spcv2": 11_005}
 
 
-def num_clips(row: ResultRow) -> int:
-    """Clips of all parts of the set that a row is of."""
-    return row.n_train + row.n_valid + row.n_test
-
-
 def differs_in(row: ResultRow) -> str:
-    """What a row's set and split lack to be the published ones; empty where they are, or none is.
+    """What set, labels and split lack to be the published ones; empty where they are, or none is.
 
     A csv that bears a set's name and says no more of its split has the published one where as many
     clips are tested, or folds are left out where the publisher's are.
     """
     if row.task not in PAPER_CLIPS:
         return ""
-    if not _is_near(num_clips(row), PAPER_CLIPS[row.task]):
-        return f"{num_clips(row):,} of {PAPER_CLIPS[row.task]:,} clips"
+    if not _is_near(row.num_clips, PAPER_CLIPS[row.task]):
+        return f"{row.num_clips:,} of {PAPER_CLIPS[row.task]:,} clips"
+    if row.label_fraction < 1:
+        return describe_fraction(row.label_fraction)
     return "" if _has_published_split(row) else f"split: {row.split}"
 
 

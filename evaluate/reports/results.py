@@ -1,16 +1,15 @@
 """results.csv and the predictions beside it: appended whole, read back with every check."""
 
-import csv
-import io
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from byola_rq.errors import ByolaRQError
-from byola_rq.runtime.files import replace_file
+from byola_rq.runtime.files import open_own, own_folder, replace_file, whole_file
 from byola_rq.runtime.lock import locked
+from byola_rq.text.cells import csv_rows, csv_text
+from byola_rq.text.parse import MAX_TEXT_BYTES, read_text
 
 
 class ReportError(ByolaRQError, ValueError):
@@ -53,7 +52,14 @@ class ResultRow:
     torch: str
     sklearn: str
     device: str
-    model_version: str = ""  # of the built-in encoder; older files lack the column
+    model_version: str = ""  # of the built-in encoder
+    label_fraction: float = 1.0  # of the training and validation clips that were used
+    n_unlabelled: int = 0  # those that were not
+
+    @property
+    def num_clips(self) -> int:
+        """Clips of all parts of the set."""
+        return self.n_train + self.n_valid + self.n_test + self.n_unlabelled
 
     @property
     def limit(self) -> str:
@@ -86,7 +92,7 @@ class Predictions:
 
 
 _RESULT_COLUMNS = [field.name for field in fields(ResultRow)]
-_OLDER_COLUMNS = _RESULT_COLUMNS[:-1]
+_FIRST_ADDED = "model_version"  # older files end before this column, or one after it
 _PREDICTION_COLUMNS = ["file_name", "label", "prediction", "fold", "seed"]
 _SCORE_COLUMN = "score:"  # then the class
 _PARSERS: dict[Any, Callable[[str], Any]] = {str: str, int: int, float: float}
@@ -111,13 +117,13 @@ def open_folder(out: Path) -> None:
         ReportError: Naming the folder or file.
     """
     try:
-        for folder in (out, predictions_path(out, "").parent):
-            folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / f".writable-{os.getpid()}"
-            probe.touch()
-            probe.unlink()
+        out.mkdir(parents=True, exist_ok=True)
+        for folder in (out, own_folder(predictions_path(out, "").parent)):
+            with whole_file(folder / ".writable"):
+                pass
+            (folder / ".writable").unlink(missing_ok=True)  # another call may be here
         if results_path(out).exists():
-            results_path(out).open("ab").close()
+            open_own(results_path(out)).close()
     except OSError as error:
         raise ReportError(
             f"{out}: the output folder must be writable: {error.strerror}",
@@ -186,7 +192,8 @@ def read_results(out: Path) -> list[ResultRow]:
     path = results_path(out)
     records = _read_records(path) if path.exists() else []
     header = records[0] if records else _RESULT_COLUMNS
-    if header not in (_RESULT_COLUMNS, _OLDER_COLUMNS):
+    num_oldest = _RESULT_COLUMNS.index(_FIRST_ADDED)
+    if len(header) < num_oldest or header != _RESULT_COLUMNS[: len(header)]:
         raise _header_error(path, header, _RESULT_COLUMNS)
     columns = [(each.name, _PARSERS[each.type]) for each in fields(ResultRow)[: len(header)]]
     return [
@@ -232,38 +239,32 @@ def _add_predictions(path: Path, added: Sequence[PredictionRow], classes: Sequen
         + [f"{score:.5g}" for score in row.scores]
         for row in (*kept, *added)
     )
-    text = _to_csv([header]) + _to_csv(values)
+    text = csv_text([header, *values])
     # A file name that is not UTF-8 must not cost the scores.
     replace_file(path, text.encode("utf-8", "backslashreplace").decode())
 
 
 def _append_rows(path: Path, rows: Sequence[ResultRow]) -> None:
-    # All of them anew: the rows of an older file have a column less.
+    # All of them anew: the rows of an older file have fewer columns.
     values = (
         [_round(value) for value in astuple(row)] for row in (*read_results(path.parent), *rows)
     )
-    replace_file(path, _to_csv([_RESULT_COLUMNS]) + _to_csv(values))
+    replace_file(path, csv_text([_RESULT_COLUMNS, *values]))
 
 
 def _round(value: object) -> object:
     return round(value, 4) if isinstance(value, float) else value
 
 
-def _to_csv(records: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(records)
-    return text.getvalue()
-
-
 def _read_records(path: Path) -> list[list[str]]:
     try:
-        text = path.read_bytes().decode()  # not read_text, which alters line ends within names
-        records = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+        text = read_text(path, MAX_TEXT_BYTES)
+        records = csv_rows(text)
     except OSError as error:
         raise ReportError(
-            f"{path}: cannot be read: {error.strerror}", code="unreadable", path=path
+            f"{path}: cannot be read: {error.strerror or error}", code="unreadable", path=path
         ) from error
-    except (UnicodeDecodeError, csv.Error) as error:
+    except ValueError as error:
         raise ReportError(
             f"{path}: not a csv of ours: {error}. Move it away", code="malformed", path=path
         ) from error

@@ -26,6 +26,7 @@ from evaluate.reports.results import (
     predictions_path,
     read_predictions,
 )
+from evaluate.tasks.few_labels import describe_fraction
 from evaluate.tasks.task import split_labels
 
 Run = list[ResultRow]  # all folds of one run_id and seed
@@ -34,13 +35,19 @@ State = tuple[object, ...]  # of a labelled set: equal where two runs were teste
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the summary: a model with one probe and norm, and its limit if it had one."""
+    """One line of the summary: a model with one probe, norm, share of the labels, and limit."""
 
     label: str
     model: str
     probe: str
     norm: str
+    label_fraction: float
     rows: tuple[ResultRow, ...]  # oldest first
+
+    @property
+    def setting(self) -> str:
+        """The probe, with the share of the labels where it had not all."""
+        return name_setting(self.probe, self.label_fraction)
 
     def rows_of(self, task: str) -> list[ResultRow]:
         """Its rows of one task, oldest first."""
@@ -108,14 +115,21 @@ class TestedClips:
 
 def list_entries(results: Sequence[ResultRow]) -> list[Entry]:
     """The lines of the summary, in the order in which they were first run."""
-    groups: dict[tuple[str, ...], list[ResultRow]] = defaultdict(list)
+    groups: dict[tuple[object, ...], list[ResultRow]] = defaultdict(list)
     for row in results:
-        groups[row.model, row.weights_sha256, row.probe, row.norm, row.limit].append(row)
+        traits = (row.model, row.weights_sha256, row.probe, row.norm, row.label_fraction, row.limit)
+        groups[traits].append(row)
     labels = _label_models([rows[-1] for rows in groups.values()])
     return [
-        Entry(label, rows[-1].model, rows[-1].probe, rows[-1].norm, tuple(rows))
+        Entry(label, last.model, last.probe, last.norm, last.label_fraction, tuple(rows))
         for label, rows in zip(labels, groups.values(), strict=True)
+        for last in rows[-1:]
     ]
+
+
+def name_setting(probe: str, label_fraction: float) -> str:
+    """What is fitted, and on which share of the labels where it is not all of them."""
+    return ", ".join(filter(None, (probe, describe_fraction(label_fraction))))
 
 
 def rows_by_state(rows: Iterable[ResultRow]) -> dict[State, list[ResultRow]]:
@@ -218,19 +232,16 @@ def _list_runs(rows: Iterable[ResultRow]) -> list[Run]:
     return [list(by_fold.values()) for by_fold in runs.values()]
 
 
-def _num_clips(row: ResultRow) -> int:
-    return row.n_train + row.n_valid + row.n_test
-
-
 def _is_complete(run: Run) -> bool:
     """Whether there is one split, or every clip was tested once."""
-    return run[0].fold == "" or sum(row.n_test for row in run) == _num_clips(run[0])
+    return run[0].fold == "" or sum(row.n_test for row in run) == run[0].num_clips
 
 
 def _state_of(run: Run) -> State:
     row = run[0]
     folds = frozenset(each.fold for each in run)
-    return (row.split, row.metric, row.unit_seconds, row.n_classes, _num_clips(row), folds)
+    facts = (row.split, row.metric, row.unit_seconds, row.n_classes, row.num_clips)
+    return (*facts, row.label_fraction, folds)
 
 
 def _label_models(rows: Sequence[ResultRow]) -> list[str]:

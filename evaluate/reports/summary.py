@@ -6,27 +6,28 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from pandas import DataFrame
 
 from byola_rq.runtime.files import replace_file
+from byola_rq.text.cells import csv_text
 from evaluate.reports.intervals import Values, percentile_interval
 from evaluate.reports.published import (
     PUBLISHED,
     PUBLISHED_PROBES,
     differs_in,
     lacks_probe,
-    num_clips,
 )
 from evaluate.reports.results import ReportError, ResultRow, read_results
 from evaluate.reports.scores import (
     Entry,
     State,
     list_entries,
+    name_setting,
     read_tested_clips,
     resample,
     rows_by_state,
     unfinished_runs,
 )
+from evaluate.tasks.few_labels import describe_fraction
 from evaluate.tasks.task import PAPER_TASKS
 
 
@@ -48,6 +49,12 @@ class SummaryRow:
     probe: str  # of a published score the protocol, empty where it is another
     source: str  # measured or published
     scores: dict[str, Score] = field(default_factory=dict)
+    label_fraction: float = 1.0
+
+    @property
+    def setting(self) -> str:
+        """The probe, with the share of the labels where it had not all."""
+        return name_setting(self.probe, self.label_fraction)
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,11 @@ class Summary:
         has_score = {task for row in self.measured for task in row.scores}
         return tuple(column for column in _columns(self.tasks) if column in has_score)
 
+    def with_all_labels(self) -> "Summary":
+        """Without rows of fewer labels, unless there are no others."""
+        rows = tuple(row for row in self.rows if row.label_fraction == 1)
+        return replace(self, rows=rows) if any(r.source == "measured" for r in rows) else self
+
     def title(self, column: str) -> str:
         """A column with its metric, where that is not accuracy."""
         return f"{column} (mAP)" if column in self.map_tasks else column
@@ -104,7 +116,7 @@ def summarize(out: Path) -> Summary:
     notes: list[str] = []
     measured: list[SummaryRow] = []
     counted: list[ResultRow] = []
-    states: dict[str, set[State]] = defaultdict(set)
+    states: dict[tuple[str, float], set[State]] = defaultdict(set)
     for entry in list_entries(results):
         scores: dict[str, Score] = {}
         draws: dict[str, Values] = {}
@@ -115,11 +127,11 @@ def summarize(out: Path) -> Summary:
                 counted += newest
                 scores[task] = _score(out, task, newest, draws, notes)
                 if not newest[0].limit:
-                    states[task].add(state)
+                    states[task, entry.label_fraction].add(state)
         if scores:
-            measured.append(
-                SummaryRow(entry.label, entry.probe, "measured", _with_mean(scores, draws))
-            )
+            scores = _with_mean(scores, draws)
+            row = SummaryRow(entry.label, entry.probe, "measured", scores, entry.label_fraction)
+            measured.append(row)
     return Summary(
         tasks=tasks,
         rows=(*measured, *_published_rows()),
@@ -136,13 +148,14 @@ def write_summary(out: Path, summary: Summary) -> None:
     bounds = [f"{column}_{end}" for column in ends for end in ("low", "high")]
     rows: list[list[str | float | None]] = []
     for row in summary.rows:
-        rows.append([row.model, row.probe, row.source])
+        rows.append([row.model, row.setting, row.source])
         rows[-1] += [row.scores[task].value if task in row.scores else None for task in columns]
         for column in ends:
             score = row.scores.get(column)
             rows[-1] += [score.low, score.high] if score else [None, None]
-    table = DataFrame(rows, columns=["model", "probe", "source", *columns, *bounds]).round(2)
-    replace_file(out / "summary.csv", table.to_csv(index=False, lineterminator="\n"))
+    header = ["model", "probe", "source", *columns, *bounds]
+    cells = ([np.round(v, 2) if isinstance(v, float) else v for v in row] for row in rows)
+    replace_file(out / "summary.csv", csv_text([header, *cells]))
 
 
 def _columns(tasks: Sequence[str]) -> list[str]:
@@ -187,8 +200,8 @@ def _published_rows() -> list[SummaryRow]:
 
 def _unfinished_notes(entry: Entry, task: str, rows: Sequence[ResultRow]) -> list[str]:
     return [
-        f"not counted: {task}: {entry.label}, {entry.probe}, seed {run[0].seed}: only "
-        f"{sum(row.n_test for row in run)} of {num_clips(run[0])} clips tested so far; the same "
+        f"not counted: {task}: {entry.label}, {entry.setting}, seed {run[0].seed}: only "
+        f"{sum(row.n_test for row in run)} of {run[0].num_clips} clips tested so far; the same "
         "call again goes on"
         for run in unfinished_runs(rows)
     ]
@@ -213,13 +226,14 @@ def _probe_notes(rows: Sequence[ResultRow]) -> list[str]:
     ]
 
 
-def _state_notes(counted: Mapping[str, Collection[State]]) -> list[str]:
-    return [
+def _state_notes(counted: Mapping[tuple[str, float], Collection[State]]) -> list[str]:
+    notes = [
         f"{task}: not all models were tested on the same clips, folds and unit; "
         "python -m evaluate compare holds only those against each other that were"
-        for task, states in counted.items()
+        for (task, _), states in counted.items()
         if len(states) > 1
     ]
+    return list(dict.fromkeys(notes))
 
 
 def _origins(rows: Sequence[ResultRow]) -> list[str]:
@@ -229,10 +243,12 @@ def _origins(rows: Sequence[ResultRow]) -> list[str]:
     for row in rows:
         parts = f"{row.n_train:,} train, {row.n_valid:,} valid, {row.n_test:,} test"
         division = f"{num_folds[row.run_id, row.seed]} folds" if row.fold else parts
+        labels = describe_fraction(row.label_fraction)
         sets.append(
-            f"{row.task}: {num_clips(row):,} clips ({division}), {row.n_classes} classes, "
+            f"{row.task}: {row.num_clips:,} clips ({division}), {row.n_classes} classes, "
             f"{row.unit_seconds:g} s, split: {row.split}"
             + (f", {row.n_skipped} skipped" if row.n_skipped else "")
+            + (f", {labels}" if labels else "")
         )
         versions.append(
             f"byola_rq {row.byola_rq}, torch {row.torch}, scikit-learn {row.sklearn}, {row.device}"

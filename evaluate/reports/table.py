@@ -1,6 +1,5 @@
 """The summary as a table: on the terminal, in Markdown and in LaTeX, all of one DataFrame."""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,8 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from byola_rq.runtime.files import replace_file
+from byola_rq.text.cells import markdown_cell
+from byola_rq.text.shown import shown
 from evaluate.reports.summary import Score, Summary, SummaryRow
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def make_table(summary: Summary) -> "DataFrame":
     rows = [
         (
             row.model,
-            row.probe or "-",
+            row.setting or "-",
             row.source,
             *(_format(row.scores.get(column)) for column in summary.columns),
         )
@@ -93,7 +94,7 @@ def make_differences(summary: Summary) -> "DataFrame":
 def to_markdown(table: "DataFrame", num_names: int = len(_NAMES)) -> str:
     """A Markdown table, its columns aligned in the source as well; names to the left."""
     sides = ["left"] * num_names + ["right"] * (table.shape[1] - num_names)
-    escaped = table.map(_escape_markdown).set_axis(map(_escape_markdown, table), axis=1)
+    escaped = table.map(markdown_cell).set_axis(map(markdown_cell, table), axis=1)
     text: str = escaped.to_markdown(index=False, colalign=sides, disable_numparse=True)
     return f"{text}\n"
 
@@ -125,7 +126,7 @@ def _to_report(summary: Summary) -> str:
         parts += ["## Against the best published score\n", to_markdown(differences, num_names=3)]
     for title, lines in (("Notes", summary.notes), ("Made with", summary.origins)):
         if lines:
-            escaped = map(_escape_markdown, lines)
+            escaped = map(markdown_cell, lines)
             parts += [f"## {title}\n", "".join(f"- {line}\n" for line in escaped)]
     return "\n".join(parts)
 
@@ -134,12 +135,12 @@ def _to_rich(frame: "DataFrame", separator: str) -> Table:
     table = Table(title="Percent right (or mAP), 95 % interval over test clips")
     for number, column in enumerate(frame):
         justify: JustifyMethod = "left" if number < len(_NAMES) else "right"
-        table.add_column(escape(column), justify=justify, overflow="fold")
+        table.add_column(escape(shown(column)), justify=justify, overflow="fold")
     for model, probe, source, *scores in frame.itertuples(index=False, name=None):
         # Names may hold what rich reads as markup.
         cells = (cell.replace(" ", separator, 1) for cell in scores)
         style = "dim" if source == "published" else ""
-        table.add_row(escape(model), escape(probe), source, *cells, style=style)
+        table.add_row(escape(shown(model)), escape(shown(probe)), source, *cells, style=style)
     return table
 
 
@@ -158,11 +159,6 @@ def _format(score: Score | None) -> str:
     return f"{score.value:.1f} ({score.low:.1f}-{score.high:.1f})"
 
 
-def _escape_markdown(text: str) -> str:
-    # An underscore within a word, as in spcv2_12, means nothing; one at its edge does.
-    escaped = re.sub(r"[\\|*`<\[\]]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
-    return " ".join(escaped.split())
-
-
 def _escape_latex(text: str) -> str:
-    return " ".join("".join(_LATEX.get(character, character) for character in text).split())
+    line = shown(" ".join(text.split()))
+    return "".join(_LATEX.get(character, character) for character in line)

@@ -96,7 +96,7 @@ def _make_fold(
                 key="split",
                 value=part,
             )
-    untrained = np.setdiff1d(_memberships(targets)[1], _memberships(targets, is_train)[1])
+    untrained = np.setdiff1d(memberships(targets)[1], memberships(targets, is_train)[1])
     if untrained.size:
         label = task.classes[untrained[0]]
         where = f"with fold {name!r} left out, class" if task.has_folds else "class"
@@ -123,7 +123,7 @@ def _make_fold(
     return Fold(name, train, valid, test, is_valid_drawn)
 
 
-def _memberships(
+def memberships(
     targets: Positions | Flags, chosen: Flags | None = None
 ) -> tuple[Positions, Positions]:
     """Clip and class of each pair that belongs together, by ascending clip; of `chosen` clips."""
@@ -139,7 +139,7 @@ def _memberships(
 
 
 def _draw_valid(targets: Positions | Flags, is_train: Flags, seed: Sequence[int]) -> Flags:
-    clips, classes = _memberships(targets, is_train)
+    clips, classes = memberships(targets, is_train)
     sizes = np.bincount(classes)
     members = np.split(clips[np.argsort(classes, kind="stable")], np.cumsum(sizes)[:-1])
     is_valid, num_left = np.zeros_like(is_train), sizes.copy()

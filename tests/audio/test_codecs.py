@@ -10,8 +10,9 @@ import pytest
 import soundfile
 
 from byola_rq import AudioError
-from byola_rq.audio.codecs import Codec, identify_codec
+from byola_rq.audio.codecs import Codec
 from byola_rq.audio.io import EncodedAudio
+from byola_rq.audio.opening import codec_of
 from byola_rq.errors import Code
 from tests.refusal import refused
 
@@ -25,7 +26,7 @@ def encode(rate: int = 16000, **form: str) -> bytes:
 
 
 def identify(data: bytes, name: str = "clip") -> Codec:
-    return identify_codec(EncodedAudio(name, data))
+    return codec_of(EncodedAudio(name, data))
 
 
 def refusal(data: bytes) -> tuple[str | None, object]:
@@ -139,10 +140,7 @@ def test_mp3_behind_tags_and_padding() -> None:
 @pytest.mark.parametrize(
     ("data", "name"),
     [
-        (b"\xff\xf1\x50\x80" + bytes(100), "AAC"),
         (b"\xff\xfd\x90\x04" + bytes(100), "MPEG Layer I or II"),
-        (b"\0\0\0\x20ftypM4A " + bytes(100), "MP4 or M4A"),
-        (b"\x1aE\xdf\xa3" + bytes(100), "Matroska or WebM"),
         (b"OggS\0\2" + bytes(20) + b"\1\x50" + b"Speex   1.2", "Speex in Ogg"),
         (b"OggS\0\2" + bytes(20) + b"\1\x2a" + b"\x80theora", "Theora video in Ogg"),
         (b"<!DOCTYPE html><html>", "a web page"),
@@ -157,7 +155,7 @@ def test_what_other_programs_write_is_named(data: bytes, name: str) -> None:
     ("data", "code", "facts"),
     [
         (b"", "empty", {}),
-        (b"hello " * 100, "damaged", {"value": b"hello hello "}),
+        (b"hello " * 100, "damaged", {"value": None}),
         ("hello ".encode("utf-16") * 9, "damaged", {}),
         (b"OggS\0\2", "cut", {"key": None}),
         (b"RIFF\0\0\0\0WAVE", "cut", {"key": "fmt "}),
@@ -178,11 +176,11 @@ def test_a_rate_of_zero_is_said_so() -> None:
 def test_files_are_judged_by_their_bytes_not_their_names(tmp_path: Path) -> None:
     (tmp_path / "flac.mp3").write_bytes(encode(format="FLAC"))
     (tmp_path / "speech.gsm").write_bytes(b"hello " * 100)  # libsndfile would decode it as sound
-    assert identify_codec(tmp_path / "flac.mp3").name == "FLAC"
+    assert codec_of(tmp_path / "flac.mp3").name == "FLAC"
     cases: dict[str, Code] = {"speech.gsm": "damaged", "missing.wav": "missing", ".": "unreadable"}
     for name, code in cases.items():
         with refused(AudioError, code, tmp_path / name):
-            identify_codec(tmp_path / name)
+            codec_of(tmp_path / name)
 
 
 def test_random_bytes_never_do_more_than_be_refused() -> None:

@@ -147,6 +147,11 @@ def test_autocast_does_not_reach_the_frontend() -> None:
         ({"f_min": -1}, "f_min"),
         ({"win_length": 2048}, "win_length"),
         ({"hop_length": 0}, "hop_length"),
+        ({"hop_length": 65_537}, "hop_length"),
+        ({"n_mels": 513}, "n_mels"),
+        ({"n_fft": 131_072}, "n_fft"),
+        ({"sample_rate": 10**9}, "sample_rate"),
+        ({"n_mels": True}, "n_mels"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, object], named: str) -> None:

@@ -69,6 +69,7 @@ JOINED = {
     "mp3": {"format": "MP3"},
     "vorbis": {"format": "OGG", "subtype": "VORBIS"},
     "opus": {"format": "OGG", "subtype": "OPUS"},
+    "flac": {"format": "FLAC"},
 }
 
 
@@ -88,6 +89,18 @@ def test_files_one_behind_the_other(tmp_path: Path, kind: str, rate: int) -> Non
     torch.testing.assert_close(read_audio(encoded, rate), expected, **EXACTLY)
 
 
+def test_three_flac_of_which_one_is_cut_or_states_no_length(tmp_path: Path) -> None:
+    flac = encode(np.resize(NOISE, 20 * RATE), format="FLAC")
+    open_end = flac[:21] + bytes((flac[21] & 0xF0,)) + bytes(4) + flac[26:]
+    path = write(tmp_path / "a.flac", b"ID3\3\0\0\0\0\0\4abcd" + flac + open_end + flac)
+    assert inspect_audio(path).num_samples == 60 * RATE
+    one = read_audio(write(tmp_path / "one.flac", flac), RATE)
+    torch.testing.assert_close(read_audio(path, RATE), one.repeat(3), **EXACTLY)
+    for data in (flac + flac[:-5_000], flac[:-5_000] + flac):
+        with refused(AudioError, "cut", tmp_path / "a.flac"):
+            inspect_audio(write(tmp_path / "a.flac", data))
+
+
 def test_a_tag_with_a_picture_between_two_mp3(tmp_path: Path) -> None:
     mp3 = encode(format="MP3")
     picture = b"\xff\xd8\xff\xe0" + np.random.default_rng(1).bytes(150_000)
@@ -101,6 +114,7 @@ def test_a_tag_with_a_picture_between_two_mp3(tmp_path: Path) -> None:
 def test_joined_files_of_another_form_are_told(tmp_path: Path) -> None:
     for name, data in {
         "a.mp3": encode(format="MP3") + encode(rate=44_100, format="MP3"),
+        "a.flac": encode(format="FLAC") + encode(rate=44_100, format="FLAC"),
         "a.ogg": encode(format="OGG") + encode(rate=44_100, format="OGG"),
     }.items():
         with refused(AudioError, "unsupported", tmp_path / name, key="sample rate"):

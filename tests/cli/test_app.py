@@ -121,6 +121,14 @@ def test_an_encoding_that_lacks_a_letter_loses_no_result(
         assert b"\\u97f3" in stream.buffer.getvalue()  # type: ignore[attr-defined]
 
 
+def test_a_name_of_several_lines_is_told_in_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["info", str(tmp_path / "a\nb\rc")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "a\\nb\\rc" in line
+
+
 @contextlib.contextmanager
 def no_file_handle_left() -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -162,3 +170,123 @@ def test_another_system_is_refused_and_told_of(
     system = next(each for each in examine() if each.name == "system")
     assert system.is_failure
     assert system.remedy
+
+
+HOSTILE = "a\x1b]0;x\x07\u202e\nerror: b"
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> str:
+    """All that came to the terminal: of lines that it can only show."""
+    out, err = capsys.readouterr()
+    for line in (*out.split("\n"), *err.split("\n")):
+        assert line.isprintable()
+    return out + err
+
+
+class PanicException(BaseException):
+    """As libraries written in Rust raise it."""
+
+
+@pytest.mark.parametrize(
+    "fault", [RecursionError(HOSTILE), MemoryError(), KeyError("x"), PanicException("x")]
+)
+def test_a_fault_is_one_line_and_how_to_see_more(
+    fault: BaseException,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setenv("BYOLA_RQ_DEBUG", "")  # what --debug sets is put back
+    monkeypatch.setattr("byola_rq.runs.history.find_runs", fail)
+    assert run(["runs", str(tmp_path)]) == 1
+    (line,) = printed(capsys).splitlines()
+    assert line.startswith(f"error: {type(fault).__name__}")
+    assert "--debug" in line
+    assert run(["--debug", "runs", str(tmp_path)]) == 1
+    text = printed(capsys)
+    assert "Traceback" in text
+    assert "test_app.py" in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [HOSTILE],
+        ["info", "a", HOSTILE],
+        ["info", f"--{HOSTILE}"],
+        ["synthesize", "x", "--clips", HOSTILE],
+        ["info", HOSTILE],
+        ["runs", HOSTILE],
+        ["embed", HOSTILE, "-o", "out"],
+        ["prepare", HOSTILE, "out"],
+        ["export", HOSTILE, "out"],
+        ["pretrain", f"data.source={HOSTILE}"],
+        ["pretrain", f"data.{HOSTILE}=1"],
+        ["pretrain", f"run.seed={HOSTILE}"],
+        ["pretrain", "--recipe", HOSTILE],
+        ["embed", "a.wav", "-o", "out", "--model", HOSTILE],
+    ],
+)
+def test_no_argument_rules_the_terminal(
+    arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(arguments) == 2
+    lines = printed(capsys).splitlines()
+    assert not [line for line in lines if line.startswith("error: b")]
+
+
+def test_no_argument_at_all_is_answered_by_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 2
+    lines = printed(capsys).splitlines()
+    assert lines[0].startswith("Usage: byola-rq")
+    assert any("pretrain" in line for line in lines[1:])
+
+
+def test_no_name_rules_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (sounds := tmp_path / "sounds" / HOSTILE).mkdir(parents=True)
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, 16000)
+    soundfile.write(sounds / f"{HOSTILE}.wav", noise, 16000)
+    (sounds / f"broken {HOSTILE}.wav").write_bytes(b"RIFF")
+    table = "path,label\n" + f'"{sounds}/{HOSTILE}.wav","{HOSTILE}"\n'
+    (tmp_path / "clips.csv").write_text(table)
+    assert run(["prepare", "sounds", f"packed {HOSTILE}"]) == 0
+    assert run(["prepare", "clips.csv", "labelled"]) == 0
+    for arguments in (["info", f"packed {HOSTILE}"], ["info", "labelled"]):
+        assert run(arguments) == 0
+    assert run(["prepare", "--verify", f"packed {HOSTILE}"]) == 0
+    assert "\\x1b]0;x\\x07\\u202e\\nerror: b" in printed(capsys)
+
+
+def test_configurations_of_strangers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 50)]
+    texts = {
+        "laughs": "\n".join(["a0: &a0 [x]", *lines]),
+        "deep": "data: " + "[" * 10**4,
+        "keys": "".join(f"{HOSTILE!r}{i}: {i}\n" for i in range(999)),
+        "wide": "\n".join(f"k{i}: 1" for i in range(500)),
+        "long": "run: " + "x" * 10**5,
+        "date": "run: 2024-99-99",
+        "merge": "data: {<<: {source: x}}",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(text)
+        for arguments in (["pretrain", f"{name}/config.yaml"], ["runs", name]):
+            assert run(arguments) == 2
+            message = printed(capsys)
+            assert message.startswith("error: ")
+            assert len(message) < 20_000
+            assert name in message

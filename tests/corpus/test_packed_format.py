@@ -1,6 +1,7 @@
 """The packed corpus as others read it, and every way in which it can be damaged."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -230,3 +231,82 @@ def test_damage_is_found_beside_a_damaged_index(folder: Path) -> None:
     shard, index = find_damage(folder)
     assert shard.endswith("(which clips are in it, index.parquet no longer says)")
     assert index.startswith("index.parquet: its size must be")
+
+
+def rename_in_info(folder: Path, before: str, after: str) -> None:
+    files = json.loads((folder / "corpus.json").read_text())["files"]
+    files[after] = files.pop(before)
+    rewrite_info(folder, files=files)
+
+
+@pytest.mark.parametrize("name", ["../corpus.json", "/etc/hosts", "pcm-00003.npy", "more"])
+def test_files_of_other_names_are_not_looked_at(folder: Path, name: str) -> None:
+    rename_in_info(folder, "pcm-00001.npy", name)
+    for read in (open_packed, lambda folder: list(find_damage(folder))):
+        with refused(CorpusError, "malformed", folder / "corpus.json"):
+            read(folder)
+
+
+@pytest.mark.parametrize("shards", [-1, 0, 2, 10**12])
+def test_there_are_as_many_shards_as_files(folder: Path, shards: int) -> None:
+    rewrite_info(folder, shards=shards)
+    with refused(CorpusError, "malformed", folder / "corpus.json"):
+        open_packed(folder)
+
+
+@pytest.mark.parametrize("name", ["pcm-00001.npy", "index.parquet", "rejected.csv"])
+@pytest.mark.parametrize("is_device", [False, True])
+def test_nobody_waits_for_what_is_no_file(folder: Path, name: str, *, is_device: bool) -> None:
+    (folder / name).unlink()
+    if is_device:
+        (folder / name).symlink_to("/dev/zero")
+    else:
+        os.mkfifo(folder / name)
+    files = json.loads((folder / "corpus.json").read_text())["files"]
+    files[name]["bytes"] = 0
+    rewrite_info(folder, files=files)
+    with refused(CorpusError, "damaged", folder / name):
+        open_packed(folder)
+    assert [line.partition(":")[0] for line in find_damage(folder)] == [name]
+
+
+def test_a_shard_that_says_more_than_it_has(folder: Path) -> None:
+    path = folder / "pcm-00000.npy"
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        header = {"descr": "<i2", "fortran_order": False, "shape": (2**35,)}
+        np.lib.format.write_array_header_1_0(file, header)
+    assert path.stat().st_size == size
+    with refused(CorpusError, "unreadable", path):
+        open_packed(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("clips", "five"),
+        ("hours", None),
+        ("shards", -1),
+        ("shards", 10**12),
+        ("shards", 2.5),
+        ("files", []),
+        ("files", {"index.parquet": 3}),
+        ("files", {"index.parquet": {"bytes": "3", "sha256": ""}}),
+        ("options", None),
+    ],
+)
+def test_a_corpus_json_of_another_shape(folder: Path, key: str, value: object) -> None:
+    path = folder / "corpus.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    for read in (read_info, open_packed):
+        with refused(CorpusError, "malformed", path) as caught:
+            read(folder)
+        assert key in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[" * 10**5, "[]", "1", "\udce9", ""])
+def test_a_corpus_json_that_is_none(folder: Path, text: str) -> None:
+    (folder / "corpus.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert not is_packed(folder)
+    with refused(CorpusError, "malformed", folder):
+        read_info(folder)

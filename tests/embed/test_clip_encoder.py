@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from byola_rq import AudioError, Embedder
+from byola_rq.audio.frontend import LogMelSpectrogram
 from byola_rq.embed import clip_encoder
 from byola_rq.embed.clip_encoder import cut_windows
 from tests.conftest import ROOT
@@ -165,3 +166,20 @@ def test_a_forked_process_embeds_too() -> None:
         command, capture_output=True, text=True, check=False, timeout=200, env=environment, cwd=ROOT
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "seconds"),
+    [
+        ({}, 240.0),
+        ({"hop_length": 80}, 120.0),
+        ({"hop_length": 1}, 1.5),
+        ({"n_mels": 512}, 30.0),
+        ({"hop_length": 4000}, 240.0),
+    ],
+)
+def test_what_goes_through_at_once_is_bounded(options: dict[str, int], seconds: float) -> None:
+    """Whatever the frontend makes of a second: as many log-mel values as the paper's of 240 s."""
+    embedder = Embedder.untrained(dim=16, frontend=LogMelSpectrogram(**options))
+    clips = embedder.clips
+    assert clips.max_samples / clips.frontend.sample_rate == pytest.approx(seconds, rel=1e-3)

@@ -14,6 +14,7 @@ from byola_rq.embed.neighbors import (
     share_of_like_neighbors,
 )
 from byola_rq.errors import CorpusError, MissingPackageError
+from byola_rq.text.cells import csv_text
 from tests.refusal import refused
 
 
@@ -61,8 +62,8 @@ def test_a_map_keeps_groups_apart(method: str) -> None:
 
 
 def test_wrong_methods(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="'umap'"):
-        place_on_map(two_groups(), "umap")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'spiral'"):
+        place_on_map(two_groups(), "spiral")  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with refused(MissingPackageError, "missing", key="scikit-learn"):
         place_on_map(two_groups(), "tsne")
@@ -82,3 +83,14 @@ def test_what_is_not_embeddings(tmp_path: Path) -> None:
     embeddings, paths = read_embeddings(tmp_path)
     assert embeddings.shape == (2, 3)
     assert paths == [Path("a.wav"), Path("b.wav")]
+
+
+def test_clips_come_back_by_their_names(tmp_path: Path) -> None:
+    names = ["=1+1.wav", "-a.wav", "@home/b.wav", "'=c.wav", 'a\nb\r,".wav', "plain.wav"]
+    rows = [("row", "path", "seconds"), *((row, name, "1.0") for row, name in enumerate(names))]
+    (tmp_path / "index.csv").write_bytes(csv_text(rows, "\r\n").encode())
+    np.save(tmp_path / "embeddings.npy", np.zeros((len(names), 2)))
+    assert [str(path) for path in read_embeddings(tmp_path)[1]] == names
+    np.save(tmp_path / "embeddings.npy", np.zeros((len(names) + 1, 2)))
+    with refused(CorpusError, "foreign", tmp_path):
+        read_embeddings(tmp_path)

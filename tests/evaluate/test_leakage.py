@@ -1,6 +1,7 @@
 """Nothing that is fitted may depend on a test clip, neither on its sound nor on its label."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,21 @@ import pytest
 import soundfile
 
 from byola_rq.audio.frontend import LogMelSpectrogram
+from evaluate import fitting
 from evaluate.models import make_baseline
+from evaluate.probes.finetune import Rules
+from evaluate.probes.tuned import FineTuned
 from evaluate.protocol import Clock, Outcome, Settings, prepare, run_fold
 from evaluate.tasks.labelled_csv import read_labelled_csv
 from evaluate.tasks.task import Task
+
+
+@pytest.fixture(autouse=True)
+def few_epochs(monkeypatch):
+    """Enough to move the weights."""
+    monkeypatch.setattr(
+        fitting, "Rules", functools.partial(Rules, max_epochs=1, encoder_lrs=(1e-3,), num_seeds=1)
+    )
 
 
 def run(task: Task, cache: Path) -> list[Outcome]:
@@ -24,7 +36,7 @@ def run(task: Task, cache: Path) -> list[Outcome]:
         device="cpu",
     )
     settings = Settings(
-        probes=("logistic", "adam", "knn", "byol_a", "evar"),
+        probes=("logistic", "adam", "knn", "byol_a", "evar", "finetune"),
         norm="task",
         seed=0,
         device="cpu",
@@ -46,9 +58,15 @@ def run(task: Task, cache: Path) -> list[Outcome]:
 def fitted_numbers(outcome: Outcome) -> list[np.ndarray]:
     """Everything that was fitted: statistics, scaler, C, k or the best epoch, and the classifier.
 
-    The classifier by what it says of embeddings that are no clip's.
+    The classifier by what it says of embeddings that are no clip's; what is fine-tuned by its
+    weights.
     """
-    scaler, statistics = outcome.fitted.scaler, outcome.statistics
+    statistics = outcome.statistics
+    if isinstance(outcome.fitted, FineTuned):
+        params = [outcome.fitted.valid_score, *outcome.fitted.params.values()]
+        weights = [each.numpy() for each in outcome.fitted.network.state_dict().values()]
+        return [np.array([statistics.mean, statistics.std, *params]), *weights]
+    scaler = outcome.fitted.scaler
     strangers = np.random.default_rng(1).normal(size=(50, len(scaler.mean_))).astype(np.float32)
     params = list(outcome.fitted.params.values())
     said = outcome.fitted.scores(strangers)
@@ -77,7 +95,7 @@ def test_split_fits_nothing_on_its_test_clips(tmp_path, write_set, split_rows):
     task = read_labelled_csv(write_set(tmp_path / "a.csv", split_rows), unit_seconds=0.3)
     before = run(task, tmp_path / "cache")
     after = run(spoil(task, "test"), tmp_path / "cache")
-    assert len(before) == 9  # logistic, knn, byol_a once, adam and evar from three seeds
+    assert len(before) == 10  # adam and evar from three seeds, the others from one
     for first, second in zip(before, after, strict=True):
         assert is_same(first, second)
     assert any(

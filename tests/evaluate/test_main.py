@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import average_precision_score
 from typer.testing import CliRunner
 
 from byola_rq.embed.embedder import Embedder
-from evaluate.__main__ import _spread_tasks, app
+from evaluate.__main__ import app
+from evaluate.options import spread_lists
 from tests.conftest import ROOT
 
 DATA = Path(os.environ.get("BYOLA_RQ_DATA", ROOT.parent / "shared/data"))
@@ -158,6 +160,18 @@ BAD_INPUT = {
     "same name": (["--task", "{csv}"], lambda path: None, ["pitch.csv: ", "'pitch'"]),
     "unit": (["--unit-seconds", "0.01"], lambda path: None, ["unit_seconds ", "0.1", "0.01"]),
     "norm": (["--norm", "checkpoint"], lambda path: None, ["error: --norm checkpoint "]),
+    "no fraction": (
+        ["--label-fraction", "half"], lambda path: None, ["--label-fraction ", "'half'"]
+    ),
+    "empty fraction": (["--label-fraction", ""], lambda path: None, ["--label-fraction ", "''"]),
+    "fraction of 0": (["--label-fraction", "0"], lambda path: None, ["--label-fraction ", "'0'"]),
+    "fraction above 1": (
+        ["--label-fraction", "1", "1.5"], lambda path: None, ["--label-fraction ", "'1.5'"]
+    ),
+    "fraction too small": (  # of 12 training clips a clip for each of three classes
+        ["--label-fraction", "0.2"], lambda path: None, ["--label-fraction ", "0.25", "0.2"],
+    ),
+    "nothing to fine-tune": (["--probe", "finetune"], lambda path: None, ["--probe ", "logmel"]),
     "foreign results": (
         [], lambda p: (p.parent / "out/results.csv").write_text("a,b\n1,2\n"),
         ["out/results.csv, row 1: ", "a,b"],
@@ -196,6 +210,17 @@ def test_wrong_use(split_csv, arguments, told):
         assert fact.format(csv=split_csv) in result.stderr
 
 
+@pytest.mark.parametrize("device", ["gpu", "mps", "cuda:99"])
+def test_a_device_that_is_none_or_not_here_is_refused(split_csv, device):
+    if device == "mps" and torch.backends.mps.is_available():
+        pytest.skip("this machine has it")
+    result = call("--baseline", "logmel", "--task", split_csv, "--device", device)
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert device in result.stderr
+    assert "--device" in result.stderr
+
+
 def test_the_same_call_again_measures_nothing_again(tmp_path, split_csv):
     arguments = ["--baseline", "logmel", "--task", split_csv, "--out", tmp_path / "out"]
     call(*arguments)
@@ -229,7 +254,7 @@ def test_another_probe_uses_the_embeddings_there_are(tmp_path, split_csv):
 KILLED = """
 import os, signal, sys
 from evaluate import runner
-from evaluate.__main__ import _spread_tasks, app
+from evaluate.__main__ import app
 append, count = runner.append_fold, 0
 def append_and_die(*arguments):
     global count
@@ -342,11 +367,15 @@ def test_shuffled_labels_give_chance(tmp_path, write_set):
     assert abs(scores["shuffled"] - 100 / 3) < 3 * 100 * np.sqrt((1 / 3) * (2 / 3) / 90)
 
 
-def test_tasks_may_be_named_in_a_row():
-    assert _spread_tasks(["a.safetensors", "--tasks", "us8k", "vc1,spcv2", "--out", "x"]) == [
+def test_lists_may_be_named_in_a_row():
+    assert spread_lists(["--label-fraction", "half", "0.1,1e-1", "m", "--label-fraction"]) == [
+        "--label-fraction", "half", "--label-fraction", "0.1", "--label-fraction", "1e-1", "m",
+        "--label-fraction",
+    ]  # fmt: skip
+    assert spread_lists(["a.safetensors", "--tasks", "us8k", "vc1,spcv2", "--out", "x"]) == [
         "a.safetensors", "--tasks", "us8k", "--tasks", "vc1", "--tasks", "spcv2", "--out", "x",
     ]  # fmt: skip
-    assert _spread_tasks(["--tasks", "us8k", "runs/a.safetensors"])[-1] == "runs/a.safetensors"
+    assert spread_lists(["--tasks", "us8k", "runs/a.safetensors"])[-1] == "runs/a.safetensors"
 
 
 def test_each_of_the_tasks_named_is_looked_for(tmp_path):

@@ -20,7 +20,7 @@ from byola_rq.cli.app import main
 from byola_rq.config import Config
 from byola_rq.embed.embedder import load
 from byola_rq.errors import Code
-from byola_rq.model.model_file import read_description
+from byola_rq.model.model_file import read_description, write_model_file
 from tests.conftest import ROOT
 from tests.refusal import refused
 
@@ -157,6 +157,12 @@ def set_frontend(name: str, value: object) -> Callable[[dict], object]:
         ),
         (lambda e: e["statistics"].update(mean=float("nan")), "value", {"key": "statistics"}),
         (set_frontend("n_fft", 1 << 40), "too-large", {"key": "n_fft", "value": 1 << 40}),
+        (set_frontend("n_mels", 520), "too-large", {"key": "n_mels", "value": 520}),
+        (set_frontend("hop_length", 10**12), "too-large", {"key": "hop_length"}),
+        (set_frontend("sample_rate", 10**9), "too-large", {"key": "sample_rate"}),
+        (set_frontend("n_fft", True), "malformed", {}),
+        (set_frontend("hop_length", 1.5), "malformed", {}),
+        (set_frontend("f_max", float("nan")), "malformed", {}),
         (set_frontend("hop", 3), "malformed", {}),
         (lambda e: e.update(format_version=2), "newer", {"key": "format version", "value": 2}),
         (lambda e: e.pop("format_version"), "newer", {"key": "format version", "value": None}),
@@ -289,3 +295,13 @@ def test_a_licence_is_stated_at_export(trained_config: Config, tmp_path: Path) -
         assert not left.value.code
         assert load(path).licence == licence
         assert load(path).summary["steps"] == 4
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64])
+def test_weights_that_are_no_weights(embedder: Embedder, path: Path, dtype: torch.dtype) -> None:
+    weights = embedder.encoder.state_dict()
+    name = next(iter(weights))
+    changed = {**weights, name: weights[name].to(dtype)}
+    write_model_file(path, embedder.description, changed)
+    with refused(CheckpointError, "value", path, key=name, value=dtype):
+        byola_rq.load(path)

@@ -10,7 +10,9 @@ from byola_rq.corpus.packed_format import open_packed
 from byola_rq.errors import CorpusError
 from byola_rq.packing.merge import merge_shards
 from byola_rq.packing.plan import PackingPlan, fix_plan
-from byola_rq.packing.shards import ShardWriter
+from byola_rq.packing.prepare import merge_corpus
+from byola_rq.packing.shards import PARTS, PackingError, ShardWriter, remove_parts
+from byola_rq.text.cells import csv_rows
 from tests.refusal import refused
 
 
@@ -84,3 +86,47 @@ def test_a_corpus_of_rejects_alone_can_be_opened(tmp_path: Path) -> None:
     corpus = open_packed(tmp_path)
     assert len(corpus) == 0
     assert corpus.shards[0].shape == (0,)
+
+
+def test_what_a_link_in_place_of_the_pieces_names_is_left_alone(tmp_path: Path) -> None:
+    plan = plan_of(1)
+    fix_plan(folder := tmp_path / "corpus", plan)
+    write_shard(folder, 0)
+    others = tmp_path / "others"
+    (folder / PARTS).rename(others)
+    (folder / PARTS).symlink_to(others)
+    names = {path.name for path in others.iterdir()}
+    with refused(PackingError, "unwritable", folder):
+        merge_corpus(folder)
+    (folder / PARTS).unlink()
+    others.rename(folder / PARTS)
+    merge_corpus(folder)
+    others.mkdir()
+    (others / "plan.json").write_text("mine")
+    (folder / PARTS).symlink_to(others)
+    merge_corpus(folder)  # which is whole: the pieces are removed
+    assert [path.name for path in others.iterdir()] == ["plan.json"]
+    assert names == {"plan.json", "00000.json"}
+
+
+def test_only_pieces_are_removed(tmp_path: Path) -> None:
+    (parts := tmp_path / PARTS).mkdir()
+    for name in ("plan.json", "00012.json", "1-of-2.lock", "pcm-00001.npy.1-of-2.partial"):
+        (parts / name).touch()
+    (mine := tmp_path / "mine").touch()
+    (parts / "00013.json").symlink_to(mine)
+    for name in ("notes.txt", "x.json", ".hidden.partial"):
+        (parts / name).touch()
+    remove_parts(tmp_path)
+    assert {path.name for path in parts.iterdir()} == {"notes.txt", "x.json", ".hidden.partial"}
+    assert mine.exists()
+
+
+def test_no_reject_is_a_formula(tmp_path: Path) -> None:
+    fix_plan(tmp_path, plan := plan_of(1))
+    write_shard(tmp_path, 0)
+    plan.rejected.append(("=HYPERLINK(1).wav", "-"))
+    merge_shards(tmp_path, plan)
+    text = (tmp_path / "rejected.csv").read_bytes().decode()
+    assert "\n'=HYPERLINK(1).wav,'-\n" in text
+    assert csv_rows(text)[-1] == ["=HYPERLINK(1).wav", "-"]

@@ -1,5 +1,6 @@
 """The plan of a corpus: fixed once, equal for all, differences said."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -94,3 +95,25 @@ def test_a_plan_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
         (tmp_path / ".parts" / "plan.json").write_text(text)
         with refused(CorpusError, "damaged", tmp_path / ".parts" / "plan.json"):
             read_plan(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"clips_per_shard": 0},
+        {"clips_per_shard": -4},
+        {"clips_per_shard": "4"},
+        {"mean_seconds": -1.0},
+        {"mean_seconds": None},
+        {"digests": [1]},
+        {"rejected": ["a"]},
+        {"options": []},
+        {"more": 1},
+    ],
+)
+def test_a_plan_of_another_shape_is_refused(tmp_path: Path, values: dict[str, object]) -> None:
+    fix_plan(tmp_path, plan_of(ROWS))
+    path = tmp_path / ".parts" / "plan.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    with refused(CorpusError, "damaged", path):
+        read_plan(tmp_path)

@@ -31,7 +31,7 @@ from byola_rq.packing.plan import PackingOptions
 from byola_rq.packing.prepare import PackingOutcome, describe_work, merge_corpus, prepare_corpus
 from byola_rq.packing.shards import PackingError
 from byola_rq.runtime.lock import locked
-from byola_rq.runtime.sandbox import Limits
+from byola_rq.runtime.sandbox import Failure, Limits
 from byola_rq.runtime.workers import map_in_processes
 from tests.refusal import refused
 
@@ -382,7 +382,7 @@ def test_two_runs_do_not_pack_the_same_share(collection: Path, tmp_path: Path) -
 # Hostile clips.
 
 
-def decode_or_die(job: ClipJob, rules: ClipRules) -> DecodedClip:
+def decode_or_die(job: ClipJob, rules: ClipRules) -> bytes:
     """A decoder with faults; imported by the workers."""
     match job.clip.clip_id:
         case "1/001.flac":
@@ -391,7 +391,7 @@ def decode_or_die(job: ClipJob, rules: ClipRules) -> DecodedClip:
             time.sleep(600)
         case "2/002.ogg":
             os.kill(os.getpid(), signal.SIGSEGV)
-    return decode_clip(job, rules)
+    return decode_clip(job, rules).to_bytes()
 
 
 @pytest.mark.slow
@@ -400,9 +400,10 @@ def test_clips_that_crash_or_hang_the_decoder_are_left_out(
 ) -> None:
     def decode_clips(
         jobs: Iterator[ClipJob], rules: ClipRules, **options: Any
-    ) -> Iterator[DecodedClip]:
+    ) -> Iterator[DecodedClip | Failure]:
         function = functools.partial(decode_or_die, rules=rules)
-        return map_in_processes(function, jobs, **options)  # type: ignore[return-value]
+        for each in map_in_processes(function, jobs, **options):
+            yield each if isinstance(each, Failure) else DecodedClip.from_bytes(each)
 
     monkeypatch.setattr(packing, "decode_clips", decode_clips)
     folder = tmp_path / "c"

@@ -185,5 +185,12 @@ def test_nothing_to_draw_is_refused(drawn: list[Any], tmp_path: Path) -> None:
 
 def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingPackageError, match=r"byola_rq\[plots\]"):
+    with pytest.raises(MissingPackageError, match=r"\.\[plots\]"):
         save_curves_picture(tmp_path / "curves.png", {"run": make_run(3)})
+
+
+def test_no_name_is_a_formula(drawn: list[Any], tmp_path: Path) -> None:
+    names = [r"$\frac$", "$x$ and $y$", "a\x1b[31m"]
+    save_curves_picture(tmp_path / "curves.png", {name: make_run(3) for name in names})
+    texts = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    assert texts == [r"\$\frac\$", r"\$x\$ and \$y\$", r"a\x1b[31m"]

@@ -5,6 +5,7 @@ What kills and full disks leave behind, call by call, is in `tests/slow/test_che
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -228,3 +229,57 @@ def test_a_copy_of_another_step_is_a_damage(tmp_path: Path, step: int) -> None:
     assert "step 4" in (find_damage(checkpoint_path(tmp_path, step)) or "")
     with refused(CheckpointError, "damaged", checkpoint_path(tmp_path, step)):
         load_checkpoint(tmp_path, step)
+
+
+@pytest.mark.parametrize("name", ["../around", "/dev/zero", "fifo"])
+def test_other_files_than_ours_are_not_looked_at(tmp_path: Path, name: str) -> None:
+    """A pipe or a device would keep whoever computes its digest for ever."""
+    path = save_checkpoint(tmp_path, checkpoint(1), keep=1)
+    os.mkfifo(path / "fifo")
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest[name] = {"size": 0, "sha256": "0"}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    assert name in (find_damage(path) or "")
+
+
+def test_a_pipe_in_a_files_place_is_a_damage(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, checkpoint(1), keep=1)
+    (path / "state.json").unlink()
+    os.mkfifo(path / "state.json")
+    assert "state.json" in (find_damage(path) or "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "1", "{}", '{"step": 1}', '{"format_version": 1, "step": "1"}', "[" * 10**5, "\udce9"],
+)
+@pytest.mark.parametrize("name", ["state.json", "manifest.json"])
+def test_states_of_another_shape_are_damages(tmp_path: Path, name: str, text: str) -> None:
+    save(tmp_path, 1)
+    folder = checkpoint_path(tmp_path, 1)
+    (folder / name).write_bytes(text.encode("utf-8", "surrogateescape"))
+    if name == "state.json":  # whole, as far as the manifest goes
+        manifest = json.loads((folder / "manifest.json").read_text())
+        content = (folder / name).read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        manifest[name] = {"size": len(content), "sha256": digest}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    damage = find_damage(folder)
+    assert damage is not None
+    assert len(damage) < 700
+    with refused(CheckpointError, "damaged", tmp_path):
+        load_newest_checkpoint(tmp_path)
+
+
+def test_nothing_is_removed_behind_a_link(tmp_path: Path) -> None:
+    (others := tmp_path / "others").mkdir()
+    (others / "file").touch()
+    (run_dir := tmp_path / "run").mkdir()
+    for name in (".step-00000003.partial", ".step-00000001.removed", ".step-00000009.replaced"):
+        (run_dir / name).symlink_to(others)
+    (run_dir / "step-00000009").symlink_to(others)
+    (run_dir / "step-00000001").symlink_to(others)
+    (run_dir / ".step-notes.partial").mkdir()
+    save(run_dir, 3, 10, keep=1)
+    assert (others / "file").exists()
+    assert names(run_dir) == [".step-notes.partial", "step-00000010"]

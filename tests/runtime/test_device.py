@@ -60,3 +60,15 @@ def test_a_device_that_is_not_here_is_refused(name: str) -> None:
         return
     with refused(ConfigError, "missing", key="run.device"):
         choose_device(name)
+
+
+def test_apples_gpus_are_taken_where_torch_has_them_and_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    device = choose_device("mps", key="--device")
+    assert device.type == "mps"
+    assert choose_precision("auto", device) == "float32"
+    assert choose_device("auto").type in {"cpu", "cuda"}
+    with refused(ConfigError, "unsupported", key="run.precision", value="tf32"):
+        choose_precision("tf32", device)

@@ -53,3 +53,22 @@ def test_the_finished_array_stands_alone(path: Path) -> None:
     rows.finish(path.with_name("whole.npy"))
     assert [each.name for each in path.parent.iterdir()] == ["whole.npy"]
     np.testing.assert_array_equal(np.load(path.with_name("whole.npy")), ROWS)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((4, 3), np.float64),
+        np.zeros((4, 3), np.uint8),
+        np.zeros((4, 2), np.float32),
+        np.zeros((5, 3), np.float32),
+        np.zeros((3, 4), np.float32).T,
+        np.zeros(12, np.float32),
+        np.zeros((4, 3), ">f4"),
+    ],
+    ids=range(7),
+)
+def test_rows_of_another_form_are_not_gone_on_with(path: Path, array: np.ndarray) -> None:
+    np.save(path, array)
+    with pytest.raises(ValueError, match=path.name):
+        ResumableRows(path, "key", MARKS, 3)

@@ -16,24 +16,27 @@ try:
 except SystemExit:
     pass
 assert "torch" not in sys.modules
-print(os.environ.get("GOMP_SPINCOUNT"))
+assert "numpy" not in sys.modules
+print(os.environ.get("GOMP_SPINCOUNT"), os.environ.get("OPENBLAS_THREAD_TIMEOUT"))
 """
 
 
 @pytest.mark.parametrize(
     ("chosen", "expected"),
     [
-        ({}, "10000"),
-        ({"GOMP_SPINCOUNT": "7"}, "7"),
-        ({"OMP_WAIT_POLICY": "active"}, "None"),
-        ({"OMP_NUM_THREADS": "2"}, "10000"),
+        ({}, "10000 17"),
+        ({"GOMP_SPINCOUNT": "7", "OPENBLAS_THREAD_TIMEOUT": "26"}, "7 26"),
+        ({"OMP_WAIT_POLICY": "active"}, "None 17"),
+        ({"OMP_NUM_THREADS": "2"}, "10000 17"),
     ],
 )
 def test_a_command_bounds_it_before_torch_is_imported(
     chosen: dict[str, str], expected: str
 ) -> None:
     plain = {
-        name: each for name, each in os.environ.items() if not name.startswith(("OMP", "GOMP"))
+        name: each
+        for name, each in os.environ.items()
+        if not name.startswith(("OMP", "GOMP", "OPENBLAS"))
     }
     ended = subprocess.run(
         [sys.executable, "-c", PROGRAM],

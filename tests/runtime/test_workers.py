@@ -3,6 +3,7 @@
 import ctypes
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -16,14 +17,24 @@ import pytest
 
 from byola_rq import AudioError
 from byola_rq.runtime import workers
-from byola_rq.runtime.sandbox import Failure, Limits
+from byola_rq.runtime.sandbox import DONE, Failure, Limits, receive
 from byola_rq.runtime.workers import WorkerError, count_cores, map_in_processes
 from tests.conftest import ROOT
 from tests.refusal import refused
 
 
+@dataclass
+class Touching:
+    """What makes a file when it is unpickled."""
+
+    path: str
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return Path.touch, (Path(self.path),)  # type: ignore[return-value]
+
+
 # What the workers are given to do: they import it from this module by its name.
-def work(item: str) -> object:
+def work(item: str) -> bytes:
     match item.split(":"):
         case ["sleep", seconds]:
             time.sleep(float(seconds))
@@ -37,7 +48,7 @@ def work(item: str) -> object:
             os.kill(os.getpid(), int(number))
             time.sleep(30)
         case ["memory", gigabytes]:
-            return len(np.ones(int(float(gigabytes) * 1e9), np.uint8))
+            return b"%d" % len(np.ones(int(float(gigabytes) * 1e9), np.uint8))
         case ["error"]:
             raise AudioError("not so good")
         case ["bug"]:
@@ -49,8 +60,10 @@ def work(item: str) -> object:
                 Path(path).touch()
                 os.kill(os.getpid(), signal.SIGKILL)
         case ["megabytes", size]:
-            return np.zeros(int(size) * 1_000_000, np.uint8)
-    return f"done {item}"
+            return bytes(int(size) * 1_000_000)
+        case ["pickle", path]:
+            return pickle.dumps(Touching(path))
+    return f"done {item}".encode()
 
 
 def die_at_once() -> None:
@@ -69,7 +82,8 @@ def run(
     items: list[object], *, num_workers: int = 2, seconds: float = 20, gigabytes: float = 0.5
 ) -> list[object]:
     limits = Limits(seconds, gigabytes)
-    return list(map_in_processes(work, items, num_workers=num_workers, limits=limits))
+    results = map_in_processes(work, items, num_workers=num_workers, limits=limits)
+    return [each if isinstance(each, Failure) else each.decode() for each in results]
 
 
 def test_results_come_in_order_whatever_their_time() -> None:
@@ -104,6 +118,29 @@ def test_an_item_that_ends_its_worker_before_it_is_begun() -> None:
     assert "exit code 3" in failure.reason
 
 
+def test_an_answer_is_bytes_whatever_they_are(tmp_path: Path) -> None:
+    """A worker that a file has taken over decides nothing in this process by its answers."""
+    answers = map_in_processes(
+        work, [f"pickle:{tmp_path / 'mark'}"], num_workers=1, limits=Limits(20, 0.5)
+    )
+    (answer,) = answers
+    assert isinstance(answer, bytes)
+    assert not (tmp_path / "mark").exists()
+    pickle.loads(answer)
+    assert (tmp_path / "mark").exists()
+
+
+def test_an_answer_is_no_larger_than_its_worker_may_be() -> None:
+    ours, theirs = multiprocessing.Pipe()
+    for message in (DONE, b"0123456789"):
+        theirs.send_bytes(message)
+    assert receive(ours, Limits(gigabytes=1e-8)) == b"0123456789"
+    for message in (DONE, b"0123456789!"):
+        theirs.send_bytes(message)
+    with pytest.raises(OSError, match="message length"):
+        receive(ours, Limits(gigabytes=1e-8))
+
+
 def test_a_worker_killed_from_outside_costs_no_item(tmp_path: Path) -> None:
     items = ["a", f"once:{tmp_path / 'mark'}", "b"]
     assert run(items, num_workers=1) == [f"done {item}" for item in items]
@@ -111,7 +148,7 @@ def test_a_worker_killed_from_outside_costs_no_item(tmp_path: Path) -> None:
 
 
 def test_memory_up_to_the_limit_is_there() -> None:
-    assert run(["memory:0.3"]) == [300_000_000]
+    assert run(["memory:0.3"]) == ["300000000"]
 
 
 def test_results_waiting_for_a_slow_one_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +162,7 @@ def test_results_waiting_for_a_slow_one_are_bounded(monkeypatch: pytest.MonkeyPa
             yield item
 
     results = map_in_processes(work, items(), num_workers=2, limits=Limits(20, 0.5))
-    assert next(results) == "done sleep:1"
+    assert next(results) == b"done sleep:1"
     assert taken <= 1 + 3 + 2  # the slow one, 6 MB of others, and the next two at work
     assert len(list(results)) == 40
 
@@ -169,7 +206,7 @@ from tests.runtime.test_workers import work
 if __name__ == "__main__":
     items = sys.argv[1:]
     for result in map_in_processes(work, items, num_workers=2, limits=Limits(1, 0.5)):
-        print(result, flush=True)
+        print(result.decode(), flush=True)
 """
 
 

@@ -1,6 +1,7 @@
 """The command as a user meets it: in a process of its own, with good and bad input."""
 
 import csv
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import soundfile
 
 import byola_rq
+from byola_rq.cli.app import main
 from tests.conftest import SMALL
 
 
@@ -43,6 +45,52 @@ def trained(tmp_path_factory: pytest.TempPathFactory, sounds: Path) -> Path:
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(run_dir / "encoder.safetensors")
     return run_dir
+
+
+@pytest.mark.parametrize(
+    ("limit", "arguments"),
+    [
+        (12, ("prepare", "{sounds}", "packed")),
+        (16, ("prepare", "{sounds}", "packed")),
+        (16, ("pretrain", *SMALL, "data.source={sounds}", "run.dir=run", "data.workers=2")),
+    ],
+)
+def test_too_few_open_files_for_other_processes_are_one_line(
+    sounds: Path, tmp_path: Path, limit: int, arguments: tuple[str, ...]
+) -> None:
+    given = [each.format(sounds=sounds) for each in arguments]
+    command = ["bash", "-c", f'ulimit -n {limit}; exec "$@"', "-", sys.executable, "-m", "byola_rq"]
+    done = subprocess.run(
+        [*command, *given], capture_output=True, text=True, cwd=tmp_path, check=False, timeout=300
+    )
+    assert_refused(done, "ulimit -n")
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+
+
+def test_folders_whose_names_are_no_text_stop_no_command(
+    trained: Path, sounds: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    shutil.copytree(trained, folder / "run")
+    model, clip = folder / "run" / "encoder.safetensors", sorted(sounds.iterdir())[0]
+    for arguments in (
+        ["prepare", sounds, folder / "packed", "--workers", 1],
+        ["info", folder / "packed"],
+        ["pretrain", *SMALL, f"data.source={folder / 'packed'}", f"run.dir={folder / 'new'}"],
+        ["pretrain", *SMALL, f"data.source={folder / 'packed'}", f"run.dir={folder / 'new'}"],
+        ["embed", sounds, "-o", folder / "out", "--model", model],
+        ["export", folder / "run", folder / "m.safetensors"],
+        ["runs", folder],
+        ["views", clip, folder / "v.png"],
+        ["listen", clip, "-o", folder / "page.html", "--model", model],
+    ):
+        with pytest.raises(SystemExit) as left:
+            main([str(each) for each in arguments])
+        out, err = capfd.readouterr()
+        assert not left.value.code, (arguments[0], err)
+        assert (out + err).isascii() or "\udce9" not in out + err
+    assert (folder / "page.html").stat().st_size > 100_000
+    assert len(np.load(folder / "out" / "embeddings.npy")) == 24
 
 
 def test_the_whole_way(trained: Path, sounds: Path, tmp_path: Path) -> None:

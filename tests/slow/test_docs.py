@@ -154,6 +154,7 @@ NOT_RUN = {
     "runs/curve": "too large for a test; the schema has checked them",
     "encoder.init=builtin": "of its own width; tests/train/test_initial_weights.py runs it",
     "adapted/": "of a run of the line above",
+    "--label-fraction": "of more clips than there are; tests/evaluate/test_fitting.py runs it",
 }
 
 

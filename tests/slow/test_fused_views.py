@@ -315,6 +315,21 @@ def test_other_inputs_take_the_plain_path(
     assert says in line
 
 
+@pytest.mark.parametrize("name", ["dacl", "spec_augment"])
+def test_what_the_kernel_has_not_takes_the_plain_path(
+    name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    x, key = draw_input(4, 1, 8, 9), keys_of(4)
+    views = Views({"random_linear_fader": {}, name: {}}, post_norm=False)
+    plain = views(x, key)
+    views.fused.kernels.device_types = {DEVICE.type}
+    kernels._warn_once.cache_clear()
+    for expected, view in zip(plain, views(x, key), strict=True):
+        torch.testing.assert_close(view, expected, atol=1e-5, rtol=1e-6)  # the fader's own kernel
+    (line,) = capfd.readouterr().err.splitlines()
+    assert name in line
+
+
 def test_nothing_flows_back() -> None:
     x = draw_input(2, 1, 4, 8).requires_grad_()
     fused = fused_views(RandomResizedCrop(), RandomizedQuantization())

@@ -88,7 +88,7 @@ def test_the_card_says_what_the_file_says_and_no_more(tmp_path: Path) -> None:
         "log-mel mean -7.25, standard deviation 4.5",
         embedder.weights_sha256,
         "| steps | 1200 |",
-        '| augmentations | ["mixup", "fader"] |',
+        r'| augmentations | \["mixup", "fader"\] |',
         "| note | a \\| b ## c |",
         "| licence of the weights | CC-BY-4.0 |",
         "stores no scores",

@@ -1,8 +1,10 @@
 """Two thousand small damaged, odd and misnamed files: all commands agree on which are readable."""
 
+import csv
 import io
 import os
 import re
+import struct
 import tarfile
 from collections import Counter
 from collections.abc import Callable
@@ -11,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from typer.testing import CliRunner
 
 from byola_rq import Embedder
 from byola_rq.audio.encoded import reason_of
@@ -22,9 +25,11 @@ from byola_rq.listen.segments import read_segment
 from byola_rq.packing.decode import ClipJob, ClipRules, decode_clip
 from byola_rq.sources.clip_source import ClipSource, Listing
 from byola_rq.sources.listing import list_sources
+from evaluate.__main__ import app as evaluate
 from evaluate.inspection import look_into
 from evaluate.log_mels import read_clip
 from evaluate.tasks.task import Clip
+from tests import multimedia
 
 NUM_FILES = 2_000
 RATE = 16_000
@@ -44,7 +49,7 @@ FORMS: list[tuple[str, dict[str, str]]] = [
     (".opus", {"format": "OGG", "subtype": "OPUS"}),
     (".mp3", {"format": "MP3"}),
 ]
-OTHER_SUFFIXES = [".m4a", ".txt", ".dat", "", ".jpg"]
+OTHER_SUFFIXES = [".wma", ".txt", ".dat", "", ".jpg"]
 STEMS = ["{}", "2024-{}", "00{}", "a #{}", "b: {}", "[{}]", "é{}", "é{}", "\udce9{}", "x {}.y"]
 
 
@@ -90,6 +95,9 @@ def write_files(folder: Path, seed: int) -> tuple[int, int]:
     """Write the files, and macOS' sidecars beside some; gives how many of each."""
     random = np.random.default_rng(seed)
     bases = [(suffix, encode(random, form)) for suffix, form in FORMS for _ in range(6)]
+    for name, (_, _, suffix) in multimedia.FORMS.items():
+        sound = random.normal(0, 0.1, (int(random.integers(10_000, 24_000)), 1))
+        bases += 3 * [(suffix, multimedia.encode(name, sound, 48_000))]
     suffixes = sorted(AUDIO_SUFFIXES)
     num_sidecars = 0
     for number in range(NUM_FILES):
@@ -214,8 +222,8 @@ def test_every_command_names_what_it_does_not_read(
     for number in range(2):
         noise = np.random.default_rng(number).normal(0, 0.1, 2 * RATE)
         soundfile.write(source / f"{number}.wav", noise, RATE)
-    for name in ("3.m4a", "4.m4a", "5.xyz", "._6.wav"):
-        (source / name).write_bytes(b"\0\0\0\x20ftypM4A " + bytes(500))
+    for name in ("3.wma", "4.wma", "5.xyz", "._6.wav"):
+        (source / name).write_bytes(b"0&\xb2u\x8ef\xcf\x11" + bytes(500))
     if is_tar:
         with tarfile.open(tmp_path / "s.tar", "w") as tar:
             tar.add(source, arcname=".")
@@ -231,4 +239,76 @@ def test_every_command_names_what_it_does_not_read(
             main([str(each) for each in arguments])
         out, err = capfd.readouterr()
         assert not left.value.code, err
-        assert f"{source}: not read: 2 .m4a, 1 .xyz; " in out + err, arguments[0]
+        assert f"{source}: not read: 2 .wma, 1 .xyz; " in out + err, arguments[0]
+
+
+PLAIN = {"WAV": ".wav", "WAVEX": ".wav", "AIFF": ".aiff", "AU": ".au", "CAF": ".caf", "W64": ".w64"}
+
+
+PCM_CHUNK = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, RATE // 2, RATE, 2, 16)
+
+
+def write_refused(folder: Path) -> list[Path]:
+    """A file of each codec that is not decoded, in containers that are, and some in disguise."""
+    folder.mkdir()
+    noise = np.random.default_rng(2).uniform(-0.3, 0.3, 2 * RATE)
+    for form, suffix in PLAIN.items():
+        for subtype in soundfile.available_subtypes(form):
+            path = folder / f"{form}-{subtype}{suffix}"
+            not_written = (form, subtype) in {("AIFF", "DWVW_12"), ("WAV", "MPEG_LAYER_III")}
+            if subtype.startswith("PCM_") or subtype in {"FLOAT", "DOUBLE", "ALAW", "ULAW"}:
+                continue
+            if not_written or not soundfile.check_format(form, subtype):
+                continue
+            soundfile.write(path, noise, RATE // 2, format=form, subtype=subtype)
+            if form == "AIFF":
+                disguised = path.read_bytes().replace(b"AIFC", b"AIFF", 1)
+                path.with_stem(f"disguised-{subtype}").write_bytes(disguised)
+            if form == "WAV":  # a chunk that says PCM before the one that says the codec
+                data = path.read_bytes()
+                path.with_stem(f"twice-{subtype}").write_bytes(data[:12] + PCM_CHUNK + data[12:])
+    return sorted(folder.iterdir())
+
+
+def test_refused_codecs_are_refused_by_every_command(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = write_refused(tmp_path / "s")
+    assert len(files) >= 30
+    embedder = Embedder.untrained(dim=16)
+    for path in files:
+        said = verdicts(ClipSource(path.name, file=str(path)), embedder)
+        assert len(set(said.values())) == 1, (path, said)
+        # A decoder finds two such chunks wrong, before it is asked which codec it found.
+        assert said["prepare"][0] == ("damaged" if "twice" in path.stem else "unsupported"), path
+        looked = look_into([Clip(path, path.name, "a", "train")], with_digest=False)
+        assert looked.fault
+    monkeypatch.chdir(tmp_path)
+    embedder.save(tmp_path / "m.safetensors")
+    rows = [f"s/{path.name},{number % 2},{number % 3 % 2}" for number, path in enumerate(files)]
+    (tmp_path / "set.csv").write_text("\n".join(["file_name,label,fold", *rows]))
+    small = ["encoder.dim=64", "byol.hidden_dim=64", "train.max_steps=1", "data.workers=0"]
+    model = ["--model", "m.safetensors"]
+    commands = [
+        ["prepare", "s", "packed"],
+        ["embed", "s", "-o", "out", *model, "--device", "cpu"],
+        ["pretrain", "data.source=s", "run.dir=r", *small],
+        ["listen", f"s/{files[0].name}", "-o", "page.html", *model],
+        ["views", f"s/{files[0].name}", "v.png"],
+    ]
+    for arguments in commands:
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        _, err = capfd.readouterr()
+        assert left.value.code in {1, 2}, arguments[0]
+        assert "Traceback" not in err
+    arguments = ["m.safetensors", "--task", "set.csv", "--probe", "logistic", "--out", "scores"]
+    evaluated = CliRunner().invoke(evaluate, arguments)
+    assert evaluated.exit_code in {1, 2}, evaluated.output
+    assert f"s/{files[0].name}: " in evaluated.output.replace("\n", "")
+    with (tmp_path / "packed" / "rejected.csv").open(newline="") as file:
+        reasons = [row["reason"] for row in csv.DictReader(file)]
+    assert len(reasons) == len(files)
+    made = {path.name for path in tmp_path.iterdir()}
+    assert not made & {"page.html", "v.png"}
+    assert not (tmp_path / "out" / "embeddings.npy").exists()

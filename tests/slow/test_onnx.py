@@ -232,7 +232,7 @@ def test_a_missing_package_is_named(model: byola_rq.Embedder, tmp_path: Path) ->
     command = [sys.executable, "-c", script, str(tmp_path / "m.onnx")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "onnxscript" in done.stdout
-    assert "byola_rq[onnx]" in done.stdout
+    assert ".[onnx]" in done.stdout
     assert issubclass(MissingPackageError, byola_rq.ByolaRQError)
     assert not list(tmp_path.iterdir())
 

@@ -61,11 +61,16 @@ def test_links_to_files_are_followed(tmp_path: Path) -> None:
     (data / "b.wav").symlink_to("../store/x1")
     (data / "c.wav").symlink_to("../store/gone")
     (data / "d.wav").symlink_to("/dev/null")
+    (data / "itself.wav").symlink_to("itself.wav")
+    (data / "itself").symlink_to("itself")
     os.mkfifo(data / "e.wav")
     found, listing = walk(data)
     assert found == ["a.wav", "b.wav"]
     assert listing.links == {f"{data}/b.wav": f"{tmp_path}/store/x1"}
-    assert listing.missing == [f"{data}/c.wav: links to {tmp_path}/store/gone, which is not there"]
+    assert listing.missing == [
+        f"{data}/c.wav: links to {tmp_path}/store/gone, which is not there",
+        f"{data}/itself.wav: links to {data}/itself.wav, which is not there",
+    ]
     assert listing.damaged == [
         (f"{data}/d.wav", "must be a file; got a link to a device or pipe"),
         (f"{data}/e.wav", "must be a file; got a device or pipe"),
@@ -73,12 +78,12 @@ def test_links_to_files_are_followed(tmp_path: Path) -> None:
 
 
 def test_what_is_not_read_is_said(tmp_path: Path) -> None:
-    touch(tmp_path, "a.wav", "1.m4a", "x/2.M4A", "3.webm", "x/b.tar.gz", "c.zip", "d.jpg", ".e.m4a")
+    touch(tmp_path, "a.wav", "1.wma", "x/2.WMA", "3.wv", "x/b.tar.gz", "c.zip", "d.jpg", ".e.wma")
     touch(tmp_path, "README", "._a.wav", ".DS_Store", "__MACOSX/._a.wav", "__MACOSX/b.wav")
     found, listing = walk(tmp_path)
     assert found == ["a.wav"]
     assert listing.notes == [
-        f"{tmp_path}: not read: 2 .m4a, 1 (no suffix), 1 .jpg, 1 .webm, 1 hidden .m4a; "
+        f"{tmp_path}: not read: 2 .wma, 1 (no suffix), 1 .jpg, 1 .wv, 1 hidden .wma; "
         "sound among them: convert it to wav or flac"
     ]
     assert listing.damaged == [
@@ -187,3 +192,18 @@ def test_no_more_suffixes_are_named_than_anyone_reads(tmp_path: Path) -> None:
     (note,) = listing.notes
     assert note.startswith(f"{tmp_path}: not read: 2 .x29, 1 .x0, ")
     assert note.endswith(", 10 others")
+
+
+@pytest.mark.parametrize("name", ["a.wav", "m.wav", "z.wav"])
+def test_a_link_to_itself_hides_nothing_beside_it(tmp_path: Path, name: str) -> None:
+    """Wherever in its folder the file system puts it."""
+    touch(tmp_path, "b.wav", "n.wav", "y.wav", "in/c.wav")
+    (tmp_path / name).symlink_to(name)
+    (tmp_path / "loop").symlink_to("loop")
+    found, listing = walk(tmp_path)
+    assert found == ["b.wav", "in/c.wav", "n.wav", "y.wav"]
+    assert len(listing.missing) == 1
+    assert f"{tmp_path}/{name}" in listing.missing[0]
+    index = FileIndex(Listing())
+    assert index.find_file(f"{tmp_path}/{name}") is None
+    assert index.find_file(f"{tmp_path}/n.wav") == f"{tmp_path}/n.wav"

@@ -156,7 +156,7 @@ def test_the_order_of_the_file_system_does_not_matter(
     (folder / "1" / "gone.wav").symlink_to("nowhere.wav")
     (folder / "1" / "b.tar.gz").write_bytes(b"")
     (folder / "0" / "loop").symlink_to(folder)
-    (folder / "9" / "x.m4a").write_bytes(b"")
+    (folder / "9" / "x.wma").write_bytes(b"")
     expected = list_sources([folder])
     assert expected.damaged
     assert expected.missing

@@ -1,5 +1,6 @@
 """Parquet files of encoded audio: names and labels, rows as a stream, bounded memory."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +11,13 @@ import pytest
 
 from byola_rq.audio.io import EncodedAudio
 from byola_rq.errors import AudioError, CorpusError
+from byola_rq.runtime.sandbox import Limits
+from byola_rq.sources import parquet, parquet_tables
 from byola_rq.sources.clip_source import MAX_ENCODED_BYTES, ClipSource, Listing
 from byola_rq.sources.encoded import iterate_encoded
-from byola_rq.sources.parquet import audio_column, list_table
+from byola_rq.sources.listing import list_sources
+from byola_rq.sources.parquet import list_table
+from byola_rq.sources.parquet_tables import audio_column
 from tests.refusal import refused
 
 
@@ -124,22 +129,22 @@ def test_no_row_and_no_table_are_damage(tmp_path: Path) -> None:
 
 
 def test_a_row_that_does_not_fit_in_memory_is_refused(monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("byola_rq.sources.parquet.MAX_ENCODED_BYTES", 3)
+    monkeypatch.setattr(parquet_tables, "MAX_ENCODED_BYTES", 3)
     rows = [{"bytes": b"0123"[:size], "path": None} for size in (3, 4)]
     path = write(tmp_path / "t.parquet", rows)
-    good, bad = iterate_encoded(list_one(path).clips)
-    assert isinstance(good, EncodedAudio)
-    assert isinstance(bad, AudioError)
-    assert str(bad) == f"{path}::1: encoded audio must have at most 3 bytes; got 4"
+    # As in the process that reads.
+    messages = list(parquet_tables.read_cells(str(path), [0, 1]))
+    assert messages[:2] == [b"", b"012"]
+    code, reason, value = json.loads(messages[2])
+    assert (code, value, messages[3]) == ("too-large", 4, b"")
+    assert "at most 3 bytes" in reason
     assert MAX_ENCODED_BYTES == 2**30
 
 
 READ = """
+import json
 import sys
-import pyarrow.parquet
-from byola_rq.sources.clip_source import Listing
-from byola_rq.sources.encoded import iterate_encoded
-from byola_rq.sources.parquet import list_table
+from byola_rq.sources.parquet_tables import list_names, read_cells
 
 def peak():
     # Not getrusage: its peak includes that of the process that started this one.
@@ -147,10 +152,10 @@ def peak():
     return int(line.split()[1])
 
 first = peak()
-clips = list(list_table(sys.argv[1], "t", Listing()))
+rows = [row for batch in list_names(sys.argv[1]) for row in json.loads(batch)]
 listed = peak()
-num_bytes = sum(len(each.data) for each in iterate_encoded(clips))
-print(len(clips), num_bytes, listed - first, peak() - listed)
+num_bytes = sum(map(len, read_cells(sys.argv[1], range(len(rows)))))
+print(len(rows), num_bytes, listed - first, peak() - listed)
 """
 
 
@@ -171,3 +176,61 @@ def test_a_row_group_is_read_as_a_stream_of_pages(tmp_path: Path, compression: s
     assert num_bytes == sum(len(row["bytes"]) for row in rows)
     assert listing_kb < 40_000
     assert reading_kb < 100_000
+
+
+def test_the_process_that_lists_a_table_does_not_read_it(tmp_path: Path) -> None:
+    code = (
+        "import sys; from byola_rq.sources.listing import list_sources;"
+        "print(len(list_sources(sys.argv[1:]).clips), 'pyarrow' in sys.modules)"
+    )
+    path = write(tmp_path / "t.parquet", [{"bytes": b"0", "path": "a"}] * 2)
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, check=True)
+    assert done.stdout.split() == [b"2", b"False"]
+
+
+def dictionary(value: str, num_rows: int) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array([0] * num_rows, pa.int32()), [value])
+
+
+def test_a_small_file_of_endless_rows_is_not_listed_whole(tmp_path: Path) -> None:
+    """A file holds once what its rows repeat: a label, or nothing."""
+    path = tmp_path / "t.parquet"
+    audio = pa.array([{"bytes": b"0"}])
+    many = pa.nulls(1_000_000, audio.type)
+    tables = {
+        "rows": pa.table({"audio": many}),
+        "labels": pa.table({"audio": many[:2_000], "label": dictionary("x" * 20_000, 2_000)}),
+    }
+    for name, table in tables.items():
+        pq.write_table(table, path)
+        assert path.stat().st_size < 100_000, name
+        listing = list_one(path)
+        ((where, reason),) = listing.damaged
+        assert (where, len(listing.clips) < 500_000) == (str(path), True), name
+        assert "larger than the file" in reason or "more than it may" in reason
+
+
+def test_a_manifest_of_endless_rows_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.parquet"
+    pq.write_table(pa.table({"path": dictionary("a" * 1_000, 10_000)}), path)
+    with refused(CorpusError, "too-large", path):
+        list_sources([path])
+
+
+def test_a_page_that_asks_for_gigabytes_costs_only_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page of a few kB that is 100 MB once it is unpacked, where 100 MB may be taken."""
+    monkeypatch.setattr(parquet, "_LIMITS", Limits(seconds=30, gigabytes=0.1))
+    path = tmp_path / "t.parquet"
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    rows = [[{"bytes": b"0", "path": "0"}], [{"bytes": bytes(100 << 20), "path": "1"}]]
+    schema = pa.schema([("audio", kind)])
+    with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=False) as writer:
+        for group in rows:
+            writer.write_table(pa.table({"audio": pa.array(group, kind)}, schema))
+    assert path.stat().st_size < 100_000
+    good, bad = iterate_encoded(list_one(path).clips)
+    assert isinstance(good, EncodedAudio)
+    assert isinstance(bad, AudioError)
+    assert (bad.code, bad.path) == ("too-large", path)

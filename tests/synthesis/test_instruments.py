@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from byola_rq.synthesis.instruments import draw_instrument, play_note
+from byola_rq.synthesis.instruments import draw_instrument, play_note, play_phrase
 
 
 def test_instruments_and_notes_differ_by_seed_alone():
@@ -19,3 +19,9 @@ def test_wrong_arguments_are_refused():
         play_note(draw_instrument("bass", 0), pitch=40, velocity=0, seed=0)
     with pytest.raises(ValueError, match="seconds"):
         play_note(draw_instrument("bass", 0), pitch=40, seed=0, seconds=0)
+
+
+def test_a_voice_of_less_than_an_octave_sings():
+    singer = draw_instrument("vocal", 83)
+    assert len(singer.pitches) <= 13
+    assert np.abs(play_phrase(singer, seed=0, seconds=1.0)).max() > 0.01

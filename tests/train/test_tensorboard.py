@@ -212,6 +212,6 @@ def test_without_a_package(
         pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     for name in modules:
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(MissingPackageError, match=rf"byola_rq\[{extra}\]"):
+    with pytest.raises(MissingPackageError, match=rf"\.\[{extra}\]"):
         make_writer(tmp_path / "events")
     assert not (tmp_path / "events").exists()

@@ -1,9 +1,11 @@
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 from byola_rq.config import NEWER_KEYS, load_config
+from byola_rq.corpus.packed_format import FORMAT, FORMAT_VERSION, INDEX, REJECTED, shard_name
 from byola_rq.errors import ConfigError
 from evaluate.ablation.cost import H100_SEGMENTS_PER_SECOND
 from evaluate.ablation.grid import identify, plan_runs, read_grid
@@ -112,10 +114,10 @@ def test_a_key_that_came_later_leaves_finished_runs_finished() -> None:
 def test_a_packed_corpus_is_what_is_in_it(grid_file: Path, tmp_path: Path) -> None:
     for name, sha256 in (("a", "1"), ("moved", "1"), ("other", "2")):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "corpus.json").write_text(
-            '{"format": "byola_rq packed corpus", "format_version": 1, "files": '
-            f'{{"pcm-00000.npy": {{"sha256": "{sha256}"}}}}}}'
-        )
+        files = {each: {"bytes": 9, "sha256": sha256} for each in (INDEX, REJECTED, shard_name(0))}
+        info = {"format": FORMAT, "format_version": FORMAT_VERSION, "clips": 1, "hours": 1.0}
+        info |= {"rejected": 0, "duplicates": 0, "shards": 1, "files": files, "options": {}}
+        (tmp_path / name / "corpus.json").write_text(json.dumps(info))
 
     def digest(name: str) -> str:
         grid = read_grid(grid_file, [f"data.source={tmp_path / name}"])

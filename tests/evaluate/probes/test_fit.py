@@ -228,6 +228,20 @@ def test_constant_dimension_does_no_harm():
     assert accuracy(fitted, test) > 0.95
 
 
+@pytest.mark.parametrize("is_multilabel", [False, True])
+def test_logistic_is_fitted_on_the_cpu_where_the_device_has_no_float64(is_multilabel):
+    train, valid, _ = draw_parts(1.0)
+    if is_multilabel:
+        train, valid = (
+            Part(part.features, np.eye(int(train.labels.max()) + 1, dtype=bool)[part.labels])
+            for part in (train, valid)
+        )
+    (fitted,) = fit_logistic(train, valid, seed=0, device="mps")
+    (expected,) = fit_logistic(train, valid, seed=0, device="cpu")
+    assert np.array_equal(fitted.classifier.coef_, expected.classifier.coef_)
+    assert len(fitted.warnings) == len(expected.warnings) + 1
+
+
 def test_adam_has_three_seeds():
     train, valid, _ = draw_parts(0.5)
     probes = fit_adam(train, valid, seed=4, device="cpu")

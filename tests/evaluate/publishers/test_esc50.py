@@ -2,7 +2,7 @@ import pytest
 
 from evaluate.publishers.base import Copy
 from evaluate.publishers.esc50 import LAYOUT
-from evaluate.publishers.layouts import find_layouts
+from evaluate.publishers.layouts import find_layouts, read_layout
 from evaluate.tasks.task import Problem, TaskError
 from tests.evaluate.conftest import write_csv, write_sound
 from tests.refusal import refused
@@ -113,3 +113,20 @@ def test_what_is_no_root(tmp_path):
     write_sound(tmp_path / "audio/1.wav", 440.0, 0.02)
     assert not LAYOUT.is_root(tmp_path)
     assert not LAYOUT.is_root(tmp_path / "gone")
+
+
+def test_what_a_copy_holds_and_is_not_read_is_counted(tmp_path):
+    write_esc50(tmp_path)
+    for name in ("audio/a.wma", "audio/x/B.WMA", "audio/.1-hidden.wav", "audio/._1-a.wav"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    for name in ("README.md", "LICENSE", "cover.jpg", "another set/c.wma", ".git/d.wma"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    for name in ("itself", "audio/itself.wav"):
+        (tmp_path / name).symlink_to(tmp_path / name)
+    task = read_layout("esc50", tmp_path, seed=0)
+    (note,) = [note for note in task.notes if "not read" in note]
+    assert note.startswith("not read: 2 .wma, 1 .jpg, 1 hidden .wav; ")

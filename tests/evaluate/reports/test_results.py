@@ -29,7 +29,7 @@ from tests.refusal import refused
 COLUMNS = (
     "run_id,date,model,weights_sha256,task,split,fold,seed,probe,probe_params,metric,score,"
     "n_train,n_valid,n_test,n_classes,n_skipped,embedding_dim,norm,unit_seconds,fit_seconds,"
-    "embed_seconds,byola_rq,torch,sklearn,device,model_version"
+    "embed_seconds,byola_rq,torch,sklearn,device,model_version,label_fraction,n_unlabelled"
 )
 PREDICTION_COLUMNS = ["file_name", "label", "prediction", "fold", "seed"]
 NOBODY = 65534
@@ -146,10 +146,11 @@ def test_foreign_header(out):
     assert COLUMNS in str(caught.value)
 
 
-def test_a_file_from_before_the_last_column_is_read_and_added_to(out):
-    older = results_path(out).read_text()
-    older = older.replace(",model_version\n", "\n").replace(",cpu,\n", ",cpu\n")
-    results_path(out).write_text(older)
+@pytest.mark.parametrize("num_lacking", [1, 2, 3])
+def test_a_file_from_before_the_last_columns_is_read_and_added_to(out, num_lacking):
+    lines = results_path(out).read_text().splitlines()
+    older = [line.rsplit(",", num_lacking)[0] for line in lines]
+    results_path(out).write_text("\n".join([*older, ""]))
     assert read_results(out) == [QUOTED]
     second = dataclasses.replace(ROW, run_id="r2", model_version="permissive-1")
     append_fold(out, [second], PREDICTIONS)
@@ -170,7 +171,7 @@ def test_torn_last_line(out, num_bytes):
     ("old", "new", "code", "key", "value"),
     [
         ("66.6667", "two thirds", "value", "score", "two thirds"),
-        (",cpu,\n", "\n", "malformed", None, 25),
+        (",cpu,,1.0,0\n", "\n", "malformed", None, 25),
         ('"a ""b"", c"', '"a "b"', "malformed", None, None),
     ],
 )
@@ -304,3 +305,31 @@ def test_calls_that_share_a_folder_lose_nothing(out, tmp_path):
     for name in "ab":
         clips = [(row.fold, row.file_name) for row in read_predictions(shared, name).rows]
         assert len(clips) == len(set(clips)) == 60
+
+
+def test_no_name_is_a_formula_and_each_comes_back(tmp_path):
+    folder = tmp_path / "odd"
+    open_folder(folder)
+    row = dataclasses.replace(ROW, run_id="r3", model="=1+1", n_test=2)
+    predictions = [
+        PredictionRow("@a\r.wav", "-x", "'=x", "", row.seed),
+        PredictionRow("b.wav", "'x", "+1", "", row.seed),
+    ]
+    append_fold(folder, [row], predictions)
+    assert read_results(folder) == [row]
+    assert read_predictions(folder, "r3").rows == tuple(predictions)
+    with results_path(folder).open(newline="", encoding="utf-8") as file:
+        assert [record["model"] for record in csv.DictReader(file)] == ["'=1+1"]
+
+
+def test_results_behind_a_link_are_refused(tmp_path):
+    (others := tmp_path / "others").mkdir()
+    for name in ("results.csv", "predictions"):
+        (folder := tmp_path / f"out of {name}").mkdir()
+        (folder / name).symlink_to(others / "x" if name == "results.csv" else others)
+        if name == "results.csv":
+            (others / "x").write_text(COLUMNS + "\n")
+        with refused(ReportError, "unwritable", folder):
+            open_folder(folder)
+    assert (others / "x").read_text() == COLUMNS + "\n"
+    assert len(list(others.iterdir())) == 1

@@ -164,3 +164,16 @@ def test_files_say_what_the_scores_rest_on(tmp_path):
     add_run(tmp_path, "r2", {("", 0): [True, False]}, task="nsynth")
     write_tables(tmp_path, summarize(tmp_path))
     assert "not the published sets" in (tmp_path / "summary.md").read_text()
+
+
+def test_no_name_rules_the_terminal_or_a_page(capsys, tmp_path):
+    name = "a\x1b]0;x\x07\u202e<b>[red]"
+    row = SummaryRow(name, "adam", "measured", {"us8k": Score(50.0)})
+    summary = make_summary(row, notes=(f"note of {name}",))
+    print_table(summary)
+    assert all(line.isprintable() for line in capsys.readouterr().out.splitlines())
+    write_tables(tmp_path, summary)
+    for written in ("summary.md", "summary.tex"):
+        text = (tmp_path / written).read_text()
+        assert all(line.isprintable() for line in text.splitlines())
+    assert "<b>" not in (tmp_path / "summary.md").read_text()

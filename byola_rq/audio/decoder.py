@@ -1,0 +1,211 @@
+"""What a decoder makes of a file, checked once more: its format, its rate, its length."""
+
+import contextlib
+import io
+import os
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from byola_rq.audio.codecs import refused_codec
+from byola_rq.audio.encoded import MAX_SAMPLES, EncodedAudio, audio_error
+from byola_rq.audio.multimedia import Track, TrackFile
+from byola_rq.audio.pieces import Pieces, SplicedFile
+from byola_rq.errors import AudioError, Code
+
+MAX_CHANNELS = 8
+SAMPLE_RATES = range(1_000, 768_001)  # Hz; beyond it a header is broken, not unusual
+
+# Bytes of a sample, in the containers that have sound as it is.
+_SAMPLE_BYTES = {
+    **dict.fromkeys(("PCM_S8", "PCM_U8", "ALAW", "ULAW"), 1),
+    **{"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8},
+}
+_PLAIN = ("WAV", "WAVEX", "RF64", "AIFF", "AU", "CAF", "W64", "NIST")
+_COUNTED = ("mov", "matroska", "aac")  # what `find_track` has looked into and counted
+# What a decoder may say that a file is, once it has looked for itself: format and subtype.
+_ALLOWED = {
+    *((form, subtype) for form in _PLAIN for subtype in _SAMPLE_BYTES),
+    *(("FLAC", subtype) for subtype in ("PCM_S8", "PCM_16", "PCM_24")),
+    *(("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")),
+    *((demuxer, "") for demuxer in _COUNTED),
+}
+# Compressed sound that states more of it is near silence, or lies: Opus at 6 kbit/s is there.
+_STATED_PER_BYTE = 64  # samples of one channel
+_TOLERATED_SECONDS = 0.1  # that may be missing: four frames of MP3; encoders differ in their counts
+_BLOCK_FRAMES = 2**17
+
+
+class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc]
+    """A file that is read from one place on.
+
+    soundfile seeks before and after each read where it may. Block by block that costs time.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+class OpenAudio:
+    """An opened file that has stood every check; one behind the other, where it is several.
+
+    Attributes:
+        samplerate: In Hz.
+        channels: As the file has.
+        frames: That decode, of all streams.
+    """
+
+    def __init__(self, source: Path | EncodedAudio, file: BinaryIO, pieces: Pieces | Track) -> None:
+        """Open what `file` holds, of which `pieces` are the sound; it is closed with this."""
+        self._sounds: list[soundfile.SoundFile | TrackFile] = []
+        self._num_bytes: list[int] = []  # of each
+        self._closing = contextlib.ExitStack()
+        self._closing.enter_context(file)
+        self._place = 0
+        try:
+            if isinstance(pieces, Track):
+                self._num_bytes.append(file.seek(0, io.SEEK_END))
+                file.seek(0)
+                self._sounds.append(self._closing.enter_context(TrackFile(file, pieces)))
+            elif not pieces:
+                self._num_bytes.append(file.seek(0, io.SEEK_END))
+                self._open(source, _whole(file))
+            for parts in () if isinstance(pieces, Track) else pieces:
+                spliced = SplicedFile(file, parts)
+                self._num_bytes.append(spliced.seek(0, io.SEEK_END))
+                spliced.seek(0)
+                self._open(source, spliced)
+            self._check(source)
+        except BaseException:
+            self.close()
+            raise
+        self.samplerate, self.channels = self._sounds[0].samplerate, self._sounds[0].channels
+        self.frames = sum(sound.frames for sound in self._sounds)
+
+    def _open(self, source: Path | EncodedAudio, file: Any) -> None:
+        try:
+            sound = _SequentialFile(file, closefd=False)
+        except (soundfile.SoundFileError, RuntimeError) as error:
+            reason = str(error).rsplit(": ", 1)[-1].rstrip(".")
+            rule = f"not an audio file that can be read ({reason or 'its header is broken'})"
+            raise audio_error(source, "damaged", rule) from error
+        self._sounds.append(self._closing.enter_context(sound))
+
+    def _check(self, source: Path | EncodedAudio) -> None:
+        problem: tuple[Code, str, str, Any] | None = None
+        for sound, num_bytes in zip(self._sounds, self._num_bytes, strict=True):
+            first, rate = self._sounds[0], sound.samplerate
+            stated = _stated_bytes(sound)
+            if (sound.format, sound.subtype) not in _ALLOWED:
+                raise named(source, refused_codec(f"{sound.subtype} in {sound.format}"))
+            if rate not in SAMPLE_RATES:
+                problem = "value", "sample rate", f"{rate_limits()}; got {rate} Hz", rate
+            elif sound.channels > MAX_CHANNELS:
+                limit = f"at most {MAX_CHANNELS}; got {sound.channels}"
+                problem = "value", "channels", limit, sound.channels
+            elif (rate, sound.channels) != (first.samplerate, first.channels):
+                form = f"{rate} Hz with {sound.channels} channels behind {first.samplerate} Hz"
+                limit = f"the same in all parts of a file; got {form} with {first.channels}"
+                problem = "unsupported", "sample rate", limit, rate
+            elif sound.frames < 1:
+                problem = "empty", "length", "at least one sample; got 0", 0
+            elif sound.frames >= MAX_SAMPLES:
+                limit = f"below {MAX_SAMPLES} samples; got {sound.frames}"
+                problem = "cut", "length", limit, sound.frames
+            elif stated > num_bytes:
+                limit = f"that of the file's {num_bytes} bytes; got {sound.frames} samples"
+                problem = "cut", "length", limit, sound.frames
+        if problem:
+            code, key, limit, value = problem
+            raise audio_error(source, code, f"{key} must be {limit}", key=key, value=value)
+
+    def check_length(self, source: Path | EncodedAudio) -> None:
+        """Count what decodes where a file states more than its bytes are likely to hold.
+
+        Raises:
+            AudioError: If there is less. Where less is missing, reading to the end finds it.
+        """
+        for sound, num_bytes in zip(self._sounds, self._num_bytes, strict=True):
+            if sound.format in _PLAIN + _COUNTED:
+                continue
+            if sound.frames <= _STATED_PER_BYTE * num_bytes:
+                continue
+            count = _count_frames(sound)
+            if sound.frames - count > _TOLERATED_SECONDS * sound.samplerate:
+                rule = f"cut short: {count} of {sound.frames} samples decode"
+                raise audio_error(source, "cut", rule, value=count)
+            sound.seek(0)
+
+    def seek(self, position: int) -> None:
+        """Go to a frame."""
+        for place, sound in enumerate(self._sounds):
+            if position < sound.frames or place == len(self._sounds) - 1:
+                self._place = place
+                sound.seek(min(position, sound.frames))
+                break
+            position -= sound.frames
+        for sound in self._sounds[self._place + 1 :]:
+            sound.seek(0)
+
+    def read(self, num_frames: int) -> npt.NDArray[np.float32]:
+        """Give the next frames, float32 `(frames, channels)`; fewer at the end or at damage."""
+        blocks = []
+        while True:
+            block = self._sounds[self._place].read(num_frames, dtype="float32", always_2d=True)
+            blocks.append(block)
+            num_frames -= len(block)
+            if num_frames <= 0 or self._place == len(self._sounds) - 1:
+                return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+            self._place += 1
+
+    def close(self) -> None:
+        """Close the file."""
+        self._closing.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def rate_limits() -> str:
+    """The sample rates that are read, in words."""
+    return f"{SAMPLE_RATES.start} to {SAMPLE_RATES.stop - 1} Hz"
+
+
+def _whole(file: BinaryIO) -> BinaryIO | int:
+    """What a decoder is given: a descriptor where there is one.
+
+    Not a name, which need be no text, and beside which decoders look for a sidecar.
+    """
+    if isinstance(file, io.BytesIO):
+        file.seek(0)
+        return file
+    os.lseek(file.fileno(), 0, os.SEEK_SET)
+    return file.fileno()
+
+
+def named(source: Path | EncodedAudio, error: AudioError) -> AudioError:
+    """An error of a file's bytes with the file's name before it."""
+    return audio_error(source, error.code, str(error), key=error.key, value=error.value)
+
+
+def _stated_bytes(sound: soundfile.SoundFile | TrackFile) -> int:
+    """How many bytes the samples take that a header promises; 0 for compressed sound."""
+    if sound.format not in _PLAIN:
+        return 0
+    return int(sound.frames * sound.channels * _SAMPLE_BYTES.get(sound.subtype, 0))
+
+
+def _count_frames(sound: soundfile.SoundFile) -> int:
+    """How many decode, from the begin to the end or to what is broken."""
+    block = np.empty((_BLOCK_FRAMES, sound.channels), np.int16)
+    count = 0
+    with contextlib.suppress(soundfile.SoundFileError, RuntimeError):
+        while num := len(sound.read(out=block)):
+            count += num
+    return count

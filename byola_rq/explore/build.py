@@ -1,0 +1,268 @@
+"""What `byola-rq search`, `map` and `classify` do: from a folder to an answer."""
+
+import os
+import shlex
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from byola_rq.audio.encoded import printable
+from byola_rq.audio.io import inspect_audio, read_audio
+from byola_rq.embed.embedder import Embedder
+from byola_rq.errors import ConfigError
+from byola_rq.explore.classify import Classifier, fit_classifier
+from byola_rq.explore.collection import Collection, FloatArray, open_collection
+from byola_rq.explore.labels import folder_names, read_labels
+from byola_rq.explore.map import Method, draw_map, excerpt_seconds, read_excerpts
+from byola_rq.explore.page import write_map_page
+from byola_rq.explore.search import Findings, find_clips, find_moments
+from byola_rq.runtime.files import replace_file
+from byola_rq.runtime.progress import log
+from byola_rq.runtime.rng import permutation
+from byola_rq.sources.labelled_csv import LabelledClip, read_labelled_rows
+from byola_rq.text.cells import csv_text
+
+MOST_SECONDS_FOUND = 5.0  # of an excerpt on a page of few clips
+
+
+def search_folder(
+    query: Path,
+    source: Path,
+    embedder: Embedder,
+    *,
+    k: int,
+    frames: bool,
+    out: Path | None,
+    num_workers: int,
+) -> Findings:
+    """Find what is most like a query in a folder, which is embedded first where it is not.
+
+    Raises:
+        AudioError, CorpusError: If the query or the folder cannot be used.
+    """
+    wanted = _embed_query(query, embedder, frames=frames)  # before work that takes long
+    collection = open_collection(source, embedder, frames=frames, out=out, num_workers=num_workers)
+    if not frames:
+        return find_clips(wanted, collection, k)
+    seconds = float(embedder.frame_seconds(2).diff())
+    return find_moments(wanted, collection, k, frame_seconds=seconds)
+
+
+def _embed_query(query: Path, embedder: Embedder, *, frames: bool) -> Tensor:
+    """Embedding `(D,)`, or frame embeddings `(T', D)`, on the CPU."""
+    if not frames:
+        return embedder.embed_files([query])[0]
+    waveform = read_audio(query, embedder.sample_rate)
+    embedder.clips.refuse_short(len(waveform), query)
+    return embedder.frames(waveform, embedder.sample_rate)[0][0].cpu()
+
+
+def make_found_page(
+    query: Path, source: Path, found: Findings, embedder: Embedder, page: Path, *, frames: bool
+) -> str:
+    """Write a page of the query and what was found; say what was written.
+
+    Raises:
+        ConfigError: If it cannot be written.
+    """
+    began = time.monotonic()
+    paths = [str(query), *(each.path for each in found.clips)]
+    seconds = [_seconds_of(path) for path in paths]
+    collection = Collection(page.parent, paths, np.array(seconds), found.rows.numpy())
+    starts = [0.0, *(each.second if frames else None for each in found.clips)]
+    longest = min(MOST_SECONDS_FOUND, seconds[0])
+    sound_map = draw_map(found.rows.numpy(), "pca", scaling=found.scaling)
+    words = ["byola-rq", "search", str(query), str(source), "-k", str(len(found.clips))]
+    words += ["--frames"] * frames + ["--html", str(page)]
+    size = write_map_page(
+        collection,
+        sound_map,
+        read_excerpts(collection, embedder.frontend, longest, starts),
+        page,
+        title=f"Like {query.name}",
+        colors={"folder": folder_names(paths)},
+        command=shlex.join(words),
+        start=0,
+    )
+    return _written(page, size, began)
+
+
+def _seconds_of(path: str) -> float:
+    try:
+        info = inspect_audio(Path(path))
+    except (ValueError, OSError):  # gone, or a member of an archive
+        return float("nan")
+    return info.num_samples / info.sample_rate
+
+
+def make_map_page(
+    folder: Path,
+    page: Path,
+    embedder: Embedder,
+    *,
+    labels: Path | None,
+    limit: int,
+    method: Method,
+    megabytes: float,
+    seed: int,
+    out: Path | None,
+    num_workers: int,
+) -> str:
+    """Write the map of a folder; say what was written.
+
+    Raises:
+        AudioError, ConfigError, CorpusError: If folder, labels or page cannot be used.
+        MissingPackageError: If scikit-learn is not installed.
+    """
+    began = time.monotonic()
+    collection = open_collection(folder, embedder, out=out, num_workers=num_workers)
+    if len(collection) > limit:
+        log(f"{folder}: {limit} of {len(collection)} clips are drawn; --limit takes more")
+        collection = draw_clips(collection, limit, seed)
+    colors = {"folder": folder_names(collection.paths)}
+    if labels is not None:
+        colors = {"label": read_labels(labels, collection.paths), **colors}
+    seconds = excerpt_seconds(len(collection), megabytes)
+    starts = [None] * len(collection)
+    excerpts = read_excerpts(
+        collection, embedder.frontend, seconds, starts, num_workers=num_workers
+    )
+    words = ["byola-rq", "map", str(folder), "-o", str(page), "--limit", str(limit)]
+    words += ["--seed", str(seed), *(["--labels", str(labels)] if labels else [])]
+    size = write_map_page(
+        collection,
+        draw_map(collection.rows, method, seed=seed),
+        excerpts,
+        page,
+        title=f"{folder.resolve().name}: {len(collection)} sounds",
+        colors=colors,
+        command=shlex.join(words),
+    )
+    return f"{_written(page, size, began)}, excerpts of {seconds:.1f} s"
+
+
+def draw_clips(collection: Collection, num: int, seed: int) -> Collection:
+    """Draw clips of a collection without frames, kept in their order."""
+    kept = np.sort(permutation(len(collection), seed=seed, epoch=0)[:num].numpy())
+    return replace(
+        collection,
+        paths=[collection.paths[place] for place in kept],
+        seconds=collection.seconds[kept],
+        rows=collection.rows[kept],
+    )
+
+
+def _written(page: Path, size: int, began: float) -> str:
+    return printable(f"{page} ({size / 1e6:.2f} MB, {time.monotonic() - began:.1f} s)")
+
+
+def classify_folder(
+    given: Path,
+    source: Path,
+    predictions: Path,
+    embedder: Embedder,
+    *,
+    save: Path | None,
+    seed: int,
+    out: Path | None,
+    num_workers: int,
+) -> Iterator[str]:
+    """Do what `byola-rq classify` does, and say what was found and written.
+
+    Raises:
+        AudioError, CheckpointError, ConfigError, CorpusError: If labels, classifier, folder or a
+            path cannot be used.
+        MissingPackageError: If scikit-learn is not installed.
+    """
+    classifier: Classifier | None = None
+    labelled: Sequence[LabelledClip] = ()
+    if given.suffix == ".safetensors":
+        classifier = Classifier.load(given)
+        classifier.refuse_other_model(given, embedder)
+    else:
+        labelled = read_labelled_rows(
+            given, label_columns=("label",), part_columns=(), group_column="group"
+        ).clips
+    collection = open_collection(source, embedder, out=out, num_workers=num_workers)
+    if classifier is None:
+        classifier = _fit(labelled, collection, embedder, num_workers=num_workers, seed=seed)
+        yield from _describe_fit(classifier, len(labelled))
+    probabilities = classifier.predict_proba(np.asarray(collection.rows))
+    write_predictions(predictions, collection.paths, classifier.classes, probabilities)
+    yield printable(f"{predictions} ({len(collection)} clips, the least sure first)")
+    if save is not None:
+        classifier.save(save)
+        yield printable(f"{save}")
+
+
+def _fit(
+    labelled: Sequence[LabelledClip],
+    collection: Collection,
+    embedder: Embedder,
+    *,
+    num_workers: int,
+    seed: int,
+) -> Classifier:
+    """Fit on labelled clips; those of the collection are not embedded again."""
+    place_of = {os.path.realpath(path): place for place, path in enumerate(collection.paths)}
+    places = [place_of.get(os.path.realpath(clip.path)) for clip in labelled]
+    rows = np.empty((len(labelled), embedder.embedding_dim), np.float32)
+    other = [number for number, place in enumerate(places) if place is None]
+    if other:
+        paths = [labelled[number].path for number in other]
+        rows[other] = embedder.embed_files(paths, num_workers=num_workers, progress=True).numpy()
+    for number, place in enumerate(places):
+        if place is not None:
+            rows[number] = collection.rows[place]
+    return fit_classifier(
+        rows,
+        [clip.label for clip in labelled],
+        [clip.group or os.path.realpath(clip.path) for clip in labelled],
+        np.concatenate([collection.rows, rows[other]]),
+        embedder,
+        seed=seed,
+    )
+
+
+def _describe_fit(classifier: Classifier, num_labelled: int) -> Iterator[str]:
+    yield f"{num_labelled} labelled clips of {len(classifier.classes)} classes"
+    if classifier.rare:
+        names = printable(", ".join(classifier.rare))
+        yield f"with clips of one source alone, so not tried: {names}; label more of them"
+    if classifier.expected is None:
+        yield "no score to expect: two classes need clips of two sources each"
+        return
+    score = classifier.expected
+    yield (
+        f"expected accuracy {100 * score.accuracy:.1f} % ({100 * score.low:.1f} to "
+        f"{100 * score.high:.1f}; {score.num_clips} clips held out, C = {classifier.penalty:g})"
+    )
+
+
+def write_predictions(
+    path: Path, clips: Sequence[str], classes: Sequence[str], probabilities: FloatArray
+) -> None:
+    """Write path, label, probability, and the second best of both, the least sure clips first.
+
+    Raises:
+        ConfigError: If it cannot be written.
+    """
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
+    best = np.take_along_axis(probabilities, order, axis=1)
+    names = ("path", "label", "probability", "second_label", "second_probability")
+    rows: list[tuple[str, ...]] = [names]
+    for clip in np.argsort(best[:, 0], kind="stable"):
+        (first, second), (high, low) = order[clip], best[clip]
+        rows.append(
+            (printable(clips[clip]), classes[first], f"{high:.4f}", classes[second], f"{low:.4f}")
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, csv_text(rows))
+    except OSError as error:
+        message = f"{path}: cannot be written ({error.strerror or error})"
+        raise ConfigError(message, code="unwritable", path=path) from error

@@ -1,0 +1,273 @@
+"""A classifier from a few labels: logistic regression on frozen embeddings."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from byola_rq.embed.embedder import Embedder
+from byola_rq.errors import CheckpointError, CorpusError, package_needed
+from byola_rq.explore.collection import FloatArray
+from byola_rq.runtime.files import replace_file
+from byola_rq.text.parse import Shape, parse_json
+
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # the inverse strengths C that are tried
+NUM_FOLDS = 5
+MAX_HEADER_BYTES = 1 << 20
+_KEY = "byola_rq_classifier"
+_FORMAT_VERSION = 1
+_SHAPE: Shape = {
+    "format_version": int,
+    "classes": [str],
+    "model": dict,
+    "penalty": float,
+    "expected": dict | None,
+    "rare": [str],
+}
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What cross-validation says of a classifier.
+
+    Attributes:
+        num_clips: Those that it was tried on, each once, by a classifier that had not seen its
+            group; clips of classes with a single group are not among them.
+        accuracy: In 0 to 1.
+        low: Lower end of the 95 % interval (Wilson), over clips.
+        high: Its upper end.
+    """
+
+    num_clips: int
+    accuracy: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """Logistic regression over standardized embeddings.
+
+    Attributes:
+        classes: Their names, in alphabetical order.
+        mean: That embeddings are standardized by, float32 `(D,)`.
+        std: Also `(D,)`.
+        weights: Float32 `(C, D)`.
+        biases: Float32 `(C,)`.
+        model: Description of the embedder, whose embeddings alone it can classify.
+        penalty: The inverse strength C of the regression.
+        expected: What cross-validation says; None where no class has two groups.
+        rare: Classes with fewer than two groups, which could not be tried.
+    """
+
+    classes: Sequence[str]
+    mean: FloatArray
+    std: FloatArray
+    weights: FloatArray
+    biases: FloatArray
+    model: dict[str, Any]
+    penalty: float
+    expected: Expected | None = None
+    rare: Sequence[str] = field(default_factory=tuple)
+
+    def predict_proba(self, embeddings: FloatArray) -> FloatArray:
+        """Probability of each class: embeddings `(N, D)` -> `(N, C)`."""
+        logits = (embeddings - self.mean) / self.std @ self.weights.T + self.biases
+        return np.asarray(torch.from_numpy(logits).double().softmax(dim=1).numpy())
+
+    def save(self, path: Path) -> None:
+        """Write it as safetensors, without pickle; appears whole or not at all.
+
+        Raises:
+            CheckpointError: If the disk refuses.
+        """
+        tensors = {name: getattr(self, name) for name in ("mean", "std", "weights", "biases")}
+        about = {
+            "format_version": _FORMAT_VERSION,
+            "classes": list(self.classes),
+            "model": self.model,
+            "penalty": self.penalty,
+            "expected": self.expected and asdict(self.expected),
+            "rare": list(self.rare),
+        }
+        stored = {name: np.ascontiguousarray(each, np.float32) for name, each in tensors.items()}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, save(stored, metadata={_KEY: json.dumps(about)}))
+        except OSError as error:
+            message = f"{path}: cannot be written ({error})"
+            raise CheckpointError(message, code="unwritable", path=path) from error
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote; no code in it is run.
+
+        Raises:
+            CheckpointError: If it is missing, damaged, or no classifier.
+        """
+        try:
+            with path.open("rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+            if length > MAX_HEADER_BYTES:
+                raise ValueError(f"its header would have {length} bytes")
+            with safe_open(path, framework="numpy") as file:
+                about = parse_json((file.metadata() or {})[_KEY], _SHAPE)
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if about["format_version"] > _FORMAT_VERSION:
+                message = f"{path}: written by a newer version of byola_rq; update it"
+                raise CheckpointError(message, code="newer", path=path)
+            expected = about["expected"] and Expected(**about["expected"])
+            made = cls(
+                about["classes"],
+                model=about["model"],
+                penalty=about["penalty"],
+                expected=expected,
+                rare=about["rare"],
+                **tensors,
+            )
+            made._check()
+        except CheckpointError:
+            raise
+        except OSError as error:
+            message = f"{path}: cannot be read ({error.strerror or error})"
+            raise CheckpointError(message, code="missing", path=path) from error
+        except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
+            message = f"{path}: not a classifier of `byola-rq classify --save` ({error})"
+            raise CheckpointError(message, code="foreign", path=path) from error
+        return made
+
+    def refuse_other_model(self, path: Path, embedder: Embedder) -> None:
+        """Raise `CheckpointError` if it was fitted on the embeddings of another model."""
+        own = json.loads(json.dumps(embedder.description))
+        if differ := [key for key in own if self.model.get(key) != own[key]]:
+            wanted = str(self.model.get("weights_sha256", ""))
+            raise CheckpointError(
+                f"{path}: needs the encoder whose weights_sha256 is {wanted:.16}... "
+                f"({', '.join(differ)} differ); name it by --model",
+                code="different",
+                path=path,
+                key=differ[0],
+                value=wanted,
+            )
+
+    def _check(self) -> None:
+        """Raise `ValueError` if the parts do not fit together."""
+        shapes = [each.shape for each in (self.mean, self.std, self.weights, self.biases)]
+        num, dim = len(self.classes), self.mean.size
+        if shapes != [(dim,), (dim,), (num, dim), (num,)] or num < 2:
+            raise ValueError(f"{num} classes and shapes {shapes} do not fit together")
+        parts = np.concatenate([each.ravel() for each in (self.mean, self.std, self.weights)])
+        if not (np.isfinite(parts).all() and np.isfinite(self.biases).all() and self.std.min() > 0):
+            raise ValueError("its numbers must be finite, std above 0")
+
+
+def fit_classifier(
+    embeddings: FloatArray,
+    labels: Sequence[str],
+    groups: Sequence[str],
+    everything: FloatArray,
+    embedder: Embedder,
+    *,
+    seed: int = 0,
+) -> Classifier:
+    """Fit logistic regression (lbfgs); C and calibration are chosen by cross-validation.
+
+    Folds keep groups together and classes in proportion (scikit-learn's `StratifiedGroupKFold`).
+    C is the one of best accuracy over all held-out clips, of equal ones the smallest.
+    Probabilities are calibrated by one temperature, which minimizes the log loss of the held-out
+    clips. Where no class has two groups, C is 1 and the temperature 1.
+
+    Args:
+        embeddings: Of the labelled clips, `(N, D)`.
+        labels: Their classes, two or more.
+        groups: What each was cut from; clips of one group are never on both sides of a fold.
+        everything: Embeddings that mean and standard deviation are measured on, `(M, D)`.
+        embedder: That made them.
+        seed: Of the folds.
+
+    Raises:
+        CorpusError: If there are fewer than two classes.
+        MissingPackageError: If scikit-learn is not installed.
+    """
+    with package_needed("a classifier", "scikit-learn", extra="explore"):
+        from sklearn.linear_model import LogisticRegression
+    classes = sorted(set(labels))
+    if len(classes) < 2:
+        message = f"labels must name two classes or more; got {', '.join(classes)}"
+        raise CorpusError(message, code="empty", key="label", value=classes)
+    mean, std = everything.mean(axis=0), everything.std(axis=0)
+    std = np.where(std > 0, std, 1.0)
+    features = (embeddings - mean) / std
+    numbers = np.searchsorted(classes, labels)
+    num_groups = Counter(label for label, _ in set(zip(labels, groups, strict=True)))
+    rare = [name for name in classes if num_groups[name] < 2]
+    penalty, temperature, expected = 1.0, 1.0, None
+    is_tried = np.array([label not in rare for label in labels])
+    if len(set(labels) - set(rare)) >= 2:
+        tried = features[is_tried], numbers[is_tried], np.asarray(groups)[is_tried]
+        penalty, temperature, expected = _cross_validate(*tried, seed=seed)
+    fitted = LogisticRegression(C=penalty, max_iter=2000).fit(features, numbers)
+    weights, biases = fitted.coef_, fitted.intercept_
+    if len(classes) == 2:  # scikit-learn keeps the difference alone
+        weights = np.concatenate([-weights, weights]) / 2
+        biases = np.concatenate([-biases, biases]) / 2
+    return Classifier(
+        classes,
+        mean.astype(np.float32),
+        std.astype(np.float32),
+        (weights / temperature).astype(np.float32),
+        (biases / temperature).astype(np.float32),
+        embedder.description,
+        penalty,
+        expected,
+        rare,
+    )
+
+
+def _cross_validate(
+    features: FloatArray, numbers: npt.NDArray[np.int64], groups: npt.NDArray[Any], *, seed: int
+) -> tuple[float, float, Expected]:
+    """The best C, the temperature of its held-out probabilities, and what it scores."""
+    from scipy.optimize import minimize_scalar
+    from scipy.stats import binomtest
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    classes, numbers = np.unique(numbers, return_inverse=True)
+    num_folds = min(NUM_FOLDS, *(len(set(groups[numbers == each])) for each in range(len(classes))))
+    folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
+    splits = list(folds.split(features, numbers, groups))
+    best: tuple[float, float, FloatArray] | None = None
+    for penalty in PENALTIES:
+        logits = np.full((len(features), len(classes)), -1e3)  # of a class that a fold has not
+        for train, held_out in splits:
+            fitted = LogisticRegression(C=penalty, max_iter=2000)
+            fitted.fit(features[train], numbers[train])
+            scores = fitted.decision_function(features[held_out])
+            if scores.ndim == 1:
+                scores = np.stack([-scores / 2, scores / 2], axis=1)
+            logits[np.ix_(held_out, fitted.classes_)] = scores
+        accuracy = float((logits.argmax(axis=1) == numbers).mean())
+        if best is None or accuracy > best[0]:
+            best = accuracy, penalty, logits
+    assert best is not None
+    accuracy, penalty, logits = best
+    target = torch.from_numpy(numbers)
+
+    def log_loss(log_temperature: float) -> float:
+        scaled = torch.from_numpy(logits) / np.exp(log_temperature)
+        return float(torch.nn.functional.cross_entropy(scaled, target))
+
+    found = minimize_scalar(log_loss, bounds=(-4, 4), method="bounded")
+    num_right = round(accuracy * len(numbers))
+    interval = binomtest(num_right, len(numbers)).proportion_ci(method="wilson")
+    expected = Expected(len(numbers), accuracy, float(interval.low), float(interval.high))
+    return penalty, float(np.exp(found.x)), expected

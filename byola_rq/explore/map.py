@@ -1,0 +1,192 @@
+"""Everything that a map of a folder shows: places, clusters, neighbors, pictures and excerpts."""
+
+import base64
+import importlib.util
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from byola_rq.audio.frontend import LogMelSpectrogram
+from byola_rq.embed.neighbors import place_on_map
+from byola_rq.errors import AudioError, package_needed
+from byola_rq.explore.collection import Collection, FloatArray
+from byola_rq.explore.search import Scaling
+from byola_rq.listen.segments import Segment, read_segment
+from byola_rq.runtime.prefetch import map_ahead
+from byola_rq.runtime.progress import ProgressBar
+
+Method = Literal["auto", "umap", "tsne", "pca"]
+
+NUM_NEIGHBORS = 8
+PICTURE_BANDS, PICTURE_FRAMES = 32, 64  # of 16 levels: 1 kB a clip
+MOST_FOR_TSNE = 10_000  # clips; more take many minutes
+MOST_CLUSTERS = 20  # as many as a list of them is still read
+# Of an excerpt in base64: Vorbis's tables and the picture, and a second of noise.
+_BYTES_A_CLIP, _BYTES_A_SECOND = 8_000, 7_500
+
+
+@dataclass(frozen=True, eq=False)
+class SoundMap:
+    """A map of clips.
+
+    Attributes:
+        method: How places were found.
+        places: In 0 to 1, `(N, 2)`.
+        clusters: Number of each clip's cluster, int64 `(N,)`.
+        centers: The clip nearest to each cluster's center.
+        neighbors: Nearest other clips, nearest first, int64 `(N, k)`.
+        similarities: Their cosines, `(N, k)`.
+    """
+
+    method: str
+    places: FloatArray
+    clusters: npt.NDArray[np.int64]
+    centers: Sequence[int]
+    neighbors: npt.NDArray[np.int64]
+    similarities: FloatArray
+
+
+def draw_map(
+    rows: FloatArray, method: Method = "auto", *, seed: int = 0, scaling: Scaling | None = None
+) -> SoundMap:
+    """Place embeddings `(N, D)` in the plane, cluster them, and find the neighbors of each.
+
+    All three see the embeddings standardized and of length 1, as a search does.
+
+    Args:
+        rows: Of one clip or more.
+        method: `auto`: umap where it is installed, else tsne, and pca beyond 10,000 clips.
+        seed: Of what is drawn at random.
+        scaling: Before cosines are taken; by default rows are standardized by their own.
+
+    Raises:
+        MissingPackageError: If scikit-learn is not installed, or `umap` is asked for and is not.
+    """
+    rows = np.array(rows, np.float32)
+    scaled = (scaling or Scaling.standardized(rows))(torch.from_numpy(rows))
+    chosen = choose_method(method, len(rows))
+    places = place_on_map(rows, chosen, seed) if chosen != "none" else np.zeros((len(rows), 2))
+    spread = np.maximum(np.ptp(places, axis=0).max(), 1e-12)
+    middle = (places.max(axis=0) + places.min(axis=0)) / 2
+    clusters, centers = find_clusters(scaled.numpy(), seed)
+    num = min(NUM_NEIGHBORS, len(rows) - 1)
+    neighbors, similarities = np.zeros((0, num), np.int64), np.zeros((0, num))
+    for first in range(0, len(scaled), 1024):
+        product = scaled[first : first + 1024] @ scaled.T
+        product[torch.arange(len(product)), first + torch.arange(len(product))] = -2.0
+        best = product.topk(num)
+        neighbors = np.concatenate([neighbors, best.indices.numpy()])
+        similarities = np.concatenate([similarities, best.values.numpy()])
+    return SoundMap(
+        chosen, 0.5 + (places - middle) / spread, clusters, centers, neighbors, similarities
+    )
+
+
+def choose_method(method: Method, num_clips: int) -> Literal["umap", "tsne", "pca", "none"]:
+    """The method that `auto` stands for; few clips have no neighborhoods to keep."""
+    if num_clips < 3:
+        return "none"
+    if method != "auto":
+        return method
+    if num_clips < 10:
+        return "pca"
+    if importlib.util.find_spec("umap"):
+        return "umap"
+    return "tsne" if num_clips <= MOST_FOR_TSNE else "pca"
+
+
+def find_clusters(scaled: FloatArray, seed: int) -> tuple[npt.NDArray[np.int64], list[int]]:
+    """Cluster rows `(N, D)` by k-means: each row's cluster, and the row nearest to each center.
+
+    There are the square root of N / 2 clusters, 2 to 20: a silhouette finds 2 in any folder.
+
+    Raises:
+        MissingPackageError: If scikit-learn is not installed.
+    """
+    with package_needed("a map", "scikit-learn", extra="explore"):
+        from sklearn.cluster import KMeans
+    count = min(max(round((len(scaled) / 2) ** 0.5), 2), MOST_CLUSTERS, len(scaled))
+    fitted = KMeans(count, n_init=3, random_state=seed).fit(scaled)
+    return fitted.labels_.astype(np.int64), fitted.transform(scaled).argmin(axis=0).tolist()
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """What a page holds of a clip; `sound` is an Ogg file, `picture` its log-mel, in base64."""
+
+    start_seconds: float
+    sound: str
+    picture: str
+
+
+def excerpt_seconds(num_clips: int, megabytes: float, longest: float = 3.0) -> float:
+    """How long excerpts may be for a page of so many megabytes: seconds, 0 to `longest`."""
+    left = megabytes * 1e6 / num_clips - _BYTES_A_CLIP
+    return float(np.clip(left / _BYTES_A_SECOND, 0.0, longest))
+
+
+def read_excerpts(
+    collection: Collection,
+    frontend: LogMelSpectrogram,
+    seconds: float,
+    starts: Sequence[float | None],
+    *,
+    num_workers: int = 2,
+) -> list[Excerpt | None]:
+    """Read a stretch of each clip; None where there is no file any more that can be read.
+
+    Args:
+        collection: The clips.
+        frontend: For the pictures.
+        seconds: Length of an excerpt.
+        starts: Where each begins, in seconds; None: where the clip's first minute is loudest.
+        num_workers: Threads that decode.
+    """
+    rate = frontend.sample_rate
+
+    def read(place: int) -> Segment | None:
+        own_seconds = np.fmin(seconds, collection.seconds[place])
+        num_samples = max(round(own_seconds * rate), frontend.min_samples)
+        try:
+            return read_segment(Path(collection.paths[place]), rate, num_samples, starts[place])
+        except (AudioError, OSError):
+            return None
+
+    excerpts: list[Excerpt | None] = []
+    with ProgressBar("reading excerpts", len(collection)) as bar:
+        for segment in map_ahead(read, range(len(collection)), num_workers):
+            excerpts.append(None if segment is None else _encode(segment, frontend))
+            bar.advance(1)
+    return excerpts
+
+
+def _encode(segment: Segment, frontend: LogMelSpectrogram) -> Excerpt:
+    peak = max(float(segment.waveform.abs().max()), 1e-4)
+    ogg = io.BytesIO()
+    waveform = (segment.waveform * min(0.9 / peak, 100.0)).numpy()  # quiet clips are heard as well
+    soundfile.write(ogg, waveform, segment.sample_rate, format="OGG", subtype="VORBIS")
+    return Excerpt(segment.start_seconds, _base64(ogg.getvalue()), _picture(segment, frontend))
+
+
+def _picture(segment: Segment, frontend: LogMelSpectrogram) -> str:
+    """Log-mel in 16 levels of its own range, the lowest band first, two values a byte."""
+    log_mel = frontend(segment.waveform)
+    small: Tensor = F.adaptive_avg_pool2d(log_mel[None], (PICTURE_BANDS, PICTURE_FRAMES))[0]
+    high = small.max()
+    low = torch.maximum(small.min(), high - 14.0)  # nat: 60 dB
+    levels = ((small - low) / (high - low).clamp(min=1e-6) * 15).round().clamp(0, 15).byte()
+    pairs = levels.flatten().reshape(-1, 2).numpy()
+    return _base64((pairs[:, 0] << 4 | pairs[:, 1]).tobytes())
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")

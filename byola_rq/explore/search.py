@@ -1,0 +1,248 @@
+"""Nearest clips, the best moment within long ones, and pairs that are nearly the same."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from byola_rq.errors import CorpusError, package_needed
+from byola_rq.explore.collection import Collection, FloatArray
+from byola_rq.runtime.progress import ProgressBar
+
+ROWS_AT_ONCE = 65_536  # of embeddings in float32: 128 MiB where D = 512
+FEWEST_CLIPS = 10  # that copies are told from
+MANY_CLIPS = 200_000  # from here on pairs are looked for by an index: exact search is quadratic
+
+
+class Found(NamedTuple):
+    """A clip that is like the query; `second` is where in it, 0 where clips are compared whole."""
+
+    path: str
+    second: float
+    similarity: float
+
+
+class Pair(NamedTuple):
+    """Two clips, the later one second, and the cosine between them."""
+
+    first: int
+    second: int
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Shift and scale embeddings so that a product of two is a cosine that tells sounds apart.
+
+    The dimensions of an encoder that ends in a ReLU share a large mean, which makes all raw
+    cosines near 1.
+
+    Attributes:
+        mean: Of each dimension, `(D,)`.
+        weight: What the rest is multiplied by: a factor for each dimension, `(D,)`, or `(D, D)`.
+    """
+
+    mean: Tensor
+    weight: Tensor
+
+    @classmethod
+    def standardized(cls, rows: FloatArray) -> "Scaling":
+        """Give every dimension mean 0 and standard deviation 1 over rows `(N, D)`."""
+        mean = _mean(rows)
+        squares = ((block - mean).square().sum(0) for block in _blocks(rows))
+        square = sum(squares, start=torch.zeros_like(mean))
+        std = (square / len(rows)).sqrt()
+        return cls(mean.float(), (1 / torch.where(std > 0, std, 1.0)).float())
+
+    @classmethod
+    def whitened(cls, rows: FloatArray, shrinkage: float = 0.1) -> "Scaling":
+        """Make the covariance of rows `(N, D)` the identity, but for `shrinkage`.
+
+        Tells copies from sounds that are merely alike, and finds less of what is alike
+        (docs/explore.md). The share `shrinkage` of each variance is that of the mean dimension, so
+        that directions in which the rows hardly differ are not blown up.
+        """
+        mean = _mean(rows)
+        products = ((block - mean).T @ (block - mean) for block in _blocks(rows))
+        covariance = sum(products, start=mean.new_zeros(len(mean), len(mean))) / len(rows)
+        variances, directions = torch.linalg.eigh(covariance)
+        variances = (1 - shrinkage) * variances.clamp(min=0) + shrinkage * variances.mean()
+        scale = 1 / torch.where(variances > 0, variances, 1.0).sqrt()
+        return cls(mean.float(), (directions * scale).float())
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Scale rows `(N, D)`, each then to length 1."""
+        rows = rows - self.mean
+        return F.normalize(rows * self.weight if self.weight.ndim == 1 else rows @ self.weight)
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What a search has found, nearest first.
+
+    Attributes:
+        clips: At most as many as were asked for.
+        rows: The query's embedding, then those of the clips or of their stretches, `(1 + k, D)`.
+        scaling: That the similarities are of.
+    """
+
+    clips: list[Found]
+    rows: Tensor
+    scaling: Scaling
+
+
+def find_clips(query: Tensor, collection: Collection, k: int) -> Findings:
+    """Find the `k` clips nearest to a query's embedding `(D,)`; exact."""
+    scaling = Scaling.standardized(collection.rows)
+    wanted = scaling(query[None])[0]
+    similarity = torch.cat([scaling(block) @ wanted for block in _blocks(collection.rows)])
+    best = similarity.topk(min(k, len(similarity)))
+    places = best.indices.tolist()
+    clips = [
+        Found(collection.paths[place], 0.0, value)
+        for place, value in zip(places, best.values.tolist(), strict=True)
+    ]
+    rows = torch.from_numpy(np.array(collection.rows[places]))
+    return Findings(clips, torch.cat([query[None], rows]), scaling)
+
+
+def find_moments(
+    query: Tensor, collection: Collection, k: int, *, frame_seconds: float
+) -> Findings:
+    """Find the `k` clips that have the stretches nearest to a query, and where these begin.
+
+    A stretch has as many frames as the query and is pooled as the encoder pools a clip, so it has
+    the embedding that it would have as a clip of its own, but for what its first and last frames
+    see of their neighborhood. A shorter clip is one stretch. Stretches begin at every frame; mean
+    and scale are those of stretches that overlap by half.
+
+    Args:
+        query: Frame embeddings, `(T', D)`.
+        collection: With frames.
+        k: Number of clips.
+        frame_seconds: Between two frames.
+    """
+    num_frames = len(query)
+    stride = max(num_frames // 2, 1)
+    coarse = [pool_stretches(frames, num_frames, stride) for frames in _frames(collection)]
+    scaling = Scaling.standardized(torch.cat(coarse).numpy())
+    whole = pool_stretches(query, num_frames, 1)
+    found = []
+    for path, frames in zip(collection.paths, _frames(collection), strict=True):
+        stretches = pool_stretches(frames, num_frames, 1)
+        similarity = scaling(stretches) @ scaling(whole)[0]
+        best = int(similarity.argmax())
+        clip = Found(path, best * frame_seconds, float(similarity[best]))
+        found.append((clip, stretches[best]))
+    found = sorted(found, key=lambda each: -each[0].similarity)[:k]
+    rows = torch.stack([whole[0], *(row for _, row in found)])
+    return Findings([clip for clip, _ in found], rows, scaling)
+
+
+def pool_stretches(frames: Tensor, num_frames: int, stride: int) -> Tensor:
+    """Maximum plus mean over stretches of `num_frames`: `(T', D)` -> `(stretches, D)`."""
+    size = min(num_frames, len(frames))
+    by_dimension = frames.T[None]  # (1, D, T')
+    largest = F.max_pool1d(by_dimension, size, stride)
+    return (largest + F.avg_pool1d(by_dimension, size, stride))[0].T
+
+
+def find_duplicates(collection: Collection) -> tuple[list[Pair], float]:
+    """Find pairs of clips that are nearer to each other than sounds of one kind are.
+
+    Embeddings are whitened. Each clip's distance to its nearest neighbor, `1 - cosine`, is spread
+    about log-normally in a folder without copies; a pair is reported where its distance lies 5
+    standard deviations below the median, both measured robustly (median absolute deviation), so
+    that copies of up to half of the clips do not hide each other.
+
+    Returns:
+        The pairs, most alike first, and the cosine from which on they are reported.
+
+    Raises:
+        CorpusError: If there are fewer than 10 clips: no distribution to tell copies by.
+        MissingPackageError: If there are more than 200,000, and usearch is not installed.
+    """
+    if len(collection) < FEWEST_CLIPS:
+        raise CorpusError(
+            f"{collection.folder}: copies are told from {FEWEST_CLIPS} clips on; "
+            f"got {len(collection)}",
+            code="too-short",
+            path=collection.folder,
+            value=len(collection),
+        )
+    scaling = Scaling.whitened(collection.rows)
+    places, similarities = _nearest(collection.rows, scaling)
+    nearest = similarities[:, 0]
+    distance = np.log(np.maximum(1 - nearest, 1e-6))  # what float32 leaves of the cosine of copies
+    median = np.median(distance)
+    spread = 1.4826 * np.median(np.abs(distance - median))
+    threshold = float(1 - np.exp(median - 5 * spread))
+    pairs = {
+        (min(row, int(other)), max(row, int(other))): float(similarity)
+        for row in np.flatnonzero(nearest >= threshold).tolist()
+        for other, similarity in zip(places[row], similarities[row], strict=True)
+        if similarity >= threshold
+    }
+    found = [Pair(*clips, similarity) for clips, similarity in pairs.items()]
+    return sorted(found, key=lambda pair: -pair.similarity), threshold
+
+
+def _nearest(
+    rows: FloatArray, scaling: Scaling, num: int = 16
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Places and cosines of the nearest other rows of each, nearest first: `(N, num)` each."""
+    scaled = torch.cat([scaling(block) for block in _blocks(rows)])
+    num = min(num, len(scaled) - 1)
+    if len(scaled) > MANY_CLIPS:
+        return _nearest_by_index(scaled.numpy(), num)
+    places, similarities = [], []
+    with ProgressBar("comparing", len(scaled)) as bar:
+        for first in range(0, len(scaled), 1024):
+            product = scaled[first : first + 1024] @ scaled.T
+            own = torch.arange(len(product))
+            product[own, first + own] = -2.0  # not oneself
+            best = product.topk(num)
+            places.append(best.indices)
+            similarities.append(best.values)
+            bar.advance(len(product))
+    return torch.cat(places).numpy(), torch.cat(similarities).numpy()
+
+
+def _nearest_by_index(
+    scaled: npt.NDArray[np.float32], num: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    with package_needed(f"comparing {len(scaled)} clips", "usearch", extra="explore"):
+        from usearch.index import Index
+    index = Index(ndim=scaled.shape[1], metric="cos", dtype="f32")
+    keys = np.arange(len(scaled))
+    index.add(keys, scaled)
+    matches = index.search(scaled, num + 1)
+    found, distances = np.asarray(matches.keys, np.int64), np.asarray(matches.distances)
+    # Oneself is among them, but of copies not always first.
+    is_own = found == keys[:, None]
+    is_own[~is_own.any(1), -1] = True
+    shape = (len(scaled), num)
+    return found[~is_own].reshape(shape), (1 - distances[~is_own]).reshape(shape)
+
+
+def _mean(rows: FloatArray) -> Tensor:
+    """Of each dimension, float64 `(D,)`."""
+    sums = (block.sum(0, dtype=torch.float64) for block in _blocks(rows))
+    return sum(sums, start=torch.zeros(rows.shape[1], dtype=torch.float64)) / len(rows)
+
+
+def _blocks(rows: FloatArray) -> Iterator[Tensor]:
+    for first in range(0, len(rows), ROWS_AT_ONCE):
+        yield torch.from_numpy(np.array(rows[first : first + ROWS_AT_ONCE], np.float32))
+
+
+def _frames(collection: Collection) -> Iterator[Tensor]:
+    assert collection.first_frames is not None
+    assert collection.num_frames is not None
+    for first, count in zip(collection.first_frames, collection.num_frames, strict=True):
+        yield torch.from_numpy(np.array(collection.rows[first : first + count]))

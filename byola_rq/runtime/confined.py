@@ -1,0 +1,178 @@
+"""A stream of messages from a process that may hang, crash or run out of memory in our place.
+
+The workers of `byola_rq.runtime.workers` do many items each; this reads one file after the other.
+It is a fresh interpreter, so that scripts need no guard of their main module for it.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Generator, Iterable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from byola_rq.errors import ByolaRQError
+from byola_rq.runtime.sandbox import DONE, FAILED, Limits, confine
+
+_END = b"end"
+_IDLE_SECONDS = 10.0  # a process waits so long for its next stream
+_START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from byola_rq.runtime.confined import main; main(*sys.argv[2:])"
+)
+
+_lock = threading.Lock()
+_idle: list["_Reader"] = []
+
+
+class ConfinedError(ByolaRQError):
+    """What the other process raised, or how it ended."""
+
+
+def stream(
+    module: str, function: str, *arguments: Any, limits: Limits, most: int
+) -> Generator[bytes, None, None]:
+    """Messages that a function gives in a process of its own, which alone imports its module.
+
+    Args:
+        module: Its full name.
+        function: Of the module; it gives an iterable of bytes.
+        arguments: Values of JSON.
+        limits: Of the process' memory, and of the time that each message takes.
+        most: Bytes that a message may have.
+
+    Raises:
+        ConfinedError: What is raised there, or that the process hangs, dies or says too much.
+    """
+    reader = _take_idle(limits) or _Reader(limits)
+    try:
+        reader.send([module, function, arguments])
+        while isinstance(message := reader.receive(most), bytes):
+            yield message
+    except BaseException:
+        reader.kill()
+        raise
+    with _lock:
+        _idle.append(reader)
+    if message is not None:
+        raise message
+
+
+def _take_idle(limits: Limits) -> "_Reader | None":
+    """A process that waits for a stream; those that have ended by then are forgotten."""
+    with _lock:
+        for reader in [*_idle]:
+            if reader.limits != limits:
+                continue
+            _idle.remove(reader)
+            if reader.is_alive():
+                return reader
+            reader.kill()
+    return None
+
+
+class _Reader:
+    """The process, seen from outside."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._owner = os.getpid()
+        ours, theirs = socket.socketpair()
+        self._connection = Connection(ours.detach())
+        with theirs:
+            command = [sys.executable, "-c", _START, json.dumps(sys.path), str(theirs.fileno())]
+            self._process = subprocess.Popen(  # noqa: S603  our own code
+                [*command, repr(limits.seconds), repr(limits.gigabytes)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+            )
+
+    def is_alive(self) -> bool:
+        """Whether it waits for us, and not for the process that this one was forked from."""
+        if self._owner != os.getpid():
+            return False
+        # It says nothing unasked: what can be read is its end.
+        return not select.select([self._connection], [], [], 0)[0]
+
+    def send(self, request: list[Any]) -> None:
+        with contextlib.suppress(OSError):  # its end is met where its answer is read
+            self._connection.send_bytes(json.dumps(request).encode())
+
+    def receive(self, most: int) -> bytes | ConfinedError | None:
+        """The next message; behind the last one what was raised there, or None."""
+        try:
+            kind = self._connection.recv_bytes(max(map(len, (DONE, FAILED, _END))))
+            if kind == _END:
+                return None
+            content = self._connection.recv_bytes(most)
+        except (EOFError, OSError):
+            raise self._how_it_ended() from None
+        if kind == DONE:
+            return content
+        facts = json.loads(content)
+        return ConfinedError(facts.pop("message"), **facts)
+
+    def kill(self) -> None:
+        """End it; nothing, if it is another process' child."""
+        self._connection.close()
+        if self._owner == os.getpid():
+            self._process.kill()
+            self._process.wait()
+
+    def _how_it_ended(self) -> ConfinedError:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(1.0)
+        code = self._process.returncode
+        if code == -signal.SIGALRM:
+            return ConfinedError(f"reading took over {self.limits.seconds:g} s", code="too-large")
+        if code is None:
+            return ConfinedError("reading gives more than it may", code="too-large")
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return ConfinedError(f"reading crashed ({how})", code="damaged")
+
+
+def main(descriptor: str, seconds: str, gigabytes: str) -> None:
+    """The process itself: one stream after the other, until nobody wants one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the other end's, which then closes
+    limits = Limits(float(seconds), float(gigabytes))
+    with Connection(int(descriptor)) as connection, contextlib.suppress(EOFError, OSError):
+        is_confined = False
+        while connection.poll(_IDLE_SECONDS):
+            module, name, arguments = json.loads(connection.recv_bytes())
+            function = getattr(importlib.import_module(module), name)
+            if not is_confined:  # behind the import of all that is needed, which takes memory
+                confine(limits)
+                is_confined = True
+            _answer(connection, function(*arguments), limits)
+
+
+def _answer(connection: Connection, messages: Iterable[bytes], limits: Limits) -> None:
+    """Send all messages and an end, or how it failed."""
+    iterator = iter(messages)
+    try:
+        while True:
+            signal.setitimer(signal.ITIMER_REAL, limits.seconds)
+            message = next(iterator, None)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            if message is None:
+                connection.send_bytes(_END)
+                return
+            connection.send_bytes(DONE)
+            connection.send_bytes(message)
+    except ByolaRQError as error:
+        facts = {"message": str(error), "code": error.code, "key": error.key, "value": error.value}
+    except MemoryError:
+        reason = f"reading takes over {limits.gigabytes:g} GB of memory"
+        facts = {"message": reason, "code": "too-large"}
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    connection.send_bytes(FAILED)
+    connection.send_bytes(json.dumps(facts, default=str).encode())

@@ -1,0 +1,172 @@
+"""YAML and JSON of others, parsed in bounds: what cannot be used is a ValueError in one line."""
+
+import json
+import os
+import stat
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+import yaml
+
+from byola_rq.text.shown import quoted, shown
+
+MAX_YAML_BYTES = 1 << 17  # a configuration has 10 kB; PyYAML reads about 30 kB/s at worst
+MAX_TEXT_BYTES = 1 << 30  # the plan of a corpus has a line for every file that was left out
+MAX_NUMBER = 400  # characters; the smallest float has 326 when written out
+MAX_DEPTH = 32  # of ours, the deepest has 4
+
+# A type; a dict of the keys that must be there; a list of one, for lists of such values; a dict
+# whose only key is `str`, for objects of such values.
+Shape = type | UnionType | dict[Any, Any] | list[Any]
+
+_FAULTS = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    yaml.YAMLError,
+)
+
+
+def parse_yaml(text: str, *, as_written: bool = False) -> Any:
+    """Parse a document: plain data, without anchors and aliases, which can stand for any size.
+
+    Args:
+        text: Of the document.
+        as_written: Every scalar as its text.
+
+    Raises:
+        ValueError: If it is no YAML, too large, too deep, or has an anchor or alias.
+    """
+    if len(text) > MAX_YAML_BYTES:
+        raise ValueError(f"must be at most {MAX_YAML_BYTES} bytes; got {len(text)}")
+    try:
+        loader = (_WrittenLoader if as_written else _PlainLoader)(text)
+        return loader.get_single_data()
+    except _FAULTS as error:
+        raise ValueError(_reason(error, "no YAML that can be read")) from error
+
+
+def parse_json(text: str | bytes, shape: Shape = dict) -> Any:
+    """Parse a document and compare it with the shape that it must have.
+
+    Raises:
+        ValueError: If it is no JSON or has another shape; the message says where.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(_reason(error, "no JSON that can be read")) from error
+    check_shape(value, shape)
+    return value
+
+
+def read_json(path: Path, shape: Shape = dict) -> Any:
+    """Read a file as `parse_json` parses its text.
+
+    Raises:
+        OSError: If it cannot be read, or is no regular file.
+        ValueError: As `parse_json`, or if it is not UTF-8.
+    """
+    return parse_json(read_text(path, MAX_TEXT_BYTES), shape)
+
+
+def read_yaml(path: Path, *, as_written: bool = False) -> Any:
+    """Read a file as `parse_yaml` parses its text.
+
+    Raises:
+        OSError: If it cannot be read, or is no regular file.
+        ValueError: As `parse_yaml`, or if it is not UTF-8.
+    """
+    return parse_yaml(read_text(path, MAX_YAML_BYTES), as_written=as_written)
+
+
+def read_text(path: Path, max_bytes: int) -> str:
+    """Read a regular file of UTF-8, its line ends as they are.
+
+    Raises:
+        OSError: If it cannot be read, or is a pipe, a device or the like, on which to wait.
+        ValueError: If it is too large, or not UTF-8.
+    """
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(f"{path}: is no regular file")
+        if status.st_size > max_bytes:
+            raise ValueError(f"must be at most {max_bytes} bytes; got {status.st_size}")
+        return file.read(max_bytes).decode()
+
+
+def check_shape(value: Any, shape: Shape, where: str = "") -> None:
+    """Compare a parsed value with a shape.
+
+    Raises:
+        ValueError: If it is another; the message says where and what is there.
+    """
+    if isinstance(shape, list):
+        _check_type(value, list, where)
+        for number, each in enumerate(value):
+            check_shape(each, shape[0], f"{where}[{number}]")
+    elif isinstance(shape, dict):
+        _check_type(value, dict, where)
+        keys = value if str in shape else shape
+        for key in keys:
+            name = f"{where}.{key}" if where else str(key)
+            if key not in value:
+                raise ValueError(f"{shown(name)} is missing")
+            check_shape(value[key], shape[str if str in shape else key], name)
+    else:
+        _check_type(value, shape, where)
+
+
+def _check_type(value: Any, kind: type | UnionType, where: str) -> None:
+    # JSON has one kind of number; True is none of them.
+    is_fit = isinstance(value, int | float if kind is float else kind)
+    if not is_fit or (isinstance(value, bool) and kind in (int, float)):
+        name = getattr(kind, "__name__", str(kind))
+        raise ValueError(f"{shown(where) or 'the whole'} must be {name}; got {quoted(value)}")
+
+
+class _Bounded(yaml.SafeLoader):
+    """Refuses what makes much of little: anchors, aliases, depth."""
+
+    _depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise ValueError(f"must have no anchor or alias; got {quoted(event.anchor)}")
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise ValueError(f"must be nested at most {MAX_DEPTH} deep")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def construct_scalar(self, node: Any) -> Any:
+        # A number to the base of 60 takes quadratic time.
+        if node.tag != "tag:yaml.org,2002:str" and len(node.value) > MAX_NUMBER:
+            raise ValueError(f"a number must have at most {MAX_NUMBER} digits")
+        return super().construct_scalar(node)
+
+
+class _PlainLoader(_Bounded):
+    pass
+
+
+class _WrittenLoader(_Bounded):
+    """Every scalar as its text, as BaseLoader has it."""
+
+    yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        if isinstance(node, yaml.ScalarNode):
+            return node.value
+        return super().construct_object(node, deep)
+
+
+def _reason(error: BaseException, otherwise: str) -> str:
+    return shown(" ".join(str(error).split()), 500) or otherwise
