@@ -127,7 +127,7 @@ def _check_parts(
     first_frames: npt.NDArray[np.int64] | None,
     num_frames: npt.NDArray[np.int64] | None,
 ) -> None:
-    """Raise `CorpusError` if index.csv and the array do not match."""
+    """Raise `CorpusError` if index.csv and the array do not match, or if a value is not finite."""
     fits = rows.ndim == 2 and rows.dtype == np.float32 and num_clips > 0
     if first_frames is None or num_frames is None:
         fits = fits and len(rows) == num_clips
@@ -138,6 +138,9 @@ def _check_parts(
     if not fits:
         message = f"{folder}: index.csv and the array beside it do not match"
         raise CorpusError(message, code="damaged", path=folder)
+    if not np.isfinite(rows.sum(dtype=np.float64)):
+        message = f"{folder}: embeddings must be finite; some are not"
+        raise CorpusError(message, code="not-finite", path=folder)
 
 
 def _check_model(folder: Path, meta: dict[str, Any], embedder: Embedder) -> None:
