@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from byola_rq.errors import ByolaRQError
 from evaluate.tasks.few_labels import (
     describe_small_classes,
-    find_refusals,
+    find_rejected,
     keep_labels,
     parse_fractions,
 )
@@ -115,7 +115,7 @@ def test_small_classes_are_named():
 
 def test_what_is_refused_is_what_leaves_no_clip_a_class():
     task = make_task({"a": 90, "b": 10}, 2)
-    assert list(find_refusals(task, make_folds(task, 0), (0.01, 0.019, 0.02, 1))) == [0.01, 0.019]
+    assert list(find_rejected(task, make_folds(task, 0), (0.01, 0.019, 0.02, 1))) == [0.01, 0.019]
 
 
 def test_shares_as_typed():
