@@ -1,4 +1,4 @@
-"""What a grid found: means over seeds, differences to the reference, what they cost."""
+"""Report of a grid: means over seeds, differences to the reference, costs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,20 +15,20 @@ from evaluate.reports.results import ReportError, ResultRow, WriteError, read_re
 from evaluate.reports.scores import TestedClips, read_tested_clips, resample, rows_by_state
 from evaluate.reports.table import to_markdown
 
-MEAN = "mean"  # of the tasks
+MEAN = "mean"  # name of the mean over tasks
 
 
 @dataclass(frozen=True)
 class Line:
-    """One variant.
+    """Results of one variant.
 
     Attributes:
-        variant: Its name.
-        num_seeds: Seeds that were evaluated on every task.
-        segments: Seen in training, by all these seeds together.
-        hours: Of training, likewise.
-        scores: Mean over seeds by task, `MEAN` among them where there are several.
-        differences: To the reference, in points; none of the reference itself.
+        variant: Name of the variant.
+        num_seeds: Number of seeds that were evaluated on every task.
+        segments: Number of training segments of all these seeds.
+        hours: Hours of training of all these seeds.
+        scores: Mean over seeds by task, in percent; with `MEAN` if there are several tasks.
+        differences: Differences to the reference by task, in points; empty for the reference.
     """
 
     variant: str
@@ -41,7 +41,7 @@ class Line:
 
 @dataclass(frozen=True)
 class AblationReport:
-    """All of a grid that is there."""
+    """Results of a grid so far."""
 
     grid: Grid
     probe: str
@@ -50,7 +50,7 @@ class AblationReport:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The columns."""
+        """Columns: tasks, and `MEAN` if there are several."""
         return tuple(self.lines[0].scores) if self.lines else ()
 
     def describe_differences(self) -> tuple[list[str], list[str]]:
@@ -66,12 +66,12 @@ class AblationReport:
 def make_report(
     out: Path, grid: Grid, runs: Sequence[AblationRun], tasks: Sequence[str], probe: str
 ) -> AblationReport:
-    """Gather what an output folder holds of a grid.
+    """Gather the results of a grid in an output folder.
 
-    A seed counts where it was evaluated on every task.
+    A seed counts only if it was evaluated on every task.
 
     Raises:
-        ReportError: If results cannot be read.
+        ReportError: If results cannot be read, or runs have no common test clips.
     """
     results = [row for row in read_results(out) if row.probe == probe]
     found = {task: _newest_alike(out, runs, task, results) for task in tasks}
@@ -98,10 +98,10 @@ def make_report(
 
 
 def write_report(out: Path, report: AblationReport) -> list[Path]:
-    """Replace the grid's tables, `<grid>.md` and `<grid>.csv`.
+    """Write the grid's tables, `<grid>.md` and `<grid>.csv`.
 
     Raises:
-        WriteError: If the disk refuses.
+        WriteError: If a file cannot be written.
     """
     name = report.grid.name
     texts = {
@@ -118,7 +118,7 @@ def write_report(out: Path, report: AblationReport) -> list[Path]:
 
 
 def make_table(report: AblationReport) -> DataFrame:
-    """A row for every variant and task: means, differences, costs."""
+    """Build a table with a row for every variant and task: means, differences, costs."""
     rows = []
     for line in report.lines:
         for task, score in line.scores.items():
@@ -147,7 +147,7 @@ def make_table(report: AblationReport) -> DataFrame:
 
 
 def to_report(report: AblationReport) -> str:
-    """The report as Markdown."""
+    """Format the report as Markdown."""
     significant, others = report.describe_differences()
     parts = [f"# {report.grid.name}\n", f"{_preamble(report)}\n"]
     if report.lines:
@@ -162,7 +162,7 @@ def to_report(report: AblationReport) -> str:
 
 
 def make_scores(report: AblationReport) -> DataFrame:
-    """The means, as text."""
+    """Build the table of means, as text."""
     rows = [
         (
             line.variant,
@@ -178,7 +178,7 @@ def make_scores(report: AblationReport) -> DataFrame:
 
 
 def make_differences(report: AblationReport) -> DataFrame:
-    """The differences to the reference, as text; significant ones with a star."""
+    """Build the table of differences to the reference, as text; a star if significant."""
     rows = [
         (
             line.variant,
@@ -194,7 +194,7 @@ def make_differences(report: AblationReport) -> DataFrame:
 
 
 def format_difference(difference: Estimate) -> str:
-    """Points, their interval and p."""
+    """Format a difference in points, with its interval and p."""
     p = "one seed" if difference.p is None else _format_p(difference.p)
     return f"{difference.value:+.1f} ({difference.low:z.1f} to {difference.high:z.1f}; {p})"
 
@@ -226,7 +226,7 @@ def _list(title: str, lines: Sequence[str]) -> str:
 def _newest_alike(
     out: Path, runs: Sequence[AblationRun], task: str, results: Sequence[ResultRow]
 ) -> dict[AblationRun, list[ResultRow]]:
-    """The complete results of each run on that state of a task that was evaluated last."""
+    """Select each run's complete results on the state of a task that was evaluated last."""
     states = {}
     for run in runs:
         model = find_place(out, run).name
@@ -241,7 +241,7 @@ def _newest_alike(
 def _score_seeds(
     tested: dict[AblationRun, dict[str, TestedClips]], tasks: Sequence[str]
 ) -> dict[str, dict[str, SeedScores]]:
-    """Scores and draws by variant and task, on the test clips that all runs have."""
+    """Compute scores and draws by variant and task, on the test clips common to all runs."""
     runs = list(tested)
     if not runs:
         return {}
@@ -251,7 +251,7 @@ def _score_seeds(
         values.append([each.score for each in aligned])
         draws.append(resample(task, aligned))
     by_name = list(zip(tasks, values, draws, strict=True))
-    if len(tasks) > 1:  # tasks are drawn independently, so their draws average
+    if len(tasks) > 1:  # tasks are drawn independently, so draws are averaged
         by_name.append((MEAN, list(np.mean(values, axis=0)), np.mean(draws, axis=0)))
     scores: dict[str, dict[str, SeedScores]] = {}
     for variant in dict.fromkeys(run.variant for run in runs):
@@ -264,7 +264,7 @@ def _score_seeds(
 
 
 def _align(task: str, tested: Sequence[TestedClips]) -> list[TestedClips]:
-    """The test clips that all have, in one order."""
+    """Select the common test clips, in the same order."""
     places = [
         {clip: at for at, clip in enumerate(zip(of.names, of.labels, strict=True))} for of in tested
     ]

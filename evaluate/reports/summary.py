@@ -201,8 +201,8 @@ def _published_rows() -> list[SummaryRow]:
 def _unfinished_notes(entry: Entry, task: str, rows: Sequence[ResultRow]) -> list[str]:
     return [
         f"not counted: {task}: {entry.label}, {entry.setting}, seed {run[0].seed}: only "
-        f"{sum(row.n_test for row in run)} of {run[0].num_clips} clips tested so far; the same "
-        "call again goes on"
+        f"{sum(row.n_test for row in run)} of {run[0].num_clips} clips tested so far; repeat the "
+        "call to continue"
         for run in unfinished_runs(rows)
     ]
 

@@ -1,4 +1,4 @@
-"""What the system refuses is one line and a status; what an encoding lacks loses no result."""
+"""Errors of the system are one line and a status; a limited encoding loses no result."""
 
 import contextlib
 import io
@@ -176,7 +176,7 @@ HOSTILE = "a\x1b]0;x\x07\u202e\nerror: b"
 
 
 def printed(capsys: pytest.CaptureFixture[str]) -> str:
-    """All that came to the terminal: of lines that it can only show."""
+    """Return all output to the terminal; check that every line is printable."""
     out, err = capsys.readouterr()
     for line in (*out.split("\n"), *err.split("\n")):
         assert line.isprintable()
@@ -184,7 +184,7 @@ def printed(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 class PanicException(BaseException):
-    """As libraries written in Rust raise it."""
+    """Exception as raised by libraries written in Rust."""
 
 
 @pytest.mark.parametrize(

@@ -513,7 +513,7 @@ def test_where_no_clip_is_left_the_first_error_is_told(tmp_path: Path, sounds: P
 
 @contextmanager
 def without_rights() -> Iterator[None]:
-    """As a user who may not read everything; root may."""
+    """Run as a user without rights to read everything, unlike root."""
     before = os.geteuid()
     os.seteuid(before or 65534)
     try:

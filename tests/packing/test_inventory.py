@@ -1,4 +1,4 @@
-"""What `info` says about a packed corpus, and its picture."""
+"""Output of `info` about a packed corpus, and its picture."""
 
 import sys
 from pathlib import Path

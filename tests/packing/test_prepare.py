@@ -1,4 +1,4 @@
-"""Any collection -> the same packed corpus, whatever happens on the way."""
+"""`prepare` makes the same packed corpus of a collection, whatever interrupts it."""
 
 import csv
 import errno

@@ -1,4 +1,4 @@
-"""What `runs` reads from the directories of runs, and says of them."""
+"""Summaries that `runs` reads from the directories of runs."""
 
 import os
 import re

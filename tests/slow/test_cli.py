@@ -29,7 +29,7 @@ def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProc
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], *told: object) -> None:
-    """One line that names these, a status, no traceback."""
+    """Assert one line that names `told`, status 2, and no traceback."""
     assert done.returncode == 2, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, done.stderr

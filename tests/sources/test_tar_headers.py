@@ -28,7 +28,7 @@ members = st.lists(st.tuples(paths, st.integers(0, 3000)), max_size=6)
 
 
 def write_tar(path: Path, content: list[tuple[str, int]], form: int) -> list[tuple[str, int, str]]:
-    """What could be written: ustar has no room for some names."""
+    """Write a tar; return the members written: ustar has no room for some names."""
     written = []
     with tarfile.open(path, "w", format=form) as tar:
         for number, (name, size) in enumerate(content):

@@ -84,7 +84,7 @@ def test_a_resumed_run_doubles_nothing(tmp_path: Path) -> None:
     text = path.read_bytes()
     resumed = Quarantine(path, many_clips(1000), said.append)
     assert len(resumed) == 2
-    resumed.add([(7, 9, "gone, and its neighbour too")])
+    resumed.add([(7, 9, "gone, and its neighbor too")])
     assert path.read_bytes() == text
     assert len(said) == 2
     resumed.add([(2, 3, "cut"), (4, 5, "cut")])

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from evaluate.__main__ import app
 from evaluate.ablation.grid import AblationRun, plan_runs, read_grid
-from evaluate.ablation.runs import Training, find_place, held, read_progress
+from evaluate.ablation.runs import Training, find_place, locked_run, read_progress
 from evaluate.reports.results import WriteError
 from tests.conftest import SMALL
 from tests.fault_injection import Call, interposed
@@ -43,7 +43,7 @@ def world(tmp_path: Path, sounds: Path, write_set, split_rows, monkeypatch) -> P
 
 
 def plan(num_seeds: int, *overrides: str) -> list[AblationRun]:
-    """As the command does, on a CPU."""
+    """Plan runs as the command does, on a CPU."""
     own = ["data.source=sounds", "run.device=cpu"]
     return plan_runs(read_grid(Path("small.yaml"), [*overrides, *own]), num_seeds)
 
@@ -161,7 +161,7 @@ def test_a_run_that_another_call_holds_is_left_to_it(world: Path, trained_run: P
     child = os.fork()
     if child == 0:  # another call, at work until the pipe is closed
         os.close(writer)
-        with held(Path("out"), runs[0]):
+        with locked_run(Path("out"), runs[0]):
             Path("held").touch()
             os.read(reader, 1)
         os._exit(0)
@@ -172,7 +172,7 @@ def test_a_run_that_another_call_holds_is_left_to_it(world: Path, trained_run: P
     os.close(writer)
     os.waitpid(child, 0)
     assert done.exit_code == 0, done.output
-    assert f"left to other calls that are at work on them: {runs[0]}" in done.stderr
+    assert f"left to other calls: {runs[0]}" in done.stderr
     assert {row["variant"] for row in read_report()} == {"crop"}
 
 

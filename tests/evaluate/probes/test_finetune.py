@@ -57,7 +57,7 @@ def tune(encoder, clips, rules, seed=0):
 
 
 def test_a_still_encoder_gives_the_weights_of_the_adam_probe():
-    """All clips in a batch: its batch norm is the scaler of the training clips."""
+    """Train on all clips in a batch, so that batch norm equals the scaler of the training clips."""
     clips, log_mels = make_clips()
     features = log_mels.mean(dim=(1, 3)).numpy()
     scaled = (features - features[:40].mean(axis=0)) / features[:40].std(axis=0)

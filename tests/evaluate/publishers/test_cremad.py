@@ -65,7 +65,7 @@ def test_no_actor_is_in_two_parts(tmp_path):
 
 
 def test_intensity_of_one_letter(tmp_path):
-    """One clip of the set is named so."""
+    """Read a name with an intensity of one letter, as one clip of the set has."""
     write_cremad(tmp_path)
     write_sound(tmp_path / "AudioWAV/1040_ITH_SAD_X.wav", 440.0, 0.02)
     assert "AudioWAV/1040_ITH_SAD_X.wav" in {clip.file_name for clip in read(tmp_path).clips}

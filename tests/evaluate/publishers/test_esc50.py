@@ -13,7 +13,7 @@ TABLE = "meta/esc50.csv"
 
 
 def rows():
-    """Each fold has two takes of one recording of each class."""
+    """Return rows in which each fold has two takes of one recording of each class."""
     return [
         (f"{fold}-{recording}-{take}-{number}.wav", str(fold), str(number), label, "-", recording)
         for fold in range(1, 6)
@@ -58,7 +58,7 @@ def test_reads_the_folds(tmp_path):
 
 @pytest.mark.parametrize("has_table", [True, False])
 def test_reads_the_copy_on_kaggle(tmp_path, has_table):
-    """Its table lies in its root, its clips two folders deep."""
+    """Read a copy with its table in the root and its clips two folders deep."""
     wanted = read(write_esc50(tmp_path / "published"))
     root = write_esc50(tmp_path / "kaggle")
     (root / TABLE).rename(root / "esc50.csv")

@@ -103,7 +103,7 @@ def test_speakers_are_the_users(tmp_path):
 
 
 def test_no_speaker_is_in_two_parts(tmp_path):
-    """Not even one who speaks two languages; every language is in every part."""
+    """Check also a speaker of two languages, and that every language is in every part."""
     task = read(write_voxforge(tmp_path))
     parts = defaultdict(set)
     for clip in task.clips:

@@ -97,8 +97,8 @@ def test_killed_run_is_left_out_and_said(out):
     summary = summarize(out)
     assert summary.measured == ()
     assert summary.notes == (
-        "not counted: birds: owl, logistic, seed 0: only 20 of 30 clips tested so far; the same "
-        "call again goes on",
+        "not counted: birds: owl, logistic, seed 0: only 20 of 30 clips tested so far; repeat the "
+        "call to continue",
     )
     add_run(out, "r1", {("3", 0): hits(5)}, n_train=18)
     assert summarize(out).measured[0].scores["birds"].value == pytest.approx(50)

@@ -71,7 +71,7 @@ def test_smaller_shares_are_parts_of_larger_ones_and_seeds_differ():
 
 
 def test_folds_draw_apart_and_a_class_apart_from_the_others():
-    """One class' clips do not depend on how many another has."""
+    """Check that the clips drawn of a class do not depend on the size of another."""
     rows = [("ab"[n % 2], str(n // 2 % 3)) for n in range(120)]
     clips = tuple(Clip(Path("a.wav"), f"{n:03d}", *row) for n, row in enumerate(rows))
     task = Task("birds", Path("birds.csv"), clips, True, 1.0)

@@ -25,12 +25,12 @@ class Made:
     seed: int = 0
 
     def random(self, name: str) -> np.random.Generator:
-        """What the maker of the input of this name may draw from."""
+        """Return the random generator for the input of this name."""
         return np.random.default_rng([self.seed, zlib.crc32(name.encode())])
 
     @property
     def paths(self) -> dict[str, str]:
-        """What commands may name."""
+        """Paths that commands may name."""
         names = ("sounds", "clip.wav", "model.safetensors", "packed", "run", "labelled.csv")
         keys = ("sounds", "clip", "model", "packed", "run", "labelled")
         return {key: str(self.folder / name) for key, name in zip(keys, names, strict=True)} | {

@@ -38,7 +38,7 @@ def _folder(change: Change) -> Callable[[Path, Made], None]:
 
 
 def _half(change: Change) -> Callable[[Path, Made], None]:
-    """One that was stopped before any row was written, by what its marks say."""
+    """Make an embeddings folder marked as stopped before any row was written."""
 
     def make(place: Path, made: Made) -> None:
         folder = place / "in/e"
