@@ -24,8 +24,10 @@ from evaluate.options import (
     Protocol,
     RunByDefault,
     Seed,
+    SetNames,
     SplitOfVoxForge,
     Tasks,
+    UnitSeconds,
     VoxForgeSplit,
     Workers,
     choose_device,
@@ -109,13 +111,7 @@ def run(
     ] = None,
     *,
     data_root: DataRoot = None,
-    tasks: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME...",
-            help="Names of sets under --data-root to evaluate on.  [default: all found]",
-        ),
-    ] = None,
+    tasks: SetNames = None,
     task: Tasks = None,
     out: Out = Path("results"),
     baseline: Annotated[
@@ -143,13 +139,7 @@ def run(
             min=2, help="Maximum number of clips of each class and part, for a quick run."
         ),
     ] = None,
-    unit_seconds: Annotated[
-        float | None,
-        typer.Option(
-            help="Length in seconds to which clips of a --task are cropped or padded.  "
-            "[default: the longest, at most 10]"
-        ),
-    ] = None,
+    unit_seconds: UnitSeconds = None,
     norm: Annotated[
         Norm,
         typer.Option(help="Mean and std of log-mels: of the training clips or the model's own."),

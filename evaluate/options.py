@@ -62,6 +62,21 @@ DataRoot = Annotated[
 Tasks = Annotated[
     list[Path] | None, typer.Option(help="Csv of labeled clips; repeatable.", metavar="CSV")
 ]
+SetNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tasks",
+        metavar="NAME...",
+        help="Names of sets under --data-root to evaluate on.  [default: all found]",
+    ),
+]
+UnitSeconds = Annotated[
+    float | None,
+    typer.Option(
+        help="Length in seconds to which clips of a --task are cropped or padded.  "
+        "[default: the longest, at most 10]"
+    ),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Out = Annotated[Path, typer.Option(help="Folder that results are added to.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of every draw; equal seeds, equal results.")]

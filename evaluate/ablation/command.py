@@ -13,7 +13,9 @@ from evaluate.options import (
     DataRoot,
     Debug,
     Device,
+    SetNames,
     Tasks,
+    UnitSeconds,
     choose_device,
     one_line_errors,
     usage_error,
@@ -42,10 +44,7 @@ def ablate(
     data: Annotated[list[Path], typer.Option(help="Training data, as data.source; repeatable.")],
     out: Annotated[Path, typer.Option(help="Folder of runs and reports; grids may share it.")],
     data_root: DataRoot = None,
-    tasks: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME...", help="Names of sets under --data-root to evaluate on."),
-    ] = None,
+    tasks: SetNames = None,
     task: Tasks = None,
     jobs: Annotated[int, typer.Option(min=1, help="Number of concurrent trainings.")] = 1,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds per variant, from run.seed up.")] = 3,
@@ -65,13 +64,7 @@ def ablate(
     limit: Annotated[
         int | None, typer.Option(min=2, help="Maximum number of clips of each class and part.")
     ] = None,
-    unit_seconds: Annotated[
-        float | None,
-        typer.Option(
-            help="Length in seconds to which clips of a --task are cropped or padded.  "
-            "[default: the longest, at most 10]"
-        ),
-    ] = None,
+    unit_seconds: UnitSeconds = None,
     device: Device = "auto",
     debug: Debug = False,
 ) -> None:

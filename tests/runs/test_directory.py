@@ -524,7 +524,7 @@ CONDITIONAL = {
     "train.max_steps": 6,
 }
 
-# What moves last bits (other kernels), or needs a GPU, a labelled set or a further package.
+# What moves last bits (other kernels), or needs a GPU, a labeled set or a further package.
 NOT_TO_THE_BIT = {
     "run.dir",
     "run.device",

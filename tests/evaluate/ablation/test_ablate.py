@@ -32,7 +32,7 @@ variants:
 
 @pytest.fixture
 def world(tmp_path: Path, sounds: Path, write_set, split_rows, monkeypatch) -> Path:
-    """A folder with a grid, its two labelled sets, and something to learn from."""
+    """A folder with a grid, its two labeled sets, and something to learn from."""
     small = [word.replace("=", ": ", 1) for word in SMALL if "run.device" not in word]
     (tmp_path / "small.yaml").write_text(GRID.format(small="\n  ".join(small)))
     write_set(tmp_path / "pitch.csv", split_rows)

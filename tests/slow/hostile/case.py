@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -82,6 +83,19 @@ def files(contents: dict[str, bytes | str | object]) -> Callable[[Path, Made], N
     def make(place: Path, _: Made) -> None:
         for name, data in contents.items():
             put(place / "in" / name, data)
+
+    return make
+
+
+Change = Callable[[Path], object]  # changes what a path holds
+
+
+def changed(name: str, copy: str, change: Change) -> Callable[[Path, Made], None]:
+    """Return a maker of a changed copy of a harmless folder `name` of `Made`, at `copy`."""
+
+    def make(place: Path, made: Made) -> None:
+        shutil.copytree(made.folder / name, place / copy)
+        change(place / copy)
 
     return make
 
