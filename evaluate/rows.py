@@ -13,7 +13,8 @@ from evaluate.embedding_cache import digest_task
 from evaluate.models import EmbeddingModel
 from evaluate.probes.metrics import METRICS
 from evaluate.protocol import Job, Outcome, Settings, version_of
-from evaluate.reports.results import PredictionRow, ResultRow
+from evaluate.reports.predictions import PredictionRow
+from evaluate.reports.results import ResultRow
 from evaluate.tasks.folds import class_targets
 from evaluate.tasks.task import Task
 

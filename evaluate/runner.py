@@ -23,12 +23,8 @@ from evaluate.protocol import (
     run_fold,
 )
 from evaluate.publishers.layouts import LAYOUTS, find_layouts, read_layout
-from evaluate.reports.results import (
-    ReportError,
-    append_fold,
-    finished,
-    open_folder,
-)
+from evaluate.reports.records import ReportError
+from evaluate.reports.results import append_fold, finished, open_folder
 from evaluate.reports.scores import name_setting
 from evaluate.rows import make_predictions, make_rows, make_run_id
 from evaluate.tasks.few_labels import describe_small_classes, find_rejected

@@ -11,7 +11,8 @@ from byola_rq.runtime.files import replace_file
 from evaluate.ablation.grid import AblationRun, Grid
 from evaluate.ablation.runs import find_place, read_progress
 from evaluate.ablation.statistics import Estimate, SeedScores, estimate
-from evaluate.reports.results import ReportError, ResultRow, WriteError, read_results
+from evaluate.reports.records import ReportError, WriteError
+from evaluate.reports.results import ResultRow, read_results
 from evaluate.reports.scores import TestedClips, read_tested_clips, resample, rows_by_state
 from evaluate.reports.table import to_markdown
 

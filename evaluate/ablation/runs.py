@@ -16,7 +16,7 @@ from byola_rq.runs.metrics import read_metrics
 from byola_rq.runtime.files import replace_file
 from byola_rq.runtime.lock import locked
 from evaluate.ablation.grid import AblationRun
-from evaluate.reports.results import WriteError
+from evaluate.reports.records import WriteError
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from byola_rq.plots.style import COLORS, GRID, QUIET, TEXT, make_figure
 from byola_rq.runtime.files import whole_file
-from evaluate.reports.results import WriteError
+from evaluate.reports.records import WriteError
 from evaluate.reports.summary import Score, Summary, SummaryRow
 from evaluate.tasks.task import PAPER_TASKS
 

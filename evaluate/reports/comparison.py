@@ -9,7 +9,8 @@ import numpy as np
 
 from byola_rq.runtime.terminal import say
 from evaluate.reports.intervals import NUM_RESAMPLES, Values, percentile_interval, two_sided_p
-from evaluate.reports.results import ReportError, ResultRow, read_results
+from evaluate.reports.records import ReportError
+from evaluate.reports.results import ResultRow, read_results
 from evaluate.reports.scores import (
     Entry,
     State,

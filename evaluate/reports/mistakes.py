@@ -14,13 +14,9 @@ from byola_rq.notebook import play_files
 from byola_rq.runtime.terminal import say
 from byola_rq.text.cells import csv_rows
 from byola_rq.text.parse import MAX_TEXT_BYTES, read_text
-from evaluate.reports.results import (
-    ReportError,
-    ResultRow,
-    read_predictions,
-    read_results,
-    results_path,
-)
+from evaluate.reports.predictions import read_predictions
+from evaluate.reports.records import ReportError
+from evaluate.reports.results import ResultRow, read_results, results_path
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,21 @@
-"""results.csv and its files of predictions: appended atomically, checked when read."""
+"""results.csv: appended atomically, checked when read."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from byola_rq.errors import ByolaRQError
 from byola_rq.runtime.files import open_own, own_folder, replace_file, whole_file
 from byola_rq.runtime.lock import locked
-from byola_rq.text.cells import csv_rows, csv_text
-from byola_rq.text.parse import MAX_TEXT_BYTES, read_text
-
-
-class ReportError(ByolaRQError, ValueError):
-    """Output folder or results file that cannot be used; the message starts with its path."""
-
-
-class WriteError(ReportError):
-    """Results that cannot be written, as on a full disk; earlier results are kept."""
-
-    exit_code = 1
+from byola_rq.text.cells import csv_text
+from evaluate.reports.predictions import PredictionRow, add_predictions, predictions_path
+from evaluate.reports.records import (
+    ReportError,
+    WriteError,
+    header_error,
+    parse_record,
+    read_records,
+)
 
 
 @dataclass(frozen=True)
@@ -67,45 +63,14 @@ class ResultRow:
         return self.split.partition("; limit ")[2]
 
 
-@dataclass(frozen=True)
-class PredictionRow:
-    """Row of predictions/<run_id>.csv: one test clip.
-
-    In a multi-label run `label` and `prediction` are classes joined by commas, and `scores` has
-    one value per class; higher is more likely.
-    """
-
-    file_name: str
-    label: str
-    prediction: str
-    fold: str
-    seed: int
-    scores: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Content of predictions/<run_id>.csv."""
-
-    classes: tuple[str, ...]  # classes of `scores`; empty for a single-label run
-    rows: tuple[PredictionRow, ...]
-
-
 _RESULT_COLUMNS = [field.name for field in fields(ResultRow)]
 _FIRST_ADDED = "model_version"  # older files end before this or a later column
-_PREDICTION_COLUMNS = ["file_name", "label", "prediction", "fold", "seed"]
-_SCORE_COLUMN = "score:"  # followed by the class
 _PARSERS: dict[Any, Callable[[str], Any]] = {str: str, int: int, float: float}
 
 
 def results_path(out: Path) -> Path:
     """Return the results file of an output folder."""
     return out / "results.csv"
-
-
-def predictions_path(out: Path, run_id: str) -> Path:
-    """Return the predictions file of one run."""
-    return out / "predictions" / f"{run_id}.csv"
 
 
 def open_folder(out: Path) -> None:
@@ -172,7 +137,7 @@ def append_fold(
             if new_rows:
                 added = {(row.fold, row.seed) for row in new_rows}
                 new_predictions = [p for p in predictions if (p.fold, p.seed) in added]
-                _add_predictions(predictions_path(out, run_id), new_predictions, classes)
+                add_predictions(predictions_path(out, run_id), new_predictions, classes)
                 _append_rows(path, new_rows)
     except OSError as error:
         raise WriteError(
@@ -190,58 +155,16 @@ def read_results(out: Path) -> list[ResultRow]:
         ReportError: If the header or a row is not valid, or the last line is incomplete.
     """
     path = results_path(out)
-    records = _read_records(path) if path.exists() else []
+    records = read_records(path) if path.exists() else []
     header = records[0] if records else _RESULT_COLUMNS
     num_oldest = _RESULT_COLUMNS.index(_FIRST_ADDED)
     if len(header) < num_oldest or header != _RESULT_COLUMNS[: len(header)]:
-        raise _header_error(path, header, _RESULT_COLUMNS)
+        raise header_error(path, header, _RESULT_COLUMNS)
     columns = [(each.name, _PARSERS[each.type]) for each in fields(ResultRow)[: len(header)]]
     return [
-        ResultRow(*_parse(path, number, record, columns))
+        ResultRow(*parse_record(path, number, record, columns))
         for number, record in enumerate(records[1:], start=2)
     ]
-
-
-def read_predictions(out: Path, run_id: str) -> Predictions:
-    """Read the predictions of one run.
-
-    Raises:
-        ReportError: If the file is missing or not valid.
-    """
-    return _read_predictions(predictions_path(out, run_id))
-
-
-def _read_predictions(path: Path) -> Predictions:
-    records = _read_records(path)
-    header, num_columns = (records or [[]])[0], len(_PREDICTION_COLUMNS)
-    scored = header[num_columns:]
-    if header[:num_columns] != _PREDICTION_COLUMNS or not all(
-        column.startswith(_SCORE_COLUMN) for column in scored
-    ):
-        raise _header_error(path, header, _PREDICTION_COLUMNS)
-    parsers: list[Callable[[str], Any]] = [str] * 4 + [int] + [float] * len(scored)
-    columns = list(zip(header, parsers, strict=True))
-    rows = []
-    for number, record in enumerate(records[1:], start=2):
-        name, label, prediction, fold, seed, *scores = _parse(path, number, record, columns)
-        rows.append(PredictionRow(name, label, prediction, fold, seed, tuple(scores)))
-    return Predictions(tuple(name.removeprefix(_SCORE_COLUMN) for name in scored), tuple(rows))
-
-
-def _add_predictions(path: Path, added: Sequence[PredictionRow], classes: Sequence[str]) -> None:
-    old = _read_predictions(path) if path.exists() else Predictions(tuple(classes), ())
-    assert old.classes == tuple(classes), "a run_id stands for one task"
-    replaced = {(row.fold, row.seed) for row in added}
-    kept = [row for row in old.rows if (row.fold, row.seed) not in replaced]
-    header = [*_PREDICTION_COLUMNS, *(_SCORE_COLUMN + name for name in classes)]
-    values = (
-        [row.file_name, row.label, row.prediction, row.fold, row.seed]
-        + [f"{score:.5g}" for score in row.scores]
-        for row in (*kept, *added)
-    )
-    text = csv_text([header, *values])
-    # A file name that is not UTF-8 must not cost the scores.
-    replace_file(path, text.encode("utf-8", "backslashreplace").decode())
 
 
 def _append_rows(path: Path, rows: Sequence[ResultRow]) -> None:
@@ -254,60 +177,3 @@ def _append_rows(path: Path, rows: Sequence[ResultRow]) -> None:
 
 def _round(value: object) -> object:
     return round(value, 4) if isinstance(value, float) else value
-
-
-def _read_records(path: Path) -> list[list[str]]:
-    try:
-        text = read_text(path, MAX_TEXT_BYTES)
-        records = csv_rows(text)
-    except OSError as error:
-        raise ReportError(
-            f"{path}: cannot be read: {error.strerror or error}", code="unreadable", path=path
-        ) from error
-    except ValueError as error:
-        raise ReportError(
-            f"{path}: not a csv of results: {error}. Move it away", code="malformed", path=path
-        ) from error
-    if text and not text.endswith("\n"):
-        raise ReportError(
-            f"{path}, row {len(records)}: the last line must be complete; it was cut off after "
-            f"{','.join(records[-1])[-40:]!r}. Delete that line",
-            code="cut",
-            path=path,
-        )
-    return records
-
-
-def _header_error(path: Path, header: Sequence[str], wanted: Sequence[str]) -> ReportError:
-    return ReportError(
-        f"{path}, row 1: the header must be {','.join(wanted)}; got {','.join(header)}. "
-        "Move the file away or name another output folder",
-        code="malformed",
-        path=path,
-        value=list(header),
-    )
-
-
-def _parse(
-    path: Path, number: int, record: list[str], columns: Sequence[tuple[str, Callable[[str], Any]]]
-) -> list[Any]:
-    if len(record) != len(columns):
-        raise ReportError(
-            f"{path}, row {number}: a row must have {len(columns)} fields; got {len(record)}",
-            code="malformed",
-            path=path,
-            value=len(record),
-        )
-    values = []
-    for (name, parse), text in zip(columns, record, strict=True):
-        try:
-            values.append(parse(text))
-        except ValueError as error:
-            raise ReportError(
-                f"{path}, row {number}: {name}: {error}",
-                code="value",
-                path=path,
-                key=name,
-                value=text,
-            ) from error
-    return values

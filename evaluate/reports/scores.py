@@ -19,13 +19,9 @@ from evaluate.reports.intervals import (
     resample_accuracy,
     resample_mean_average_precision,
 )
-from evaluate.reports.results import (
-    PredictionRow,
-    ReportError,
-    ResultRow,
-    predictions_path,
-    read_predictions,
-)
+from evaluate.reports.predictions import PredictionRow, predictions_path, read_predictions
+from evaluate.reports.records import ReportError
+from evaluate.reports.results import ResultRow
 from evaluate.tasks.few_labels import describe_fraction
 from evaluate.tasks.task import split_labels
 

@@ -16,7 +16,8 @@ from evaluate.reports.published import (
     differs_in,
     lacks_probe,
 )
-from evaluate.reports.results import ReportError, ResultRow, read_results
+from evaluate.reports.records import ReportError
+from evaluate.reports.results import ResultRow, read_results
 from evaluate.reports.scores import (
     Entry,
     State,

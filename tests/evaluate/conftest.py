@@ -13,7 +13,8 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from evaluate.__main__ import app
-from evaluate.reports.results import PredictionRow, ResultRow, append_fold
+from evaluate.reports.predictions import PredictionRow
+from evaluate.reports.results import ResultRow, append_fold
 
 SAMPLE_RATE = 16_000
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from evaluate.__main__ import app
 from evaluate.ablation.grid import AblationRun, plan_runs, read_grid
 from evaluate.ablation.runs import Training, find_place, locked_run, read_progress
-from evaluate.reports.results import WriteError
+from evaluate.reports.records import WriteError
 from tests.conftest import SMALL
 from tests.fault_injection import Call, interposed
 from tests.refusal import refused

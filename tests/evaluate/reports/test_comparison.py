@@ -6,7 +6,9 @@ from scipy.stats import norm
 from sklearn.metrics import average_precision_score
 
 from evaluate.reports.comparison import Comparison, compare, compare_clips, print_comparisons
-from evaluate.reports.results import PredictionRow, ReportError, append_fold, open_folder
+from evaluate.reports.predictions import PredictionRow
+from evaluate.reports.records import ReportError
+from evaluate.reports.results import append_fold, open_folder
 from evaluate.reports.scores import TestedClips, resample
 from tests.evaluate.conftest import ROW, add_run
 from tests.refusal import refused

@@ -13,7 +13,9 @@ from evaluate.reports.mistakes import (
     read_scores,
     read_table,
 )
-from evaluate.reports.results import PredictionRow, ReportError, ResultRow, append_fold, open_folder
+from evaluate.reports.predictions import PredictionRow
+from evaluate.reports.records import ReportError
+from evaluate.reports.results import ResultRow, append_fold, open_folder
 from evaluate.reports.summary import summarize, write_summary
 from evaluate.tasks.task import PAPER_TASKS
 from tests.refusal import refused

@@ -10,18 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluate.reports.results import (
+from evaluate.reports.predictions import (
     PredictionRow,
     Predictions,
-    ReportError,
-    append_fold,
-    finished,
-    open_folder,
     predictions_path,
     read_predictions,
-    read_results,
-    results_path,
 )
+from evaluate.reports.records import ReportError
+from evaluate.reports.results import append_fold, finished, open_folder, read_results, results_path
 from tests.conftest import ROOT
 from tests.evaluate.conftest import ROW
 from tests.refusal import refused
@@ -258,7 +254,8 @@ def run_python(code: str, *arguments: object) -> subprocess.Popen[str]:
 APPEND = """
 import dataclasses, resource, sys
 from pathlib import Path
-from evaluate.reports.results import PredictionRow, append_fold, open_folder, read_results
+from evaluate.reports.predictions import PredictionRow
+from evaluate.reports.results import append_fold, open_folder, read_results
 template, out, name, limit = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 num_clips = int(sys.argv[5])
 row = read_results(template)[0]

@@ -5,14 +5,9 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from evaluate.probes.metrics import mean_average_precision
-from evaluate.reports.results import (
-    PredictionRow,
-    ReportError,
-    append_fold,
-    open_folder,
-    predictions_path,
-    read_results,
-)
+from evaluate.reports.predictions import PredictionRow, predictions_path
+from evaluate.reports.records import ReportError
+from evaluate.reports.results import append_fold, open_folder, read_results
 from evaluate.reports.scores import (
     list_entries,
     read_tested_clips,

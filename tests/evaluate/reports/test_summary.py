@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from evaluate.reports.intervals import percentile_interval
+from evaluate.reports.predictions import predictions_path
 from evaluate.reports.published import PAPER_CLIPS, PUBLISHED, differs_in
-from evaluate.reports.results import open_folder, predictions_path, read_results
+from evaluate.reports.results import open_folder, read_results
 from evaluate.reports.scores import read_tested_clips, resample
 from evaluate.reports.summary import Score, Summary, SummaryRow, summarize, write_summary
 from evaluate.tasks.task import PAPER_TASKS
