@@ -126,7 +126,7 @@ def test_other_codecs_and_files_without_sound_are_refused(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_cut_and_broken_files_are_told(tmp_path: Path, form: str) -> None:
+def test_cut_and_broken_files_are_reported(tmp_path: Path, form: str) -> None:
     data = encode(form, tones(2, 48_000), 48_000)
     for number, end in enumerate((len(data) // 2, len(data) - 200, 20)):
         path = write(tmp_path / f"{number}", data[:end])

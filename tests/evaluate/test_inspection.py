@@ -74,7 +74,7 @@ def test_sound_sets(tmp_path, look, capsys):
     assert "\x1b" not in text  # plain where stdout is no terminal
 
 
-def test_sets_that_are_not_there_are_told(tmp_path, look, capsys):
+def test_sets_that_are_not_there_are_reported(tmp_path, look, capsys):
     write_urbansound(tmp_path)
     look()
     text = capsys.readouterr().out
@@ -90,7 +90,7 @@ def test_nothing_there_is_not_sound(look):
     assert look() == (False, [])
 
 
-def test_files_that_cannot_be_used_are_told(tmp_path, look, capsys):
+def test_files_that_cannot_be_used_are_reported(tmp_path, look, capsys):
     audio = write_nsynth(tmp_path) / "nsynth-train/audio"
     names = sorted(name for name, _, _ in NOTES["train"])
     cut(audio / f"{names[0]}.wav")

@@ -109,7 +109,7 @@ def test_a_wrong_command_would_be_seen() -> None:
         parse("evaluate", ["model.safetensors", "--taks", "a.csv"])
 
 
-def test_most_commands_are_ours() -> None:
+def test_most_commands_are_of_this_project() -> None:
     ours = [words for param in ALL_COMMANDS for words in param.values if our_call(words)]
     assert len(ours) > 40
 

@@ -44,7 +44,7 @@ def test_all_ranks_see_the_same(seen: list[dict[str, object]]) -> None:
         assert each["empty"] == ""
 
 
-def test_an_error_of_one_rank_ends_all_and_is_said_once(seen: list[dict[str, object]]) -> None:
+def test_an_error_of_one_rank_ends_all_and_is_reported_once(seen: list[dict[str, object]]) -> None:
     for number, each in enumerate(seen):
         elsewhere, here, nowhere = each["errors"]  # type: ignore[misc]
         assert elsewhere[1:] == [2, number != 0, "missing", "gone"]

@@ -93,7 +93,7 @@ def test_sizes_that_octal_digits_cannot_hold(tmp_path: Path) -> None:
             next(walk_members(io.BytesIO(header), 9 << 30))
 
 
-def test_sparse_members_are_told_and_stepped_over(tmp_path: Path) -> None:
+def test_sparse_members_are_reported_and_stepped_over(tmp_path: Path) -> None:
     """GNU's old form: a header with a map, blocks that continue it, then the data."""
     header = bytearray(tarfile.TarInfo("sparse.wav").tobuf(tarfile.GNU_FORMAT))
     header[156:157] = b"S"
@@ -144,7 +144,7 @@ def test_old_writers_summed_signed_bytes(tmp_path: Path) -> None:
         (lambda data: data[:1100] + b"!" + data[1101:], "damaged", {"value": 1024}),
     ],
 )
-def test_damage_is_told_by_its_place(
+def test_damage_is_reported_with_its_place(
     tmp_path: Path, change, code: Code, facts: dict[str, object]
 ) -> None:
     path = tmp_path / "a.tar"

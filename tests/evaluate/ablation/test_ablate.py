@@ -144,7 +144,7 @@ def test_resuming_needs_something_begun(world: Path, trained_run: Path) -> None:
     assert ablate("--task", "pitch.csv", "--seeds", "1", "--resume").exit_code == 0
 
 
-def test_the_cost_is_told_without_doing_anything(world: Path) -> None:
+def test_the_cost_is_reported_without_doing_anything(world: Path) -> None:
     done = ablate("--seeds", "3", "--dry-run")
     assert done.exit_code == 0
     *runs, total = done.stdout.splitlines()

@@ -177,7 +177,7 @@ def test_clips_of_several_classes():
     assert tuned.valid_score > 0.8
 
 
-def test_divergence_is_said_and_a_rate_that_does_not_is_taken():
+def test_divergence_is_reported_and_a_rate_that_converges_is_taken():
     clips, log_mels = make_clips()
     rules = dataclasses.replace(PLAIN, encoder_lrs=(1e-3, float("inf")), max_epochs=2)
     (tuned,) = tune(Bands(), clips, rules)

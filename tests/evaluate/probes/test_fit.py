@@ -111,7 +111,7 @@ def test_logistic_says_when_it_has_not_converged(monkeypatch):
     assert "logistic C=1 has not converged in 2 iterations" in fitted.warnings
 
 
-def test_more_iterations_are_tried_before_it_is_said(monkeypatch):
+def test_more_iterations_are_tried_before_a_warning(monkeypatch):
     train, valid, _ = draw_parts(1.0)
     monkeypatch.setattr(probe_module, "LOGISTIC_MAX_ITERATIONS", (1, 5000))
     (patient,) = fit_logistic(train, valid, seed=0, device="cpu")

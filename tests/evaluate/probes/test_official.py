@@ -165,7 +165,7 @@ def test_drawn_classes_of_several_labels():
         assert labels[draw_valid(labels, seed)].any(axis=0).all()
 
 
-def test_where_no_draw_can_have_every_class_ours_is_kept_and_said():
+def test_without_a_draw_of_every_class_the_given_part_is_kept_with_a_warning():
     train, valid = draw_parts(is_multilabel=False, sizes=(30, 10))  # 4 clips for 5 classes
     assert draw_valid(np.concatenate([train.labels, valid.labels]), 0) is None
     (probe,) = fit_official(

@@ -128,7 +128,7 @@ def test_a_given_split_that_is_wrong(tmp_path, column, value):
         read(root)
 
 
-def test_other_names_are_told(tmp_path):
+def test_other_names_are_reported(tmp_path):
     write_cremad(tmp_path)
     write_sound(tmp_path / "AudioWAV/1001_DFA_JOY_XX.wav", 440.0, 0.02)
     detail = "1 audio files that no list names: AudioWAV/1001_DFA_JOY_XX.wav"

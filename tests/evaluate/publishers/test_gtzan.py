@@ -118,7 +118,7 @@ def test_published_counts_sum_to_the_filtered_set(write_gtzan):
     assert not any("clips differ" in warning for warning in read(root).warnings)
 
 
-def test_a_missing_clip_is_told(write_gtzan):
+def test_a_missing_clip_is_reported(write_gtzan):
     """The common copy lacks jazz.00054, or has it broken: within what may be missing."""
     root = write_gtzan(changed=["jazz"])
     (root / "genres/jazz/jazz.00054.wav").unlink()

@@ -214,7 +214,7 @@ def test_name_of_two_models_is_refused_and_their_labels_are_taken(out):
     assert (row.first, row.second) == (100, 0)
 
 
-def test_missing_predictions_are_told(out):
+def test_missing_predictions_are_reported(out):
     add_run(out, "r1", {("", 0): [1] * 10})
     add_run(out, "r2", {("", 0): [0] * 10}, **NAMES)
     path = out / "predictions" / "r2.csv"

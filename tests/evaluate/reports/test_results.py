@@ -171,7 +171,7 @@ def test_torn_last_line(out, num_bytes):
         ('"a ""b"", c"', '"a "b"', "malformed", None, None),
     ],
 )
-def test_row_that_is_not_ours(out, old, new, code, key, value):
+def test_row_that_is_not_valid(out, old, new, code, key, value):
     text = results_path(out).read_text()
     assert old in text
     results_path(out).write_text(text.replace(old, new))
@@ -188,7 +188,7 @@ def test_row_that_is_not_ours(out, old, new, code, key, value):
         (",0\n", "\n", "malformed", None, 4),
     ],
 )
-def test_predictions_that_are_not_ours(out, old, new, code, key, value):
+def test_predictions_that_are_not_valid(out, old, new, code, key, value):
     path = predictions_path(out, "r1")
     text = path.read_bytes().decode()
     assert old in text

@@ -123,7 +123,7 @@ def test_only_predictions_of_the_rows_count(out):
     assert read_tested_clips(out, rows).score == 100
 
 
-def test_missing_predictions_are_told(out):
+def test_missing_predictions_are_reported(out):
     add_run(out, "r", {("", 0): [1, 1, 0]})
     path = predictions_path(out, "r")
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-2]))
