@@ -189,7 +189,7 @@ for _ in range(20):
 
 
 @pytest.mark.slow
-def test_it_is_locked_once_in_a_process_too(tmp_path: Path) -> None:
+def test_it_is_held_once_in_a_process_too(tmp_path: Path) -> None:
     with held_run(tmp_path), refused(CheckpointError, "held", tmp_path), held_run(tmp_path):
         pass
     with held_run(tmp_path):
