@@ -250,7 +250,8 @@ def _report(
 ) -> None:
     """Write the report in every format, and print it."""
     from evaluate.ablation.chart import write_chart
-    from evaluate.ablation.report import make_report, to_report, write_report
+    from evaluate.ablation.report import make_report
+    from evaluate.ablation.tables import to_report, write_report
 
     report = make_report(out, grid, runs, tasks, probe)
     write_report(out, report)

@@ -21,7 +21,7 @@ Satterthwaite (1946), `clips` being known far better than `seeds`:
 
     nu = variance^2 / sum over variants of seeds^2 / (S - 1)
 
-A bootstrap over seeds would give too narrow intervals: with three seeds, the variance of its draws
+A bootstrap over seeds can give too narrow intervals: with three seeds, the variance of its draws
 is two thirds of the variance of seeds.
 """
 
