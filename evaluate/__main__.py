@@ -306,7 +306,7 @@ def _check_finetune(probes: tuple[str, ...], baselines: list[Baseline]) -> None:
             raise usage_error(
                 "--probe finetune trains an encoder; --baseline logmel has none", "--probe"
             )
-        warn("warning: logmel has no encoder, so finetune leaves it out")
+        warn("warning: logmel has no encoder, so finetune skips it")
 
 
 def _num_workers(workers: int | None) -> int:

@@ -71,7 +71,7 @@ class Job:
     folds: tuple[Fold, ...]
     clip_keys: ClipKeys
     cache: EmbeddingCache
-    log_mels: dict[str, LogMels] = field(default_factory=dict)  # of the last frontend used
+    log_mels: dict[str, LogMels] = field(default_factory=dict)  # only those of the last frontend
 
 
 def prepare(task: Task, settings: Settings) -> Job:
@@ -96,7 +96,7 @@ class Outcome:
     num_unlabelled: int
     label_fraction: float
     embed_seconds: float
-    scores: npt.NDArray[np.float32]  # of the test clips, (N, classes)
+    scores: npt.NDArray[np.float32]  # scores of the test clips, (N, C)
 
 
 def run_fold(

@@ -116,7 +116,7 @@ def _option_overrides(data: Sequence[Path], device: str, jobs: int) -> list[str]
     for source in data:
         if "=" not in str(source) and not source.exists():
             raise ConfigError(
-                f"--data must be there; {source} is not", code="missing", path=source, key="--data"
+                f"--data must exist; {source} does not", code="missing", path=source, key="--data"
             )
     sources = str(data[0]) if len(data) == 1 else json.dumps([str(each) for each in data])
     settled = [f"data.source={sources}", f"run.device={device}"]
@@ -162,7 +162,7 @@ def _announce(out: Path, runs: Sequence["AblationRun"], *, must_be_same: bool) -
         )
     if must_be_same and not any(find_place(out, run).exists() for run in runs):
         raise ConfigError(
-            f"{out}: --resume needs runs of this grid there; there are none",
+            f"{out}: --resume needs runs of this grid; found none",
             code="missing",
             path=out,
             key="--resume",

@@ -185,7 +185,7 @@ def _read_file(path: Path) -> _GridFile:
             path=path,
         ) from error
     if repeated:
-        message = f"{path}: {repeated[0]} must be there once"
+        message = f"{path}: {repeated[0]} must be given once"
         raise ConfigError(message, code="twice", path=path, key=repeated[0])
     try:
         return _GridFile.model_validate(values)

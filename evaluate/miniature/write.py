@@ -123,7 +123,7 @@ def _check_free(folder: Path, mark: str) -> None:
     if folder.exists() and _read_mark(folder) != mark:
         found = _read_mark(folder).strip() or "a folder that is none"
         raise TaskError(
-            f"{folder}: must be this miniature, {mark.strip()}, or not be there; got {found}. "
+            f"{folder}: must be this miniature, {mark.strip()}, or not exist; got {found}. "
             "Nothing was written; name another folder",
             code="exists",
             path=folder,

@@ -92,7 +92,7 @@ def read_layout(name: str, data_root: Path, *, seed: int, by_archive: bool = Fal
     folders = roots[name]
     if not folders:
         raise TaskError(
-            f"{data_root}: {name} must be there, a folder with {layout.holds}; found none down to "
+            f"{data_root}: {name} must exist: a folder with {layout.holds}; found none down to "
             f"{_MAX_DEPTH} levels. Point --data-root at it or a folder above it",
             code="missing",
             path=data_root,
@@ -100,7 +100,7 @@ def read_layout(name: str, data_root: Path, *, seed: int, by_archive: bool = Fal
         )
     if len(folders) > 1:
         raise TaskError(
-            f"{data_root}: {name} must be there once; found {len(folders)} copies, in "
+            f"{data_root}: {name} must be unique; found {len(folders)} copies, in "
             f"{name_some([str(folder) for folder in folders])}. Point --data-root at one",
             code="twice",
             path=data_root,

@@ -187,8 +187,8 @@ def _measure_noise(folder: Path) -> dict[str, int]:
 def _the_test_archive(copy: Copy) -> Path:
     if len(copy.partners) > 1:
         raise TaskError(
-            f"{copy.folder}: the test archive must be there once; it is "
-            f"{' and '.join(map(str, copy.partners))}. Take one away",
+            f"{copy.folder}: the test archive must be unique; found "
+            f"{' and '.join(map(str, copy.partners))}. Remove one",
             code="twice",
             path=copy.folder,
             value=copy.partners,

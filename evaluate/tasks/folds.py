@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from evaluate.tasks.task import Task, TaskError, split_labels
 
-VALID_FRACTION = 0.1  # of the training clips of each class, where no validation part is given
+VALID_FRACTION = 0.1  # share of the training clips of each class, if no validation part is given
 
 Positions = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
