@@ -1,4 +1,4 @@
-"""What ranks tell each other, seen by each of them; started by torchrun."""
+"""Record the exchange between ranks, as seen by each of them; started by torchrun."""
 
 import json
 import signal

@@ -17,7 +17,7 @@ from byola_rq.train.step import train_step
 
 
 class DoubleLogMel(LogMelSpectrogram):
-    """In float32, whose rounding is the same in every batch, and then in float64."""
+    """Log-mel in float32, whose rounding is the same in every batch, converted to float64."""
 
     def forward(self, waveform: Tensor) -> Tensor:
         return super().forward(waveform).double()

@@ -56,7 +56,7 @@ def test_two_classes_have_two_probabilities(model: Embedder) -> None:
 
 
 def test_the_expected_accuracy_is_that_of_clips_never_seen(model: Embedder) -> None:
-    """Its interval covers the accuracy on 3,000 new clips in 19 of 20 cases, so in 7 of 10."""
+    """Check that the 95 % interval covers the accuracy on 3,000 new clips in 7 of 10 cases."""
     new_rows, new_labels = three_kinds(3000, seed=100, distance=2.0)
     covered = 0
     for seed in range(10):
@@ -69,7 +69,7 @@ def test_the_expected_accuracy_is_that_of_clips_never_seen(model: Embedder) -> N
 
 
 def test_temperature_brings_confidence_to_accuracy(model: Embedder) -> None:
-    """To within 3 standard errors of either on 3,000 new clips, and what 300 clips leave open."""
+    """Compare both within 3 standard errors on 3,000 new clips, plus the spread of 300 clips."""
     rows, labels = three_kinds(300, seed=3, distance=2.0)
     made = fit_classifier(rows, labels, [str(n) for n in range(300)], rows, model)
     new_rows, new_labels = three_kinds(3000, seed=101, distance=2.0)

@@ -113,7 +113,7 @@ def test_a_second_interrupt_ends_at_once(undisturbed: Config, start: Callable[..
 
 
 def is_opening(pid: int) -> bool:
-    """Whether the main thread waits in the system call that opens files."""
+    """Return True if the main thread waits in the system call that opens files."""
     opens = {"x86_64": "257", "aarch64": "56"}[os.uname().machine]
     return Path(f"/proc/{pid}/syscall").read_text().split()[0] == opens
 

@@ -47,7 +47,7 @@ def test_the_rank_of_a_large_batch_is_that_of_its_first_rows() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
-def test_collapse_is_told_whatever_the_scale(scale: float) -> None:
+def test_collapse_is_detected_at_any_scale(scale: float) -> None:
     healthy = embeddings(64, 128).relu() * scale
     assert examine_embeddings(healthy).collapse is None
     total = (1 + 1e-3 * embeddings(64, 128)) * scale

@@ -35,7 +35,7 @@ def weights(run_dir: Path) -> dict[str, Tensor]:
 
 
 def assert_encoders_hold(run_dir: Path, expected: dict[str, Tensor]) -> None:
-    """Both encoders have these weights, and batch statistics of their own."""
+    """Assert that both encoders have the expected weights, but their own batch statistics."""
     found = weights(run_dir)
     for prefix in ("encoder.", "target_encoder."):
         for name, tensor in expected.items():

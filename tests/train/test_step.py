@@ -194,7 +194,7 @@ def test_a_compiled_network_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     torch.testing.assert_close(outcomes[0].loss, outcomes[1].loss, rtol=0.02, atol=0)
 
 
-def test_a_machine_without_a_compiler_is_told_of_once(
+def test_a_missing_compiler_is_reported_once(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", "")
