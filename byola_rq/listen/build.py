@@ -29,7 +29,6 @@ from byola_rq.listen.clip_demo import Listening, write_sounds
 from byola_rq.listen.page import write_page
 from byola_rq.listen.segments import Segment, read_beside, read_segment, synthesize_segments
 from byola_rq.listen.similarity import Similarity, measure_similarity, untrained_twin
-from byola_rq.runtime.progress import log
 from byola_rq.runtime.rng import fold_in, sample_keys
 from byola_rq.text.shown import shown
 
@@ -108,7 +107,6 @@ def make_page(
     name = model
     if release := embedder.release:
         name = f"{model} ({release['version']}, SHA-256 {release['sha256']:.12})"
-    log(f"{clip}: turning spectrograms back into sound")  # takes seconds
     listening = listen_to_clip(
         config, clip, start=start, bins=bins, model=embedder, model_name=name
     )
