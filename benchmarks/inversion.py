@@ -57,7 +57,7 @@ def main(
     seconds: Annotated[float, typer.Option(min=0.1, help="Longest clip.")] = 5.0,
     out: Out = None,
 ) -> None:
-    """Invert the log-mel spectrograms of real clips, and analyse what comes out.
+    """Invert the log-mel spectrograms of real clips, and analyze what comes out.
 
     The error is the mean absolute difference in nat between the log-mel given and that of the
     sound made from it, averaged over clips, p95 over clips; linear is that of the linear

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from byola_rq.audio.encoded import printable, reason_of, unreadable
+from byola_rq.audio.encoded import reason_of, unreadable
 from byola_rq.corpus.decoded_clips import DecodedClips, measure_each
 from byola_rq.corpus.segments import list_with_faults, refuse_faults
 from byola_rq.embed.clip_encoder import ClipEncoder
@@ -18,6 +18,7 @@ from byola_rq.errors import AudioError, CorpusError
 from byola_rq.runtime import distributed as ranks
 from byola_rq.runtime.progress import ProgressBar, log
 from byola_rq.sources.clip_source import ClipSource, Listing
+from byola_rq.text.shown import printable
 
 Rejected = tuple[str, str]  # (source, reason)
 

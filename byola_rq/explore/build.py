@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from byola_rq.audio.encoded import printable
 from byola_rq.audio.io import inspect_audio, read_audio
 from byola_rq.embed.embedder import Embedder
 from byola_rq.errors import ConfigError
@@ -25,6 +24,7 @@ from byola_rq.runtime.progress import log
 from byola_rq.runtime.rng import permutation
 from byola_rq.sources.labelled_csv import LabelledClip, read_labelled_rows
 from byola_rq.text.cells import csv_text
+from byola_rq.text.shown import printable
 
 MOST_SECONDS_FOUND = 5.0  # of an excerpt on a page of few clips
 

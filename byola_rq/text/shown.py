@@ -29,6 +29,11 @@ def quoted(value: object, limit: int = 200) -> str:
     return shown(repr(value), limit)
 
 
+def printable(text: str) -> str:
+    r"""Write the bytes of a file name that are not UTF-8 as `\xff`; the rest stays as it is."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def _is_sign(character: str) -> bool:
     # Spaces of other widths, which Python's rule leaves out, are common in names.
     return character.isprintable() or unicodedata.category(character) == "Zs"
