@@ -1,4 +1,4 @@
-"""The typed schema of config.yaml, loading, overrides."""
+"""Configuration: the typed schema of config.yaml, loading, overrides."""
 
 import copy
 import os
@@ -33,11 +33,11 @@ AugmentationName = Literal[
     "imix",
     "ssql",
 ]
-# They change what the objective compares, not a view.
+# These change what the objective compares, not a view.
 OF_OBJECTIVE = ("imix", "ssql")
 
 
-def _refuse_bool(value: Any) -> Any:
+def _check_not_bool(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("must be a number")
     return value
@@ -53,17 +53,16 @@ def _expand_home(value: Any) -> Any:
     return os.path.expanduser(value) if isinstance(value, str) else value
 
 
-# pydantic reads "3e-4", which YAML takes for text, as the number meant; it would read true as 1.
-Int = Annotated[int, BeforeValidator(_refuse_bool)]
-Float = Annotated[float, BeforeValidator(_refuse_bool), Field(allow_inf_nan=False)]
+# pydantic converts "3e-4", which YAML reads as text, to a number, but would also convert true to 1.
+Int = Annotated[int, BeforeValidator(_check_not_bool)]
+Float = Annotated[float, BeforeValidator(_check_not_bool), Field(allow_inf_nan=False)]
 Positive = Annotated[Float, Field(gt=0)]
 Count = Annotated[Int, Field(ge=1)]
 Range = tuple[Positive, Positive]
 PathHere = Annotated[Path, BeforeValidator(_expand_home)]
 
 
-# At most, of a frontend's numbers, wherever they come from: what it makes of a second of sound must
-# fit into memory.
+# Maximum of each option of a frontend: the spectrogram of a second of sound must fit into memory.
 FRONTEND_LIMITS = {
     "sample_rate": 768_000,
     "n_fft": 65_536,
@@ -78,7 +77,7 @@ class _Section(BaseModel):
 
 
 class RunConfig(_Section):
-    """Where and on what a run happens."""
+    """Directory, seed and device of a run."""
 
     dir: PathHere
     seed: Annotated[Int, Field(ge=0, lt=2**31)]
@@ -89,7 +88,7 @@ class RunConfig(_Section):
 
 
 class DataConfig(_Section):
-    """What it learns from."""
+    """Training data."""
 
     source: PathHere | list[PathHere] | None
     segment_seconds: Positive
@@ -100,7 +99,7 @@ class DataConfig(_Section):
 
     @property
     def sources(self) -> list[Path]:
-        """`source` as a list; empty where none is named."""
+        """Sources as a list, empty if none is named."""
         if self.source is None:
             return []
         return self.source if isinstance(self.source, list) else [self.source]
@@ -208,7 +207,7 @@ class SsqlConfig(_Section):
 
 
 class ViewsConfig(_Section):
-    """The augmentations in their order, and the options of each."""
+    """Augmentations in their order, and the options of each."""
 
     augmentations: list[AugmentationName]
     post_norm: bool
@@ -241,11 +240,11 @@ class ViewsConfig(_Section):
         return self
 
     def chain(self) -> dict[str, dict[str, Any]]:
-        """Name -> options, in order, as `Views` takes them."""
+        """Return name -> options of the augmentations of views, in order, for `Views`."""
         return self._options(name for name in self.augmentations if name not in OF_OBJECTIVE)
 
     def of_objective(self) -> dict[str, dict[str, Any]]:
-        """Name -> options of those that the objective takes."""
+        """Return name -> options of the augmentations that the objective applies."""
         return self._options(name for name in self.augmentations if name in OF_OBJECTIVE)
 
     def _options(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -253,7 +252,7 @@ class ViewsConfig(_Section):
 
 
 class EncoderConfig(_Section):
-    """Which encoder, how wide, from which weights on."""
+    """Encoder, its size and its initial weights."""
 
     name: Literal["audio_ntt_2020", "audio_ntt_2022"]
     dim: Count
@@ -262,14 +261,14 @@ class EncoderConfig(_Section):
 
 
 class ObjectiveConfig(_Section):
-    """What is learned from two views."""
+    """Objective that compares two views."""
 
     name: Literal["byol", "infonce"]
     temperature: Positive
 
 
 class ByolConfig(_Section):
-    """The heads and the target network, whatever the objective."""
+    """Heads and target network, for every objective."""
 
     projection_dim: Count
     hidden_dim: Count
@@ -278,7 +277,7 @@ class ByolConfig(_Section):
 
 
 class OptimizerConfig(_Section):
-    """The optimizer and its learning rate."""
+    """Optimizer and its learning rate."""
 
     name: Literal["adam", "adamw"]
     lr: Positive
@@ -289,7 +288,7 @@ class OptimizerConfig(_Section):
 
 
 class TrainConfig(_Section):
-    """How long, in what steps."""
+    """Length and steps of training."""
 
     epochs: Count
     batch_size: Annotated[Int, Field(ge=2)]  # batch norm needs two
@@ -312,14 +311,14 @@ class TrainConfig(_Section):
 
 
 class CheckpointConfig(_Section):
-    """When to save, how much to keep."""
+    """Interval and number of checkpoints."""
 
     every_steps: Count
     keep: Count
 
 
 class ValidationConfig(_Section):
-    """The probe that scores the encoder while it trains."""
+    """Probe that scores the encoder during training."""
 
     labelled: PathHere | None
     every_epochs: Positive
@@ -327,14 +326,14 @@ class ValidationConfig(_Section):
 
 
 class TensorBoardConfig(_Section):
-    """What TensorBoard gets beside metrics.csv."""
+    """Output for TensorBoard."""
 
     enabled: bool
     views_every: Count
 
 
 class Config(_Section):
-    """All of config.yaml."""
+    """Complete configuration."""
 
     run: RunConfig
     data: DataConfig
@@ -380,14 +379,14 @@ class Config(_Section):
         return round(self.data.segment_seconds * self.frontend.sample_rate)
 
     def to_yaml(self) -> str:
-        """The resolved configuration, as config.yaml writes it but without comments."""
+        """Return the resolved configuration in the form of config.yaml, without comments."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
-# What these hold is text, whatever YAML would make of it: 2024, 001, on, `a #x` are names.
+# Values of these keys are text, even if YAML reads them otherwise: 2024, 001, on, `a #x` are names.
 PATH_KEYS = frozenset({"run.dir", "data.source", "encoder.init", "validation.labelled"})
 
-# Keys that came after runs had been made: what was done before they were there.
+# Keys added after the first runs, with the values that correspond to the earlier behavior.
 NEWER_KEYS: dict[str, Any] = {
     "data.resident": "auto",
     "encoder.init": None,
@@ -409,11 +408,11 @@ NEWER_KEYS: dict[str, Any] = {
 _NEWER_SECTIONS = ("objective", "dacl", "imix", "spec_augment", "ssql")
 
 
-_MOST_LINES = 30  # of a message
+_MAX_LINES = 30  # of a message
 
 
 def default_config_path() -> Path:
-    """The configuration that the package carries: config.yaml, the paper's recipe."""
+    """Path of config.yaml in the package, the paper's recipe."""
     return Path(str(files("byola_rq") / "config.yaml"))
 
 
@@ -421,16 +420,16 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read `path`, apply `section.key=value` overrides, and check the whole.
 
     Raises:
-        ConfigError: Naming the file and every wrong key at once, each on a line of its own.
+        ConfigError: If keys are wrong; names the file and all of them, one per line.
     """
     return resolve(read_values(path), overrides, path)
 
 
 def read_values(path: Path) -> dict[str, Any]:
-    """Read the sections of a configuration, whatever they hold.
+    """Read the sections of a configuration without checking them.
 
     Raises:
-        ConfigError: If `path` cannot be read, or holds no sections.
+        ConfigError: If `path` cannot be read, or has no sections.
     """
     try:
         values, unread = read_yaml(path), read_yaml(path, as_written=True)
@@ -445,7 +444,7 @@ def read_values(path: Path) -> dict[str, Any]:
     for name, key in (dotted.split(".") for dotted in PATH_KEYS):
         section, written = values.get(name), unread.get(name)
         if isinstance(section, dict) and isinstance(written, dict) and section.get(key) is not None:
-            section[key] = written.get(key)  # as it is written
+            section[key] = written.get(key)
     return values
 
 
@@ -463,13 +462,13 @@ def resolve(values: Mapping[str, Any], overrides: Sequence[str], path: Path) -> 
     except ValidationError as error:
         problems = _problems(error)
         lines = [f"{path}: {line}" for line in problems]
-        if len(lines) > _MOST_LINES:
-            lines[_MOST_LINES:] = [f"{path}: {len(lines) - _MOST_LINES} more keys are wrong"]
+        if len(lines) > _MAX_LINES:
+            lines[_MAX_LINES:] = [f"{path}: {len(lines) - _MAX_LINES} more keys are wrong"]
         raise ConfigError(lines, path=path, problems=list(problems.values())) from error
 
 
 def with_newer_keys(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy sections, completed by what was done before the keys of `NEWER_KEYS` were there."""
+    """Copy sections and add missing keys of `NEWER_KEYS` with their earlier behavior."""
     completed = copy.deepcopy(dict(values))
     for dotted, value in NEWER_KEYS.items():
         *names, key = dotted.split(".")
@@ -485,7 +484,7 @@ def with_newer_keys(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Give nested sections as one dict, each value under its dotted key, `section.key`."""
+    """Flatten nested sections to one dict with dotted keys, `section.key`."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         key = f"{prefix}{name}"
@@ -519,7 +518,7 @@ def _apply_override(values: dict[str, Any], override: str, path: Path) -> None:
 
 
 def _read_path(text: str) -> Any:
-    """A path as it is written; what is quoted or in brackets and no such path, as YAML has it."""
+    """Read a path literally; parse YAML if it is quoted or in brackets and no existing path."""
     if text in {"", "null"}:
         return None
     if text[0] not in "['\"" or os.path.lexists(text):
@@ -529,11 +528,11 @@ def _read_path(text: str) -> Any:
 
 
 def _problems(error: ValidationError) -> dict[str, tuple[str, Any, Code]]:
-    """A line per broken rule -> key, value and rule for programs."""
+    """Map a line per broken rule to (key, value, code)."""
     problems: dict[str, tuple[str, Any, Code]] = {}
-    told: dict[tuple[Any, ...], tuple[str, str]] = {}  # rule and line of each place
+    seen: dict[tuple[Any, ...], tuple[str, str]] = {}  # rule and line of each place
     for problem in error.errors():
-        # Members of a union add a step of their own; config keys are all there is to name.
+        # Members of a union add their own steps; only config keys are named.
         steps = [str(step) for step in problem["loc"]]
         key = ".".join(step for step in steps if step.isidentifier() and step.islower())
         if problem["type"] == "extra_forbidden":
@@ -546,12 +545,12 @@ def _problems(error: ValidationError) -> dict[str, tuple[str, Any, Code]]:
             rule = rule.replace("Input should", "must")
             got = f"; got {quoted(problem['input'])}" if "got " not in rule else ""
             place = (key, *(step for step in problem["loc"] if isinstance(step, int)))
-            if place in told:  # one line for all members of a union
-                before, line = told[place]
+            if place in seen:  # one line for all members of a union
+                before, line = seen[place]
                 del problems[line]
                 rule = f"{before} or {rule.removeprefix('must be ')}"
             line, value = f"{key}: {rule}{got}", problem["input"]
-            told[place] = rule, line
+            seen[place] = rule, line
             if problem["type"] == "value_error" and not rule.startswith("must "):
                 # A rule of a whole section, which begins with the key that breaks it.
                 name, _, rule = rule.partition(" ")

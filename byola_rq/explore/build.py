@@ -57,7 +57,7 @@ def _embed_query(query: Path, embedder: Embedder, *, frames: bool) -> Tensor:
     if not frames:
         return embedder.embed_files([query])[0]
     waveform = read_audio(query, embedder.sample_rate)
-    embedder.clips.refuse_short(len(waveform), query)
+    embedder.clips.check_length(len(waveform), query)
     return embedder.frames(waveform, embedder.sample_rate)[0][0].cpu()
 
 

@@ -20,7 +20,7 @@ from byola_rq.packing.shards import (
     open_parts,
     read_summary,
 )
-from byola_rq.runtime.lock import HeldError, locked
+from byola_rq.runtime.lock import LockedError, locked
 from byola_rq.runtime.progress import ProgressBar
 from byola_rq.runtime.sandbox import Failure, Limits
 from byola_rq.sources.clip_source import ClipSource
@@ -205,7 +205,7 @@ def _share_held(folder: Path, name: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(locked(open_parts(folder) / f"{name}.lock", patience=0))
-        except HeldError as error:
+        except LockedError as error:
             message = (
                 f"{folder}: another process is packing this ({name}; {error}); wait until it ends"
             )

@@ -194,10 +194,10 @@ def fix_plan(folder: Path, plan: PackingPlan) -> None:
     # If several machines begin at the same time, only one writes it.
     path = open_parts(folder) / "plan.json"
     replace_file(path, json.dumps(asdict(plan)), may_replace=False)
-    refuse_other_plan(folder, plan)
+    check_same_plan(folder, plan)
 
 
-def refuse_other_plan(folder: Path, plan: PackingPlan) -> None:
+def check_same_plan(folder: Path, plan: PackingPlan) -> None:
     """Compare a plan with the one in the folder, if there is one.
 
     Raises:

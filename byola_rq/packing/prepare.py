@@ -17,10 +17,10 @@ from byola_rq.packing.pack import pack_shards
 from byola_rq.packing.plan import (
     PackingOptions,
     PackingPlan,
+    check_same_plan,
     compare_options,
     make_plan,
     read_plan,
-    refuse_other_plan,
 )
 from byola_rq.packing.shards import PARTS, PackingError, read_summary, remove_parts
 from byola_rq.runtime.progress import ProgressBar
@@ -76,7 +76,7 @@ def prepare_corpus(
             plan = make_plan(listing, sources, options, num_workers=num_workers, folder=folder)
             if (folder / "corpus.json").exists():
                 return _compare_with_whole(folder, plan)
-            refuse_other_plan(folder, plan)
+            check_same_plan(folder, plan)
             with _disk_errors(folder):
                 pack_shards(
                     listing.clips,

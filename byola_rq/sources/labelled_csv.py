@@ -1,4 +1,6 @@
-"""Strict reader of csv files that list labeled clips."""import csv
+"""Strict reader of csv files that list labeled clips."""
+
+import csv
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

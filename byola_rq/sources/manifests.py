@@ -98,7 +98,7 @@ def list_manifest(manifest: str, listing: Listing) -> Iterator[ClipSource]:
 
 
 def _id_folder(rows: Iterator[_Row], folder: str) -> str:
-    """Folder that ids are relative to: `folder` if it holds all files, else their deepest common."""
+    """Folder that ids are relative to: `folder` if it holds all files, else their common parent."""
     common: str | None = None
     are_inside = True
     last = None

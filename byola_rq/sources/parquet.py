@@ -1,7 +1,7 @@
 """Parquet files of encoded audio: their rows as clips, and the rows' bytes in bounded memory.
 
-Parquet is read in a confined process (`parquet_tables`): a malicious file of a few hundred bytes can
-take gigabytes and hours.
+Parquet is read in a confined process (`parquet_tables`): a malicious file of a few hundred bytes
+can take gigabytes and hours.
 """
 
 import json

@@ -130,15 +130,15 @@ class Trainer:
                 data_wait=self.data_wait,
                 watchdog=self.watchdog,
                 should_stop=lambda: self.stop.number is not None,
-                say=bar.say,
+                say=bar.log,
             )
-            with self.stop.held():
+            with self.stop.deferred():
                 recorder.catch_up()
             try:
                 with self._stopped_together(), self.profiler or contextlib.nullcontext():
                     while state.step < state.num_steps:
                         batch = self._next_batch(batches)
-                        with self.stop.held():
+                        with self.stop.deferred():
                             recorder.add(self._step(batch), batch.replacements)
                             bar.advance(note=recorder.note)
                         self._end_step()
@@ -150,7 +150,7 @@ class Trainer:
 
     def _stopped_together(self) -> contextlib.AbstractContextManager[None]:
         """Signals wait for the vote where there are several ranks: all stop after the same step."""
-        return self.stop.held() if world_size() > 1 else contextlib.nullcontext()
+        return self.stop.deferred() if world_size() > 1 else contextlib.nullcontext()
 
     def _next_batch(self, batches: DeviceBatches) -> SegmentBatch:
         # Alone, nothing is lost by a stop while this waits, however long a disk hangs.

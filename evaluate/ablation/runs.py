@@ -152,7 +152,7 @@ def held(out: Path, run: AblationRun) -> Iterator[None]:
     """Keep other calls from the run.
 
     Raises:
-        HeldError: If another one is at work on it.
+        LockedError: If another one is at work on it.
         WriteError: If the folder cannot be written.
     """
     folder = _folder(out)

@@ -215,12 +215,12 @@ def test_a_folder_is_one_job_s_at_a_time(
 ) -> None:
     monkeypatch.setattr(embedding_folder, "_PATIENCE", 0.0)
     out, other = tmp_path / "out", Embedder.untrained(dim=16, seed=7)
-    with EmbeddingFolder(out, "of another job").held():
+    with EmbeddingFolder(out, "of another job").locked():
         for options in ({}, {"overwrite": True}):
             with refused(CorpusError, "held", out):
                 embed(embedder, [source], out, **options)
     embed(embedder, [source], out)
-    with EmbeddingFolder(out, "of another job").held(), refused(CorpusError, "held", out):
+    with EmbeddingFolder(out, "of another job").locked(), refused(CorpusError, "held", out):
         embed(other, [source], out, overwrite=True)
     before = (out / "embeddings.npy").read_bytes()
     embed(other, [source], out, overwrite=True)
