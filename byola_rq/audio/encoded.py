@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from byola_rq.errors import AudioError, Code
-from byola_rq.text.shown import shown
+from byola_rq.text.shown import one_line, shown
 
 # FLAC stores its length in 36 bits; libsndfile returns 2**63 - 1 if they are 0.
 MAX_SAMPLES = 2**36
@@ -57,4 +57,4 @@ def reason_of(error: Exception, *names: object) -> str:
     text = shown(error)
     for name in names:
         text = text.removeprefix(f"{shown(name)}: ")
-    return " ".join(text.split())
+    return one_line(text)

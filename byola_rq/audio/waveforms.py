@@ -12,6 +12,7 @@ from torch import Tensor
 from byola_rq.audio.decoder import SAMPLE_RATES
 from byola_rq.audio.io import LOUD, MAX_AMPLITUDE
 from byola_rq.errors import AudioError
+from byola_rq.text.shown import one_line
 
 _FEWEST_SAMPLES = SAMPLE_RATES.start // 10  # 0.1 s at the lowest rate; no waveform is shorter
 
@@ -106,7 +107,7 @@ def as_sample_rate(value: SampleRate) -> int:
     except (TypeError, ValueError, RuntimeError):
         rates = np.empty(0)
     if len(rates) != 1 or rates[0] % 1:
-        got = " ".join(str(value).split())
+        got = one_line(value)
         if len(rates) > 1:
             got += ", which are several; call it once for each, or resample"
         raise AudioError(
@@ -128,7 +129,7 @@ def _as_tensor(value: Any, name: str) -> Tensor:
     try:
         return torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise AudioError(
             f"{name}: must be an array of samples ({reason})", code="malformed", key=name
         ) from error

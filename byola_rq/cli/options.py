@@ -14,7 +14,7 @@ import typer
 
 from byola_rq.errors import ConfigError
 from byola_rq.runtime.terminal import say, warn
-from byola_rq.text.shown import shown
+from byola_rq.text.shown import one_line, shown
 
 if TYPE_CHECKING:
     from byola_rq.config import Config
@@ -58,7 +58,7 @@ def take_any_text() -> None:
 
 def describe(error: OSError) -> str:
     """Describe an error of the operating system in one line: file, reason, remedy."""
-    reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
+    reason = one_line(error.strerror or str(error) or type(error).__name__)
     if error.errno in (errno.EMFILE, errno.ENFILE):
         reason += "; raise the limit with `ulimit -n 4096`"
     names = [os.fsdecode(each) for each in (error.filename, error.filename2) if each is not None]
@@ -67,7 +67,7 @@ def describe(error: OSError) -> str:
 
 def describe_fault(error: BaseException) -> str:
     """Describe an unexpected error in one line, with a hint at --debug."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())} (--debug shows where)"
+    return f"{type(error).__name__}: {one_line(error)} (--debug shows where)"
 
 
 def is_fault(error: BaseException) -> bool:

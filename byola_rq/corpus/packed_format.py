@@ -16,6 +16,7 @@ from byola_rq.errors import Code, CorpusError
 from byola_rq.runtime.array_files import find_array
 from byola_rq.runtime.files import text_name
 from byola_rq.text.parse import check_shape, read_json
+from byola_rq.text.shown import one_line
 
 FORMAT = "byola_rq packed corpus"
 FORMAT_VERSION = 1
@@ -138,7 +139,7 @@ def read_index(folder: Path, columns: list[str] | None = None) -> pa.Table:
             table = pq.read_table(readable, columns=columns)
         return table.cast(pa.schema([INDEX_SCHEMA.field(name) for name in table.column_names]))
     except (OSError, KeyError, pa.ArrowException) as error:
-        message = f"{path}: not an index that can be read ({_one_line(error)})"
+        message = f"{path}: not an index that can be read ({one_line(error)})"
         raise CorpusError(message, code="unreadable", path=path) from error
 
 
@@ -236,7 +237,7 @@ def _map_shard(path: Path) -> npt.NDArray[np.int16]:
     try:
         array = find_array(path)
     except (OSError, ValueError) as error:
-        message = f"{path}: not a shard that can be read ({_one_line(error)})"
+        message = f"{path}: not a shard that can be read ({one_line(error)})"
         raise CorpusError(message, code="unreadable", path=path) from error
     if array.dtype != np.int16 or len(array.shape) != 1:
         raise CorpusError(
@@ -296,7 +297,3 @@ def _clips_in(folder: Path, name: str) -> str:
     middle = ", ..., " if len(clips) > 2 else ", "
     ends = clips[0] if len(clips) == 1 else f"{clips[0]}{middle}{clips[-1]}"
     return f" ({len(clips)} clips are in it: {ends})"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

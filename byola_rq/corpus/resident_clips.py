@@ -15,6 +15,7 @@ from byola_rq.corpus.packed_clips import PackedClips
 from byola_rq.corpus.segments import SegmentBatch, SegmentCorpus
 from byola_rq.errors import Code, ConfigError, CorpusError
 from byola_rq.runtime.progress import ProgressBar
+from byola_rq.text.shown import one_line
 
 AUTO_SHARE = 0.1  # of a GPU's memory for data.resident=auto, and at most half of the free memory
 DEMANDED_SHARE = 0.8  # of the free memory for data.resident=true
@@ -153,7 +154,6 @@ def _read_shard(path: Path) -> npt.NDArray[np.int16]:
     try:
         samples: npt.NDArray[np.int16] = np.load(path)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        message = f"{path}: not a shard that can be read ({reason})"
+        message = f"{path}: not a shard that can be read ({one_line(error)})"
         raise CorpusError(message, code="unreadable", path=path) from error
     return samples

@@ -22,6 +22,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from byola_rq.errors import ByolaRQError, ConfigError
+from byola_rq.text.shown import one_line
 
 # Long waits are no connection errors: the watchdog of training detects hangs.
 _TIMEOUT = datetime.timedelta(days=1)
@@ -92,7 +93,7 @@ def process_group(device: torch.device) -> Iterator[None]:
             backend, store=store, rank=number, world_size=world_size, timeout=_TIMEOUT
         )
     except (ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ConfigError(
             f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but the processes cannot find each other "
             f"({reason}); start them with torchrun",
@@ -106,7 +107,7 @@ def process_group(device: torch.device) -> Iterator[None]:
         # Not every version has an own type for the errors of gloo and nccl when a peer is gone.
         if isinstance(error, ByolaRQError) or not _is_connection_error(error):
             raise
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise LostRankError(
             f"rank {number} of {world_size} lost another one ({reason}); see the messages of that "
             "rank. The same command resumes from the last checkpoint",

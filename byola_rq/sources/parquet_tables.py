@@ -12,6 +12,7 @@ import pyarrow.types as kinds
 from byola_rq.errors import CorpusError
 from byola_rq.runtime.files import text_name
 from byola_rq.sources.clip_source import LABEL_COLUMNS, MAX_ENCODED_BYTES, joined_labels
+from byola_rq.text.shown import one_line
 
 _ROWS_LISTED = 1024  # per message
 _BATCH_BYTES = 1 << 23  # target size; one row can be larger
@@ -138,7 +139,7 @@ def _read_group(file: Any, group: int, column: str, rows: Sequence[int]) -> Iter
     except MemoryError:
         fault = "too-large", "its row group takes more memory than a clip may"
     except (OSError, pa.ArrowException) as error:
-        fault = "unreadable", f"its row group cannot be read ({_one_line(error)})"
+        fault = "unreadable", f"its row group cannot be read ({one_line(error)})"
     for _ in rows[num_done:]:
         yield from _fault(*fault)
 
@@ -181,9 +182,5 @@ def _opened(path: str) -> Iterator[Any]:
     except MemoryError:  # pyarrow's is also an ArrowException
         raise
     except (OSError, ValueError, pa.ArrowException) as error:
-        rule = f"not a Parquet file that can be read ({_one_line(error)})"
+        rule = f"not a Parquet file that can be read ({one_line(error)})"
         raise CorpusError(rule, code="unreadable") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from byola_rq.text.shown import shown
+from byola_rq.text.shown import one_line, shown
 
 # Start of a formula in a spreadsheet; the wide signs are those of Japanese keyboards. Preceding
 # quotes are included, so that reading removes exactly the quote that writing has added.
@@ -54,7 +54,7 @@ def csv_value(cell: str) -> str:
 
 def markdown_cell(value: Any) -> str:
     """Escape a text for Markdown: one line without cells, markup, HTML or links."""
-    line = shown(" ".join(str(value).split()))
+    line = shown(one_line(value))
     return _MARKDOWN.sub(lambda found: f"{found[0][:-1]}\\{found[0][-1]}", line)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from byola_rq.text.shown import quoted, shown
+from byola_rq.text.shown import one_line, quoted, shown
 
 MAX_YAML_BYTES = 1 << 17  # a configuration has 10 kB; PyYAML reads about 30 kB/s at worst
 MAX_TEXT_BYTES = 1 << 30  # the plan of a corpus has a line for every file left out
@@ -169,4 +169,4 @@ class _WrittenLoader(_Bounded):
 
 
 def _reason(error: BaseException, otherwise: str) -> str:
-    return shown(" ".join(str(error).split()), 500) or otherwise
+    return shown(one_line(error), 500) or otherwise

@@ -34,6 +34,11 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def one_line(text: object) -> str:
+    """Join the lines of a text, such as an error's message, to one."""
+    return " ".join(str(text).split())
+
+
 def _is_sign(character: str) -> bool:
     # Spaces of other widths, which `isprintable` excludes, are common in names.
     return character.isprintable() or unicodedata.category(character) == "Zs"
