@@ -35,7 +35,7 @@ _ALLOWED = {
 }
 # Compressed files that state more are near silence or wrong: Opus at 6 kbit/s reaches this.
 _STATED_PER_BYTE = 64  # samples of one channel
-_TOLERATED_SECONDS = 0.1  # may be missing: four MP3 frames; encoders count differently
+TOLERATED_SECONDS = 0.1  # may be missing: four MP3 frames; encoders count differently
 _BLOCK_FRAMES = 2**17
 
 
@@ -131,7 +131,7 @@ class OpenAudio:
             if sound.frames <= _STATED_PER_BYTE * num_bytes:
                 continue
             count = _count_frames(sound)
-            if sound.frames - count > _TOLERATED_SECONDS * sound.samplerate:
+            if sound.frames - count > TOLERATED_SECONDS * sound.samplerate:
                 rule = f"cut short: {count} of {sound.frames} samples decode"
                 raise audio_error(source, "cut", rule, value=count)
             sound.seek(0)

@@ -14,7 +14,7 @@ import soundfile
 import soxr
 
 from byola_rq.audio import multimedia
-from byola_rq.audio.decoder import SAMPLE_RATES, OpenAudio, rate_limits
+from byola_rq.audio.decoder import SAMPLE_RATES, TOLERATED_SECONDS, OpenAudio, rate_limits
 from byola_rq.audio.encoded import EncodedAudio, audio_error
 from byola_rq.audio.opening import open_audio
 from byola_rq.errors import AudioError
@@ -40,7 +40,6 @@ LOUD = f"samples must be about in [-1, 1], at most {MAX_AMPLITUDE:g} times full 
 
 _BLOCK_FRAMES = 2**17
 _RUN_UP_SECONDS = 0.1  # decoded before a part, for the resampler's filter to settle
-_TOLERATED_SECONDS = 0.1  # may be missing: four MP3 frames; encoders count differently
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,7 @@ def decode(
         position += len(frames)
         yield block if resampler is None else resampler.resample_chunk(block, last=is_last)
     # Ogg and MP3 decoders skip damage in the middle silently.
-    if (missing := (stop - position) / file.samplerate) > _TOLERATED_SECONDS:
+    if (missing := (stop - position) / file.samplerate) > TOLERATED_SECONDS:
         seconds = (stop - first) / file.samplerate
         rule = f"damaged: {missing:.2f} of {seconds:.2f} s of its sound do not decode"
         raise audio_error(source, "damaged", rule, value=missing)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from byola_rq.audio.decoder import TOLERATED_SECONDS
 from byola_rq.audio.encoded import reason_of, unreadable
 from byola_rq.audio.io import AudioInfo, audio_error, inspect_audio, pad_both_ends, read_audio
 from byola_rq.corpus.clips import Clips
@@ -19,10 +20,6 @@ from byola_rq.errors import AudioError
 from byola_rq.runtime.prefetch import map_ahead
 from byola_rq.sources.clip_source import ClipSource
 from byola_rq.sources.encoded import read_encoded
-
-# May be missing at the end of a segment: four MP3 frames; encoders count differently.
-# `byola-rq prepare` has the same tolerance.
-_TOLERATED_SECONDS = 0.1
 
 
 class UnreadableClipError(AudioError):
@@ -111,7 +108,7 @@ class DecodedClips(Clips):
     def _check_complete(self, index: int, start: int, found: int, length: int) -> None:
         """Raise if samples are missing: cut WAV, Ogg and MP3 files decode silently to their end."""
         expected = min(int(self.num_samples[index]) - start, length)
-        if expected - found > _TOLERATED_SECONDS * self.sample_rate:
+        if expected - found > TOLERATED_SECONDS * self.sample_rate:
             rule = (
                 f"cut short: the {expected} samples from {start} on must "
                 f"decode (counted at {self.sample_rate} Hz); got {found}"

@@ -12,16 +12,13 @@ import numpy.typing as npt
 from byola_rq.corpus.order import IntArray
 from byola_rq.errors import CorpusError
 from byola_rq.runtime.files import is_own, replace_file
-from byola_rq.runtime.lock import LockedError, locked
+from byola_rq.runtime.lock import PATIENCE, LockedError, locked
 from byola_rq.runtime.resumable_rows import ResumableRows, has_marks, remove_marks
 from byola_rq.text.cells import csv_text
 from byola_rq.text.parse import read_json
 
 EMBEDDINGS, FRAMES, REJECTED = "embeddings.npy", "frames.npy", "rejected.csv"
 LOCK = ".lock"
-
-# A killed process keeps its lock until its memory is freed, which on a GPU takes seconds.
-_PATIENCE = 5.0  # seconds
 
 
 class EmbeddingFolder:
@@ -74,7 +71,7 @@ class EmbeddingFolder:
             try:
                 with self._disk_errors():
                     self.path.mkdir(parents=True, exist_ok=True)
-                    stack.enter_context(locked(self.path / LOCK, patience=_PATIENCE))
+                    stack.enter_context(locked(self.path / LOCK, patience=PATIENCE))
             except LockedError as error:
                 raise CorpusError(
                     f"{self.path}: another process is embedding into this folder ({error}); "

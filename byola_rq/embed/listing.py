@@ -1,10 +1,8 @@
 """Listing of an embedding job's clips, checked by their headers."""
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,7 @@ from byola_rq.embed.clip_encoder import ClipEncoder
 from byola_rq.errors import AudioError, CorpusError
 from byola_rq.runtime import distributed as ranks
 from byola_rq.runtime.progress import ProgressBar, log
-from byola_rq.sources.clip_source import ClipSource, Listing
+from byola_rq.sources.clip_source import ClipSource, Listing, path_resolver
 from byola_rq.text.shown import printable
 
 Rejected = tuple[str, str]  # (source, reason)
@@ -150,11 +148,7 @@ def _size_and_time(source: ClipSource) -> tuple[int, int]:
 
 def _places(clips: Sequence[ClipSource], links: Mapping[str, str]) -> Iterator[str]:
     """Format each clip's real file and position in it, independent of links in its path."""
-    # Clips come folder by folder, so a small cache suffices.
-    real_folder = lru_cache(maxsize=1024)(os.path.realpath)
+    real_path = path_resolver(links)
     for clip in clips:
-        real = links.get(clip.file)
-        if real is None:
-            folder, name = os.path.split(clip.file)
-            real = os.path.join(real_folder(folder), name)
-        yield f"{printable(real)}\t{clip.offset}\t{clip.start_seconds}\t{clip.num_seconds}"
+        place = f"{clip.offset}\t{clip.start_seconds}\t{clip.num_seconds}"
+        yield f"{printable(real_path(clip.file))}\t{place}"

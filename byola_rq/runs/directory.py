@@ -11,7 +11,7 @@ from byola_rq.errors import CheckpointError
 from byola_rq.runs.checkpoint import Checkpoint, check_state, load_newest_checkpoint
 from byola_rq.runtime.distributed import world_size
 from byola_rq.runtime.files import remove_leftovers, replace_file
-from byola_rq.runtime.lock import LockedError, locked
+from byola_rq.runtime.lock import PATIENCE, LockedError, locked
 
 # Keys that may change when a run is resumed; all others would change its result.
 # `data.source` may change: the clips themselves are compared by their digest.
@@ -41,9 +41,6 @@ FREE_KEYS = frozenset(
 LENGTH_KEYS = frozenset(("train.epochs", "train.segments", "train.max_steps"))
 
 LOCK_NAME = ".lock"
-
-# A killed process keeps its lock until its memory is freed, which on a GPU takes seconds.
-_PATIENCE = 5.0  # seconds
 
 # Files that a run may leave in its directory if it ends before config.yaml exists.
 _FIRST_TRACES = re.compile(
@@ -131,7 +128,7 @@ def reset_run(run_dir: Path) -> Path | None:
 def _locked(run_dir: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(locked(run_dir / LOCK_NAME, patience=_PATIENCE))
+            stack.enter_context(locked(run_dir / LOCK_NAME, patience=PATIENCE))
         except LockedError as error:
             raise CheckpointError(
                 f"{run_dir}: run.dir must be used by one run at a time; another one is at work "

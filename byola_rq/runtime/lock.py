@@ -12,6 +12,9 @@ from filelock import FileLock, Timeout
 from byola_rq.runtime.files import link_error
 from byola_rq.runtime.terminal import warn
 
+# A killed process keeps its lock until its memory is freed, which on a GPU takes seconds.
+PATIENCE = 5.0  # seconds
+
 _NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 

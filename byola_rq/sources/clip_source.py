@@ -1,13 +1,16 @@
 """Records of one clip's location and of the result of a search for clips."""
 
+import os
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from byola_rq.errors import AudioError
 from byola_rq.text.shown import printable
 
-MAX_ENCODED_BYTES = 1 << 30  # of a clip in a tar or table; it is held in memory whole
+MAX_ENCODED_BYTES = 1 << 30  # of a clip in a tar or table; it is read into memory at once
 LABEL_COLUMNS = ("labels", "label")  # the first that a table has is used
 CUT_TOLERANCE_SECONDS = 1.0  # a file longer than its segment by more is not the cut segment
 
@@ -108,6 +111,18 @@ class Listing:
     damaged: list[tuple[str, str]] = field(default_factory=list)
     found: list[tuple[str, int]] = field(default_factory=list)
     links: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+def path_resolver(links: Mapping[str, str]) -> Callable[[str], str]:
+    """Return a function that resolves links in a path; `links` holds the files known as links."""
+    # Clips come folder by folder, so a small cache suffices.
+    real_folder = lru_cache(maxsize=1024)(os.path.realpath)
+
+    def resolve(path: str) -> str:
+        folder, name = os.path.split(path)
+        return links.get(path) or os.path.join(real_folder(folder), name)
+
+    return resolve
 
 
 def part_suffix(start_seconds: float, num_seconds: float) -> str:

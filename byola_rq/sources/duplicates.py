@@ -6,14 +6,13 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from byola_rq.audio.io import EncodedAudio
 from byola_rq.errors import AudioError
-from byola_rq.sources.clip_source import ClipSource, Listing
+from byola_rq.sources.clip_source import ClipSource, Listing, path_resolver
 from byola_rq.sources.encoded import iterate_encoded
 
 _SAMPLE_BYTES = 4096
@@ -92,17 +91,12 @@ def _number_ids(listing: Listing, indices: Sequence[int], stops: Sequence[int]) 
 
 def _identities(links: dict[str, str]) -> Callable[[ClipSource], Hashable]:
     """Return a key function: equal keys are the same part of the same real file."""
-    # Clips come folder by folder, so a small cache suffices.
-    real_folder = lru_cache(maxsize=1024)(os.path.realpath)
+    real_path = path_resolver(links)
 
     def identity(clip: ClipSource) -> Hashable:
-        real = links.get(clip.file)
-        if real is None:
-            folder, name = os.path.split(clip.file)
-            real = os.path.join(real_folder(folder), name)
         # A clip that may be the cut segment usually is: the whole file.
         part = (0.0, -1.0) if clip.may_be_cut else (clip.start_seconds, clip.num_seconds)
-        return real, clip.offset, clip.row, part
+        return real_path(clip.file), clip.offset, clip.row, part
 
     return identity
 

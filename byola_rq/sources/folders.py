@@ -36,8 +36,8 @@ class Unread:
 
     def note(self, where: str, listing: Listing) -> None:
         """Add one line about these files to the listing's notes, if there are any."""
-        if told := self.describe():
-            listing.notes.append(f"{printable(where)}: {told}")
+        if counts := self.describe():
+            listing.notes.append(f"{printable(where)}: {counts}")
 
     def describe(self) -> str:
         """Format the counts by suffix, with advice if audio is among them; empty if no files."""

@@ -10,10 +10,10 @@ A source is one of
   `eval_segments.csv=/data/audioset/eval`. The separator is `=` since colons occur in many paths; an
   existing path is used as a path even if it contains `=`.
 
-A clip's id does not depend on where its source lies:
+A clip's id does not depend on the location of its source:
 
 - a file's path relative to the folder (`dog/1.wav`); for a single file, its name
-- a manifest's `clip_id` column, else the path relative to the manifest's folder (or, if files lie
+- a manifest's `clip_id` column, else the path relative to the manifest's folder (or, if files are
   elsewhere, to the deepest folder that holds them all), with `@start-end` for a part
 - `shard-000/member.flac` and `table-000/name.flac` in archives, with the archive's own path
   relative to the folder before it

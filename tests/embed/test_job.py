@@ -213,7 +213,7 @@ def test_the_command_counts_what_it_left_out(
 def test_a_folder_is_one_job_s_at_a_time(
     embedder: Embedder, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedding_folder, "_PATIENCE", 0.0)
+    monkeypatch.setattr(embedding_folder, "PATIENCE", 0.0)
     out, other = tmp_path / "out", Embedder.untrained(dim=16, seed=7)
     with EmbeddingFolder(out, "of another job").locked():
         for options in ({}, {"overwrite": True}):
