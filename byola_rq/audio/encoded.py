@@ -54,7 +54,7 @@ def unreadable(source: object, error: OSError) -> AudioError:
 
 def reason_of(error: Exception, *names: object) -> str:
     """Return an error's message on one line, without the names that it begins with."""
-    text = shown(error)
+    text = str(error)
     for name in names:
         text = text.removeprefix(f"{shown(name)}: ")
-    return one_line(text)
+    return shown(one_line(text))

@@ -135,7 +135,7 @@ def _placed(
     clips: Clips, segment_samples: int, device: torch.device, *, is_demanded: bool
 ) -> ResidentClips:
     if not isinstance(clips, PackedClips):
-        raise _UnplacedError("unsupported", "only a corpus packed by `byola-rq prepare` can be")
+        raise _UnplacedError("unsupported", "only packed corpora can be resident")
     if device.type != "cuda":
         raise _UnplacedError("missing", "run.device is no GPU")
     free, total = torch.cuda.mem_get_info(device)
