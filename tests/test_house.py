@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -14,6 +15,21 @@ import yaml
 import byola_rq
 from byola_rq.config import Config, default_config_path
 from tests.conftest import ROOT
+
+
+def version_to_be_built() -> str:
+    """The version in pyproject.toml; that of an editable install is from when it was installed."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return str(project["version"])
+
+
+def test_the_citation_and_the_changelog_name_the_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    head = re.search(r"^## (\S+) - (\S+)$", changelog, flags=re.MULTILINE)
+    assert head
+    assert citation["version"] == version_to_be_built() == head[1]
+    assert citation["date-released"] == head[2]
 
 
 def test_the_package_carries_the_configuration_of_the_root() -> None:
@@ -47,7 +63,7 @@ def test_the_wheel_holds_the_package_only(tmp_path: Path) -> None:
         names = archive.namelist()
     assert {name.split("/")[0] for name in names} == {
         "byola_rq",
-        f"byola_rq-{byola_rq.__version__}.dist-info",
+        f"byola_rq-{version_to_be_built()}.dist-info",
     }
     recipes = [f"recipes/{path.name}" for path in (ROOT / "byola_rq/recipes").glob("*.yaml")]
     data = ("py.typed", "config.yaml", "listen/page.html", "model/builtin.safetensors")

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from byola_rq.corpus.bounded_table import read_bounded
 from byola_rq.errors import Code, CorpusError
 from byola_rq.runtime.array_files import find_array
 from byola_rq.runtime.files import text_name
@@ -136,9 +136,9 @@ def read_index(folder: Path, columns: list[str] | None = None) -> pa.Table:
         if path.exists() and not path.is_file():
             raise OSError("must be a regular file")
         with text_name(path) as readable:
-            table = pq.read_table(readable, columns=columns)
+            table = read_bounded(readable, columns)
         return table.cast(pa.schema([INDEX_SCHEMA.field(name) for name in table.column_names]))
-    except (OSError, KeyError, pa.ArrowException) as error:
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         message = f"{path}: not an index that can be read ({one_line(error)})"
         raise CorpusError(message, code="unreadable", path=path) from error
 

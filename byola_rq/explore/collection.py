@@ -126,7 +126,7 @@ def _refuse_parts(
     first_frames: npt.NDArray[np.int64] | None,
     num_frames: npt.NDArray[np.int64] | None,
 ) -> None:
-    """Raise `CorpusError` if index.csv and the array do not belong together."""
+    """Raise `CorpusError` if index.csv and the array do not belong together, or for NaN."""
     fits = rows.ndim == 2 and rows.dtype == np.float32 and num_clips > 0
     if first_frames is None or num_frames is None:
         fits = fits and len(rows) == num_clips
@@ -137,6 +137,9 @@ def _refuse_parts(
     if not fits:
         message = f"{folder}: index.csv and the array beside it do not belong together"
         raise CorpusError(message, code="damaged", path=folder)
+    if not np.isfinite(rows.sum(dtype=np.float64)):
+        message = f"{folder}: embeddings must be finite; some are not"
+        raise CorpusError(message, code="not-finite", path=folder)
 
 
 def _refuse_other_model(folder: Path, meta: dict[str, Any], embedder: Embedder) -> None:

@@ -1,5 +1,6 @@
 """The report as a picture: a panel per task, a line per variant, its seeds' mean and interval."""
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,11 @@ if TYPE_CHECKING:
 
 _NAME_INCHES, _PANEL_INCHES, _LINE_INCHES, _TITLE_INCHES = 2.4, 2.2, 0.26, 0.9
 _SIGNIFICANT, _EQUAL = COLORS[1], COLORS[0]
+_CAPTION_LENGTH = 17  # characters of an inch
+_CAPTION = (
+    "Percent right (or mAP), 95 % interval over seeds and test clips. Open: the reference; orange: "
+    "significantly different from it."
+)
 
 
 def write_chart(report: AblationReport, path: Path) -> None:
@@ -31,7 +37,9 @@ def draw_chart(report: AblationReport) -> Any:
         MissingPackageError: If matplotlib is not installed.
     """
     width = _NAME_INCHES + _PANEL_INCHES * len(report.tasks)
-    figure = make_figure(width, _TITLE_INCHES + _LINE_INCHES * len(report.lines))
+    caption = textwrap.fill(_CAPTION, round(_CAPTION_LENGTH * width))
+    height = _TITLE_INCHES + _LINE_INCHES * len(report.lines) + 0.14 * caption.count("\n")
+    figure = make_figure(width, height)
     panels = figure.subplots(1, len(report.tasks), squeeze=False, sharey=True)[0]
     for axes, task in zip(panels, report.tasks, strict=True):
         _draw_panel(axes, report, task)
@@ -39,14 +47,7 @@ def draw_chart(report: AblationReport) -> Any:
     for tick in panels[0].set_yticks(range(len(names)), names):
         tick.label1.set_parse_math(False)
         tick.label1.set_fontsize(7.5)
-    figure.supxlabel(
-        "Percent right (or mAP), 95 % interval over seeds and test clips. Open: the reference; "
-        "orange: significantly different from it.",
-        x=0.01,
-        ha="left",
-        fontsize=7,
-        color=QUIET,
-    )
+    figure.supxlabel(caption, x=0.01, ha="left", fontsize=7, color=QUIET)
     return figure
 
 

@@ -259,7 +259,8 @@ def _report(
 ) -> None:
     """The report in every form, and on the terminal."""
     from evaluate.ablation.chart import write_chart
-    from evaluate.ablation.report import make_report, to_report, write_report
+    from evaluate.ablation.report import make_report
+    from evaluate.ablation.tables import to_report, write_report
 
     report = make_report(out, grid, runs, tasks, probe)
     write_report(out, report)

@@ -5,15 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from pandas import DataFrame
 
-from byola_rq.runtime.files import replace_file
 from evaluate.ablation.grid import AblationRun, Grid
 from evaluate.ablation.runs import find_place, read_progress
 from evaluate.ablation.statistics import Estimate, SeedScores, estimate
-from evaluate.reports.results import ReportError, ResultRow, WriteError, read_results
+from evaluate.reports.results import ReportError, ResultRow, read_results
 from evaluate.reports.scores import TestedClips, read_tested_clips, resample, rows_by_state
-from evaluate.reports.table import to_markdown
 
 MEAN = "mean"  # of the tasks
 
@@ -54,10 +51,15 @@ class AblationReport:
         return tuple(self.lines[0].scores) if self.lines else ()
 
     def describe_differences(self) -> tuple[list[str], list[str]]:
-        """A sentence for each difference to the reference: significant ones, and the others."""
+        """A sentence for each difference to the reference: significant ones, and the others.
+
+        None where a variant has one seed.
+        """
         told: tuple[list[str], list[str]] = ([], [])
         for line in self.lines:
             for task, difference in line.differences.items():
+                if difference.p is None:
+                    continue
                 sentence = f"{task}: {line.variant}, {format_difference(difference)}"
                 told[0 if difference.is_significant else 1].append(sentence)
         return told
@@ -93,104 +95,11 @@ def make_report(
         notes.append(f"no differences: {grid.reference}, the reference, has no result yet")
     lines = _with_differences(lines, scores, grid.reference)
     if any(line.num_seeds < 2 for line in lines):
-        notes.append("of a variant with one seed, the interval knows of the test clips alone")
+        notes.append(
+            "of a variant with one seed, the interval knows of the test clips alone, and nothing "
+            "is said to be significant"
+        )
     return AblationReport(grid, probe, tuple(lines), tuple(notes))
-
-
-def write_report(out: Path, report: AblationReport) -> list[Path]:
-    """Replace the grid's tables, `<grid>.md` and `<grid>.csv`.
-
-    Raises:
-        WriteError: If the disk refuses.
-    """
-    name = report.grid.name
-    texts = {
-        out / f"{name}.md": to_report(report),
-        out / f"{name}.csv": make_table(report).to_csv(index=False, lineterminator="\n"),
-    }
-    for path, text in texts.items():
-        try:
-            replace_file(path, text)
-        except OSError as error:
-            message = f"{path}: cannot be written: {error.strerror or error}"
-            raise WriteError(message, code="unwritable", path=path) from error
-    return list(texts)
-
-
-def make_table(report: AblationReport) -> DataFrame:
-    """A row for every variant and task: means, differences, costs."""
-    rows = []
-    for line in report.lines:
-        for task, score in line.scores.items():
-            difference = line.differences.get(task)
-            rows.append(
-                {
-                    "grid": report.grid.name,
-                    "variant": line.variant,
-                    "task": task,
-                    "probe": report.probe,
-                    "seeds": line.num_seeds,
-                    "score": score.value,
-                    "low": score.low,
-                    "high": score.high,
-                    "reference": report.grid.reference,
-                    "difference": difference.value if difference else None,
-                    "difference_low": difference.low if difference else None,
-                    "difference_high": difference.high if difference else None,
-                    "p": difference.p if difference else None,
-                    "is_significant": difference.is_significant if difference else None,
-                    "segments": line.segments,
-                    "hours": line.hours,
-                }
-            )
-    return DataFrame(rows).round(4)
-
-
-def to_report(report: AblationReport) -> str:
-    """The report as Markdown."""
-    significant, others = report.describe_differences()
-    parts = [f"# {report.grid.name}\n", f"{_preamble(report)}\n"]
-    if report.lines:
-        parts += [to_markdown(make_scores(report), num_names=1)]
-    if significant or others:
-        parts += [f"## Against {report.grid.reference}\n", _preamble_of_differences()]
-        parts += [to_markdown(make_differences(report), num_names=1)]
-        parts += [_list("Significant", significant), _list("Not significant", others)]
-    if report.notes:
-        parts += [_list("Notes", report.notes)]
-    return "\n".join(parts)
-
-
-def make_scores(report: AblationReport) -> DataFrame:
-    """The means, as text."""
-    rows = [
-        (
-            line.variant,
-            *(f"{e.value:.1f} ({e.low:.1f}-{e.high:.1f})" for e in line.scores.values()),
-            line.num_seeds,
-            f"{line.segments:,}",
-            f"{line.hours:.2f}",
-        )
-        for line in report.lines
-    ]
-    columns = ["variant", *report.tasks, "seeds", "segments", "hours"]
-    return DataFrame(rows, columns=columns).astype(str)
-
-
-def make_differences(report: AblationReport) -> DataFrame:
-    """The differences to the reference, as text; significant ones with a star."""
-    rows = [
-        (
-            line.variant,
-            *(
-                format_difference(e) + (" *" if e.is_significant else "")
-                for e in line.differences.values()
-            ),
-        )
-        for line in report.lines
-        if line.differences
-    ]
-    return DataFrame(rows, columns=["variant", *report.tasks])
 
 
 def format_difference(difference: Estimate) -> str:
@@ -201,26 +110,6 @@ def format_difference(difference: Estimate) -> str:
 
 def _format_p(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-
-
-def _preamble(report: AblationReport) -> str:
-    return (
-        f"Percent right (or mAP) of the probe {report.probe}, mean over seeds of pretraining, with "
-        "its 95 %\ninterval over seeds and test clips. Segments and hours are those of training "
-        "all seeds,\nhours summed over runs side by side."
-    )
-
-
-def _preamble_of_differences() -> str:
-    return (
-        "Points better than the reference, with their 95 % interval over seeds and test clips,\n"
-        "paired over clips; a star where p is below 0.05. Of 20 variants that are equal to the\n"
-        "reference, one is expected to get one.\n"
-    )
-
-
-def _list(title: str, lines: Sequence[str]) -> str:
-    return f"{title}:\n\n" + ("".join(f"- {line}\n" for line in lines) or "- no variant\n")
 
 
 def _newest_alike(

@@ -21,7 +21,7 @@ freedom of Satterthwaite (1946), `clips` being known far better than `seeds`:
 
     nu = variance^2 / sum over variants of seeds^2 / (S - 1)
 
-A bootstrap over seeds would be too sure of itself: of three seeds, its draws vary by two thirds
+A bootstrap over seeds can be too sure of itself: of three seeds, its draws vary by two thirds
 of what seeds vary.
 """
 

@@ -182,6 +182,11 @@ def test_what_is_refused(sounds: Path, tmp_path: Path, model: Embedder) -> None:
         ([query, made, "--duplicates"], ConfigError, "usage"),
     ):
         assert run("search", *arguments) == kind.exit_code, (code, arguments)
+    rows = np.load(made / "embeddings.npy")
+    rows[5, 5] = np.nan
+    np.save(made / "embeddings.npy", rows)
+    with refused(CorpusError, "not-finite", made):
+        open_collection(made, model)
     np.save(made / "embeddings.npy", np.zeros((3, model.embedding_dim), np.float32))
     with refused(CorpusError, "damaged", made):
         open_collection(made, model)

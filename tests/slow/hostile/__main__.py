@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -47,10 +48,22 @@ def all_cases() -> list[Case]:
     return [case for module in MODULES for case in module.cases()]
 
 
+def one_in(num: int, cases: list[Case]) -> list[Case]:
+    """Keep the first of every `num` of each kind, and all of what no command may do."""
+    seen: Counter[str] = Counter()
+    kept = []
+    for case in cases:
+        if case.kind == misbehavior.KIND or seen[case.kind] % num == 0:
+            kept.append(case)
+        seen[case.kind] += 1
+    return kept
+
+
 def run_all(folder: Path, given: argparse.Namespace) -> list[Outcome]:
     """Give every input to its commands, some at a time."""
     made = Made(folder / "made", given.seed)
     cases = [case for case in all_cases() if given.only in f"{case.kind} {case.name}"]
+    cases = one_in(given.one_in, cases)
     todo = [(case, words) for case in cases for words in case.commands]
     places = [folder / str(number) for number in range(len(todo))]
     in_a_fork(lambda: make_harmless(made.folder))
@@ -123,6 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="of all that is drawn")
     parser.add_argument("--only", default="", help="inputs whose kind and name contain this")
+    parser.add_argument("--one-in", type=int, default=1, help="give one of so many of a kind")
     parser.add_argument("--table", type=Path, help="file for the table of outcomes")
     parser.add_argument("--json", type=Path, help="the same for programs")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1))

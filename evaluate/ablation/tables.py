@@ -1,0 +1,127 @@
+"""The report in words: tables as csv and Markdown, and a sentence for every difference."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pandas import DataFrame
+
+from byola_rq.runtime.files import replace_file
+from evaluate.ablation.report import AblationReport, format_difference
+from evaluate.reports.results import WriteError
+from evaluate.reports.table import to_markdown
+
+
+def write_report(out: Path, report: AblationReport) -> list[Path]:
+    """Replace the grid's tables, `<grid>.md` and `<grid>.csv`.
+
+    Raises:
+        WriteError: If the disk refuses.
+    """
+    name = report.grid.name
+    texts = {
+        out / f"{name}.md": to_report(report),
+        out / f"{name}.csv": make_table(report).to_csv(index=False, lineterminator="\n"),
+    }
+    for path, text in texts.items():
+        try:
+            replace_file(path, text)
+        except OSError as error:
+            message = f"{path}: cannot be written: {error.strerror or error}"
+            raise WriteError(message, code="unwritable", path=path) from error
+    return list(texts)
+
+
+def make_table(report: AblationReport) -> DataFrame:
+    """A row for every variant and task: means, differences, costs."""
+    rows = []
+    for line in report.lines:
+        for task, score in line.scores.items():
+            difference = line.differences.get(task)
+            rows.append(
+                {
+                    "grid": report.grid.name,
+                    "variant": line.variant,
+                    "task": task,
+                    "probe": report.probe,
+                    "seeds": line.num_seeds,
+                    "score": score.value,
+                    "low": score.low,
+                    "high": score.high,
+                    "reference": report.grid.reference,
+                    "difference": difference.value if difference else None,
+                    "difference_low": difference.low if difference else None,
+                    "difference_high": difference.high if difference else None,
+                    "p": difference.p if difference else None,
+                    "is_significant": difference.is_significant if difference else None,
+                    "segments": line.segments,
+                    "hours": line.hours,
+                }
+            )
+    return DataFrame(rows).round(4)
+
+
+def to_report(report: AblationReport) -> str:
+    """The report as Markdown."""
+    significant, others = report.describe_differences()
+    parts = [f"# {report.grid.name}\n", f"{_preamble(report)}\n"]
+    if report.lines:
+        parts += [to_markdown(make_scores(report), num_names=1)]
+    if any(line.differences for line in report.lines):
+        parts += [f"## Against {report.grid.reference}\n", _preamble_of_differences()]
+        parts += [to_markdown(make_differences(report), num_names=1)]
+        parts += [_list("Significant", significant), _list("Not significant", others)]
+    if report.notes:
+        parts += [_list("Notes", report.notes)]
+    return "\n".join(parts)
+
+
+def make_scores(report: AblationReport) -> DataFrame:
+    """The means, as text."""
+    rows = [
+        (
+            line.variant,
+            *(f"{e.value:.1f} ({e.low:.1f}-{e.high:.1f})" for e in line.scores.values()),
+            line.num_seeds,
+            f"{line.segments:,}",
+            f"{line.hours:.2f}",
+        )
+        for line in report.lines
+    ]
+    columns = ["variant", *report.tasks, "seeds", "segments", "hours"]
+    return DataFrame(rows, columns=columns).astype(str)
+
+
+def make_differences(report: AblationReport) -> DataFrame:
+    """The differences to the reference, as text; significant ones with a star."""
+    rows = [
+        (
+            line.variant,
+            *(
+                format_difference(e) + (" *" if e.is_significant else "")
+                for e in line.differences.values()
+            ),
+        )
+        for line in report.lines
+        if line.differences
+    ]
+    return DataFrame(rows, columns=["variant", *report.tasks])
+
+
+def _preamble(report: AblationReport) -> str:
+    return (
+        f"Percent right (or mAP) of the probe {report.probe}, mean over seeds of pretraining, with "
+        "its 95 %\ninterval over seeds and test clips. Segments and hours are those of training "
+        "all seeds,\nhours summed over runs side by side."
+    )
+
+
+def _preamble_of_differences() -> str:
+    return (
+        "Points better than the reference, with their 95 % interval over seeds and test clips,\n"
+        "paired over clips; a star where p is below 0.05. Of 20 variants that are equal to the\n"
+        "reference, one is expected to get one.\n"
+    )
+
+
+def _list(title: str, lines: Sequence[str]) -> str:
+    return f"{title}:\n\n" + ("".join(f"- {line}\n" for line in lines) or "- no variant\n")
