@@ -288,7 +288,7 @@ def test_folders_are_searched_in_depth_and_in_order(tmp_path: Path, sounds: Path
     # A clip named twice is kept once.
     clips, notes = find_clips([tmp_path, tmp_path / "b", tmp_path / "b" / "1.wav"])
     assert len(clips) == 3
-    assert notes == [unread, "3 clips are there twice; each is used once"]
+    assert notes == [unread, "3 clips are duplicates; each is used once"]
 
 
 @pytest.mark.parametrize(

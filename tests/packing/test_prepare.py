@@ -524,7 +524,7 @@ def test_a_dry_run_says_what_there_is_and_writes_nothing(collection: Path, tmp_p
     assert lines == [
         f"{collection}: 100 clips found",
         "clips: 100 (100 files)",
-        "left out already: 0 missing, 0 damaged, 0 that come twice",
+        "left out already: 0 missing, 0 damaged, 0 duplicates",
         "shards: 25 of 4 clips",
     ]
 
