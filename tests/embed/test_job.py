@@ -232,7 +232,7 @@ def test_a_finished_job_needs_no_right_to_write(
     embedder: Embedder, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = embed(embedder, [source], tmp_path / "out")
-    monkeypatch.setattr(EmbeddingFolder, "held", None)  # what would write
+    monkeypatch.setattr(EmbeddingFolder, "locked", None)  # what would write
     assert embed(embedder, [source], tmp_path / "out") == expected
 
 
