@@ -8,53 +8,54 @@ from typing import Any, Literal
 
 from byola_rq.text.shown import shown
 
-# Which rule was broken, for programs; words that people read are in the message.
+# Kind of rule that was broken, for programs; the message is for people.
 Code = Literal[
-    "cut",  # shorter than it says it is
-    "damaged",  # not what was written, or not even its own format
-    "different",  # from what the same place, run or job had before
-    "diverged",  # training that computes no finite numbers, or not the same in all ranks
-    "empty",  # nothing in it that can be used
-    "exists",  # a place that is taken
-    "foreign",  # of another kind than the one asked for
-    "held",  # by another process at work
-    "malformed",  # a table or text without the columns, keys or form it must have
-    "missing",  # not there
-    "newer",  # of a format that comes after this version
+    "cut",  # shorter than its header states
+    "damaged",  # content has changed, or does not follow its format
+    "different",  # from the earlier state of the same path, run or job
+    "diverged",  # training without finite numbers, or with different ones on different ranks
+    "empty",  # no usable content
+    "exists",  # the path is in use
+    "foreign",  # of another kind than required
+    "held",  # locked by another process
+    "malformed",  # a table or text without the required columns, keys or form
+    "missing",  # does not exist
+    "newer",  # of a later format version
     "not-finite",  # NaN or infinity
     "stopped",  # by a signal
     "too-large",
-    "too-many",  # broken parts in a whole that could do without a few
+    "too-many",  # more broken parts than are tolerated
     "too-short",
-    "twice",  # what must be there once
-    "unknown",  # a name that is none of the known ones
+    "twice",  # present more than once
+    "unknown",  # not one of the known names
     "unreachable",  # another machine or process
     "unreadable",  # by the disk, the operating system or a decoder
-    "unsupported",  # understood, and refused
+    "unsupported",  # recognized, but not supported
     "unwritable",
-    "usage",  # arguments that do not go together
-    "value",  # out of its range, or of another type
+    "usage",  # arguments that exclude each other
+    "value",  # out of range, or of another type
 ]
 
 
 class ByolaRQError(Exception):
     """Base of every error that byola_rq raises on purpose.
 
-    Its message is one line: what is wrong, where, and what to do. Programs ask its attributes.
+    The message states what is wrong, where, and what to do. Programs read the attributes.
 
     Args:
-        message: For people, a line; or several. Each is kept such that a terminal only shows it.
-        code: Which rule was broken.
-        path: File or folder it is about.
-        key: Key, column, option or argument it is about.
-        value: What was found there.
+        message: Message for people, one line or several, escaped for terminals.
+        code: Kind of rule that was broken.
+        path: File or folder that the error is about.
+        key: Key, column, option or argument that the error is about.
+        value: Value that was found there.
 
-    `exit_code` is the status with which the command line leaves: 2 for wrong use or wrong input,
-    1 for a failure at work. `is_said`: another process of the job tells the user.
+    Attributes:
+        exit_code: Exit status of the command line: 2 for wrong use or input, 1 for a failure.
+        is_reported: True if another process of the job reports the error to the user.
     """
 
     exit_code = 2
-    is_said = False
+    is_reported = False
 
     def __init__(
         self,
@@ -74,7 +75,7 @@ class ByolaRQError(Exception):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The arguments beside the message, for an error that says more of the same."""
+        """Keyword arguments of this error, for an error that extends its message."""
         return {"code": self.code, "path": self.path, "key": self.key, "value": self.value}
 
 
@@ -86,9 +87,9 @@ class ConfigError(ByolaRQError, ValueError):
     """A configuration file or override that breaks a rule; the message names every wrong key.
 
     Args:
-        message: For people, a line, or one for every problem.
-        problems: (key, value, rule) of every wrong key; the first gives `code`, `key` and `value`.
-        facts: As of every error.
+        message: Message for people, one line or one per problem.
+        problems: (key, value, code) of every wrong key; the first gives `code`, `key` and `value`.
+        facts: Keyword arguments of `ByolaRQError`.
     """
 
     def __init__(
@@ -112,7 +113,7 @@ class CheckpointError(ByolaRQError, ValueError):
 
 
 class MissingPackageError(ByolaRQError, ImportError):  # type: ignore[misc]  # both have a path
-    """An optional package that is not installed or does not import; the message says what to do."""
+    """An optional package that is not installed or does not import; the message has the remedy."""
 
 
 class TrainingError(ByolaRQError, RuntimeError):
@@ -122,21 +123,21 @@ class TrainingError(ByolaRQError, RuntimeError):
 
 
 def first_line(error: BaseException) -> str:
-    """What kind of error it is and the first line of what it says."""
+    """Return the type of an error and the first line of its message."""
     return shown(f"{type(error).__name__}: {str(error).strip()}".splitlines()[0].rstrip(":. "))
 
 
 def how_to_install(extra: str) -> str:
-    """The command that adds an extra, for a message; no package index knows our name."""
+    """Return the command that installs an extra; the package is not in a package index."""
     return f"`pip install '.[{extra}]'` in the source checkout"
 
 
 @contextlib.contextmanager
 def package_needed(purpose: str, package: str, *, extra: str) -> Iterator[None]:
-    """Import a package that an extra brings in it.
+    """Convert an ImportError in the block, which imports a package of an extra.
 
     Raises:
-        MissingPackageError: If it does not import; the message says what needs it, and the remedy.
+        MissingPackageError: If it does not import; the message has the purpose and the remedy.
     """
     try:
         yield

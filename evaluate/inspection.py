@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from byola_rq.audio.encoded import EncodedAudio, printable, reason_of
+from byola_rq.audio.encoded import EncodedAudio, reason_of
 from byola_rq.audio.io import inspect_audio
 from byola_rq.errors import ByolaRQError
 from byola_rq.runtime.files import replace_file
@@ -19,7 +19,7 @@ from byola_rq.runtime.prefetch import map_ahead
 from byola_rq.runtime.progress import ProgressBar
 from byola_rq.runtime.terminal import say
 from byola_rq.text.cells import csv_text
-from byola_rq.text.shown import shown
+from byola_rq.text.shown import printable, shown
 from evaluate.publishers.layouts import LAYOUTS, find_layouts, read_layout
 from evaluate.reports.table import make_console
 from evaluate.tasks.archives import read_member

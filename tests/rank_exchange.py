@@ -56,7 +56,7 @@ def failed_in(where: int | None) -> list[object]:
             if rank() == where:
                 raise CorpusError("gone: no such folder", code="missing", path="gone")
     except ByolaRQError as error:
-        return [str(error), error.exit_code, error.is_said, error.code, str(error.path)]
+        return [str(error), error.exit_code, error.is_reported, error.code, str(error.path)]
     return []
 
 

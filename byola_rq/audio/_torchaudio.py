@@ -40,14 +40,14 @@ def import_torchaudio() -> ModuleType:
 
 
 def has_compiled_part() -> bool:
-    """Whether the imported torchaudio has its compiled operators."""
+    """Return whether the imported torchaudio has its compiled operators."""
     extension: Any = import_torchaudio()._extension
     return bool(extension._IS_TORCHAUDIO_EXT_AVAILABLE)
 
 
 def _import_without_extension() -> ModuleType:
-    """Import torchaudio again, with a stand-in that declares the compiled part absent."""
-    # What the failed import left behind would be reused half initialized.
+    """Import torchaudio again, its compiled part replaced by a module that declares it absent."""
+    # Modules that the failed import left half initialized would be reused.
     for name in [n for n in sys.modules if n == "torchaudio" or n.startswith("torchaudio.")]:
         del sys.modules[name]
     sys.modules["torchaudio._extension"] = _absent_extension()

@@ -1,4 +1,4 @@
-"""Which codec a file's own bytes say it is, and whether it is one that may be decoded."""
+"""Identification of a file's codec from its bytes, and the list of codecs that are decoded."""
 
 import contextlib
 import re
@@ -20,8 +20,8 @@ from byola_rq.audio.containers import (
 from byola_rq.audio.multimedia import HAS_DECODER, REMEDY
 from byola_rq.errors import AudioError
 
-# Decoders are code that strangers' files run. These are the codecs that collections of sound
-# come in, and the part of libsndfile that is fuzzed and used most; the rest stays shut.
+# Untrusted files exercise decoder code. Only codecs that audio collections use are allowed: they
+# are the part of libsndfile that is fuzzed and used most.
 ALLOWED = (
     "PCM, float, A-law or mu-law in WAV, AIFF, AU, CAF, Wave64 or NIST SPHERE, FLAC, Vorbis, Opus "
     "or MP3"
@@ -29,7 +29,7 @@ ALLOWED = (
 
 _WAVE_TAGS = {0x0001: "PCM", 0x0003: "float", 0x0006: "A-law", 0x0007: "mu-law"}
 _WAVE_EXTENSIBLE = 0xFFFE
-# Behind the tag in an extensible format's GUID: Microsoft's own tail, and that of ambisonics.
+# GUID bytes that follow the tag in an extensible format: Microsoft's own, and ambisonics'.
 _GUID_TAILS = (
     bytes.fromhex("000000001000800000aa00389b71"),
     bytes.fromhex("00002107d3118644c8c1ca000000"),
@@ -62,7 +62,7 @@ _CAF_CODECS = {b"lpcm": "PCM", b"alaw": "A-law", b"ulaw": "mu-law"}
 _NIST_CODECS = {"": "PCM", "pcm": "PCM", "alaw": "A-law", "ulaw": "mu-law", "mu-law": "mu-law"}
 _OGG_CODECS = {b"\x01vorbis": "Vorbis", b"OpusHead": "Opus", b"\x7fFLAC": "FLAC"}
 _REFUSED_OGG_CODECS = {b"Speex   ": "Speex", b"\x80theora": "Theora video", b"fishead": "Skeleton"}
-# What is told apart only to be named: (place, bytes, name).
+# Files recognized only so that the message can name them: (offset, bytes, name).
 _REFUSED_FILES = (
     (0, b"0&\xb2u\x8ef\xcf\x11", "WMA or ASF"),
     (0, b"\0\5\x16\7", "a macOS sidecar, which has no sound"),
@@ -79,23 +79,23 @@ _REFUSED_FILES = (
     (0, b"<html", "a web page"),
 )
 _PLAIN_COMM = 18  # bytes of AIFF's chunk COMM where it has no codec
-# What PyAV reads, where it is installed: (place, bytes, name, FFmpeg's name).
+# Containers that PyAV reads where it is installed: (offset, bytes, name, FFmpeg's name).
 _MULTIMEDIA = (
     (4, b"ftyp", "MP4 or M4A", "mov"),
     (0, b"\x1aE\xdf\xa3", "Matroska or WebM", "matroska"),
 )
-_MIN_CHUNK = 16  # bytes of one that says a codec
+_MIN_CHUNK = 16  # bytes of a chunk that names a codec
 
 
 @dataclass(frozen=True)
 class Codec:
-    """What a file is.
+    """Codec or container of a file.
 
     Attributes:
-        name: Of the codec; of the container, where that is one of `multimedia`.
-        is_allowed: Whether it may be decoded.
-        start: The first byte of its sound where junk precedes it (MP3).
-        demuxer: FFmpeg's name of the container, where that is one of `multimedia`.
+        name: Name of the codec; of the container if PyAV reads the file.
+        is_allowed: True if it may be decoded.
+        start: First byte of the sound if junk precedes it (MP3).
+        demuxer: FFmpeg's name of the container if PyAV reads the file, else empty.
     """
 
     name: str
@@ -105,16 +105,16 @@ class Codec:
 
 
 def identify_codec(file: BinaryIO) -> Codec:
-    """Name the codec of a file, by its bytes alone: its extension says nothing.
+    """Identify the codec of a file from its bytes; the extension is ignored.
 
     Returns:
         An allowed codec: PCM, float, A-law, mu-law, FLAC, Vorbis, Opus or MP3; or a container of
         `multimedia`, whose own codec `find_track` looks at.
 
     Raises:
-        AudioError: Without the file's name: if it is empty or no audio, or if its codec is another
-            one; the message names it.
-        OSError: As reading.
+        AudioError: Without the file's name: if the file is empty or not audio, or if its codec is
+            not allowed; the message names it.
+        OSError: If the file cannot be read.
     """
     codec = _identify(file)
     if not codec.is_allowed:
@@ -123,7 +123,7 @@ def identify_codec(file: BinaryIO) -> Codec:
 
 
 def refused_codec(name: str, remedy: str = "") -> AudioError:
-    """The error, without the file's name, of a codec that is not decoded."""
+    """Return the error, without the file's name, for a codec that is not allowed."""
     rule = f"codec must be {ALLOWED}; got {name}" + (f". {remedy}" if remedy else "")
     return AudioError(rule, code="unsupported", key="codec", value=name)
 
@@ -147,7 +147,7 @@ def _identify(file: BinaryIO) -> Codec:
 
 
 def _identify_chunks(file: BinaryIO, start: int, head: bytes) -> Codec:
-    """WAV and AIFF; something else whose file begins like theirs is refused."""
+    """Identify WAV and AIFF; other files that begin with the same bytes are rejected."""
     order, form = chunk_order(head), head[8:12]
     if not order:
         return _identify_mpeg(file, start, head)
@@ -194,7 +194,7 @@ def _wave_codec(chunk: bytes, order: str, container: str) -> Codec:
 
 
 def _identify_aiff(file: BinaryIO, start: int) -> Codec:
-    """By the chunk COMM: decoders look for a codec there whatever the form's type is."""
+    """Read the codec from chunk COMM, where decoders look for it whatever the form type is."""
     content = _content(walk_chunks(file, start, ">"), file, b"COMM")
     if len(content) == _PLAIN_COMM:
         return Codec("PCM")
@@ -203,13 +203,13 @@ def _identify_aiff(file: BinaryIO, start: int) -> Codec:
 
 
 def _known(codecs: Mapping[Any, str], code: object, other: str) -> Codec:
-    """The codec of a code that the container has for it; refused where it is none of ours."""
+    """Look up the codec for a container's code; not allowed if `codecs` lacks it."""
     name = codecs.get(code)
     return Codec(name) if name else Codec(other, False)
 
 
 def _content(chunks: Iterator[tuple[bytes, int, int]], file: BinaryIO, name: bytes) -> bytes:
-    """The first bytes of the chunk that says the codec."""
+    """Read the first bytes of the chunk that names the codec."""
     with contextlib.suppress(EOFError):
         for chunk, num_bytes, place in chunks:
             if chunk == name:
@@ -221,7 +221,7 @@ def _content(chunks: Iterator[tuple[bytes, int, int]], file: BinaryIO, name: byt
 
 
 def _identify_ogg(file: BinaryIO, start: int, _: bytes) -> Codec:
-    """By the first packet, which stands behind the first page's table of segments."""
+    """Read the codec from the first packet, which follows the first page's segment table."""
     file.seek(start)
     page = file.read(27 + 255 + 8)
     packet = page[27 + page[26] :] if len(page) > 26 else b""
@@ -237,7 +237,7 @@ def _identify_ogg(file: BinaryIO, start: int, _: bytes) -> Codec:
 
 
 def _identify_mpeg(file: BinaryIO, start: int, head: bytes) -> Codec:
-    """By the first frame's header. Behind a tag anything may precede it, else only padding."""
+    """Find the first frame header; anything may precede it after a tag, else only zeros."""
     if re.match(rb"\xff[\xf0\xf1\xf8\xf9]", head):
         return Codec("AAC", HAS_DECODER, demuxer="aac")
     if re.match(rb"\xff[\xe4-\xe7\xf4-\xf7\xfc\xfd\xff]", head):
@@ -246,7 +246,8 @@ def _identify_mpeg(file: BinaryIO, start: int, head: bytes) -> Codec:
     data = file.read(MAX_MP3_JUNK)
     frame = find_mp3_frame(data)
     if frame < 0 or (not start and data[:frame].strip(b"\0")):
-        # Without its first bytes: a manifest may name any file, and rejected.csv is handed on.
+        # The message omits the file's bytes: a manifest may name any file, and users share
+        # rejected.csv.
         rule = "not an audio file that can be read (no known format begins so)"
         raise AudioError(rule, code="damaged")
     return Codec("MP3", True, start + frame)

@@ -1,4 +1,4 @@
-"""What sound files are made of: ID3 tags, the chunks of WAV and its like, the frames of MP3."""
+"""Parsers of container structure: ID3 tags, chunks of WAV and similar formats, MP3 frames."""
 
 import struct
 from collections.abc import Iterator
@@ -6,25 +6,25 @@ from typing import Any, BinaryIO
 
 from byola_rq.errors import AudioError
 
-Part = bytes | tuple[int, int]  # bytes as they are, or place and number of a file's
+Part = bytes | tuple[int, int]  # literal bytes, or (offset, number) of bytes in a file
 
 MAX_MP3_JUNK = 65_536  # bytes to search for an MP3 frame
 
-_MAX_TAGS = 10_000  # real files have one or two; a hostile one may be all tags
+_MAX_TAGS = 10_000  # real files have one or two; a malicious one may be all tags
 _MAX_CHUNKS = 10_000  # real files have a few dozen; a file of zeros would have millions
 _WAVE = frozenset({b"RIFF", b"RIFX", b"RF64", b"BW64"})
-_FLAC_BLOCKS = (b"\0\0\0\x22", b"\x80\0\0\x22")  # headers of the one that is always the first
+_FLAC_BLOCKS = (b"\0\0\0\x22", b"\x80\0\0\x22")  # headers of STREAMINFO, always the first
 _KILOBITS_V1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 _KILOBITS_V2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 
 
 def unpack_at(file: BinaryIO, position: int, form: str) -> tuple[Any, ...]:
-    """Read numbers as `struct.unpack`.
+    """Read and unpack the `struct` format `form` at a byte position.
 
     Raises:
         EOFError: If the file ends before.
     """
-    if position >= 2**48:  # no file is so long, and `seek` refuses it in ways of its own
+    if position >= 2**48:  # no file is so long, and `seek` fails differently on each system
         raise EOFError
     file.seek(position)
     data = file.read(struct.calcsize(form))
@@ -34,7 +34,7 @@ def unpack_at(file: BinaryIO, position: int, form: str) -> tuple[Any, ...]:
 
 
 def skip_id3(file: BinaryIO) -> int:
-    """Where the sound begins behind ID3v2 tags: 0 where there is none."""
+    """Return the byte at which the content begins after ID3v2 tags; 0 if there are none."""
     position = 0
     for _ in range(_MAX_TAGS):
         file.seek(position)
@@ -46,7 +46,7 @@ def skip_id3(file: BinaryIO) -> int:
 
 
 def tag_length(tag: bytes) -> int:
-    """Bytes of an ID3v2 tag by its first ten; 0 where they are of something else."""
+    """Length in bytes of an ID3v2 tag from its first ten bytes; 0 if they are not a tag."""
     if len(tag) < 10 or tag[:3] != b"ID3":
         return 0
     # Four times seven bits, so that no byte looks like the first of a frame.
@@ -57,7 +57,7 @@ def tag_length(tag: bytes) -> int:
 
 
 def chunk_order(head: bytes) -> str:
-    """Byte order, `<` or `>`, of a WAV or AIFF file by its first 12 bytes; empty for another."""
+    """Byte order, `<` or `>`, of a WAV or AIFF file from its first 12 bytes; else empty."""
     kind, form = head[:4], head[8:12]
     if kind in _WAVE and form == b"WAVE":
         return ">" if kind == b"RIFX" else "<"
@@ -65,12 +65,12 @@ def chunk_order(head: bytes) -> str:
 
 
 def walk_chunks(file: BinaryIO, start: int, order: str) -> Iterator[tuple[bytes, int, int]]:
-    """Name, size and place of the content of each chunk of a WAV or AIFF file.
+    """Iterate over the chunks of a WAV or AIFF file: name, size in bytes, offset of the content.
 
     Args:
-        file: May be read elsewhere between two chunks.
-        start: Where the container begins.
-        order: Of bytes, as `chunk_order` gives it.
+        file: Binary file; the caller may move its position between two chunks.
+        start: Offset of the container in bytes.
+        order: Byte order, as `chunk_order` returns it.
 
     Raises:
         EOFError: At the end of the file.
@@ -83,7 +83,7 @@ def walk_chunks(file: BinaryIO, start: int, order: str) -> Iterator[tuple[bytes,
 
 
 def walk_caf(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    """The same of a Core Audio file; the size is -1 where the content goes to the end."""
+    """Iterate over the chunks of a Core Audio file; size -1 extends to the end of the file."""
     position = 8
     for _ in range(_MAX_CHUNKS):
         name, num_bytes = unpack_at(file, position, ">4sq")
@@ -94,7 +94,7 @@ def walk_caf(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
 
 
 def walk_w64(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    """The same of a Wave64 file, whose chunks count their own header and begin at eights."""
+    """Iterate over the chunks of a Wave64 file, aligned to 8 bytes."""
     position = 40
     for _ in range(_MAX_CHUNKS):
         name, num_bytes = unpack_at(file, position, "<4s12xQ")
@@ -103,15 +103,15 @@ def walk_w64(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
 
 
 def walk_boxes(file: BinaryIO, position: int, size: int) -> Iterator[tuple[bytes, int, int]]:
-    """The same of an MP4 file, the places those of the boxes themselves, their sizes in whole.
+    """Iterate over the top-level boxes of an MP4 file: name, size with header, offset of the box.
 
-    The size of one that goes to the end is 0.
+    Size 0 extends to the end of the file.
     """
     for _ in range(_MAX_CHUNKS):
         if position >= size:
             return
         num_bytes, name = unpack_at(file, position, ">I4s")
-        if num_bytes == 1:  # it stands behind the name
+        if num_bytes == 1:  # a 64-bit size follows the name
             (num_bytes,) = unpack_at(file, position + 8, ">Q")
         yield name, num_bytes, position
         if num_bytes < 8:
@@ -120,12 +120,12 @@ def walk_boxes(file: BinaryIO, position: int, size: int) -> Iterator[tuple[bytes
 
 
 def walk_ebml(file: BinaryIO, position: int, size: int) -> Iterator[tuple[bytes, int, int]]:
-    """The same of the outermost elements of a Matroska file; a size that is not known is 0."""
+    """Iterate over the top-level elements of a Matroska file; an unknown size is 0."""
     for _ in range(_MAX_CHUNKS):
         if position >= size:
             return
         name, first = unpack_at(file, position, ">4sB")
-        num_more = 8 - first.bit_length()  # the first bits of a size are those of its length
+        num_more = 8 - first.bit_length()  # leading zero bits give the number of further bytes
         (rest,) = unpack_at(file, position + 5, f"{num_more}s")
         num_bytes = int.from_bytes(bytes((first & 0x7F >> num_more,)) + rest)
         if num_bytes == 2 ** (7 * (num_more + 1)) - 1:
@@ -136,13 +136,13 @@ def walk_ebml(file: BinaryIO, position: int, size: int) -> Iterator[tuple[bytes,
 
 
 def joined(place: int) -> AudioError:
-    """The error, without the source's name, of files one behind the other of which one is read."""
+    """Return the error, without the file's name, for concatenated files that are not supported."""
     rule = "files that were joined are not read in this format; another one begins at byte"
     return AudioError(f"{rule} {place}", code="unsupported", key="byte", value=place)
 
 
 def find_flac_streams(file: BinaryIO, position: int) -> list[int]:
-    """Where FLAC streams begin, from a place on: at the marker and the block that comes first."""
+    """Find the offsets of FLAC streams from a position on: the marker and its first block."""
     found: list[int] = []
     data = b""
     file.seek(position)
@@ -158,14 +158,14 @@ def find_flac_streams(file: BinaryIO, position: int) -> list[int]:
 
 
 def nist_fields(head: bytes) -> dict[str, str]:
-    """The header of a NIST SPHERE file: lines of name, type and value, up to `end_head`."""
+    """Parse a NIST SPHERE header: lines of name, type and value, up to `end_head`."""
     lines = head.decode("latin-1").partition("end_head")[0].split("\n")
     cells = (line.split(None, 2) for line in lines[2:])
     return {each[0]: each[2].strip() for each in cells if len(each) == 3}
 
 
 def find_mp3_frame(data: bytes) -> int:
-    """Place of the first header of a Layer III frame; -1 where there is none."""
+    """Return the offset of the first Layer III frame header; -1 if there is none."""
     place = data.find(b"\xff")
     while place >= 0 and mp3_frame_length(data[place : place + 3]) is None:
         place = data.find(b"\xff", place + 1)
@@ -173,10 +173,9 @@ def find_mp3_frame(data: bytes) -> int:
 
 
 def mp3_frame_length(header: bytes) -> int | None:
-    """Bytes of a Layer III frame by the first three; 0 where it leaves its bit rate open.
+    """Length in bytes of a Layer III frame from its first three; 0 if its bit rate is free.
 
-    None where these bytes are no header of one: its sync, version and layer, then a bit rate and
-    a sample rate that exist.
+    None unless they are a header: sync, version and layer, a valid bit rate and sample rate.
     """
     if len(header) < 3 or header[0] != 0xFF or header[1] & 0xE6 != 0xE2:
         return None

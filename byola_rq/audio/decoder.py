@@ -1,4 +1,4 @@
-"""What a decoder makes of a file, checked once more: its format, its rate, its length."""
+"""Opened audio files: the format, rate and length that the decoder reports are checked again."""
 
 import contextlib
 import io
@@ -19,47 +19,44 @@ from byola_rq.errors import AudioError, Code
 MAX_CHANNELS = 8
 SAMPLE_RATES = range(1_000, 768_001)  # Hz; beyond it a header is broken, not unusual
 
-# Bytes of a sample, in the containers that have sound as it is.
+# Bytes per sample in containers of uncompressed sound.
 _SAMPLE_BYTES = {
     **dict.fromkeys(("PCM_S8", "PCM_U8", "ALAW", "ULAW"), 1),
     **{"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8},
 }
 _PLAIN = ("WAV", "WAVEX", "RF64", "AIFF", "AU", "CAF", "W64", "NIST")
-_COUNTED = ("mov", "matroska", "aac")  # what `find_track` has looked into and counted
-# What a decoder may say that a file is, once it has looked for itself: format and subtype.
+_COUNTED = ("mov", "matroska", "aac")  # `find_track` has decoded these and counted their frames
+# (format, subtype) pairs that a decoder may report.
 _ALLOWED = {
     *((form, subtype) for form in _PLAIN for subtype in _SAMPLE_BYTES),
     *(("FLAC", subtype) for subtype in ("PCM_S8", "PCM_16", "PCM_24")),
     *(("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")),
     *((demuxer, "") for demuxer in _COUNTED),
 }
-# Compressed sound that states more of it is near silence, or lies: Opus at 6 kbit/s is there.
+# Compressed files that state more are near silence or wrong: Opus at 6 kbit/s reaches this.
 _STATED_PER_BYTE = 64  # samples of one channel
-_TOLERATED_SECONDS = 0.1  # that may be missing: four frames of MP3; encoders differ in their counts
+TOLERATED_SECONDS = 0.1  # may be missing: four MP3 frames; encoders count differently
 _BLOCK_FRAMES = 2**17
 
 
 class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc]
-    """A file that is read from one place on.
-
-    soundfile seeks before and after each read where it may. Block by block that costs time.
-    """
+    """File that is read sequentially: soundfile would seek before and after each block."""
 
     def seekable(self) -> bool:
         return False
 
 
 class OpenAudio:
-    """An opened file that has stood every check; one behind the other, where it is several.
+    """Opened file that has passed every check; concatenated streams are read one after another.
 
     Attributes:
-        samplerate: In Hz.
-        channels: As the file has.
-        frames: That decode, of all streams.
+        samplerate: Sample rate in Hz.
+        channels: Number of channels in the file.
+        frames: Number of frames that decode, over all streams.
     """
 
     def __init__(self, source: Path | EncodedAudio, file: BinaryIO, pieces: Pieces | Track) -> None:
-        """Open what `file` holds, of which `pieces` are the sound; it is closed with this."""
+        """Open the sound in `file`, at `pieces`; `close` closes the file too."""
         self._sounds: list[soundfile.SoundFile | TrackFile] = []
         self._num_bytes: list[int] = []  # of each
         self._closing = contextlib.ExitStack()
@@ -123,10 +120,10 @@ class OpenAudio:
             raise audio_error(source, code, f"{key} must be {limit}", key=key, value=value)
 
     def check_length(self, source: Path | EncodedAudio) -> None:
-        """Count what decodes where a file states more than its bytes are likely to hold.
+        """Count the decoded frames if a file states more than its bytes are likely to hold.
 
         Raises:
-            AudioError: If there is less. Where less is missing, reading to the end finds it.
+            AudioError: If more than 0.1 s is missing. Reading to the end finds smaller gaps.
         """
         for sound, num_bytes in zip(self._sounds, self._num_bytes, strict=True):
             if sound.format in _PLAIN + _COUNTED:
@@ -134,13 +131,13 @@ class OpenAudio:
             if sound.frames <= _STATED_PER_BYTE * num_bytes:
                 continue
             count = _count_frames(sound)
-            if sound.frames - count > _TOLERATED_SECONDS * sound.samplerate:
+            if sound.frames - count > TOLERATED_SECONDS * sound.samplerate:
                 rule = f"cut short: {count} of {sound.frames} samples decode"
                 raise audio_error(source, "cut", rule, value=count)
             sound.seek(0)
 
     def seek(self, position: int) -> None:
-        """Go to a frame."""
+        """Seek to a frame."""
         for place, sound in enumerate(self._sounds):
             if position < sound.frames or place == len(self._sounds) - 1:
                 self._place = place
@@ -151,7 +148,7 @@ class OpenAudio:
             sound.seek(0)
 
     def read(self, num_frames: int) -> npt.NDArray[np.float32]:
-        """Give the next frames, float32 `(frames, channels)`; fewer at the end or at damage."""
+        """Read the next frames, float32 `(frames, channels)`; fewer at the end or at damage."""
         blocks = []
         while True:
             block = self._sounds[self._place].read(num_frames, dtype="float32", always_2d=True)
@@ -173,14 +170,14 @@ class OpenAudio:
 
 
 def rate_limits() -> str:
-    """The sample rates that are read, in words."""
+    """Format the range of supported sample rates for a message."""
     return f"{SAMPLE_RATES.start} to {SAMPLE_RATES.stop - 1} Hz"
 
 
 def _whole(file: BinaryIO) -> BinaryIO | int:
-    """What a decoder is given: a descriptor where there is one.
+    """Return what a decoder opens: a descriptor if there is one.
 
-    Not a name, which need be no text, and beside which decoders look for a sidecar.
+    Not the path: it may not be valid text, and decoders look for sidecar files beside it.
     """
     if isinstance(file, io.BytesIO):
         file.seek(0)
@@ -190,19 +187,19 @@ def _whole(file: BinaryIO) -> BinaryIO | int:
 
 
 def named(source: Path | EncodedAudio, error: AudioError) -> AudioError:
-    """An error of a file's bytes with the file's name before it."""
+    """Prefix an error about a file's bytes with the file's name."""
     return audio_error(source, error.code, str(error), key=error.key, value=error.value)
 
 
 def _stated_bytes(sound: soundfile.SoundFile | TrackFile) -> int:
-    """How many bytes the samples take that a header promises; 0 for compressed sound."""
+    """Bytes that the stated number of samples would take; 0 for compressed sound."""
     if sound.format not in _PLAIN:
         return 0
     return int(sound.frames * sound.channels * _SAMPLE_BYTES.get(sound.subtype, 0))
 
 
 def _count_frames(sound: soundfile.SoundFile) -> int:
-    """How many decode, from the begin to the end or to what is broken."""
+    """Count the frames that decode, up to the end or to damage."""
     block = np.empty((_BLOCK_FRAMES, sound.channels), np.int16)
     count = 0
     with contextlib.suppress(soundfile.SoundFileError, RuntimeError):

@@ -1,4 +1,4 @@
-"""Encoded audio that has no file of its own, and errors that name where it comes from."""
+"""Encoded audio inside archives and tables, and errors that name its origin."""
 
 import errno
 from dataclasses import dataclass
@@ -6,52 +6,46 @@ from pathlib import Path
 from typing import Any
 
 from byola_rq.errors import AudioError, Code
+from byola_rq.text.shown import one_line, shown
 
-# FLAC has 36 bits for its length; libsndfile gives 2**63 - 1 where they say nothing.
+# FLAC stores its length in 36 bits; libsndfile returns 2**63 - 1 if they are 0.
 MAX_SAMPLES = 2**36
 
 
 @dataclass(frozen=True)
 class EncodedAudio:
-    """A file's bytes without the file: a member of an archive, a cell of a table."""
+    """Bytes of an audio file stored in an archive member or a table cell."""
 
     name: str  # for messages: ARCHIVE::MEMBER, or a path
     data: bytes
 
     @property
     def path(self) -> Path:
-        """The archive or table, or what stands in the name's place."""
+        """Path of the archive or table."""
         return Path(self.name.partition("::")[0])
 
     def __str__(self) -> str:
         return self.name
 
 
-def printable(text: str) -> str:
-    r"""A file name that is not UTF-8 as text that is: its bytes as `\xff`."""
-    if text.isascii():
-        return text
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 def audio_error(source: object, code: Code | None, rule: str, **facts: Any) -> AudioError:
-    """An error that begins with a file's name, or with that of something within a file.
+    """Return an error whose message begins with the name of a file or of a part of it.
 
     Args:
-        source: A path, or what has one beside its name: encoded audio, a clip.
-        code: As of every error.
-        rule: What follows the name.
-        facts: `key` and `value`, as of every error.
+        source: Path, encoded audio or clip.
+        code: Rule that was broken.
+        rule: Message after the name.
+        facts: `key` and `value` of `ByolaRQError`.
     """
     path: Any = getattr(source, "path", source)
-    return AudioError(f"{printable(str(source))}: {rule}", code=code, path=path, **facts)
+    return AudioError(f"{source}: {rule}", code=code, path=path, **facts)
 
 
 def unreadable(source: object, error: OSError) -> AudioError:
-    """The error of what the system does not let be read.
+    """Return the error for a file that the system fails to read.
 
     Raises:
-        OSError: If it is that too many files are open, which is no fault of this one.
+        OSError: If too many files are open, which is not this file's fault.
     """
     if error.errno in (errno.EMFILE, errno.ENFILE):
         raise error
@@ -59,8 +53,8 @@ def unreadable(source: object, error: OSError) -> AudioError:
 
 
 def reason_of(error: Exception, *names: object) -> str:
-    """An error's message in one line, without the name that it begins with."""
-    text = printable(str(error))
+    """Return an error's message on one line, without the names that it begins with."""
+    text = str(error)
     for name in names:
-        text = text.removeprefix(f"{printable(str(name))}: ")
-    return " ".join(text.split())
+        text = text.removeprefix(f"{shown(name)}: ")
+    return shown(one_line(text))

@@ -23,7 +23,7 @@ EPSILON = torch.finfo(torch.float32).eps  # added to the mel power before the lo
 
 @dataclass(frozen=True)
 class Statistics:
-    """Mean and standard deviation over all elements of a corpus' log-mel spectrograms."""
+    """Mean and standard deviation over all elements of a corpus's log-mel spectrograms."""
 
     mean: float
     std: float
@@ -34,7 +34,7 @@ class Statistics:
 
 
 def measure_statistics(log_mels: Iterable[Tensor]) -> Statistics:
-    """Mean and standard deviation over every element of the batches given.
+    """Compute mean and standard deviation over every element of the given batches.
 
     Raises:
         ValueError: If there is no element, or all are equal (there is no scale to divide by).
@@ -50,7 +50,7 @@ def measure_statistics(log_mels: Iterable[Tensor]) -> Statistics:
         raise ValueError("statistics need at least one log-mel spectrogram; got none")
     mean = total / count
     variance = total_of_squares / count - mean**2
-    # Below this the difference of the two sums is rounding, not spread.
+    # Below this the difference of the two sums is rounding error.
     if not variance > 1e-9 * max(mean**2, 1.0):
         raise ValueError(f"log-mel spectrograms must not be constant; all are {mean:.4g}")
     return Statistics(mean=mean, std=math.sqrt(variance))
@@ -59,19 +59,19 @@ def measure_statistics(log_mels: Iterable[Tensor]) -> Statistics:
 class LogMelSpectrogram(nn.Module):
     """Natural log of the mel power spectrogram: `(..., S)` -> `(..., F, T)`.
 
-    Hann window, power 2, centred frames with reflected ends (`T = 1 + S // hop_length`), Slaney
+    Hann window, power 2, centered frames with reflected ends (`T = 1 + S // hop_length`), Slaney
     mel scale and area norm, `log(mel + float32 eps)`. The four backends agree within 1e-3.
 
     Args:
-        sample_rate: Of the waveform, in Hz.
+        sample_rate: Sample rate of the waveform in Hz.
         n_fft: FFT length in samples; the waveform must be longer than half of it.
-        win_length: Window length in samples, centred in the FFT frame.
+        win_length: Window length in samples, centered in the FFT frame.
         hop_length: Samples from frame to frame.
         n_mels: Mel bands `F`.
         f_min: Lower end of the lowest band, in Hz.
         f_max: Upper end of the highest band, in Hz, at most half the sample rate.
-        backend: `torch` (here), or the library that computes the mel spectrogram: `nnaudio`,
-            `torchaudio`, `librosa` (on the CPU, clip by clip).
+        backend: Library that computes the mel spectrogram: `torch` (this module), `nnaudio`,
+            `torchaudio` or `librosa` (on the CPU, clip by clip).
 
     Raises:
         ValueError: If an argument breaks a rule above.
@@ -115,17 +115,17 @@ class LogMelSpectrogram(nn.Module):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The arguments that rebuild this frontend."""
+        """Constructor arguments that rebuild this frontend."""
         names = ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels", "f_min", "f_max")
         return {name: getattr(self, name) for name in (*names, "backend")}
 
     @property
     def min_samples(self) -> int:
-        """The shortest waveform, in samples, that reflection at both ends allows."""
+        """Length of the shortest waveform, in samples, that reflection at both ends allows."""
         return self.n_fft // 2 + 1
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """Compute the log-mel spectrogram, in float32 whatever autocast says.
+        """Compute the log-mel spectrogram, in float32 also under autocast.
 
         Args:
             waveform: `(..., S)` in [-1, 1] at `sample_rate`, S at least `min_samples`.

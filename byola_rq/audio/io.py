@@ -1,4 +1,4 @@
-"""Read, crop, resample, pad: a file as a mono waveform at one sample rate."""
+"""Audio files as mono waveforms at one sample rate: reading, resampling, cropping, padding."""
 
 from __future__ import annotations
 
@@ -14,50 +14,49 @@ import soundfile
 import soxr
 
 from byola_rq.audio import multimedia
-from byola_rq.audio.decoder import SAMPLE_RATES, OpenAudio, rate_limits
+from byola_rq.audio.decoder import SAMPLE_RATES, TOLERATED_SECONDS, OpenAudio, rate_limits
 from byola_rq.audio.encoded import EncodedAudio, audio_error
 from byola_rq.audio.opening import open_audio
 from byola_rq.errors import AudioError
 
-# torch is imported where a tensor is made: the processes that only decode do without its 190 MB.
+# torch is imported where a tensor is made: processes that only decode save its 190 MB.
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["EncodedAudio", "audio_error", "open_audio"]  # and all that is defined here
+__all__ = ["EncodedAudio", "audio_error", "open_audio"]  # re-exported
 
-# Files that are sound by their names; what they are in truth, their bytes say (`open_audio`).
+# Suffixes of audio files; `open_audio` identifies the format from the bytes.
 AUDIO_SUFFIXES = frozenset(
     {".wav", ".wave", ".bwf", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"}
     | {".aifc", ".au", ".snd", ".caf", ".sph", ".nist"}
     | (multimedia.SUFFIXES if multimedia.HAS_DECODER else frozenset())
 )
 
-SAMPLE_RATE = 16_000  # Hz, of packed corpora, and wherever nobody says otherwise
-# Times full scale. Float files may exceed full scale, by 24 dB none that is sound as it is meant:
-# what does was never divided by the full scale of its integers.
+SAMPLE_RATE = 16_000  # Hz, of packed corpora and by default
+# Times full scale. Float files may exceed full scale, but not by 24 dB: such samples were never
+# divided by the full scale of their integers.
 MAX_AMPLITUDE = 16.0
-LOUD = f"samples must be in [-1, 1], give or take; at most {MAX_AMPLITUDE:g} times full scale"
+LOUD = f"samples must be about in [-1, 1], at most {MAX_AMPLITUDE:g} times full scale"
 
 _BLOCK_FRAMES = 2**17
 _RUN_UP_SECONDS = 0.1  # decoded before a part, for the resampler's filter to settle
-_TOLERATED_SECONDS = 0.1  # that may be missing: four frames of MP3; encoders differ in their counts
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file is; `num_samples` counts one channel at the file's own rate."""
+    """Format of a file; `num_samples` counts one channel at the file's own rate."""
 
     num_samples: int
     sample_rate: int
     num_channels: int
 
     def num_samples_at(self, sample_rate: int) -> int:
-        """The clip's length after resampling."""
+        """Length in samples after resampling to `sample_rate`, in Hz."""
         return -(-self.num_samples * sample_rate // self.sample_rate)
 
 
 def inspect_audio(source: Path | EncodedAudio) -> AudioInfo:
-    """Look into a file, without decoding it where its length can be known otherwise.
+    """Read a file's format and length, decoding it only if its length is not stated reliably.
 
     Raises:
         AudioError: As `open_audio`.
@@ -71,20 +70,20 @@ def read_audio(
 ) -> Tensor:
     """Read a clip, or a part of it, as one channel at `sample_rate`.
 
-    Only the part asked for is decoded, and 0.1 s around it where it has to be resampled.
+    Only the requested part is decoded, and 0.1 s around it if it has to be resampled.
 
     Args:
-        source: Any file of a codec that is read, or its bytes; channels are averaged.
-        sample_rate: In Hz; other rates are resampled with soxr HQ.
-        start: First sample wanted, counted at `sample_rate`.
-        num_samples: How many samples, at most; all to the end by default.
+        source: Audio file of an allowed codec, or its bytes; channels are averaged.
+        sample_rate: Sample rate of the result in Hz; other rates are resampled with soxr HQ.
+        start: First sample, counted at `sample_rate`.
+        num_samples: Maximum number of samples; all to the end by default.
 
     Returns:
         Waveform, float32 `(S,)`; shorter than `num_samples` where the clip ends before.
 
     Raises:
-        AudioError: If it cannot be opened (see `open_audio`), if it is damaged, and if the part
-            asked for has no sample, one that is not finite, or one far above full scale.
+        AudioError: If it cannot be opened (see `open_audio`), if it is damaged, and if the
+            requested part has no sample, one that is not finite, or one far above full scale.
     """
     import torch
 
@@ -98,18 +97,18 @@ def read_audio(
 def stream_audio(
     source: Path | EncodedAudio, sample_rate: int, start: int = 0, num_samples: int | None = None
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """Read block by block what `read_audio` reads at once: in little memory, whatever its length.
+    """Read as `read_audio`, but block by block: memory use does not grow with the length.
 
     Yields:
         Consecutive samples, float32 `(S,)`; some blocks may be empty.
 
     Raises:
-        AudioError: As `read_audio`, but for a part without samples.
+        AudioError: As `read_audio`, except for a part without samples.
     """
     with open_audio(source) as file:
         rate = file.samplerate
-        # Both rates meet every `period` frames of the file: a part that begins there is resampled
-        # to the very places where the whole file has its samples.
+        # Both sampling grids coincide every `period` frames of the file: a part that begins there
+        # is resampled at the same instants as the whole file.
         period = rate // math.gcd(rate, sample_rate)
         run_up = 0 if rate == sample_rate else round(_RUN_UP_SECONDS * rate)
         begin = max(start * rate // sample_rate - run_up, 0) // period * period
@@ -127,13 +126,13 @@ def decode(
     start: int = 0,
     stop: int | None = None,
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """Decode an opened file block by block: in little memory, whatever its length.
+    """Decode an opened file block by block: memory use does not grow with the length.
 
     Args:
-        source: What messages name.
-        file: What `open_audio` gave.
-        sample_rate: In Hz; other rates are resampled with soxr HQ.
-        start: First frame wanted, counted at the file's own rate.
+        source: Name of the file, for messages.
+        file: File opened by `open_audio`.
+        sample_rate: Sample rate of the result in Hz; other rates are resampled with soxr HQ.
+        start: First frame, counted at the file's own rate.
         stop: Frame to stop before; the end by default.
 
     Yields:
@@ -145,7 +144,7 @@ def decode(
     """
     resampler = None
     if file.samplerate != sample_rate:
-        # Block by block it gives the very bits of soxr.resample on the whole.
+        # Block by block it is bit-identical to soxr.resample on the whole.
         resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1, "float32", "HQ")
     first = position = min(start, file.frames)
     is_last = False
@@ -157,12 +156,12 @@ def decode(
         frames = _call(source, file.read, num_frames)
         is_last = len(frames) < num_frames or position + num_frames >= stop
         block = _mix_down(frames)
-        # Before resampling, which would spread one bad sample over its neighbours.
+        # Before resampling, which would spread one bad sample over its neighbors.
         _check_samples(source, block, position, file.samplerate)
         position += len(frames)
         yield block if resampler is None else resampler.resample_chunk(block, last=is_last)
-    # Ogg and MP3 decoders step over damage in the middle without a word.
-    if (missing := (stop - position) / file.samplerate) > _TOLERATED_SECONDS:
+    # Ogg and MP3 decoders skip damage in the middle silently.
+    if (missing := (stop - position) / file.samplerate) > TOLERATED_SECONDS:
         seconds = (stop - first) / file.samplerate
         rule = f"damaged: {missing:.2f} of {seconds:.2f} s of its sound do not decode"
         raise audio_error(source, "damaged", rule, value=missing)
@@ -171,8 +170,8 @@ def decode(
 def _check_samples(
     source: Path | EncodedAudio, block: npt.NDArray[np.float32], first: int, rate: int
 ) -> None:
-    """Refuse samples that are not finite, or far above full scale."""
-    is_sound = np.abs(block) <= MAX_AMPLITUDE  # not, where it is NaN
+    """Raise if a sample is not finite or far above full scale."""
+    is_sound = np.abs(block) <= MAX_AMPLITUDE  # false for NaN
     if is_sound.all():
         return
     place = int(np.argmin(is_sound))
@@ -202,7 +201,7 @@ def resample(waveform: Tensor, from_rate: int, to_rate: int) -> Tensor:
     if from_rate == to_rate:
         return waveform
     rows = waveform.detach().to("cpu", torch.float32).reshape(-1, waveform.shape[-1])
-    # soxr wants (samples, channels); the rows are resampled together in one call.
+    # soxr takes (samples, channels); all rows are resampled in one call.
     resampled = soxr.resample(rows.T.numpy(), from_rate, to_rate, quality="HQ").T
     shape = (*waveform.shape[:-1], resampled.shape[-1])
     return torch.from_numpy(np.ascontiguousarray(resampled)).reshape(shape).to(waveform.device)
@@ -231,10 +230,10 @@ def _mix_down(frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     mono = frames[:, 0]
     if frames.shape[1] == 1:
         return mono
-    # Column by column: numpy's mean over so short an axis takes 4 to 13 times as long, more than
+    # Channel by channel: numpy's mean over so short an axis takes 4 to 13 times as long, more than
     # the resampling.
     mono = mono.copy()
-    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused, once mixed
+    with np.errstate(invalid="ignore", over="ignore"):  # checked after mixing
         for channel in range(1, frames.shape[1]):
             mono += frames[:, channel]
     mono /= np.float32(frames.shape[1])
@@ -244,7 +243,7 @@ def _mix_down(frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def _call(
     source: Path | EncodedAudio, function: Callable[..., Any], *values: Any, **options: Any
 ) -> Any:
-    """Call a decoder, whose errors become ours."""
+    """Call a decoder and convert its errors to `AudioError`."""
     try:
         return function(*values, **options)
     except (soundfile.SoundFileError, RuntimeError, AudioError) as error:
@@ -255,7 +254,7 @@ def _call(
 def _take(
     blocks: Iterator[npt.NDArray[np.float32]], skipped: int, num_samples: int | None
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """Samples behind the first `skipped`, and at most so many."""
+    """Drop the first `skipped` samples and yield at most `num_samples` of the rest."""
     position, stop = 0, math.inf if num_samples is None else skipped + num_samples
     for block in blocks:
         end = None if stop >= position + len(block) else int(max(stop - position, 0))

@@ -1,4 +1,4 @@
-"""Waveform -> log-mel spectrogram: by kernels on a GPU, in pieces that fit a CPU's cache."""
+"""Fast log-mel spectrogram: Triton kernels on a GPU, pieces that fit the cache on a CPU."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,18 +11,18 @@ from byola_rq.runtime.triton import Kernels
 
 KERNELS = Kernels("of the log-mel spectrogram")
 
-# Frames worked on at once: 768 of 1024 samples take 3 MB each as frames and as spectrum. On one
-# busy core 384, 768 and 1536 took 76, 71 and 81 ms for 256 segments (November 2026). A GPU without
-# the kernels launches few larger ones.
+# Frames per piece: 768 of 1024 samples take 3 MB each as frames and as spectrum. On one busy core
+# 384, 768 and 1536 took 76, 71 and 81 ms for 256 segments (November 2026). A GPU without the
+# Triton kernels is faster with fewer, larger pieces.
 _CPU_FRAMES, _GPU_FRAMES = 768, 1 << 16
 
-# Neighbouring bands look at few of the bins; on one core, 256 segments: 1 group 55 ms, 4 groups 46,
+# Neighboring bands use few of the bins; on one core, 256 segments: 1 group 55 ms, 4 groups 46,
 # 16 groups 52 (November 2026).
 _NUM_GROUPS = 4
 
 
 class BandGroup(NamedTuple):
-    """Neighbouring mel bands, `first:end`, and the bins that they look at, `low:high`."""
+    """Neighboring mel bands, `first:end`, and the frequency bins they use, `low:high`."""
 
     first: int
     end: int
@@ -31,7 +31,7 @@ class BandGroup(NamedTuple):
 
 
 def group_bands(filters: Tensor) -> tuple[BandGroup, ...]:
-    """Split filters `(F, n_fft / 2 + 1)` into groups that leave out most bins they do not need."""
+    """Split filters `(F, n_fft / 2 + 1)` into groups of bands, each with the bins it uses."""
     groups, first = [], 0
     for rows in filters.chunk(_NUM_GROUPS):
         used = rows.any(dim=0).nonzero().flatten().tolist() or [0]
@@ -52,20 +52,19 @@ def log_mel_in_pieces(
 ) -> Tensor:
     """Log-mel spectrogram `log(mel + epsilon)`, without gradient.
 
-    Frames, spectrum and power are written to the same few megabytes again and again, so that
-    memory sees little more than the waveform read and the result written. What a clip gives does
-    not depend on the others.
+    Frames, spectrum and power reuse the same few megabytes, so memory traffic is little more than
+    reading the waveform and writing the result. A clip's result does not depend on the others.
 
     Args:
-        waveform: float32 `(B, S)`, S more than half of n_fft.
-        window: float32 `(n_fft,)`.
-        filters: float32 `(F, n_fft / 2 + 1)`.
-        groups: `group_bands(filters)`.
+        waveform: Waveforms, float32 `(B, S)`, S more than half of n_fft.
+        window: Window, float32 `(n_fft,)`.
+        filters: Mel filters, float32 `(F, n_fft / 2 + 1)`.
+        groups: Result of `group_bands(filters)`.
         hop_length: Samples from frame to frame.
         epsilon: Added before the logarithm.
 
     Returns:
-        float32 `(B, F, T)`, T = 1 + S // hop_length (of an even n_fft).
+        float32 `(B, F, T)`, T = 1 + S // hop_length for an even n_fft.
     """
     if KERNELS.serve(waveform.device) and waveform.numel() > 0:
         arguments = waveform.contiguous(), window, filters
@@ -92,7 +91,7 @@ def log_mel_in_pieces(
             place = (slice(len(rows)), slice(piece.shape[1]))
             torch.mul(piece, window, out=windowed[place])
             torch.fft.rfft(windowed[place], out=spectrum[place])
-            # In place and then added: every pass but the last is over neighbouring numbers.
+            # Squared in place, then added: every pass but the last reads memory contiguously.
             squares = torch.view_as_real(spectrum[place]).square_()
             torch.add(squares[..., 0], squares[..., 1], out=power[place])
             out = log_mel[clip : clip + len(rows), :, frame : frame + piece.shape[1]]
@@ -104,15 +103,15 @@ def log_mel_in_pieces(
 def _by_kernels(
     waveform: Tensor, window: Tensor, filters: Tensor, hop_length: int, epsilon: float
 ) -> Tensor:
-    # Triton is imported where a kernel is launched, never on a CPU.
+    # Triton is imported only where a kernel is launched, never on a CPU.
     from byola_rq.audio.log_mel_kernel import log_mel
 
     return log_mel(waveform, window, filters, hop_length=hop_length, epsilon=epsilon)
 
 
 def _mel(power: Tensor, filters: Tensor, groups: Sequence[BandGroup], out: Tensor) -> None:
-    """`out (B, F, T)` = filters applied to `power (B, T, bins)`."""
+    """Apply filters to `power (B, T, bins)` and write the result to `out (B, F, T)`."""
     for first, end, low, high in groups:
         weights = filters[first:end, low:high].expand(len(power), -1, -1)
-        # A product for each clip, so that its rounding is the same in every batch.
+        # One product per clip, so that its rounding is the same in every batch.
         torch.bmm(weights, power[:, :, low:high].transpose(1, 2), out=out[:, first:end])

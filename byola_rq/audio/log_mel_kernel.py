@@ -1,4 +1,4 @@
-"""Kernels of the log-mel spectrogram: what stands before and after the FFT, in one pass each."""
+"""Triton kernels of the log-mel spectrogram: the work before and after the FFT, one pass each."""
 
 # Importing this file needs Triton; its decorators and functions carry no types.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
@@ -11,13 +11,13 @@ from torch import Tensor
 
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
 FRAMES, BINS = 32, 32  # of a tile of the product with the filters
-MAX_FRAMES = 1 << 16  # at once: 0.5 GB as frames and as spectrum (n_fft 1024)
+MAX_FRAMES = 1 << 16  # per pass: 0.5 GB as frames and as spectrum (n_fft 1024)
 
 
 def log_mel(
     waveform: Tensor, window: Tensor, filters: Tensor, *, hop_length: int, epsilon: float
 ) -> Tensor:
-    """As `byola_rq.audio.log_mel.log_mel_in_pieces`; the arguments are contiguous."""
+    """Compute `byola_rq.audio.log_mel.log_mel_in_pieces`; the arguments must be contiguous."""
     num_clips, num_samples = waveform.shape
     num_bands, n_fft = len(filters), len(window)
     num_frames = 1 + (num_samples + n_fft // 2 * 2 - n_fft) // hop_length
@@ -45,7 +45,7 @@ def _windowed(
     waveform, window, frames, first, num_samples, num_frames, hop_length, margin,
     n_fft: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
-    """One frame, with the waveform reflected at both ends."""
+    """Write one windowed frame, with the waveform reflected at both ends."""
     frame = tl.program_id(0).to(tl.int64)
     place = tl.arange(0, block)
     is_inside = place < n_fft
@@ -64,7 +64,7 @@ def _log_of_bands(
     num_bins: tl.constexpr, num_bands: tl.constexpr, block_bands: tl.constexpr,
     block_frames: tl.constexpr, block_bins: tl.constexpr,
 ):  # fmt: skip
-    """Power, filters and logarithm of a tile of frames."""
+    """Compute power, filters and logarithm for a tile of frames."""
     row = tl.program_id(0).to(tl.int64) * block_frames + tl.arange(0, block_frames)
     band = tl.arange(0, block_bands)
     is_row, is_band = row < count, band < num_bands
@@ -81,7 +81,7 @@ def _log_of_bands(
             mask=is_bin[:, None] & is_band[None, :], other=0.0,
         )  # fmt: skip
         power = real * real + imaginary * imaginary
-        # Three products in TF32, on the matrix units, round as little as one in float32 on others.
+        # Three TF32 products on the matrix units round as little as one in float32 without them.
         mel = tl.dot(power, weights, mel, input_precision="tf32x3")
     clip, frame = (first + row) // num_frames, (first + row) % num_frames
     place = result + (clip[:, None] * num_bands + band[None, :]) * num_frames + frame[:, None]

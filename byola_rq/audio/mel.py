@@ -17,23 +17,23 @@ _MEL_STEP = math.log(6.4) / 27  # log frequency per mel above the corner
 
 
 def mel_filterbank(sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: float) -> Tensor:
-    """Triangular mel filters of equal area, `(F, n_fft / 2 + 1)`."""
+    """Return triangular mel filters of equal area, `(F, n_fft / 2 + 1)`."""
     corners = _mel_corners(n_mels, f_min, f_max)
-    lower, centre, upper = corners[:-2, None], corners[1:-1, None], corners[2:, None]
+    lower, center, upper = corners[:-2, None], corners[1:-1, None], corners[2:, None]
     frequencies = np.fft.rfftfreq(n_fft, 1 / sample_rate)
-    rising = (frequencies - lower) / (centre - lower)
-    falling = (upper - frequencies) / (upper - centre)
+    rising = (frequencies - lower) / (center - lower)
+    falling = (upper - frequencies) / (upper - center)
     triangles = np.maximum(np.minimum(rising, falling), 0) * 2 / (upper - lower)
     return torch.from_numpy(triangles.astype(np.float32))
 
 
-def mel_centres(n_mels: int, f_min: float, f_max: float) -> list[float]:
-    """Centre frequency of each mel band, in Hz."""
+def mel_centers(n_mels: int, f_min: float, f_max: float) -> list[float]:
+    """Center frequency of each mel band, in Hz."""
     return [float(corner) for corner in _mel_corners(n_mels, f_min, f_max)[1:-1]]
 
 
 def _mel_corners(n_mels: int, f_min: float, f_max: float) -> Any:
-    """Lower ends, centres and upper ends of all bands: each band spans three neighbours."""
+    """Corner frequencies of all bands, in Hz; each band spans three neighboring corners."""
     return _mel_to_hertz(np.linspace(_hertz_to_mel(f_min), _hertz_to_mel(f_max), n_mels + 2))
 
 

@@ -1,4 +1,4 @@
-"""Mel power spectrograms by the libraries that have them, all to one definition."""
+"""Mel power spectrograms computed by other libraries, all with one definition."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from byola_rq.errors import package_needed
 
 
 def build_torchaudio(**options: Any) -> nn.Module:
-    """torchaudio's, `(B, S)` -> `(B, F, T)`."""
+    """Build torchaudio's mel spectrogram, `(B, S)` -> `(B, F, T)`."""
     transform: nn.Module = import_torchaudio().transforms.MelSpectrogram(
         power=2.0,
         center=True,
@@ -25,10 +25,10 @@ def build_torchaudio(**options: Any) -> nn.Module:
 
 
 def build_nnaudio(*, sample_rate: int, f_min: float, f_max: float, **counts: int) -> nn.Module:
-    """nnAudio's, `(B, S)` -> `(B, F, T)`.
+    """Build nnAudio's mel spectrogram, `(B, S)` -> `(B, F, T)`.
 
     Raises:
-        MissingPackageError: If it is not installed.
+        MissingPackageError: If nnAudio is not installed.
     """
     with package_needed("frontend.backend=nnaudio", "nnAudio", extra="frontends"):
         from nnAudio.features.mel import MelSpectrogram
@@ -46,10 +46,10 @@ def build_nnaudio(*, sample_rate: int, f_min: float, f_max: float, **counts: int
 
 
 class LibrosaMel(nn.Module):
-    """librosa's, `(B, S)` -> `(B, F, T)`, on the CPU, clip by clip, without gradient.
+    """Mel spectrogram of librosa, `(B, S)` -> `(B, F, T)`, on the CPU and without gradient.
 
     Raises:
-        MissingPackageError: If it is not installed.
+        MissingPackageError: If librosa is not installed.
     """
 
     def __init__(self, *, sample_rate: int, f_min: float, f_max: float, **counts: int) -> None:
@@ -58,14 +58,14 @@ class LibrosaMel(nn.Module):
         self._options = {"sr": sample_rate, "fmin": f_min, "fmax": f_max, **counts}
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """Compute it."""
+        """Compute the mel power spectrogram."""
         mel = _import_librosa().feature.melspectrogram(
             y=waveform.detach().cpu().numpy(), pad_mode="reflect", **self._options
         )
         return torch.from_numpy(np.ascontiguousarray(mel)).to(waveform.device)
 
 
-# By the name in config.yaml; each takes the options of `LogMelSpectrogram`.
+# Keys are the names in config.yaml; each takes the options of `LogMelSpectrogram`.
 MEL_BACKENDS: Mapping[str, Callable[..., nn.Module]] = {
     "torchaudio": build_torchaudio,
     "nnaudio": build_nnaudio,
@@ -74,7 +74,7 @@ MEL_BACKENDS: Mapping[str, Callable[..., nn.Module]] = {
 
 
 def _without_state(module: nn.Module) -> nn.Module:
-    """The module with its buffers kept out of state dicts: they follow from the arguments."""
+    """Exclude the module's buffers from state dicts: they follow from the arguments."""
     for part in module.modules():
         for name, buffer in list(part.named_buffers(recurse=False)):
             part.register_buffer(name, buffer, persistent=False)

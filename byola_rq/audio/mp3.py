@@ -1,4 +1,4 @@
-"""The frames of MP3 files, their counts, and files that are several streams one after the other."""
+"""MP3 frames, frame counts, and files of several concatenated streams."""
 
 import re
 import struct
@@ -11,13 +11,13 @@ from byola_rq.errors import AudioError
 
 Data = bytes | mmap
 
-_MAX_TRIES = 65_536  # places that look like a frame and are none; a hostile file is full of them
-_TOLERATED_FRAMES = 4  # 0.1 s: encoders differ in what they count
+_MAX_TRIES = 65_536  # false frame headers; a malicious file is full of them
+_TOLERATED_FRAMES = 4  # 0.1 s: encoders count differently
 
 
 @dataclass
 class _Stream:
-    """Frames of one form; `stated` is the count of its Xing or Info frame, -1 without one."""
+    """Frames of one form; `stated` is the count in its Xing or Info frame, -1 without one."""
 
     form: tuple[int, ...]
     header: bytes
@@ -34,28 +34,27 @@ class _Stream:
             self.spans.append((place, length))
 
     def parts(self) -> tuple[Part, ...]:
-        """What a decoder reads: its own count where it is right, else one that is."""
+        """Parts for the decoder, beginning with an Info frame whose count is right."""
         if self.info is None or not -_TOLERATED_FRAMES <= self.count - self.stated <= 1:
             return (_info_frame(self.header, self.count), *self.spans)
         (place, length), *others = self.spans
-        if sum(self.info) == place:  # one part where nothing stands between
+        if sum(self.info) == place:  # adjacent: one part
             return ((self.info[0], self.info[1] + length), *others)
         return (self.info, *self.spans)
 
 
 def mp3_streams(data: Data, start: int) -> list[tuple[Part, ...]]:
-    """What to give a decoder, stream by stream: it believes counts, so every one must be right.
+    """Split a file into streams for the decoder, each with a correct frame count.
 
-    A stream without a Xing or Info frame gets one with the frames that are there: by itself a
-    decoder takes the first frame's bit rate for that of all. Behind such a frame a new stream
-    begins, as where two files were joined.
+    A stream without a Xing or Info frame gets one: without it a decoder estimates the length from
+    the first frame's bit rate. Every such frame begins a new stream, as in concatenated files.
 
     Args:
         data: The whole file.
-        start: Its first frame.
+        start: Offset of its first frame.
 
     Returns:
-        Parts of each stream; none where no frame is understood.
+        Parts of each stream; empty if no frame is recognized.
 
     Raises:
         AudioError: If a stream has fewer frames than it states.
@@ -69,7 +68,7 @@ def mp3_streams(data: Data, start: int) -> list[tuple[Part, ...]]:
             streams.append(_Stream(form, header, -1 if stated is None else stated, info))
         if stated is None:
             streams[-1].add(place, length)
-    # What is only one or two frames of another form was no sound.
+    # One or two frames of another form are false matches.
     kept = [each for each in streams if each.count > 2 or each.form == streams[0].form]
     kept = [each for each in kept if each.count]
     for each in kept:
@@ -80,10 +79,10 @@ def mp3_streams(data: Data, start: int) -> list[tuple[Part, ...]]:
 
 
 def walk_frames(data: Data, start: int) -> Iterator[tuple[int, int, tuple[int, ...]]]:
-    """Place, length and form (version, rate, mono) of each whole frame; junk is stepped over.
+    """Iterate over whole frames: offset, length, form (version, rate, mono); junk is skipped.
 
-    Behind junk a frame counts only where another one follows it: two bytes in a picture look like
-    a frame soon enough.
+    After junk a frame counts only if another one follows it: bytes of an embedded picture often
+    look like a frame header.
     """
     position, in_sync, tries = start, True, 0
     while 0 <= position < len(data) - 3 and tries < _MAX_TRIES:
@@ -103,23 +102,23 @@ def walk_frames(data: Data, start: int) -> Iterator[tuple[int, int, tuple[int, .
 
 
 def form_of(header: bytes) -> tuple[int, ...]:
-    """What all frames of a stream share: version, sample rate, and whether it is mono."""
+    """Return what all frames of a stream share (version, rate, mono); empty if no header."""
     if len(header) < 4 or mp3_frame_length(header[:3]) is None:
         return ()
     return header[1] >> 3 & 3, header[2] >> 2 & 3, int(header[3] >> 6 == 3)
 
 
 def _side_bytes(header: bytes) -> int:
-    """Bytes of a frame's header and side information: where the sound, or the tag, begins."""
+    """Length in bytes of a frame's header and side information; the sound or tag follows."""
     is_mono = header[3] >> 6 == 3
     side = (17 if is_mono else 32) if header[1] >> 3 & 3 == 3 else (9 if is_mono else 17)
     return 4 + side
 
 
 def _stated_frames(frame: bytes) -> int | None:
-    """The count that a Xing, Info or VBRI frame states, 0 for none; None for a frame of sound."""
+    """Read the count in a Xing, Info or VBRI frame, 0 if absent; None for a frame of sound."""
     if frame[36:40] == b"VBRI":
-        return 0  # decoders do not heed it
+        return 0  # decoders ignore it
     place = _side_bytes(frame)
     for tag in (frame[place:], frame[place + 2 :]):  # a checksum may precede it
         if re.match(rb"Xing|Info", tag) and len(tag) >= 12:
@@ -129,7 +128,7 @@ def _stated_frames(frame: bytes) -> int | None:
 
 
 def _info_frame(header: bytes, count: int) -> bytes:
-    """A frame without sound, of a stream's form, that states how many follow."""
+    """Build an Info frame of a stream's form that states the number of frames that follow."""
     own = bytes((0xFF, header[1] | 1, 0x90 | header[2] & 0x0C, header[3]))
     tag = b"Info" + struct.pack(">2I", 1, count)
     return (own + bytes(_side_bytes(own) - 4) + tag).ljust(mp3_frame_length(own[:3]) or 0, b"\0")

@@ -1,4 +1,4 @@
-"""The sound of MP4, Matroska and AAC files, decoded by PyAV where it is installed."""
+"""Audio tracks of MP4, Matroska and AAC files, decoded by PyAV where it is installed."""
 
 import bisect
 import contextlib
@@ -17,7 +17,7 @@ from byola_rq.errors import AudioError
 SUFFIXES = frozenset(
     {".3gp", ".aac", ".m4a", ".m4b", ".mka", ".mkv", ".mov", ".mp4", ".weba", ".webm"}
 )
-REMEDY = "`pip install '.[containers]'` in the checkout adds what reads it"
+REMEDY = "`pip install '.[containers]'` in the checkout adds its decoder"
 HAS_DECODER = importlib.util.find_spec("av") is not None
 
 _BLOCK_FRAMES = 2**17
@@ -29,15 +29,15 @@ _DECODERS = {
 
 @dataclass(frozen=True)
 class Track:
-    """What the first track of sound in a file is; what was counted decodes.
+    """First audio track of a file, decoded once to count its frames.
 
     Attributes:
         demuxer: FFmpeg's name of the container.
-        sample_rate: In Hz.
-        num_channels: As the file has.
-        num_frames: That decode.
-        places: For about every second, the time of a packet in the track's units, and the first
-            frame that it decodes to.
+        sample_rate: Sample rate in Hz.
+        num_channels: Number of channels in the file.
+        num_frames: Number of frames that decode.
+        places: About one (time, frame) pair per second: the time of a packet in the track's
+            units, and the first frame that it decodes to.
     """
 
     demuxer: str
@@ -48,11 +48,11 @@ class Track:
 
 
 def find_track(file: BinaryIO, demuxer: str) -> Track:
-    """Decode a file once: headers state lengths in rounded times, or not at all.
+    """Decode a file once to measure it: headers round its length or omit it.
 
     Raises:
-        AudioError: Without the source's name: if there is no sound, its codec is not one that is
-            read, it does not decode, or it is two files one behind the other.
+        AudioError: Without the source's name: if it has no audio track, the codec is not
+            supported, it does not decode, or it is several concatenated files.
     """
     _check_is_one(file, demuxer)
     rate = num_channels = num_frames = 0
@@ -74,7 +74,7 @@ def find_track(file: BinaryIO, demuxer: str) -> Track:
 
 
 def _check_is_one(file: BinaryIO, demuxer: str) -> None:
-    """Refuse joined files, of which FFmpeg reads one."""
+    """Raise for concatenated files, of which FFmpeg reads only one."""
     start, size = skip_id3(file), file.seek(0, io.SEEK_END)
     walk = {"mov": walk_boxes, "matroska": walk_ebml}.get(demuxer)
     with contextlib.suppress(EOFError):
@@ -87,7 +87,7 @@ def _check_is_one(file: BinaryIO, demuxer: str) -> None:
 
 
 class TrackFile:
-    """A file's track of sound, opened; as much of soundfile's `SoundFile` as is used."""
+    """Opened audio track with the part of soundfile's `SoundFile` interface that is used."""
 
     def __init__(self, file: BinaryIO, track: Track) -> None:
         self.samplerate, self.channels = track.sample_rate, track.num_channels
@@ -99,7 +99,7 @@ class TrackFile:
         self._blocks = _decode(*self._opened)
 
     def seek(self, position: int) -> None:
-        """Go to a frame; what a decoder carries over from before is decoded again."""
+        """Seek to a frame, decoding about a second before it: codecs carry state over."""
         first = self._go_before(position)
         if first is None:
             self._opened[0].close()
@@ -111,7 +111,7 @@ class TrackFile:
             first += num
 
     def _go_before(self, position: int) -> int | None:
-        """Go to a place that is known, a second or more before; gives its frame, if found."""
+        """Seek to a known place at least a second before `position`; return its frame or None."""
         before = bisect.bisect_right(
             self._track.places, position - self.samplerate, key=lambda place: place[1]
         )
@@ -128,7 +128,7 @@ class TrackFile:
         return None
 
     def read(self, num_frames: int, **_: object) -> npt.NDArray[np.float32]:
-        """The next frames, float32 `(frames, channels)`; fewer at the end."""
+        """Read the next frames, float32 `(frames, channels)`; fewer at the end."""
         blocks, num = [self._rest], len(self._rest)
         while num < num_frames and (following := next(self._blocks, None)):
             blocks.append(following[1])
@@ -146,11 +146,11 @@ class TrackFile:
 
 
 def _open(file: BinaryIO, demuxer: str) -> tuple[Any, Any]:
-    """The container and its first track of sound."""
+    """Open the container and its first audio track."""
     import av
 
     try:
-        # The whitelist holds for what opening tries on its own account as well.
+        # The whitelist also applies to the decoders that opening tries.
         options = {"codec_whitelist": ",".join(_DECODERS)}
         container = av.open(file, format=demuxer, options=options)
     except (av.FFmpegError, ValueError) as error:
@@ -174,7 +174,7 @@ def _open(file: BinaryIO, demuxer: str) -> tuple[Any, Any]:
 def _decode(
     container: Any, stream: Any
 ) -> Iterator[tuple[int | None, npt.NDArray[np.float32], int]]:
-    """Time, samples `(frames, channels)` and rate of each frame.
+    """Iterate over decoded frames: time, samples `(frames, channels)`, rate in Hz.
 
     Raises:
         AudioError: Without the source's name, if it does not decode.

@@ -1,4 +1,4 @@
-"""The one way in for sound: all commands open files here, and refuse them for the same reasons."""
+"""Opening of audio files: every command uses it, so all apply the same checks."""
 
 import contextlib
 import io
@@ -17,21 +17,21 @@ from byola_rq.audio.pieces import Pieces, find_pieces
 from byola_rq.audio.truncation import find_truncation
 from byola_rq.errors import AudioError
 
-_REMEMBERED = 2**16  # files that were looked into; 0.5 kB each
+_REMEMBERED = 2**16  # examined files; 0.5 kB each
 
 
 def open_audio(source: Path | EncodedAudio) -> OpenAudio:
-    """Open a file, after every check of what it is.
+    """Check and open an audio file.
 
-    It must have an allowed codec, by its bytes (`identify_codec`) and by what the decoder then
-    says, not be cut short (`find_truncation`), and have at most 8 channels, a sample rate that
-    exists and a sample. Its length is that of what decodes, whatever its header says
-    (`find_pieces`). The path is opened once: what was checked is what is read. A file that was
-    looked into is remembered, until it changes.
+    Its codec must be allowed, according to its bytes (`identify_codec`) and to the decoder; it
+    must not be cut short (`find_truncation`), and must have at most 8 channels, a valid sample
+    rate and at least one sample. Its length is the number of frames that decode, whatever its
+    header states (`find_pieces`). The path is opened once, so the file read is the file checked.
+    Results are cached until the file changes.
 
     Raises:
-        AudioError: For these reasons, or if it cannot be read.
-        OSError: If this process has too many files open, which is no fault of this one.
+        AudioError: If a check fails or the file cannot be read.
+        OSError: If this process has too many files open, which is not this file's fault.
     """
     try:
         with contextlib.ExitStack() as opened:
@@ -49,10 +49,10 @@ def open_audio(source: Path | EncodedAudio) -> OpenAudio:
 
 
 def codec_of(source: Path | EncodedAudio) -> Codec:
-    """The codec of a file by its bytes alone, which need be no whole sound.
+    """Identify the codec of a file from its bytes; the sound may be incomplete.
 
     Raises:
-        AudioError: As `open_audio`, of what the bytes say; the message names a refused codec.
+        AudioError: If the codec is not allowed or the file cannot be read.
         OSError: As `open_audio`.
     """
     try:
@@ -63,11 +63,11 @@ def codec_of(source: Path | EncodedAudio) -> Codec:
 
 
 def _open_file(source: Path | EncodedAudio) -> BinaryIO:
-    """Open what must be a regular file, whatever becomes of its path meanwhile, or its bytes."""
+    """Open a regular file, or the bytes of encoded audio."""
     if isinstance(source, EncodedAudio):
         return io.BytesIO(source.data)
     try:
-        # A pipe in the file's place must not be waited for.
+        # Without O_NONBLOCK, opening a pipe would wait for a writer.
         descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except FileNotFoundError:
         raise audio_error(source, "missing", "no such file") from None
@@ -78,7 +78,7 @@ def _open_file(source: Path | EncodedAudio) -> BinaryIO:
 
 
 def _memory_of(file: BinaryIO) -> list[Pieces | Track]:
-    """Holds the pieces of a file that has stood every check, and nothing before."""
+    """Return the cache entry of a file: its pieces if it has passed every check, else empty."""
     if isinstance(file, io.BytesIO):
         return []
     status = os.fstat(file.fileno())
@@ -96,7 +96,7 @@ def _examine(source: Path | EncodedAudio, file: BinaryIO) -> Pieces | Track:
         codec = identify_codec(file)
         if reason := find_truncation(file):
             raise AudioError(reason, code="cut")
-        with contextlib.suppress(EOFError):  # opening it says what is wrong
+        with contextlib.suppress(EOFError):  # opening it reports the cause
             if codec.demuxer:
                 return find_track(file, codec.demuxer)
             return find_pieces(file, codec.name, codec.start)

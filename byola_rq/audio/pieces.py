@@ -1,4 +1,4 @@
-"""What a decoder is given of a file whose own header does not say how much sound there is."""
+"""Corrected input for decoders if a file's header does not state its length correctly."""
 
 import contextlib
 import io
@@ -28,27 +28,27 @@ from byola_rq.errors import AudioError
 
 Pieces = tuple[tuple[Part, ...], ...]
 
-_TOLERATED_BYTES = 4096  # behind the sound, of anything: writers leave odd things there
+_TOLERATED_BYTES = 4096  # of anything after the sound data; some writers leave extra bytes there
 _NO_SOUND = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
 
 
 def find_pieces(file: BinaryIO, codec: str, start: int) -> Pieces:
-    """Cut a file into what decoders read to its end; empty where they do so by themselves.
+    """Split a file into streams that decoders read to the end; empty if it needs no change.
 
-    - MP3: by its frames; a stream without a count of them gets one.
-    - Ogg and FLAC: streams one behind the other, of which a decoder reads the first.
-    - WAV and AIFF: a size of the sound data that is 0, or behind which more than 4 KB follow that
-      are no chunk: then the sound goes to the end. So does AU's.
-    - FLAC without a total: it is decoded once and counted.
+    - MP3: split by frames; a stream without a frame count gets one.
+    - Ogg and FLAC: concatenated streams, of which a decoder would read only the first.
+    - WAV, AIFF and AU: if the size of the sound data is 0, or more than 4 KB that are not a chunk
+      follow it, the sound extends to the end of the file.
+    - FLAC without a total: decoded once to count its samples.
 
     Args:
-        file: What `identify_codec` has let pass.
-        codec: Its name.
-        start: The first frame of an MP3 file.
+        file: File that `identify_codec` accepted.
+        codec: Name of its codec.
+        start: Offset of the first frame of an MP3 file.
 
     Raises:
-        AudioError: Without the file's name: if what follows cannot be read as one sound.
-        OSError, EOFError: As reading.
+        AudioError: Without the file's name: if the streams cannot be read as one sound.
+        OSError, EOFError: If the file cannot be read or ends early.
     """
     tag = skip_id3(file)
     file.seek(tag)
@@ -82,7 +82,7 @@ def _size(file: BinaryIO) -> int:
 
 
 def _ogg_pieces(data: bytes | mmap.mmap, start: int) -> Pieces:
-    """A stream begins where pages that begin one follow pages that do not."""
+    """Split concatenated Ogg streams: a first page after one that is not begins a stream."""
     begins: list[int] = []
     position, was_first = start, False
     while 0 <= (position := data.find(b"OggS\0", position)) <= len(data) - 27:
@@ -99,8 +99,8 @@ def _ogg_pieces(data: bytes | mmap.mmap, start: int) -> Pieces:
 
 
 def _flac_pieces(file: BinaryIO, start: int) -> Pieces:
-    """Streams, each with its length stated: 36 bits behind the marker and 14 bytes and a half."""
-    # All of the file is looked through: a seek to the end of the first may come to that of another.
+    """Split concatenated FLAC streams, each with its length stated."""
+    # The whole file is searched: seeking to the end of one stream may reach that of another.
     begins = [start, *find_flac_streams(file, start + 4)]
     ends = [*begins[1:], _size(file)]
     parts = [(begin, end - begin) for begin, end in zip(begins, ends, strict=True)]
@@ -112,11 +112,12 @@ def _flac_pieces(file: BinaryIO, start: int) -> Pieces:
 
 
 def _stated_samples(file: BinaryIO, begin: int) -> int:
+    """Read a stream's length in samples: the last 36 bits of bytes 18 to 25; 0 if unknown."""
     return int(unpack_at(file, begin + 18, ">Q")[0]) & (MAX_SAMPLES - 1)
 
 
 def _check_ends(file: BinaryIO, parts: Sequence[tuple[int, int]]) -> None:
-    """Refuse a stream of which the last sample does not decode."""
+    """Raise if the last sample of a stream does not decode."""
     for part in parts:
         last, is_whole = _stated_samples(file, part[0]) - 1, False
         broken = contextlib.suppress(soundfile.SoundFileError, RuntimeError)
@@ -128,7 +129,7 @@ def _check_ends(file: BinaryIO, parts: Sequence[tuple[int, int]]) -> None:
 
 
 def _sized_flac(file: BinaryIO, begin: int, num_bytes: int) -> tuple[Part, ...]:
-    """A stream; one without a total is decoded once and counted."""
+    """Parts of a stream; if it states no total, it is decoded once to count its samples."""
     place = begin + 18
     whole: tuple[Part, ...] = ((begin, num_bytes),)
     if _stated_samples(file, begin):
@@ -140,14 +141,14 @@ def _sized_flac(file: BinaryIO, begin: int, num_bytes: int) -> tuple[Part, ...]:
         while num := len(sound.read(2**17, dtype="int32", always_2d=True)):
             count += num
     if not 0 < count < MAX_SAMPLES:
-        return whole  # opening it says what is wrong
+        return whole  # opening it reports the cause
     (bits,) = unpack_at(file, place, ">Q")
     stated = struct.pack(">Q", bits | count)
     return ((begin, 18), stated, (place + 8, num_bytes - 26))
 
 
 def _wrong_size(file: BinaryIO, start: int, head: bytes) -> tuple[int, int, str] | None:
-    """Place of the size of the sound data where it is wrong, of the data, and the byte order."""
+    """Find a wrong size of the sound data: offset of the size, of the data, and byte order."""
     for magic, walk in ((b"caff", walk_caf), (b"riff", walk_w64)):
         for name, _, place in walk(file) if head.startswith(magic) else ():
             if name == magic:
@@ -169,7 +170,7 @@ def _wrong_size(file: BinaryIO, start: int, head: bytes) -> tuple[int, int, str]
 def _if_wrong(
     file: BinaryIO, found: tuple[int, int, str], num_bytes: int, least: int = 0, padding: int = 0
 ) -> tuple[int, int, str] | None:
-    """What was found, where the data do not end where they should."""
+    """Return `found` if the sound data do not end where they should, else None."""
     _, place, order = found
     size, end = _size(file), place + num_bytes
     if end > size or size - place <= least:
@@ -187,7 +188,7 @@ def _if_wrong(
 
 
 def _is_chunk(head: bytes, room: int, order: str) -> bool:
-    """Whether these bytes begin a chunk that ends within the file."""
+    """Return whether these bytes begin a chunk that ends within the file."""
     if len(head) < 8:
         return False
     name, num_bytes = struct.unpack(f"{order}4sI", head[:8])
@@ -204,7 +205,7 @@ def _to_the_end(file: BinaryIO, size_at: int, place: int, order: str) -> Pieces:
 
 
 class SplicedFile:
-    """Parts of a file and bytes between them, read as one file; soundfile asks for no more."""
+    """Parts of a file and literal bytes, read as one file with the methods that soundfile uses."""
 
     def __init__(self, file: BinaryIO, parts: Sequence[Part]) -> None:
         self._file = file
@@ -214,17 +215,17 @@ class SplicedFile:
         self._position = 0
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """As of a file."""
+        """Move the position, in bytes, and return it."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._ends[-1]}
         self._position = max(base[whence] + offset, 0)
         return self._position
 
     def tell(self) -> int:
-        """As of a file."""
+        """Position in bytes."""
         return self._position
 
     def read(self, num_bytes: int) -> bytes:
-        """As of a file."""
+        """Read the next bytes; fewer at the end."""
         pieces = []
         first_part = bisect_right(self._ends, self._position)
         for part, end in islice(zip(self._parts, self._ends, strict=True), first_part, None):

@@ -1,4 +1,4 @@
-"""Files that end before their header says: libsndfile reads cut WAV, OGG and MP3 without a word."""
+"""Detection of truncated files: libsndfile reads cut WAV, Ogg and MP3 files silently."""
 
 import io
 import math
@@ -25,29 +25,29 @@ from byola_rq.audio.containers import (
 )
 from byola_rq.audio.encoded import MAX_SAMPLES
 
-# Writers that count their own header in the data size overstate it by less than this; so many
-# bytes are at most 4 ms of speech, and no reason to leave out a collection.
+# Writers that count their own header in the data size overstate it by less than this, at most
+# 4 ms of speech: no reason to reject a whole collection.
 _TOLERATED_BYTES = 64
 _MAX_OGG_PAGE = 27 + 255 + 255 * 255
 
 
 def find_truncation(file: BinaryIO) -> str | None:
-    """Why a file is cut short, or None where nothing says so.
+    """Describe how a file is cut short; None if nothing indicates it.
 
-    What is compared, by the file's first bytes:
-    WAV, AIFF, AU, CAF, Wave64 and NIST SPHERE: the size of the sound data with the file's. A size
-    that encoders write where they do not know it (0, or the largest) tells nothing.
-    Ogg: the last page must be complete and end its stream.
-    MP3: the counts of its Xing or Info header, where it has one.
-    FLAC: the last sample must decode, where the header states how many there are.
-    MP4 and Matroska: the sizes of their outermost parts with the file's. AAC: its last frame.
+    The check depends on the format, identified by the first bytes:
 
-    Only headers and ends are read, but for an MP3 whose byte count is absent or does not fit: it
-    is read whole and its frames counted (not decoded). What no decoder opens is not looked at:
-    `inspect_audio` reports it.
+    - WAV, AIFF, AU, CAF, Wave64 and NIST SPHERE: the stated size of the sound data must fit the
+      file. Sizes that encoders write if they do not know it (0, or the maximum) are ignored.
+    - Ogg: the last page must be complete and end its stream.
+    - MP3: the file must hold the counts of its Xing or Info header, if it has one.
+    - FLAC: the last sample must decode, if the header states their number.
+    - MP4 and Matroska: the top-level parts must fit the file. AAC: the last frame must.
+
+    Only headers and ends are read, except for an MP3 whose byte count is absent or wrong: its
+    frames are counted, not decoded. Files that no decoder opens are left to `inspect_audio`.
 
     Raises:
-        OSError: As reading.
+        OSError: If the file cannot be read.
     """
     try:
         return _check(file, file.seek(0, io.SEEK_END))
@@ -104,24 +104,24 @@ def _check_nist(file: BinaryIO, size: int) -> str | None:
     counts = [fields.get(name, "") for name in ("sample_count", "sample_n_bytes", "channel_count")]
     head_size = head[8:16].strip()
     if not (head_size.isdigit() and all(each.isdigit() for each in counts)):
-        return None  # it does not say
+        return None  # not stated
     return _compare(math.prod(map(int, counts)), size - int(head_size))
 
 
 def _compare(num_bytes: int, num_there: int) -> str | None:
-    """Whether the sound data is there in full, give or take the tolerance."""
+    """Describe sound data shorter than stated by more than the tolerance; None if complete."""
     if num_bytes == 0 or any(limit - 8192 <= num_bytes <= limit for limit in (2**31, 2**32)):
-        return None  # what encoders that write to a pipe put there: it was never known
+        return None  # written by encoders that write to a pipe and do not know the size
     if num_bytes <= num_there + _TOLERATED_BYTES:
         return None
     return f"cut short: {max(num_there, 0)} of {num_bytes} bytes of its sound data are there"
 
 
 def _check_chunks(file: BinaryIO, size: int, name: bytes, order: str) -> str | None:
-    """Find the sound data of a WAV or AIFF file."""
+    """Compare the sound data of a WAV or AIFF file with its stated size."""
     size_64 = 0
     for chunk, num_bytes, place in walk_chunks(file, 0, order):
-        if chunk == b"ds64":  # RF64: the sizes that are too large for their own fields
+        if chunk == b"ds64":  # RF64: 64-bit sizes
             _, size_64 = unpack_at(file, place, "<2Q")
         if chunk == name:
             is_64 = size_64 > 0 and num_bytes == 0xFFFFFFFF
@@ -139,7 +139,7 @@ def _check_aac(file: BinaryIO, position: int, size: int) -> str | None:
         file.seek(position)
         head = file.read(7)
         if not re.match(rb"\xff[\xf0\xf1\xf8\xf9]", head):
-            return None  # a tag, mostly
+            return None  # usually a tag
         num_bytes = int.from_bytes(head[3:6]) >> 5 & 0x1FFF
         if num_bytes < 7:
             return None
@@ -164,14 +164,14 @@ def _check_ogg(file: BinaryIO, size: int) -> str | None:
 
 
 def _check_flac(file: BinaryIO, start: int) -> str | None:
-    """Decode the last sample: a binary search for its frame, under 1 ms for a minute of sound."""
+    """Decode the last sample: a binary search for its frame, under 1 ms per minute of sound."""
     file.seek(0)
     try:
         sound = soundfile.SoundFile(file)
     except (soundfile.SoundFileError, RuntimeError):
-        return None  # refused at once
+        return None  # opening it reports the cause
     with sound:
-        # The header has 36 bits for the length; libsndfile gives more where they are 0: unknown.
+        # The header stores the length in 36 bits; libsndfile returns more if they are 0: unknown.
         if not 0 < sound.frames < MAX_SAMPLES:
             return None
         try:
@@ -180,7 +180,7 @@ def _check_flac(file: BinaryIO, start: int) -> str | None:
         except (soundfile.SoundFileError, RuntimeError):
             is_whole = False
         if is_whole or find_flac_streams(file, start + 4):
-            return None  # seeking gets lost in joined streams, which are looked into one by one
+            return None  # seeking fails in concatenated streams; `find_pieces` checks each
         return f"cut short: sample {sound.frames - 1} does not decode"
 
 
@@ -188,8 +188,8 @@ def _check_mp3(file: BinaryIO, start: int, size: int) -> str | None:
     file.seek(start)
     head = file.read(MAX_MP3_JUNK)
     for tag in re.finditer(rb"(?:Xing|Info)\0\0\0.", head, re.DOTALL):
-        # The tag stands behind the frame's header (4 bytes, or 6 with a checksum) and the space
-        # of its side information: 9, 17 or 32 bytes by version and channels.
+        # The tag follows the frame's header (4 bytes, or 6 with a checksum) and side information
+        # (9, 17 or 32 bytes, depending on version and channels).
         for first in (tag.start() - space - 4 - extra for space in (9, 17, 32) for extra in (0, 2)):
             if first >= 0 and mp3_frame_length(head[first : first + 3]):
                 counts = head[tag.end() : tag.end() + 8].ljust(8, b"\0")
@@ -198,10 +198,10 @@ def _check_mp3(file: BinaryIO, start: int, size: int) -> str | None:
 
 
 def _check_xing(file: BinaryIO, first: int, size: int, flags: int, counts: bytes) -> str | None:
-    """Compare the header's counts with the file; frames are counted where bytes do not settle it.
+    """Compare the header's counts with the file; frames are counted if bytes are inconclusive.
 
-    Some encoders count their tags as bytes of the stream, others the header's own frame as a
-    frame of sound: missing bytes alone prove nothing, nor does one missing frame.
+    Some encoders count their tags as bytes of the stream, others the header's frame as a frame of
+    sound: neither missing bytes nor one missing frame prove a truncation.
     """
     if not flags & 1:
         return None
@@ -217,7 +217,7 @@ def _check_xing(file: BinaryIO, first: int, size: int, flags: int, counts: bytes
 
 
 def _mp3_frames(data: bytes) -> Iterator[int]:
-    """Positions of the complete frames; junk between frames is stepped over, up to a limit."""
+    """Iterate over the offsets of complete frames; junk between them is skipped, up to a limit."""
     position, junk = 0, 0
     while 0 <= position < len(data) and junk < MAX_MP3_JUNK:
         length = mp3_frame_length(data[position : position + 3])

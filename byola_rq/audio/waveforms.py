@@ -1,4 +1,4 @@
-"""Waveforms as callers have them -> checked float32 rows."""
+"""Checks and conversion of callers' waveforms to float32 rows."""
 
 import math
 from collections.abc import Sequence
@@ -12,13 +12,14 @@ from torch import Tensor
 from byola_rq.audio.decoder import SAMPLE_RATES
 from byola_rq.audio.io import LOUD, MAX_AMPLITUDE
 from byola_rq.errors import AudioError
+from byola_rq.text.shown import one_line
 
 _FEWEST_SAMPLES = SAMPLE_RATES.start // 10  # 0.1 s at the lowest rate; no waveform is shorter
 
 SampleRate = int | float | Tensor | npt.ArrayLike
 Waveforms = Tensor | npt.ArrayLike | Sequence[Tensor] | Sequence[npt.ArrayLike]
 
-# Of integer samples, as WAV files hold them: (zero, full scale).
+# (zero, full scale) of integer samples, as in WAV files.
 _SCALES = {torch.uint8: (128, 2**7), torch.int16: (0, 2**15), torch.int32: (0, 2**31)}
 
 
@@ -29,16 +30,16 @@ def as_rows(
 
     Args:
         waveform: `(S,)`, `(B, S)`, or a list or tuple of B one-dimensional ones. Floating point in
-            [-1, 1], or uint8, int16 or int32, which are divided by their full scale as those of a
-            WAV file are (uint8 after subtracting 128).
-        lengths: Of `(B, S)`, how many samples of each row are sound; what follows is dropped.
+            [-1, 1], or uint8, int16 or int32, which are divided by their full scale as in a WAV
+            file (uint8 after subtracting 128).
+        lengths: Number of valid samples in each row of `(B, S)`; the rest is dropped.
 
     Returns:
-        `(B, S)` where all have one length, else a list of `(S,)`.
+        `(B, S)` if all have one length, else a list of `(S,)`.
 
     Raises:
-        AudioError: If they are empty, not of this form, of another type, not finite, or more than
-            16 times full scale.
+        AudioError: If they are empty, of another shape or type, not finite, or above 16 times full
+            scale.
     """
     if isinstance(waveform, (list, tuple)) and any(_is_row(each) for each in waveform):
         if lengths is not None:
@@ -66,7 +67,7 @@ def as_rows(
 
 
 def _is_row(value: Any) -> bool:
-    """Whether it is a waveform of its own, not a sample."""
+    """Return whether a list element is a waveform rather than a sample."""
     return np.ndim(value) > 0 if not isinstance(value, Tensor) else value.ndim > 0
 
 
@@ -96,17 +97,17 @@ def _wrong_shape(name: str, rule: str, samples: Tensor) -> AudioError:
 
 
 def as_sample_rate(value: SampleRate) -> int:
-    """A sample rate in Hz, as libraries give it: a number, or an array or tensor of equal ones.
+    """Convert a sample rate in Hz: a number, or an array or tensor of equal numbers.
 
     Raises:
-        AudioError: If it is none, or not the same for all waveforms.
+        AudioError: If it is not a whole number, or not the same for all waveforms.
     """
     try:
         rates = np.unique(np.asarray(torch.as_tensor(value).detach().cpu(), np.float64))
     except (TypeError, ValueError, RuntimeError):
         rates = np.empty(0)
     if len(rates) != 1 or rates[0] % 1:
-        got = " ".join(str(value).split())
+        got = one_line(value)
         if len(rates) > 1:
             got += ", which are several; call it once for each, or resample"
         raise AudioError(
@@ -123,22 +124,22 @@ def _as_tensor(value: Any, name: str) -> Tensor:
         value = np.asarray(value)
         is_plain = value.dtype.isnative and value.flags.writeable and value.flags.aligned
         if not is_plain or any(stride < 0 for stride in value.strides):
-            # Made anew in order: torch takes no other byte order, and no negative strides.
+            # Copied: torch supports neither foreign byte orders nor negative strides.
             value = np.array(value, value.dtype.newbyteorder("="), order="C")
     try:
         return torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise AudioError(
             f"{name}: must be an array of samples ({reason})", code="malformed", key=name
         ) from error
 
 
 def _checked(samples: Tensor, name: str) -> Tensor:
-    """Finite float32 samples."""
+    """Convert to float32 and check that the samples are finite and in range."""
     if samples.dtype in _SCALES:
         zero, full_scale = _SCALES[samples.dtype]
-        # By a power of two, so that 16 bits convert without rounding, as soundfile does it.
+        # Full scale is a power of two: 16 bits convert without rounding, as in soundfile.
         return (samples.float() - zero) / full_scale
     if not samples.is_floating_point():
         raise AudioError(
@@ -149,7 +150,7 @@ def _checked(samples: Tensor, name: str) -> Tensor:
             value=samples.dtype,
         )
     samples = samples.float()
-    low, high = (float(each) for each in samples.aminmax())  # of NaN among them, NaN
+    low, high = (float(each) for each in samples.aminmax())  # NaN if any is NaN
     if not math.isfinite(high - low):
         raise AudioError(
             f"{name}: samples must be finite; got NaN or infinity", code="not-finite", key=name

@@ -1,1 +1,1 @@
-"""The `byola-rq` command."""
+"""Command line `byola-rq`."""

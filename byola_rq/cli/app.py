@@ -1,4 +1,4 @@
-"""The `byola-rq` command: its subcommands, and errors of ours as one line."""
+"""Command `byola-rq`: its subcommands, and errors as one line."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-# Nothing heavy is imported before a command needs it, so that --help is instant.
+# Heavy modules are imported in the commands that need them, so that --help is instant.
 from byola_rq.cli import embed, explore, listen, prepare, train
 from byola_rq.cli.options import (
     describe,
@@ -49,7 +49,7 @@ app.command("import-weights")(embed.import_weights)
 
 @app.command()
 def doctor() -> None:
-    """Say what of this installation works, and what to do about what does not."""
+    """Check the installation and list remedies for what does not work."""
     from byola_rq.cli.doctor import print_findings
 
     if not print_findings():
@@ -63,9 +63,8 @@ def _root(
 ) -> None:
     """Audio embeddings learned without labels: BYOL-A with randomized quantization.
 
-    The way of the work: embed what you want to know about with the built-in encoder, or pretrain
-    one on sound you have, and prove it with linear probes (`python -m evaluate`, in the source
-    checkout).
+    Embed your sounds with the built-in encoder, or pretrain an encoder on your own sounds, and
+    evaluate it with linear probes (`python -m evaluate`, in the source checkout).
     """
     if debug:
         os.environ["BYOLA_RQ_DEBUG"] = "1"
@@ -75,10 +74,10 @@ def _root(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command; every error is one line on stderr and a status of its own.
+    """Run the command; every error is one line on stderr and an exit status.
 
-    An error that is neither ours nor the operating system's is a fault of the program; --debug
-    shows where it is.
+    An error that is neither a `ByolaRQError` nor from the operating system is a bug; --debug shows
+    its traceback.
     """
     take_any_text()
     bound_spinning()
@@ -86,13 +85,13 @@ def main(arguments: list[str] | None = None) -> None:
         given = sys.argv[1:] if arguments is None else arguments
         run_app(app, expand_homes(given), "byola-rq")
     except ByolaRQError as error:
-        if error.is_said:
+        if error.is_reported:
             sys.exit(error.exit_code)
         fail(str(error), error.exit_code)
     except OSError as error:
         fail(describe(error), 2)
     except KeyboardInterrupt:
-        fail("interrupted; the same command goes on from its last checkpoint", 130)
+        fail("interrupted; the same command resumes from its last checkpoint", 130)
     except BaseException as error:
         if not is_fault(error):
             raise

@@ -1,4 +1,4 @@
-"""`byola-rq doctor`: what of this installation works, and what to do about what does not."""
+"""Command `byola-rq doctor`: checks of the installation, with remedies."""
 
 import importlib
 import importlib.metadata
@@ -16,7 +16,7 @@ from byola_rq.text.shown import shown
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One thing looked at. `remedy` says what to do, where there is something to do."""
+    """Result of one check, with a remedy if there is one."""
 
     name: str
     status: Literal["ok", "note", "missing", "broken"]
@@ -26,7 +26,7 @@ class Diagnosis:
 
     @property
     def is_failure(self) -> bool:
-        """Whether nothing works without it."""
+        """Return whether the package cannot work without it."""
         return self.is_required and self.status in {"missing", "broken"}
 
 
@@ -42,7 +42,7 @@ REQUIRED = (
     "soxr",
     "typer",
 )
-OPTIONAL = {  # import name -> what it is for, how to get it
+OPTIONAL = {  # import name -> purpose, how to install it
     "av": ("M4A, MP4, WebM and AAC files", how_to_install("containers")),
     "sklearn": ("probes of `python -m evaluate`", how_to_install("evaluate")),
     "librosa": ("frontend.backend=librosa", how_to_install("frontends")),
@@ -53,11 +53,11 @@ DISTRIBUTIONS = {"yaml": "pyyaml", "sklearn": "scikit-learn", "nnAudio": "nnaudi
 
 
 def print_findings() -> bool:
-    """Print a table of all that was looked at; whether all that is required works."""
+    """Print a table of all checks; return whether everything required works."""
     from rich.console import Console
     from rich.table import Column, Table
 
-    found = Column("found", overflow="fold")  # nothing of a path or digest is cut off
+    found = Column("found", overflow="fold")  # paths and digests are never truncated
     table = Table("", "status", found, "what to do", box=None, pad_edge=False)
     findings = list(examine())
     for finding in findings:
@@ -67,7 +67,7 @@ def print_findings() -> bool:
 
 
 def examine() -> Iterator[Diagnosis]:
-    """Look at everything the package can use."""
+    """Check everything the package can use."""
     yield _examine_system()
     yield Diagnosis("python", "ok", f"{platform.python_version()} at {sys.executable}")
     yield Diagnosis("byola_rq", "ok", importlib.metadata.version("byola_rq"))
@@ -145,7 +145,7 @@ def _examine_torchaudio() -> Diagnosis:
 
         import_torchaudio()
         version = importlib.metadata.version("torchaudio")
-        part = "whole" if has_compiled_part() else "its Python part, which is all that is needed"
+        part = "whole" if has_compiled_part() else "its Python part, which is sufficient"
         return f"{version}: {part}"
 
     return _examine("torchaudio", load, "pip install torchaudio", is_required=False)
@@ -167,7 +167,7 @@ def _examine(name: str, look: Callable[[], str], remedy: str, *, is_required: bo
         return Diagnosis(name, "ok", look(), is_required=is_required)
     except ModuleNotFoundError:
         return Diagnosis(name, "missing", "not installed", remedy, is_required)
-    except Exception as error:  # whatever a broken package raises is what is to be told
+    except Exception as error:  # a broken package may raise anything
         is_absent = "is not installed" in str(error)
         status: Literal["missing", "broken"] = "missing" if is_absent else "broken"
         return Diagnosis(name, status, first_line(error), remedy, is_required)

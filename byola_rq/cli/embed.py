@@ -1,4 +1,4 @@
-"""`byola-rq embed`, `export` and `import-weights`."""
+"""Commands `byola-rq embed`, `export` and `import-weights`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,14 +20,14 @@ def embed(
     model: Model = NAME,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     precision: Annotated[
-        Precision, typer.Option(help="Of the encoder; auto: bfloat16 on a GPU that has it.")
+        Precision, typer.Option(help="Precision of the encoder; auto: bfloat16 on GPUs with it.")
     ] = Precision.auto,
     workers: Annotated[int, typer.Option(min=1, help="Decoding threads.")] = 2,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the embeddings of another job.")
     ] = False,
     frames: Annotated[
-        bool, typer.Option("--frames", help="Every frame embedding of a clip: frames.npy.")
+        bool, typer.Option("--frames", help="Write every frame embedding: frames.npy.")
     ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first clip that cannot be embedded.")
@@ -37,9 +37,9 @@ def embed(
 
     Row i of embeddings.npy (float32) is row i of index.csv. With --frames, the frame embeddings of
     clip i are the num_frames rows of frames.npy from first_frame on, and meta.json holds their
-    times. A clip that is named twice has two rows. A run that was stopped goes on when the same
-    command is given again. Clips that cannot be embedded are left out and listed in rejected.csv,
-    with the reason, and the status is 1.
+    times. A clip that is named twice has two rows. The same command resumes an interrupted job.
+    Clips that cannot be embedded are left out and listed in rejected.csv with the reason, and the
+    exit status is 1.
 
     \b
     Examples:
@@ -49,7 +49,7 @@ def embed(
     """
     for each in source:
         if each.suffix == ".safetensors":
-            message = f"{each}: no source of sound; a model is named by --model {each}"
+            message = f"{each}: not a source of sound; name a model with --model {each}"
             raise ConfigError(message, code="usage", path=each, key="--model")
     import torch
 
@@ -79,11 +79,11 @@ def embed(
             strict=strict,
         )
         print_once(embedded.path)
-        # Of several ranks the first alone: torchrun ends the others as soon as one has failed.
+        # Only rank 0 raises: torchrun ends the other ranks when one fails.
         if embedded.num_rejected and is_main():
             error = CorpusError(
                 f"{out}: {embedded.num_rejected} clips are left out and {embedded.num_clips} "
-                f"embedded; {out / REJECTED} says why",
+                f"embedded; {out / REJECTED} has the reasons",
                 code="too-many",
                 path=out,
                 value=embedded.num_rejected,
@@ -101,16 +101,16 @@ def export(
         Path | None, typer.Argument(help="Model file to write, encoder.safetensors.")
     ] = None,
     best: Annotated[
-        bool, typer.Option("--best", help="The checkpoint that scored best in validation.")
+        bool, typer.Option("--best", help="Export the checkpoint with the best validation score.")
     ] = False,
     licence: Annotated[
-        str | None, typer.Option(help="Of the weights, stored in the file, such as CC-BY-4.0.")
+        str | None, typer.Option(help="License of the weights to store, such as CC-BY-4.0.")
     ] = None,
     onnx: Annotated[
-        Path | None, typer.Option(help="Write ONNX, frontend inside: waveform in, embedding out.")
+        Path | None, typer.Option(help="Write ONNX with the frontend, from waveform to embedding.")
     ] = None,
 ) -> None:
-    """Write the encoder of a run's newest checkpoint as a model file, also while it trains.
+    """Write the encoder of a run's newest checkpoint as a model file, also during training.
 
     \b
     Examples:
@@ -154,17 +154,17 @@ def import_weights(
     ] = "audio_ntt_2020",
     dim: Annotated[int, typer.Option(min=1, help="Embedding size of the weights.")] = 2048,
     mean: Annotated[
-        float | None, typer.Option(help="Of the log-mel that the weights were trained with.")
+        float | None, typer.Option(help="Mean of the log-mel that the weights were trained with.")
     ] = None,
-    std: Annotated[float | None, typer.Option(help="Its standard deviation.")] = None,
+    std: Annotated[float | None, typer.Option(help="Standard deviation of that log-mel.")] = None,
     corpus: Annotated[
-        list[Path] | None, typer.Option(help="Measure them on this sound instead; may be repeated.")
+        list[Path] | None, typer.Option(help="Measure both on these sounds; may be repeated.")
     ] = None,
 ) -> None:
-    """Make a model file of weights in the naming of the published BYOL-A checkpoints.
+    """Convert weights named as in the published BYOL-A checkpoints to a model file.
 
-    byola_rq ships no such weights. The file is what torch.save wrote: a state dict, or one under
-    the key state_dict or model; it is read without running any code in it.
+    byola_rq contains no such weights. The file must be a state dict written by torch.save, or have
+    one under the key state_dict or model; it is read without running code in it.
 
     \b
     Examples:
@@ -182,14 +182,14 @@ def import_weights(
 
     given = Statistics(mean or 0.0, std if std is not None else 1.0)
     embedder = import_weights(weights, encoder_name=encoder, dim=dim, statistics=given)
-    if corpus:  # after the weights, which a wrong option refuses at once
+    if corpus:  # after the weights, where a wrong option fails at once
         embedder = embedder.with_statistics(measure_sources(corpus))
     embedder.save(model)
     say(f"{model}: mean {embedder.statistics.mean:.4f}, std {embedder.statistics.std:.4f}")
 
 
 def _export_onnx(model: Path | str, onnx: Path) -> None:
-    """A model as ONNX."""
+    """Export a model as ONNX."""
     from byola_rq.embed.embedder import load
     from byola_rq.export.onnx import export_onnx
 

@@ -1,4 +1,4 @@
-"""`byola-rq search`, `map` and `classify`."""
+"""Commands `byola-rq search`, `map` and `classify`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -26,21 +26,21 @@ Embeddings = Annotated[
 
 def search(
     query: Annotated[
-        Path, typer.Argument(help="Audio file; with --duplicates the folder to look through.")
+        Path, typer.Argument(help="Audio file; with --duplicates the folder to search.")
     ],
     source: Annotated[
-        Path | None, typer.Argument(help="Folder of sound, or of what `byola-rq embed` wrote.")
+        Path | None, typer.Argument(help="Folder of sounds, or output folder of `byola-rq embed`.")
     ] = None,
     *,
     k: Annotated[int, typer.Option("-k", min=1, help="Number of clips to list.")] = 10,
     frames: Annotated[
-        bool, typer.Option("--frames", help="Look for the best moment within each clip.")
+        bool, typer.Option("--frames", help="Find the best moment within each clip.")
     ] = False,
     duplicates: Annotated[
         bool, typer.Option("--duplicates", help="List pairs of clips that are nearly the same.")
     ] = False,
     html: Annotated[
-        Path | None, typer.Option(help="Also write a page with the clips to hear.", metavar="PAGE")
+        Path | None, typer.Option(help="Also write a page that plays the clips.", metavar="PAGE")
     ] = None,
     model: Model = NAME,
     device: Device = "auto",
@@ -50,9 +50,9 @@ def search(
     """List the clips of a folder that sound most like a query.
 
     Similarity is the cosine between embeddings, each dimension standardized over the folder: 1 is
-    the same sound, 0 what two sounds of the folder have on average. A folder that is not embedded
-    yet is embedded first; asked again, only the question takes time. With --frames, second is
-    where in the clip the stretch most like the query begins.
+    the same sound, 0 the average of two sounds of the folder. A new folder is embedded first; later
+    searches reuse its embeddings. With --frames, second is the time at which the part of the clip
+    most similar to the query begins.
 
     \b
     Examples:
@@ -62,7 +62,7 @@ def search(
       byola-rq embed /data/my_sounds -o embeddings/ && byola-rq search dog.wav embeddings/
     """
     if duplicates != (source is None) or (duplicates and (frames or html)):
-        message = "search takes QUERY and SOURCE, or a folder and --duplicates and no more"
+        message = "search takes QUERY and SOURCE, or only a folder and --duplicates"
         raise ConfigError(message, code="usage", key="--duplicates")
     from byola_rq.explore.build import make_found_page, search_folder
     from byola_rq.explore.collection import open_collection
@@ -88,7 +88,7 @@ def search(
 
 def map_(
     folder: Annotated[
-        Path, typer.Argument(help="Folder of sound, or of what `byola-rq embed` wrote.")
+        Path, typer.Argument(help="Folder of sounds, or output folder of `byola-rq embed`.")
     ],
     *,
     page: Annotated[Path, typer.Option("--page", "-o", help="The page to write, .html.")],
@@ -96,16 +96,16 @@ def map_(
         Path | None, typer.Option(help="Labels to color by: a csv with file_name,label.")
     ] = None,
     limit: Annotated[
-        int, typer.Option(min=1, help="Clips at most; of more, so many are drawn evenly.")
+        int, typer.Option(min=1, help="Maximum number of clips, chosen evenly.")
     ] = 2000,
     method: Annotated[
         Literal["auto", "umap", "tsne", "pca"],
-        typer.Option(help="auto: umap where it is installed, else tsne, of many clips pca."),
+        typer.Option(help="auto: umap if installed, else tsne, for many clips pca."),
     ] = "auto",
     megabytes: Annotated[
         float, typer.Option(min=1, help="Size of the page; excerpts are as long as it allows.")
     ] = 30.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random draws.")] = 0,
     model: Model = NAME,
     device: Device = "auto",
     workers: Workers = 2,
@@ -113,11 +113,11 @@ def map_(
         Path | None, typer.Option(help="Where to keep new embeddings.  [default: the cache]")
     ] = None,
 ) -> None:
-    """Draw a map of a folder of sound, to look at and to listen to: one page.
+    """Write a page with a map of a folder of sounds.
 
-    Clips that sound alike lie together. Hover shows a spectrogram, a click plays an excerpt and
-    lists the nearest clips; colors are those of labels, folders or clusters. The page is one file
-    that opens from the disk and loads nothing; keep it, send it.
+    Similar sounds are close together. Hovering shows a spectrogram, a click plays an excerpt and
+    lists the nearest clips; colors show labels, folders or clusters. The page is one file that
+    works offline.
 
     \b
     Examples:
@@ -148,19 +148,19 @@ def classify(
     labelled: Annotated[
         Path,
         typer.Argument(
-            help="A csv with file_name,label, and group where clips were cut from one recording; "
-            "or a classifier that --save wrote."
+            help="A csv with file_name,label, and group if clips were cut from one recording; or a "
+            "classifier written by --save."
         ),
     ],
     source: Annotated[
-        Path, typer.Argument(help="Folder of sound, or of what `byola-rq embed` wrote.")
+        Path, typer.Argument(help="Folder of sounds, or output folder of `byola-rq embed`.")
     ],
     *,
     predictions: Annotated[Path, typer.Option("--predictions", "-o", help="csv to write.")],
     save: Annotated[
         Path | None, typer.Option(help="Also write the classifier, .safetensors.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the folds.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the folds.")] = 0,
     model: Model = NAME,
     device: Device = "auto",
     workers: Workers = 2,
@@ -168,11 +168,11 @@ def classify(
         Path | None, typer.Option(help="Where to keep new embeddings.  [default: the cache]")
     ] = None,
 ) -> None:
-    """Sort a folder of sound by a few labelled examples.
+    """Classify a folder of sounds from a few labeled examples.
 
-    Logistic regression on frozen embeddings, its strength and the calibration of its
-    probabilities chosen by cross-validation, which also says what accuracy to expect. The csv has
-    the least sure clips first: label these next.
+    Logistic regression on frozen embeddings; cross-validation chooses its regularization and the
+    calibration of its probabilities, and estimates its accuracy. The csv lists the least certain
+    clips first: label these next.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`byola-rq views` and `listen`."""
+"""Commands `byola-rq views` and `listen`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -36,22 +36,22 @@ def listen(
     page: Annotated[Path, typer.Option("--out", "-o", help="The page to write, .html.")],
     start: Annotated[
         float | None,
-        typer.Option(help="Where the segment begins, s; the loudest place by default."),
+        typer.Option(help="Start of the segment in seconds; the loudest part by default."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn.")] = 42,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random draws.")] = 42,
     bins: Annotated[
-        str, typer.Option(metavar="K,K,...", help="Numbers of bins to quantize with.")
+        str, typer.Option(metavar="K,K,...", help="Numbers of quantization bins.")
     ] = "2,5,8,15,30",
     model: Model = NAME,
     wav: Annotated[Path | None, typer.Option(help="Also write the sounds to this folder.")] = None,
 ) -> None:
-    """Make what the network sees of a clip audible: one page of pictures and players.
+    """Write a page that shows and plays what the network sees of a clip.
 
-    A segment as it was recorded, and turned into a log-mel spectrogram and back; then cropped,
-    quantized with each K, mixed up, and as the two views of training, each with its picture, its
-    sound and the key that replays it. Everything is heard with one gain. The page is one file that
-    needs no network; keep it, send it. It ends with how near the two views are to each other to the
-    model, beside other sounds and the untrained encoder.
+    It has a segment as recorded, and converted to a log-mel spectrogram and back; then cropped,
+    quantized with each K, mixed, and as the two training views, each with its picture, sound and
+    randomness key. All sounds have one gain. The page is one file that works offline. It ends with
+    the similarity of the two views to the model, compared with other sounds and the untrained
+    encoder.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how each reports."""
+"""Options, error reporting and helpers shared by the commands."""
 
 import errno
 import io
@@ -14,7 +14,7 @@ import typer
 
 from byola_rq.errors import ConfigError
 from byola_rq.runtime.terminal import say, warn
-from byola_rq.text.shown import shown
+from byola_rq.text.shown import one_line, shown
 
 if TYPE_CHECKING:
     from byola_rq.config import Config
@@ -23,7 +23,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[CONFIG.yaml] [SECTION.KEY=VALUE]...",
-        help="A configuration (the paper's where none is named), then changes to it.",
+        help="Configuration (the paper's by default), then changes to it.",
     ),
 ]
 
@@ -37,7 +37,7 @@ Model = Annotated[
 
 
 class Precision(StrEnum):
-    """Of the encoder."""
+    """Precision of the encoder."""
 
     auto = "auto"
     float32 = "float32"
@@ -45,20 +45,20 @@ class Precision(StrEnum):
 
 
 def runs_here() -> bool:
-    """Whether this is a system that the package is for: Linux, macOS or the like."""
+    """Return whether the package supports this system: Linux, macOS or the like."""
     return hasattr(signal, "pthread_sigmask")
 
 
 def take_any_text() -> None:
-    r"""Let stdout and stderr write what their encoding lacks as `\xfc`: no result is lost by it."""
+    r"""Make stdout and stderr escape characters outside their encoding as `\xfc`."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def describe(error: OSError) -> str:
-    """What the operating system refuses, in one line: the file, why, and what to do."""
-    reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
+    """Describe an error of the operating system in one line: file, reason, remedy."""
+    reason = one_line(error.strerror or str(error) or type(error).__name__)
     if error.errno in (errno.EMFILE, errno.ENFILE):
         reason += "; raise the limit with `ulimit -n 4096`"
     names = [os.fsdecode(each) for each in (error.filename, error.filename2) if each is not None]
@@ -66,25 +66,25 @@ def describe(error: OSError) -> str:
 
 
 def describe_fault(error: BaseException) -> str:
-    """What an error says that nobody has foreseen, in one line, and how to see where it was."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())} (--debug shows where)"
+    """Describe an unexpected error in one line, with a hint at --debug."""
+    return f"{type(error).__name__}: {one_line(error)} (--debug shows where)"
 
 
 def is_fault(error: BaseException) -> bool:
-    """Whether it is an error: what ends a process on purpose is none."""
-    # safetensors is written in Rust, whose panics are no Exceptions.
+    """Return whether it is an error rather than a deliberate exit."""
+    # Panics of safetensors, written in Rust, are not subclasses of Exception.
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 def run_app(app: typer.Typer, arguments: list[str], name: str) -> NoReturn:
-    """Run a command and leave with its status; wrong use is one line, whatever the arguments hold.
+    """Run a command and exit with its status; wrong use is reported in escaped lines.
 
     Args:
-        app: That has the command.
-        arguments: Of the command line, without the program's name.
-        name: The program's.
+        app: Application with the command.
+        arguments: Arguments of the command line, without the program's name.
+        name: Name of the program.
     """
-    # ClickException, which typer has brought along under several names.
+    # ClickException, which typer has vendored under several names.
     wrong_use: type[Exception] = typer.BadParameter.__mro__[2]
     try:
         status = app(args=arguments, prog_name=name, standalone_mode=False)
@@ -102,7 +102,7 @@ def run_app(app: typer.Typer, arguments: list[str], name: str) -> NoReturn:
 
 
 def fail(message: str, status: int) -> NoReturn:
-    """Leave with an error, a line or several; with --debug its traceback before it."""
+    """Exit with an error of one or several lines, preceded by its traceback with --debug."""
     if os.environ.get("BYOLA_RQ_DEBUG"):
         for line in traceback.format_exc().splitlines():
             warn(line)
@@ -112,13 +112,13 @@ def fail(message: str, status: int) -> NoReturn:
 
 
 def print_once(result: object) -> None:
-    """Print what all processes of a job have done together, in the first."""
+    """Print the common result of all processes of a job, on rank 0 only."""
     if os.environ.get("RANK", "0") == "0":
         say(result)
 
 
 def expand_homes(arguments: list[str]) -> list[str]:
-    """Read `~` as the home folder where no shell does: quoted, and behind an equals sign."""
+    """Expand `~` where a shell does not: in quotes, and after an equals sign."""
     expanded = []
     for argument in arguments:
         name, equals, value = os.path.expanduser(argument).partition("=")
@@ -127,7 +127,7 @@ def expand_homes(arguments: list[str]) -> list[str]:
 
 
 def load_config(arguments: list[str] | None, recipe: str | None = None) -> "Config":
-    """CONFIG.yaml (the recipe's, or config.yaml, where none is named), changed by overrides."""
+    """Load CONFIG.yaml (by default that of the recipe, or config.yaml) and apply overrides."""
     from byola_rq import config
     from byola_rq.recipes.catalog import load_recipe
 

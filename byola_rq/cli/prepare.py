@@ -1,4 +1,4 @@
-"""`byola-rq prepare`, `info` and `synthesize`."""
+"""Commands `byola-rq prepare`, `info` and `synthesize`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,11 +16,11 @@ def prepare(
     context: typer.Context,
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="SOURCE... DEST", help="What to pack, and the folder to pack into."),
+        typer.Argument(metavar="SOURCE... DEST", help="Sources to pack, and the folder to write."),
     ],
     *,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Decoding processes; one for each core by default.")
+        int | None, typer.Option(min=1, help="Decoding processes; one per core by default.")
     ] = None,
     share: Annotated[
         str | None,
@@ -29,43 +29,46 @@ def prepare(
         ),
     ] = None,
     merge: Annotated[
-        bool, typer.Option("--merge", help="Join what all shares have packed into DEST.")
+        bool, typer.Option("--merge", help="Join the shares that were packed into DEST.")
     ] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Check every size and SHA-256 of DEST.")
+        bool, typer.Option("--verify", help="Verify every size and SHA-256 of DEST.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what there is to pack; write nothing.")
+        bool, typer.Option("--dry-run", help="Describe the work without writing anything.")
     ] = False,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first so many clips of the list.")
+        int | None, typer.Option(min=1, help="Pack only the first clips of the list.")
     ] = None,
     min_seconds: Annotated[float, typer.Option(min=0, help="Reject shorter clips.")] = 0.0,
     max_seconds: Annotated[float, typer.Option(min=0, help="Reject longer clips.")] = 3600.0,
     clip_timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds that decoding one clip may take.")
+        float, typer.Option(min=0.1, help="Time limit for decoding one clip, in seconds.")
     ] = 60.0,
     clip_memory: Annotated[
-        float, typer.Option(min=0.1, help="Memory that decoding one clip may take, GB.")
+        float, typer.Option(min=0.1, help="Memory limit for decoding one clip, in GB.")
     ] = 4.0,
     shard_megabytes: Annotated[
-        float, typer.Option(min=0.01, help="Size of a shard, about: what a stop can cost.")
+        float,
+        typer.Option(
+            min=0.01, help="Approximate size of a shard; an interruption loses at most one."
+        ),
     ] = 1000.0,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Leave with status 1 if any clip was rejected.")
+        bool, typer.Option("--strict", help="Exit with status 1 if any clip was rejected.")
     ] = False,
 ) -> None:
-    """Pack any collection of sound into one corpus that training reads at the speed of the disk.
+    """Pack any collection of sounds into one corpus that training reads at disk speed.
 
     A SOURCE is a folder of audio files at any depth (or of tar shards or Parquet files), a
     manifest (csv, tsv, parquet, fairseq's tsv), a tar (WebDataset), Parquet of encoded audio, an
-    audio file, or an AudioSet segment list joined to its audio: LIST.csv=FOLDER. Several go into
-    one corpus; a clip that comes twice is kept once.
+    audio file, or an AudioSet segment list joined to its audio: LIST.csv=FOLDER. Several sources
+    form one corpus; duplicate clips are kept once.
 
     DEST gets pcm-00000.npy ... (int16, 16 kHz, mono), index.parquet, corpus.json and
-    rejected.csv, which names every clip that is left out, with the reason. Stopped at any moment,
-    the same command goes on after the last whole shard, and the result has the same bytes.
-    Status: 0 if any clip is packed, 1 if none.
+    rejected.csv, which lists every clip left out and the reason. After an interruption the same
+    command resumes after the last complete shard, and the result has the same bytes.
+    Exit status: 0 if any clip is packed, 1 if none.
 
     \b
     Examples:
@@ -77,14 +80,14 @@ def prepare(
       byola-rq pretrain data.source=packed run.dir=runs/a
 
     \b
-    On a cluster, as an array job of 8 tasks numbered 1 to 8 that share DEST, then once more:
+    On a cluster, as an array job of tasks 1 to 8 that share DEST, followed by the merge:
       byola-rq prepare /data/my_sounds /shared/packed --shard $SLURM_ARRAY_TASK_ID/8
       byola-rq prepare --merge /shared/packed
     """
     *sources, dest = paths
     folder = Path(dest)
     if merge or verify:
-        _refuse_others(context, "merge" if merge else "verify", paths)
+        _check_alone(context, "merge" if merge else "verify", paths)
         return _verify(folder) if verify else _merge(folder, strict=strict)
     if not sources:
         message = f"prepare takes at least one SOURCE, then DEST; got only {dest}"
@@ -112,7 +115,7 @@ def prepare(
 def _describe(
     sources: list[str], folder: Path, options: "PackingOptions", workers: int | None
 ) -> None:
-    """Print what there is to pack."""
+    """Print a description of the work."""
     from byola_rq.packing.prepare import describe_work
     from byola_rq.runtime.workers import count_cores
 
@@ -129,7 +132,7 @@ def _pack(
     share: str | None,
     strict: bool,
 ) -> None:
-    """Pack, and print how much it is."""
+    """Pack, and print the amounts."""
     from byola_rq.packing.prepare import prepare_corpus
     from byola_rq.runtime.workers import count_cores
 
@@ -139,7 +142,7 @@ def _pack(
 
 
 def _merge(folder: Path, *, strict: bool) -> None:
-    """Join what all shares have packed."""
+    """Join the packed shares, and print the amounts."""
     from byola_rq.packing.prepare import merge_corpus
 
     _report(folder, merge_corpus(folder), strict=strict)
@@ -151,7 +154,7 @@ def info(
         Path | None, typer.Option(help="Also draw the clips' lengths (.png, .pdf, .svg).")
     ] = None,
 ) -> None:
-    """Say what a packed corpus holds: clips, hours, lengths, rates, labels, rejects.
+    """Summarize a packed corpus: clips, hours, lengths, rates, labels, rejected clips.
 
     \b
     Examples:
@@ -169,12 +172,12 @@ def info(
 
 def synthesize(
     folder: Annotated[Path, typer.Argument(help="Folder to write to; must be new or empty.")],
-    clips: Annotated[int, typer.Option(min=2, help="How many clips.")] = 600,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same sounds.")] = 0,
+    clips: Annotated[int, typer.Option(min=2, help="Number of clips.")] = 600,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sounds.")] = 0,
 ) -> None:
-    """Write the built-in sounds, unlabelled clips of every kind to pretrain on, no download.
+    """Write built-in synthetic sounds, unlabeled clips for pretraining without a download.
 
-    They lie in FOLDER/clips/. Labelled sets of the same sound world: `python -m evaluate
+    They are written to FOLDER/clips/. Labeled sets of similar sounds: `python -m evaluate
     miniature`, in the source checkout.
 
     \b
@@ -194,7 +197,7 @@ def synthesize(
 
 
 def _parse_share(text: str | None) -> tuple[int, int] | None:
-    """`I/N` as numbers."""
+    """Parse `I/N`."""
     if text is None:
         return None
     number, _, of = text.partition("/")
@@ -204,8 +207,8 @@ def _parse_share(text: str | None) -> tuple[int, int] | None:
     return int(number), int(of)
 
 
-def _refuse_others(context: typer.Context, name: str, paths: list[str]) -> None:
-    """`--merge` and `--verify` take DEST and nothing that they would not heed."""
+def _check_alone(context: typer.Context, name: str, paths: list[str]) -> None:
+    """Raise if `--merge` or `--verify` is given with arguments that it would ignore."""
     others = [
         f"--{other.replace('_', '-')}"
         for other in context.params
@@ -214,24 +217,24 @@ def _refuse_others(context: typer.Context, name: str, paths: list[str]) -> None:
         and source.name == "COMMANDLINE"
     ]
     if others or len(paths) > 1:
-        message = f"--{name} takes DEST alone; got {' '.join([*paths, *others])}"
+        message = f"--{name} takes only DEST; got {' '.join([*paths, *others])}"
         raise ConfigError(message, code="usage", key=f"--{name}", value=[*paths, *others])
 
 
 def _report(folder: Path, outcome: Any, *, strict: bool, share: str | None = None) -> None:
-    """Say what was packed; an error where that is nothing, or `strict` asks for more."""
+    """Print the amounts packed; raise if nothing was, or with `strict` if clips were rejected."""
     from byola_rq.packing.shards import PackingError
 
     what = f"{folder}, share {share}" if share else str(folder)
-    twice = "" if share else f", {outcome.duplicates} that came twice"
+    duplicates = "" if share else f", {outcome.duplicates} duplicates"
     say(
         f"{what}: {outcome.clips} clips, {outcome.hours:.2f} hours, "
-        f"{outcome.rejected} rejected{twice}"
+        f"{outcome.rejected} rejected{duplicates}"
     )
     if share:
         say(f"when all shares are packed: byola-rq prepare --merge {folder}")
-    where = "" if share else f"; {folder / 'rejected.csv'} says why"
-    # Of a share, that nothing can be packed may be chance.
+    where = "" if share else f"; {folder / 'rejected.csv'} has the reasons"
+    # One share may have no usable clip by chance.
     if outcome.clips == 0 and outcome.rejected and not share:
         raise PackingError(f"{folder}: no clip could be packed{where}", code="empty", path=folder)
     if strict and outcome.rejected:
@@ -240,7 +243,7 @@ def _report(folder: Path, outcome: Any, *, strict: bool, share: str | None = Non
 
 
 def _verify(folder: Path) -> None:
-    """Compare a packed corpus with its digests; an error where it is damaged."""
+    """Verify the digests of a packed corpus; raise if it is damaged."""
     from byola_rq.packing.prepare import verify_corpus
     from byola_rq.packing.shards import PackingError
 
@@ -249,8 +252,8 @@ def _verify(folder: Path) -> None:
         say(damage)
     if damages:
         message = (
-            f"{folder}: {len(damages)} of {num_files} files are damaged. Copy them again from "
-            "where they are whole, or pack again into another folder"
+            f"{folder}: {len(damages)} of {num_files} files are damaged. Copy them again from an "
+            "intact corpus, or pack again into another folder"
         )
         raise PackingError(message, code="damaged", path=folder, value=len(damages))
-    say(f"{folder}: {num_files} files are whole")
+    say(f"{folder}: {num_files} files are intact")

@@ -1,4 +1,4 @@
-"""`byola-rq pretrain`, `recipes` and `runs`."""
+"""Commands `byola-rq pretrain`, `recipes` and `runs`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,25 +13,27 @@ def pretrain(
     config: Overrides = None,
     recipe: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Instead of a CONFIG.yaml; `byola-rq recipes` has them."),
+        typer.Option(
+            metavar="NAME", help="Recipe instead of a CONFIG.yaml; see `byola-rq recipes`."
+        ),
     ] = None,
     reset: Annotated[
         bool,
-        typer.Option("--reset", help="Start over; the run in run.dir is moved to run.dir.1 ..."),
+        typer.Option("--reset", help="Start anew; the run in run.dir is moved to run.dir.1 ..."),
     ] = False,
     profile: Annotated[
         int | None,
-        typer.Option(min=1, help="Say where the time of so many steps goes, and trace a few."),
+        typer.Option(min=1, help="Measure the stages of this many steps, and trace a few."),
     ] = None,
 ) -> None:
-    """Learn an encoder from unlabelled clips.
+    """Pretrain an encoder on unlabeled clips.
 
-    Any key of config.yaml can be changed on the command line. Run the same command again and it
-    goes on from its last checkpoint. The run directory gets config.yaml (as resolved),
-    metrics.csv, checkpoints, and at the end encoder.safetensors.
+    Any key of config.yaml can be changed on the command line. The same command resumes from the
+    last checkpoint. The run directory gets config.yaml (as resolved), metrics.csv, checkpoints, and
+    at the end encoder.safetensors.
 
-    Status: 143, 0 or 130 after SIGTERM, SIGUSR1 or Ctrl-C, which save first; 75 where the run hung
-    (run.stall_minutes). Over several GPUs or machines it is started by torchrun; see
+    Exit status: 143, 0 or 130 after SIGTERM, SIGUSR1 or Ctrl-C, which save first; 75 if the run
+    hung (run.stall_minutes). Start it with torchrun for several GPUs or machines; see
     docs/clusters.md.
 
     \b
@@ -51,12 +53,12 @@ def pretrain(
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="Of the recipe to write out.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Recipe to print.")] = None,
 ) -> None:
-    """List the recipes of `pretrain --recipe`, or write one out as a whole CONFIG.yaml.
+    """List the recipes of `pretrain --recipe`, or print one as a complete CONFIG.yaml.
 
-    A line each: what it is, where it comes from, and what it gave here: percent in ESC-10, Speech
-    Commands, spoken digits and the mean of five further sets (docs/pretraining.md).
+    Each line has the recipe's purpose, source and results: percent in ESC-10, Speech Commands,
+    spoken digits and the mean of five further sets (docs/pretraining.md).
 
     \b
     Examples:
@@ -79,11 +81,11 @@ def runs(
         Path | None, typer.Option(help="Also draw the runs' curves (.png, .pdf, .svg).")
     ] = None,
 ) -> None:
-    """Say how far runs are, how they fare and in what they differ, also while they train.
+    """Compare runs: progress, latest metrics, configuration differences.
 
-    The numbers are those of the last row of metrics.csv; skipped are the steps of all rows whose
-    loss or gradient was not finite. An embedding std near 0 or an effective rank near 1 means that
-    a run collapses; a high share of waiting, that data is read too slowly.
+    Metrics are those of the last row of metrics.csv; skipped counts the steps of all rows whose
+    loss or gradient was not finite. An embedding std near 0 or an effective rank near 1 indicates
+    collapse; a high waiting time, that data is read too slowly.
 
     \b
     Examples:

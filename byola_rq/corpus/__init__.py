@@ -1,1 +1,1 @@
-"""Clips in a fixed order, and their segments loaded in batches."""
+"""Corpora of clips, and their segments loaded in batches."""

@@ -1,4 +1,4 @@
-"""Parquet tables of strangers, read in memory that the file's size bounds."""
+"""Reading of untrusted Parquet tables in memory bounded by the file's size."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-# Bytes of memory for each byte of the file. An index of ours takes 8: ids differ from row to row.
+# Bytes of memory per byte of the file. The index of a packed corpus takes 8: its ids are distinct.
 _PER_BYTE = 256
 _ALWAYS = 1 << 24
 _ROWS_AT_ONCE = 1 << 16
@@ -16,9 +16,8 @@ _ROWS_AT_ONCE = 1 << 16
 def read_bounded(path: Path, columns: list[str] | None = None) -> pa.Table:
     """Read columns of integers and strings that take at most 256 times the file's size.
 
-    Parquet writes a value that repeats once, whatever the number of rows, and compresses pages, so
-    a few bytes may stand for gigabytes. Strings are read as dictionaries and measured before they
-    are written out.
+    Parquet stores a repeated value once and compresses pages, so a few bytes can expand to
+    gigabytes. Strings are read as dictionaries and measured before they are expanded.
 
     Args:
         path: File to read.
@@ -56,7 +55,7 @@ def read_bounded(path: Path, columns: list[str] | None = None) -> pa.Table:
 
 
 def _num_bytes(column: Any) -> int:
-    """Memory of a column once its dictionary is written out."""
+    """Bytes of a column after its dictionary is expanded."""
     if not pa.types.is_dictionary(column.type):
         return int(column.nbytes)
     lengths = pc.take(pc.binary_length(column.dictionary), column.indices)

@@ -1,4 +1,4 @@
-"""Clips in a fixed order: what every kind of them can do."""
+"""Interface of corpora of clips."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
@@ -10,10 +10,10 @@ from byola_rq.corpus.order import IntArray
 
 
 class Clips(ABC):
-    """Clips in a fixed order, with their lengths in samples at one sample rate."""
+    """Clips in a fixed order, at one sample rate."""
 
-    dtype: ClassVar[np.dtype[Any]]  # of a segment: int16, or float32 in [-1, 1]
-    num_samples: IntArray  # (clips,)
+    dtype: ClassVar[np.dtype[Any]]  # of segments: int16, or float32 in [-1, 1]
+    num_samples: IntArray  # length of each clip, (clips,)
     sample_rate: int
 
     def __len__(self) -> int:
@@ -21,23 +21,23 @@ class Clips(ABC):
 
     @property
     def hours(self) -> float:
-        """Total length."""
+        """Total length in hours."""
         return float(self.num_samples.sum()) / self.sample_rate / 3600
 
     @property
     @abstractmethod
     def digest(self) -> str:
-        """What tells a resumed run that its clips are the same."""
+        """Digest by which a resumed run recognizes the same clips."""
 
     @abstractmethod
     def fill(self, segments: npt.NDArray[Any], indices: IntArray, starts: IntArray) -> None:
-        """Write a segment of each clip into `segments`.
+        """Write one segment of each clip into `segments`.
 
-        A clip shorter than a segment is written whole, between zeros at both ends.
+        A clip shorter than a segment is centered and padded with zeros.
 
         Args:
-            segments: `(B, S)`, of this class' `dtype`.
-            indices: Of the clips, `(B,)`.
+            segments: Output `(B, S)`, of this class's `dtype`.
+            indices: Indices of the clips, `(B,)`.
             starts: First sample of each segment within its clip, `(B,)`; 0 for short clips.
 
         Raises:
@@ -46,4 +46,4 @@ class Clips(ABC):
 
     @abstractmethod
     def names(self, indices: IntArray) -> list[str]:
-        """What a user knows clips by."""
+        """Return names of clips for messages."""

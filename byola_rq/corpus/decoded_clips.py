@@ -1,4 +1,4 @@
-"""Clips of audio files and tar members, decoded when a segment is asked for."""
+"""Clips of audio files and tar members, decoded on demand."""
 
 import contextlib
 import hashlib
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from byola_rq.audio.decoder import TOLERATED_SECONDS
 from byola_rq.audio.encoded import reason_of, unreadable
 from byola_rq.audio.io import AudioInfo, audio_error, inspect_audio, pad_both_ends, read_audio
 from byola_rq.corpus.clips import Clips
@@ -20,19 +21,15 @@ from byola_rq.runtime.prefetch import map_ahead
 from byola_rq.sources.clip_source import ClipSource
 from byola_rq.sources.encoded import read_encoded
 
-# Of a segment, that may be missing at its end: four frames of MP3; encoders differ in what they
-# count. It is what `byola-rq prepare` tolerates too.
-_TOLERATED_SECONDS = 0.1
-
 
 class UnreadableClipError(AudioError):
     """A clip whose segment cannot be decoded.
 
     Args:
-        message: Begins with the clip's path.
-        row: Its place among the segments asked for; those before it are filled.
-        reason: The message without the path.
-        facts: As of every error.
+        message: Message that begins with the clip's path.
+        row: Index of the clip in the requested batch; the segments before it are filled.
+        reason: Message without the path.
+        facts: Keyword arguments of `ByolaRQError`.
     """
 
     def __init__(self, message: str, row: int, reason: str, **facts: Any) -> None:
@@ -45,10 +42,10 @@ class DecodedClips(Clips):
     """Clips of audio files and tar members, decoded and resampled for every segment.
 
     Args:
-        sources: Where they are.
-        first_samples: Where each clip begins in its audio, counted at `sample_rate`.
-        num_samples: Lengths, counted at `sample_rate`.
-        sample_rate: In Hz.
+        sources: Locations of the clips.
+        first_samples: First sample of each clip in its audio, counted at `sample_rate`.
+        num_samples: Length of each clip in samples at `sample_rate`.
+        sample_rate: Sample rate in Hz.
     """
 
     dtype: ClassVar = np.dtype(np.float32)
@@ -77,16 +74,16 @@ class DecodedClips(Clips):
         return [str(self.sources[index]) for index in indices]
 
     def fill(self, segments: npt.NDArray[Any], indices: IntArray, starts: IntArray) -> None:
-        """As `Clips.fill`.
+        """Write one segment of each clip into `segments`, as `Clips.fill`.
 
         Raises:
-            UnreadableClipError: At the first clip that cannot be decoded, or has become shorter.
+            UnreadableClipError: At the first clip that cannot be decoded or is shorter than before.
         """
         length = segments.shape[1]
         for row, (index, start) in enumerate(zip(indices.tolist(), starts.tolist(), strict=True)):
             try:
                 waveform = self.read(index, start, length)
-                self._refuse_cut(index, start, len(waveform), length)
+                self._check_complete(index, start, len(waveform), length)
             except AudioError as error:
                 source = self.sources[index]
                 reason = reason_of(error, source, source.file)
@@ -108,10 +105,10 @@ class DecodedClips(Clips):
                 room if num_samples is None else min(num_samples, room),
             )
 
-    def _refuse_cut(self, index: int, start: int, found: int, length: int) -> None:
-        """A cut WAV, OGG or MP3 file decodes without a word to where it ends."""
+    def _check_complete(self, index: int, start: int, found: int, length: int) -> None:
+        """Raise if samples are missing: cut WAV, Ogg and MP3 files decode silently to their end."""
         expected = min(int(self.num_samples[index]) - start, length)
-        if expected - found > _TOLERATED_SECONDS * self.sample_rate:
+        if expected - found > TOLERATED_SECONDS * self.sample_rate:
             rule = (
                 f"cut short: the {expected} samples from {start} on must "
                 f"decode (counted at {self.sample_rate} Hz); got {found}"
@@ -122,7 +119,7 @@ class DecodedClips(Clips):
 def measure_clips(
     sources: Sequence[ClipSource], sample_rate: int, on_clip: Callable[[], object] = lambda: None
 ) -> DecodedClips:
-    """Read every clip's header, in threads; `on_clip` is called once for each.
+    """Read every clip's header in threads, calling `on_clip` once for each.
 
     Raises:
         AudioError: If a clip cannot be read; names the first such clip and counts the others.
@@ -138,21 +135,21 @@ def measure_clips(
 def measure_readable_clips(
     sources: Sequence[ClipSource], sample_rate: int, on_clip: Callable[[], object] = lambda: None
 ) -> tuple[DecodedClips, list[tuple[ClipSource, str]]]:
-    """The same, but a few clips that cannot be read are left out.
+    """Read every clip's header in threads, leaving out a few clips that cannot be read.
 
     Returns:
-        The clips that can be read, and (source, reason) of each other one.
+        The readable clips, and (source, reason) of each other one.
 
     Raises:
-        AudioError: If none can be read, or if more than 1 % cannot and more than one; names the
-            first of them and counts them.
+        AudioError: If no clip can be read, or if more than one and more than 1 % cannot; names the
+            first of them and gives their number.
     """
     clips, unreadable = measure_each(sources, sample_rate, on_clip)
     if unreadable and (is_too_many(len(unreadable), len(sources)) or not len(clips)):
         raise AudioError(
             f"{unreadable[0][1]}; {len(unreadable)} of {len(sources)} clips cannot be read, and at "
             "most 1 % may be left out. Remove them from data.source, or pack it first: "
-            "`byola-rq prepare` lists them all and goes on without them",
+            "`byola-rq prepare` lists them all and continues without them",
             code="too-many",
             path=unreadable[0][1].path,
             value=len(unreadable),
@@ -161,14 +158,14 @@ def measure_readable_clips(
 
 
 def is_too_many(num_broken: int, num_clips: int) -> bool:
-    """Whether training must stop: more than 1 % of the clips are broken, and more than one."""
+    """Return whether training must stop: more than one clip and more than 1 % are broken."""
     return 100 * num_broken > max(num_clips, 100)
 
 
 def measure_each(
     sources: Sequence[ClipSource], sample_rate: int, on_clip: Callable[[], object] = lambda: None
 ) -> tuple[DecodedClips, list[tuple[ClipSource, AudioError]]]:
-    """The clips whose header can be read, and the errors of the others."""
+    """Read every clip's header; return the readable clips, and the errors of the others."""
 
     def measure(source: ClipSource) -> tuple[int, int] | AudioError:
         try:
@@ -194,7 +191,7 @@ def measure_each(
 
 @contextlib.contextmanager
 def _file_system_errors_named(source: ClipSource) -> Iterator[None]:
-    """What a disk, a network file system or a lack of rights raises, as ours."""
+    """Convert errors of the file system to `AudioError`."""
     try:
         yield
     except OSError as error:
@@ -202,7 +199,7 @@ def _file_system_errors_named(source: ClipSource) -> Iterator[None]:
 
 
 def _place(source: ClipSource, info: AudioInfo, sample_rate: int) -> tuple[int, int]:
-    """First sample and length of a clip in its audio, counted at `sample_rate`."""
+    """Compute the first sample and the length of a clip in its audio at `sample_rate`."""
     seconds = info.num_samples / info.sample_rate
     start, stop = source.part_of(seconds)
     num_samples = info.num_samples_at(sample_rate)
@@ -214,7 +211,7 @@ def _place(source: ClipSource, info: AudioInfo, sample_rate: int) -> tuple[int, 
 
 
 def _identity(source: ClipSource, first: int, length: int) -> str:
-    """What stays the same when the clip's file is moved."""
+    """Identify a clip independently of its folder: name, length and position."""
     name = source.name if source.offset >= 0 else source.path.name
     part = f"\t{first}" if first else ""
     return f"{name}\t{length}{part}"

@@ -1,4 +1,4 @@
-"""Batches that lie on the device by the time that a step works on them."""
+"""Prefetching of batches to the device."""
 
 from collections.abc import Generator
 from typing import Self
@@ -10,22 +10,22 @@ from byola_rq.corpus.resident_clips import ResidentClips
 from byola_rq.corpus.segments import INT16_SCALE, SegmentBatch
 from byola_rq.errors import ByolaRQError
 
-RING = 3  # batches on a GPU at once: one that a step works on, two on their way
+RING = 3  # batches on a GPU at once: one in use, two being copied
 
 
 class DeviceBatches:
-    """The same batches, on the device; to a GPU two are on their way while it works on a third.
+    """Iterator over batches on the device; on a GPU two are copied while a third is in use.
 
-    They are copied by a stream of their own into buffers that are made once and used again: a batch
-    is what it is until the work has been handed out that comes before the next is asked for. The
-    current stream waits for the copy alone, the copies for the work on what lay there before; this
-    process waits for copies that began two batches ago. On a CPU batches pass as they are.
+    A stream of its own copies them into reused buffers: a batch is valid for the work that is
+    queued before the next batch is requested. The current stream waits only for the copy, copies
+    wait for the work on the buffer's previous batch, and this process waits for the copy of two
+    batches ago. On a CPU batches are passed through.
 
     Args:
-        batches: What to bring to the device, the newest `RING` of which stay what they are; none is
-            larger than the first.
-        device: Where steps work.
-        resident: Clips that lie there; in the batches stands where in them segments begin.
+        batches: Batches to copy; the newest `RING` must stay valid, and none may be larger than
+            the first.
+        device: Device of the training steps.
+        resident: Clips in the device's memory; the batches then hold the positions of segments.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class DeviceBatches:
         self._batches = batches
         self._resident = resident
         self._ring = _Ring(device, resident) if device.type == "cuda" else None
-        self._end: Exception | None = None  # what comes after the last of those on their way
+        self._end: Exception | None = None  # raised after the last batch that was sent
 
     def __iter__(self) -> Self:
         return self
@@ -58,21 +58,22 @@ class DeviceBatches:
         return self._ring.take()
 
     def make_room(self) -> None:
-        """Wait until the device has come so far that a further batch can be sent.
+        """Wait until the device can receive another batch.
 
-        Called before the next batch is asked for, it keeps a busy device apart from slow reading.
+        Calling it before the next batch is requested separates waiting for the device from
+        waiting for data.
         """
         if self._ring is not None:
             self._ring.make_room()
 
     def close(self) -> None:
-        """End what reads the batches."""
+        """Stop copying and close the source of the batches."""
         if self._ring is not None:
             self._ring.close()
         self._batches.close()
 
     def _send_next(self, ring: "_Ring") -> None:
-        """Send a batch ahead; an error of ours is raised when it is that batch's turn."""
+        """Send the next batch; an error is kept until that batch is due."""
         ring.make_room()
         try:
             ring.send(next(self._batches))
@@ -81,13 +82,13 @@ class DeviceBatches:
 
 
 class _Ring:
-    """The batches that lie on a GPU, or are on their way there."""
+    """Ring of batches on a GPU or being copied to it."""
 
     def __init__(self, device: torch.device, resident: ResidentClips | None) -> None:
         self._device = device
         self._resident = resident
         self._copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        # A process that waits for one leaves its core to others.
+        # Waiting for a blocking event does not occupy a core.
         self._copied = [_event(blocking=True) for _ in range(RING)]
         self._used = [_event(blocking=False) for _ in range(RING)]
         self._sent = self._taken = self._released = 0  # batches
@@ -103,7 +104,7 @@ class _Ring:
         return self._sent == self._taken
 
     def make_room(self) -> None:
-        """Release the batch taken last, and wait for the copy that was the last into the next."""
+        """Release the batch taken last, and wait for the previous copy into the next buffer."""
         if self._released < self._taken:
             stream = torch.cuda.current_stream(self._device)
             self._used[(self._taken - 1) % RING].record(stream)
@@ -111,11 +112,11 @@ class _Ring:
         self._copied[self._sent % RING].synchronize()
 
     def send(self, batch: SegmentBatch) -> None:
-        """Begin to copy a batch; `make_room` has been called since the one before."""
+        """Begin to copy a batch; `make_room` must have been called since the previous one."""
         if self._buffers is None:
             self._buffers = _Buffers(batch, self._device, self._resident)
             self._batches = [batch] * RING
-            # The allocator may have given memory that the current stream has yet to read.
+            # The allocator may reuse memory that the current stream has yet to read.
             self._copying.wait_stream(torch.cuda.current_stream(self._device))
         place = self._sent % RING
         with torch.cuda.stream(self._copying):
@@ -125,7 +126,7 @@ class _Ring:
         self._sent += 1
 
     def take(self) -> SegmentBatch:
-        """The oldest batch that was sent, for the current stream."""
+        """Return the oldest batch that was sent, ready for the current stream."""
         place = self._taken % RING
         torch.cuda.current_stream(self._device).wait_event(self._copied[place])
         self._taken += 1
@@ -136,7 +137,7 @@ class _Ring:
 
 
 class _Buffers:
-    """Memory for `RING` batches as large as the first, on a GPU and on this side."""
+    """Buffers for `RING` batches as large as the first, on a GPU and pinned on the host."""
 
     def __init__(
         self, first: SegmentBatch, device: torch.device, resident: ResidentClips | None
@@ -147,13 +148,13 @@ class _Buffers:
         self._waveforms = torch.empty((RING, size, num_samples), device=device)
         self._keys = torch.empty((RING, size), dtype=torch.int64, device=device)
         self._pinned_keys = torch.empty((RING, size), dtype=torch.int64, pin_memory=True)
-        self._pinned: Tensor | None = None  # for what is sent from memory that is not
-        # One for all: copies follow each other.
+        self._pinned: Tensor | None = None  # for batches in unpinned memory
+        # One for all batches: copies are sequential.
         self._arrived = torch.empty_like(first.waveform, device=device)
         self._gathered = torch.empty((size, num_samples), dtype=torch.int16, device=device)
 
     def copy(self, place: int, batch: SegmentBatch) -> SegmentBatch:
-        """Begin to copy by the current stream: int16 crosses the bus, and becomes float32 there."""
+        """Begin to copy on the current stream: int16 is sent and converted to float32 there."""
         num = len(batch.key)
         pinned_key = self._pinned_keys[place, :num].copy_(batch.key)
         key = self._keys[place, :num].copy_(pinned_key, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Batches of segments, read ahead of their use in processes that share memory with this one."""
+"""Loading of batches of segments ahead of their use, in processes with shared memory."""
 
 import contextlib
 import ctypes
@@ -37,32 +37,32 @@ def load_batches(
     held: int = 0,
     device: torch.device = CPU,
 ) -> Generator[SegmentBatch, None, None]:
-    """Read the batches that `samples` lists, ahead of their use in `num_workers` processes.
+    """Read the batches listed by `samples` ahead of their use, in `num_workers` processes.
 
     Args:
-        corpus: What to read from.
-        samples: (epoch, clip index) of each sample, int64 `(B, 2)` a batch.
-        batch_size: The largest B among them.
-        num_workers: Processes; 0 reads each batch when it is asked for.
-        held: The newest batches that stay what they are; the memory of those before is filled
-            again. 0: all stay.
-        device: Fetches the batches that are held; for a GPU their memory is pinned.
+        corpus: Corpus to read from.
+        samples: (epoch, clip index) of each sample, int64 `(B, 2)` per batch.
+        batch_size: Largest B.
+        num_workers: Number of processes; 0 reads each batch when it is requested.
+        held: Number of newest batches that stay valid; the memory of older ones is reused. 0: all
+            stay valid.
+        device: Device that the batches are copied to; for a GPU their memory is pinned.
 
     Raises:
-        AudioError: If a clip cannot be decoded, nor can its neighbours (see `SegmentCorpus`);
+        AudioError: If neither a clip nor its neighbors can be decoded (see `SegmentCorpus`);
             names the file.
     """
     if num_workers == held == 0:
         yield from map(corpus.load, samples)
         return
-    # The loader asks for a further batch before it hands out the one that has come.
+    # The loader requests another batch before it returns the one that has arrived.
     slots = _Slots(corpus, _AHEAD * num_workers + max(held, 1), batch_size)
     tasks = ((number % slots.num, items) for number, items in enumerate(samples))
-    # Pinned last: the processes are given memory as any other.
+    # Pinned after the processes have started: they map it as ordinary memory.
     with _results(slots, tasks, num_workers) as results, pinned(slots.memory, device):
         for result in results:
             batch = slots.batch(result)
-            # Copied, a batch stays what it is when its slot is filled again.
+            # A copy stays valid when its slot is reused.
             yield batch if held else batch._replace(waveform=batch.waveform.clone())
 
 
@@ -70,12 +70,12 @@ def load_batches(
 def _results(
     slots: "_Slots", tasks: Iterator[_Task], num_workers: int
 ) -> Generator[Iterator[_Result], None, None]:
-    """What became of the tasks, done by this process or by others, which end with the block."""
+    """Run the tasks in this process or in workers, which end with the block; give the results."""
     if num_workers == 0:
         yield map(slots.__getitems__, tasks)
         return
     need_open_files(FILES_OF_POOL + num_workers * FILES_OF_WORKER)
-    # Seen from the loader, a batch of tasks' samples: it hands every task to the dataset whole.
+    # As a batch sampler: the loader passes every task to the dataset whole.
     sampler: Any = tasks
     loader: DataLoader[Any] = DataLoader(
         slots,
@@ -92,8 +92,8 @@ def _results(
             results = iter(loader)
         yield results
     finally:
-        # Left to the garbage collector, an error's traceback would keep them until the exit of
-        # the process, which waits for them. They heed no signal, so one that hangs is killed.
+        # An error's traceback would keep the workers alive until this process exits, which would
+        # wait for them. They ignore signals, so one that hangs is killed.
         workers = [each for each in multiprocessing.active_children() if each not in others]
         if results is not None:
             results._shutdown_workers()
@@ -103,9 +103,9 @@ def _results(
 
 @contextlib.contextmanager
 def _unseen_by_children() -> Iterator[None]:
-    """Keep what lies about from the garbage collectors of processes that are forked in the block.
+    """Hide existing objects from the garbage collectors of processes forked in the block.
 
-    A child that frees what another process has of a GPU, an event or pinned memory, aborts.
+    A child that frees an event or pinned memory of its parent's GPU aborts.
     """
     gc.freeze()
     try:
@@ -115,22 +115,21 @@ def _unseen_by_children() -> Iterator[None]:
 
 
 def default_num_workers(device: torch.device, *, is_decoding: bool) -> int:
-    """Loader processes that leave the training process its cores."""
+    """Return the number of loader processes that leaves the training process its cores."""
     cores = count_cores()
     if is_decoding:
         return min(cores - 1, 16 if device.type == "cuda" else 1)
-    # Slices cost a CPU step nothing to speak of; for a GPU, two processes keep twice as many reads
-    # before the disk.
+    # Slicing costs a CPU step almost nothing; for a GPU, two processes keep twice as many reads
+    # in flight.
     return min(cores - 1, 2 if device.type == "cuda" else 0)
 
 
 class _Slots(Dataset[Any]):
-    """Room for batches that the loader's processes fill and this one reads.
+    """Shared memory for batches that the loader's processes fill and this process reads.
 
-    A tensor that a process of torch's loader returns gets shared memory of its own, whose pages
-    are made, sent and thrown away with every batch: that cost five to ten times what reading 256
-    packed segments does. Slots are made once; only keys travel,
-    and what had to be replaced.
+    A tensor returned by a process of torch's loader gets new shared memory for every batch, which
+    took five to ten times as long as reading 256 packed segments. Slots are allocated once; only
+    keys and replacements are sent.
     """
 
     def __init__(self, corpus: SegmentCorpus, num: int, batch_size: int) -> None:
@@ -138,20 +137,20 @@ class _Slots(Dataset[Any]):
         self.num = num
         self.shape = (num, batch_size, corpus.segment_samples)
         num_bytes = int(np.prod(self.shape)) * corpus.clips.dtype.itemsize
-        # Memory that a process can be given whichever way it is started.
+        # Works with every start method of processes.
         self.memory = multiprocessing.RawArray(ctypes.c_byte, num_bytes)
 
     def view(self, slot: int) -> npt.NDArray[Any]:
-        """One slot, `(B, S)`."""
+        """View of one slot, `(B, S)`."""
         memory = np.ctypeslib.as_array(self.memory).view(self.corpus.clips.dtype)
         segments: npt.NDArray[Any] = memory.reshape(self.shape)[slot]
         return segments
 
     def batch(self, result: _Result) -> SegmentBatch:
-        """The batch that a task has become, in its slot.
+        """Return a finished task's batch, a view of its slot.
 
         Raises:
-            AudioError: If it could not be read.
+            AudioError: If the batch could not be read.
         """
         if isinstance(result, ByolaRQError):
             raise result
@@ -160,10 +159,7 @@ class _Slots(Dataset[Any]):
         return SegmentBatch(waveform, torch.from_numpy(keys), replacements)
 
     def __getitems__(self, task: _Task) -> _Result:
-        """Fill a slot; an error of ours is returned, not raised.
-
-        Raised in a loader's process, it would become a page of traceback on its way here.
-        """
+        """Fill a slot; a `ByolaRQError` is returned, because torch would add a long traceback."""
         slot, items = task
         try:
             return slot, *self.corpus.load_into(self.view(slot)[: len(items)], items)
@@ -172,11 +168,11 @@ class _Slots(Dataset[Any]):
 
 
 def _begin(worker: int) -> None:
-    """What a loader's process does first."""
+    """Initialize a loader process."""
     del worker
     leave_signals_to_parent()
 
 
 def _as_it_is(batch: Any) -> Any:
-    """What `__getitems__` gives is a batch already."""
+    """Collate nothing: `__getitems__` returns a batch."""
     return batch

@@ -1,4 +1,4 @@
-"""The order in which clips are seen: a function of seed and epoch, for any step at once."""
+"""Order of the clips: a function of seed and epoch, computed for any step directly."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,11 +13,11 @@ IntArray = npt.NDArray[np.integer[Any]]
 
 
 class ClipOrder:
-    """All clips of an epoch, shuffled.
+    """Shuffled order of all clips in each epoch.
 
     Args:
-        num_clips: Of the corpus.
-        seed: Of the order.
+        num_clips: Number of clips of the corpus.
+        seed: Seed of the order.
     """
 
     def __init__(self, num_clips: int, *, seed: int) -> None:
@@ -25,21 +25,21 @@ class ClipOrder:
         self.seed = seed
 
     def epoch(self, epoch: int) -> IntArray:
-        """Index of the clip at each place of an epoch, int64 `(clips,)`; every clip once."""
+        """Return the clip indices of an epoch in order, int64 `(clips,)`, every clip once."""
         return permutation(self.num_clips, seed=self.seed, epoch=epoch).numpy()
 
 
 class WindowOrder(ClipOrder):
-    """Shards shuffled, and clips only among those of the same window of neighbouring shards.
+    """Order that shuffles shards, and clips within windows of consecutive shuffled shards.
 
-    A stretch of an epoch needs the files of one window alone, so a disk or network that is slow
-    at random places can read them whole. The price: clips of one batch come from `window_shards`
-    shards, not from everywhere.
+    Only the files of one window are needed at a time, so a disk or network with slow random access
+    can read them sequentially. In exchange, the clips of a batch come from `window_shards` shards
+    instead of all.
 
     Args:
         shard: Shard of each clip, `(clips,)`.
-        window_shards: Shards in a window, at least 1; the last window may have fewer.
-        seed: Of the order.
+        window_shards: Shards per window, at least 1; the last window may have fewer.
+        seed: Seed of the order.
     """
 
     def __init__(self, shard: IntArray, *, window_shards: int, seed: int) -> None:
@@ -49,15 +49,15 @@ class WindowOrder(ClipOrder):
         self._clips_in = np.bincount(shard)  # (shards,)
 
     def windows(self, epoch: int) -> list[tuple[IntArray, int]]:
-        """Shards of each window of an epoch, in order, and the number of clips in them."""
+        """Return the windows of an epoch: their shards, and the number of clips in them."""
         keys = sample_keys(self.seed, epoch, torch.arange(len(self._clips_in)))
-        # A word of its own, or a shard's key would be that of the clip with the same number.
+        # Without folding in a word, a shard's key would equal that of the clip with its number.
         shards = fold_in(keys, "shard order").argsort(stable=True).numpy()
         windows = np.split(shards, range(self.window_shards, len(shards), self.window_shards))
         return [(window, int(self._clips_in[window].sum())) for window in windows]
 
     def epoch(self, epoch: int) -> IntArray:
-        """As `ClipOrder.epoch`: its order, stably sorted by window."""
+        """Return the clip indices of an epoch: `ClipOrder.epoch`, stably sorted by window."""
         order = super().epoch(epoch)
         window_of = np.empty(len(self._clips_in), np.int32)
         for number, (shards, _) in enumerate(self.windows(epoch)):
@@ -66,18 +66,17 @@ class WindowOrder(ClipOrder):
 
 
 class StepSampler:
-    """(epoch, clip index) of every sample of the steps `first_step` to `num_steps` - 1.
+    """Iterable over (epoch, clip index) of the samples of steps `first_step` to `num_steps` - 1.
 
-    The epochs' orders follow each other without a gap: step s takes the places s * B to
-    (s + 1) * B - 1 of that endless order, so no clip is dropped and any step can be the first.
-    Iterating gives int64 `(B / parts, 2)`.
+    The epochs' orders are concatenated: step s takes positions s * B to (s + 1) * B - 1, so no clip
+    is dropped and training can begin at any step. Each item is int64 `(B / parts, 2)`.
 
     Args:
-        order: Of the clips.
-        batch_size: B, of a whole step.
+        order: Order of the clips.
+        batch_size: Batch size B of a whole step.
         first_step: First step.
         num_steps: Step after the last.
-        part: (number, parts): which contiguous part of every step; parts divides B.
+        part: (number, parts): contiguous part of every step; `parts` divides B.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Clips of packed corpora: a segment is a slice of a memory map, nothing is decoded."""
+"""Clips of packed corpora: segments are slices of memory maps, without decoding."""
 
 import contextlib
 import hashlib
@@ -25,17 +25,17 @@ from byola_rq.runtime.array_files import find_array
 from byola_rq.runtime.files import allow_open_files
 
 _PAGE = mmap.PAGESIZE
-_OTHER_FILES = 512  # that a process has open: pipes, libraries, GPUs
+_OTHER_FILES = 512  # other open files of a process: pipes, libraries, GPUs
 
 
 class PackedClips(Clips):
     """Clips of one or several packed corpora, in the order of their indices.
 
-    Pickling it for a loader's process moves three integers a clip and the shards' paths; samples
-    stay on the disk, and the processes share what of them is in memory.
+    Pickling it for a loader process copies three integers per clip and the shards' paths; samples
+    stay on disk, and processes share the page cache.
 
     Args:
-        corpora: At least one; all of one sample rate.
+        corpora: Packed corpora, at least one, all of one sample rate.
 
     Raises:
         CorpusError: If the sample rates differ.
@@ -77,10 +77,10 @@ class PackedClips(Clips):
 
     @classmethod
     def open(cls, folders: Sequence[Path]) -> "PackedClips":
-        """Open packed corpora; one named twice is opened once.
+        """Open packed corpora; repeated folders are opened once.
 
         Raises:
-            CorpusError: If one is not a packed corpus, or not a whole one.
+            CorpusError: If one is not a packed corpus, or not a complete one.
         """
         distinct: dict[Path, Path] = {}
         for folder in folders:
@@ -91,21 +91,21 @@ class PackedClips(Clips):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the shards' SHA-256s and of where the clips lie in them."""
+        """SHA-256 of the shards' digests and of the clips' positions."""
         digest = hashlib.sha256("\n".join(self._sha256s).encode())
         for column in (self.shard, self.offset, self.num_samples):
             digest.update(np.ascontiguousarray(column, "<i8").data)
         return digest.hexdigest()
 
     def names(self, indices: IntArray) -> list[str]:
-        """The `clip_id` of each clip; reads the indices."""
+        """Read the `clip_id` of each clip from the indices."""
         names: list[str] = []
         for folder in dict.fromkeys(path.parent for path in self.paths):
             names += read_index(folder, ["clip_id"])["clip_id"].to_pylist()
         return [names[index] for index in indices]
 
     def fill(self, segments: npt.NDArray[Any], indices: IntArray, starts: IntArray) -> None:
-        """As `Clips.fill`; never raises."""
+        """Write one segment of each clip into `segments`, as `Clips.fill`; never raises."""
         length = segments.shape[1]
         stretches = list(
             zip(
@@ -115,15 +115,14 @@ class PackedClips(Clips):
                 strict=True,
             )
         )
-        # All of the batch is asked for before any of it is waited for: a disk that has many reads
-        # to choose from answers faster, and the kernel reads these stretches alone instead of
-        # 128 KiB to 8 MiB around the first page of each. From a virtual SSD (read-ahead 8 MiB,
-        # 2 cores, November 2026): 23,000 segments/s with these hints, 180 without; of what is in
-        # memory already, 290,000 and 490,000.
+        # The whole batch is requested before any part is awaited: a disk with many queued reads is
+        # faster, and the kernel reads only these ranges instead of 128 KiB to 8 MiB around the
+        # first page of each. From a virtual SSD (read-ahead 8 MiB, 2 cores, November 2026):
+        # 23,000 segments/s with these hints, 180 without; from memory, 290,000 and 490,000.
         with contextlib.suppress(OSError):  # a kernel short of memory may refuse
             for shard, first, num in stretches:
                 self.shards[shard].will_need(first, num)
-        # One slice after the other is also the fastest of what was tried (benchmarks/corpus.py).
+        # Slice by slice was the fastest of the variants tried (benchmarks/corpus.py).
         for segment, (shard, first, num) in zip(segments, stretches, strict=True):
             before = (length - num) // 2
             if num < length:
@@ -140,17 +139,17 @@ class PackedClips(Clips):
 
 
 class MappedShard:
-    """A shard's samples, and the pages they lie in."""
+    """Samples of a memory-mapped shard, and its pages."""
 
     def __init__(self, samples: npt.NDArray[np.int16]) -> None:
         # A plain view is sliced faster than a memmap.
         self.samples = samples.view(np.ndarray)
         self.pages = samples.base if hasattr(mmap, "MADV_WILLNEED") else None
-        # Byte of the map at which the samples begin: behind the header.
+        # Byte of the map at which the samples begin, after the header.
         self._begin = getattr(samples, "offset", 0) % mmap.ALLOCATIONGRANULARITY
 
     def will_need(self, first: int, num: int) -> None:
-        """Tell the kernel to read `num` samples from `first` on, without waiting for them."""
+        """Request that the kernel read `num` samples from `first` on, without waiting for them."""
         if isinstance(self.pages, mmap.mmap):
             begin = (self._begin + 2 * first) // _PAGE * _PAGE
             end = self._begin + 2 * (first + num)

@@ -1,4 +1,4 @@
-"""The packed corpus on disk: its files, its index, what opens it and what finds damage in it."""
+"""Format of a packed corpus on disk: files, index, opening and verification."""
 
 import hashlib
 import stat
@@ -16,6 +16,7 @@ from byola_rq.errors import Code, CorpusError
 from byola_rq.runtime.array_files import find_array
 from byola_rq.runtime.files import text_name
 from byola_rq.text.parse import check_shape, read_json
+from byola_rq.text.shown import one_line
 
 FORMAT = "byola_rq packed corpus"
 FORMAT_VERSION = 1
@@ -48,7 +49,7 @@ _INFO_SHAPE = {
 
 @dataclass(frozen=True)
 class PackedCorpus:
-    """An opened corpus; clip i is `shards[shard[i]][offset[i] : offset[i] + num_samples[i]]`."""
+    """Opened corpus; clip i is `shards[shard[i]][offset[i] : offset[i] + num_samples[i]]`."""
 
     folder: Path
     _: KW_ONLY
@@ -62,14 +63,14 @@ class PackedCorpus:
         return len(self.shard)
 
     def clip(self, index: int) -> npt.NDArray[np.int16]:
-        """One clip's samples, `(S,)`, still on disk."""
+        """Samples of one clip, int16 `(S,)`, memory-mapped."""
         start = int(self.offset[index])
         shard = self.shards[int(self.shard[index])]
         samples: npt.NDArray[np.int16] = shard[start : start + int(self.num_samples[index])]
         return samples
 
     def read_column(self, name: str) -> list[Any]:
-        """A column of the index as Python values, for example `clip_id` or `labels`."""
+        """Read a column of the index as Python values, for example `clip_id` or `labels`."""
         values: list[Any] = read_index(self.folder, [name])[name].to_pylist()
         return values
 
@@ -80,7 +81,7 @@ def shard_name(shard: int) -> str:
 
 
 def is_packed(path: Path) -> bool:
-    """Whether a folder holds a packed corpus, of any format version."""
+    """Return whether a folder holds a packed corpus, of any format version."""
     try:
         return bool(read_json(path / "corpus.json").get("format") == FORMAT)
     except (OSError, ValueError):
@@ -101,7 +102,7 @@ def read_info(folder: Path) -> dict[str, Any]:
             f"{folder}: no packed corpus ({error})", code=code, path=folder
         ) from error
     if info.get("format") != FORMAT:
-        message = f"{folder}: no packed corpus (its corpus.json is something else's)"
+        message = f"{folder}: no packed corpus (its corpus.json has another format)"
         raise CorpusError(message, code="foreign", path=folder)
     if info.get("format_version") != FORMAT_VERSION:
         raise CorpusError(
@@ -125,7 +126,7 @@ def read_info(folder: Path) -> dict[str, Any]:
 
 
 def read_index(folder: Path, columns: list[str] | None = None) -> pa.Table:
-    """Read `index.parquet`, or some of its columns.
+    """Read all or some columns of `index.parquet`.
 
     Raises:
         CorpusError: If it is missing, damaged, or has other columns.
@@ -138,17 +139,17 @@ def read_index(folder: Path, columns: list[str] | None = None) -> pa.Table:
             table = read_bounded(readable, columns)
         return table.cast(pa.schema([INDEX_SCHEMA.field(name) for name in table.column_names]))
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-        message = f"{path}: not an index that can be read ({_one_line(error)})"
+        message = f"{path}: not an index that can be read ({one_line(error)})"
         raise CorpusError(message, code="unreadable", path=path) from error
 
 
 def open_packed(folder: Path) -> PackedCorpus:
-    """Open a packed corpus; no sample is read.
+    """Open a packed corpus without reading samples.
 
     Raises:
-        CorpusError: If there is none, it has another format version, a file is missing or has
-            another size than corpus.json says, or the index does not fit the shards. Digests are
-            not looked at: `find_damage` does.
+        CorpusError: If there is none, it has another format version, a file is missing or differs
+            in size from corpus.json, or the index does not fit the shards. `find_damage` verifies
+            the digests.
     """
     folder = Path(folder)
     info = read_info(folder)
@@ -156,7 +157,7 @@ def open_packed(folder: Path) -> PackedCorpus:
         path = folder / name
         if problem := _check_size(path, expected["bytes"]):
             raise CorpusError(
-                f"{path}: {problem}. `byola-rq prepare --verify {folder}` says more",
+                f"{path}: {problem}. `byola-rq prepare --verify {folder}` lists all damage",
                 code="damaged" if path.exists() else "missing",
                 path=path,
             )
@@ -177,9 +178,9 @@ def open_packed(folder: Path) -> PackedCorpus:
 
 
 def find_damage(folder: Path, on_bytes: Callable[[int], object] = lambda _: None) -> Iterator[str]:
-    """Compare every file's size and SHA-256 with corpus.json; one line for each damaged file.
+    """Compare every file's size and SHA-256 with corpus.json; yield a line per damaged file.
 
-    A shard's line counts and names the clips that lie in it. `on_bytes` is told the bytes read.
+    A shard's line also names its clips. `on_bytes` is called with the number of bytes read.
 
     Raises:
         CorpusError: If the folder holds no packed corpus of this format version.
@@ -195,7 +196,7 @@ def find_damage(folder: Path, on_bytes: Callable[[int], object] = lambda _: None
 
 
 def digest_file(path: Path, on_bytes: Callable[[int], object] = lambda _: None) -> str:
-    """SHA-256 of a file, read in blocks."""
+    """Compute the SHA-256 of a file; `on_bytes` is called with the length of each block."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):
@@ -205,7 +206,7 @@ def digest_file(path: Path, on_bytes: Callable[[int], object] = lambda _: None) 
 
 
 def _check_names(folder: Path, info: dict[str, Any]) -> None:
-    """A corpus has files of these names; others would be read wherever they lead to."""
+    """Check the files' names: others could lead out of the folder."""
     names, num_shards = set(info["files"]), info["shards"]
     shards = map(shard_name, range(min(num_shards, len(names))))
     if names == {INDEX, REJECTED, *shards} and num_shards == len(names) - 2:
@@ -236,7 +237,7 @@ def _map_shard(path: Path) -> npt.NDArray[np.int16]:
     try:
         array = find_array(path)
     except (OSError, ValueError) as error:
-        message = f"{path}: not a shard that can be read ({_one_line(error)})"
+        message = f"{path}: not a shard that can be read ({one_line(error)})"
         raise CorpusError(message, code="unreadable", path=path) from error
     if array.dtype != np.int16 or len(array.shape) != 1:
         raise CorpusError(
@@ -249,7 +250,7 @@ def _map_shard(path: Path) -> npt.NDArray[np.int16]:
 
 
 def _check_fit(corpus: PackedCorpus) -> None:
-    """Every row must lie within its shard, and there must be as many as corpus.json says."""
+    """Check that every row is within its shard, and that their number is that of corpus.json."""
     folder, shard, offset = corpus.folder, corpus.shard, corpus.offset
     if len(corpus) != corpus.info["clips"]:
         raise CorpusError(
@@ -263,7 +264,7 @@ def _check_fit(corpus: PackedCorpus) -> None:
     lengths = np.array([len(samples) for samples in corpus.shards], np.int64)
     is_known = (shard >= 0) & (shard < len(lengths))
     room = np.where(is_known, lengths[np.where(is_known, shard, 0)], -1) if len(lengths) else -1
-    # Not their sum, which may be larger than an int64 holds.
+    # Compared without a sum, which could overflow int64.
     num_samples = corpus.num_samples
     is_inside = is_known & (offset >= 0) & (num_samples > 0) & (num_samples <= room - offset)
     if not is_inside.all():
@@ -280,13 +281,13 @@ def _check_fit(corpus: PackedCorpus) -> None:
 
 
 def _clips_in(folder: Path, name: str) -> str:
-    """The clips of a damaged shard, as far as the index can still say."""
+    """Name the clips of a damaged shard, if the index can be read."""
     if not name.endswith(".npy"):
         return ""
     try:
         index = read_index(folder, ["clip_id", "shard"])
     except CorpusError:
-        return " (which clips are in it, index.parquet no longer says)"
+        return " (its clips are unknown: index.parquet cannot be read)"
     names = [shard_name(number) for number in index["shard"].to_pylist()]
     clips = [
         clip for clip, its in zip(index["clip_id"].to_pylist(), names, strict=True) if its == name
@@ -296,7 +297,3 @@ def _clips_in(folder: Path, name: str) -> str:
     middle = ", ..., " if len(clips) > 2 else ", "
     ends = clips[0] if len(clips) == 1 else f"{clips[0]}{middle}{clips[-1]}"
     return f" ({len(clips)} clips are in it: {ends})"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

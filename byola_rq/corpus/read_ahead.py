@@ -1,4 +1,4 @@
-"""Whole shards read into the page cache, a window of the order ahead of their use."""
+"""Sequential reading of shards into the page cache, one window ahead of their use."""
 
 import itertools
 import os
@@ -16,15 +16,15 @@ _BLOCK_BYTES = 2**23
 def read_windows_ahead(
     sampler: StepSampler, order: WindowOrder, paths: Sequence[Path]
 ) -> Iterator[IntArray]:
-    """What `sampler` gives, every batch after the windows it needs have been read.
+    """Iterate over `sampler`, giving each batch once the windows it needs have been read.
 
-    A disk that takes 8 ms to get to a place and 7 s to read a gigabyte is better asked for the
-    gigabyte than for the thousands of places in it. While the batches of one window are used, a
-    thread reads the next: two windows should fit the memory that programs leave free.
+    A disk that seeks in 8 ms and reads a gigabyte in 7 s reads the whole gigabyte faster than
+    thousands of segments in it. While one window is used, a thread reads the next: free memory
+    should hold two windows.
 
     Args:
-        sampler: Of `order`.
-        order: Says which shards a window has.
+        sampler: Sampler that uses `order`.
+        order: Order that defines the windows.
         paths: File of each shard.
 
     Raises:
@@ -36,7 +36,7 @@ def read_windows_ahead(
         def begin(shards: IntArray) -> Future[None]:
             return pool.submit(read_whole, [paths[shard] for shard in shards], must_stop)
 
-        needed = sampler.steps.start * sampler.batch_size  # places that have been handed out
+        needed = sampler.steps.start * sampler.batch_size  # positions of the order used so far
         windows = _windows_from(order, needed)
         read, (end, shards) = needed, next(windows)
         reading = begin(shards)
@@ -53,7 +53,7 @@ def read_windows_ahead(
 
 
 def _windows_from(order: WindowOrder, place: int) -> Iterator[tuple[int, IntArray]]:
-    """Windows from the one at `place` of the endless order on: where each ends, its shards."""
+    """Iterate over windows from position `place` on: the position where each ends, its shards."""
     first_epoch = place // order.num_clips
     for epoch in itertools.count(first_epoch):
         end = epoch * order.num_clips
@@ -64,7 +64,7 @@ def _windows_from(order: WindowOrder, place: int) -> Iterator[tuple[int, IntArra
 
 
 def read_whole(paths: Sequence[Path], must_stop: threading.Event) -> None:
-    """Read files from their beginning to their end; what was read is left to the page cache.
+    """Read whole files, so that they are in the page cache.
 
     Raises:
         CorpusError: If a file cannot be read.

@@ -1,4 +1,4 @@
-"""Packed clips that lie on the device whole: segments are gathered there, none is sent."""
+"""Packed clips in a GPU's memory: segments are gathered there instead of copied."""
 
 from collections.abc import Generator, Iterable
 from pathlib import Path
@@ -15,23 +15,24 @@ from byola_rq.corpus.packed_clips import PackedClips
 from byola_rq.corpus.segments import SegmentBatch, SegmentCorpus
 from byola_rq.errors import Code, ConfigError, CorpusError
 from byola_rq.runtime.progress import ProgressBar
+from byola_rq.text.shown import one_line
 
-AUTO_SHARE = 0.1  # of a GPU's memory that clips take unasked, and at most half of what is free
-DEMANDED_SHARE = 0.8  # of what is free, where they are told to lie there
+AUTO_SHARE = 0.1  # of a GPU's memory for data.resident=auto, and at most half of the free memory
+DEMANDED_SHARE = 0.8  # of the free memory for data.resident=true
 
-_SHORT_AT_ONCE = 4096  # clips
+_SHORT_AT_ONCE = 4096  # clips per copy
 
 
 class ResidentClips:
-    """All samples of packed clips on a device, int16.
+    """Samples of packed clips in a device's memory, int16.
 
-    The shards lie there as they are. Clips that are shorter than a segment follow once more, each
-    between its zeros, so that every segment is a stretch of one tensor.
+    The shards are copied unchanged. Clips shorter than a segment are added once more, padded with
+    zeros, so that every segment is a slice of one tensor.
 
     Args:
         clips: Packed clips.
-        segment_samples: Length of a segment, S.
-        device: Where they are to lie.
+        segment_samples: Length S of a segment in samples.
+        device: Device that holds them.
 
     Raises:
         CorpusError: If a shard cannot be read.
@@ -54,16 +55,16 @@ class ResidentClips:
     def load_batches(
         self, corpus: SegmentCorpus, samples: Iterable[IntArray]
     ) -> Generator[SegmentBatch, None, None]:
-        """As `load_batches` of `corpus`, which holds the same clips, but not the segments.
+        """Iterate over batches of `corpus`, which must have the same clips, without segments.
 
-        In place of the waveform stands where in the resident samples each begins, int64 `(B,)`.
+        In place of the waveform they have each segment's first resident sample, int64 `(B,)`.
         """
         for items in samples:
             keys, starts = corpus.draw(items)
             yield SegmentBatch(torch.from_numpy(self._begins[items[:, 1]] + starts), keys)
 
     def gather(self, begins: Tensor, out: Tensor | None = None) -> Tensor:
-        """Segments, int16 `(B, S)`, that begin there; `begins` lies on the device."""
+        """Gather segments, int16 `(B, S)`, from their first samples `begins`, on the device."""
         return torch.index_select(self._windows, 0, begins, out=out)
 
     def _add_short_clips(self, clips: PackedClips, samples: Tensor, at: int) -> None:
@@ -79,7 +80,7 @@ class ResidentClips:
 
 
 def count_resident_bytes(clips: PackedClips, segment_samples: int) -> int:
-    """Memory that these clips take on a device."""
+    """Count the bytes that these clips take on a device."""
     num_short = int((clips.num_samples < segment_samples).sum())
     num_samples = sum(len(shard.samples) for shard in clips.shards) + num_short * segment_samples
     return num_samples * clips.dtype.itemsize
@@ -93,20 +94,20 @@ def place_clips(
     device: torch.device,
     source: Path,
 ) -> ResidentClips | None:
-    """Put clips onto a GPU where `resident` (data.resident) says so.
+    """Copy clips to a GPU as `resident` (data.resident) demands.
 
     Args:
-        clips: Of any kind; only packed ones can lie there.
-        resident: Whether they must, or, with auto, may where they are few.
-        segment_samples: Length of a segment.
-        device: Where steps work.
-        source: Where the clips are from, named in errors.
+        clips: Clips of any kind; only packed ones can be resident.
+        resident: True requires it; auto allows it if they are small.
+        segment_samples: Length of a segment in samples.
+        device: Device of the training steps.
+        source: Source of the clips, named in errors.
 
     Returns:
-        None where they are read from where they are.
+        The resident clips; None if they stay on disk.
 
     Raises:
-        ConfigError: If they must lie on a GPU, and cannot.
+        ConfigError: If they must be resident and cannot be.
         CorpusError: If a shard cannot be read.
     """
     if resident is False:
@@ -123,7 +124,7 @@ def place_clips(
 
 
 class _UnplacedError(Exception):
-    """Clips that cannot lie on a device, and why."""
+    """Reason why clips cannot be resident on a device."""
 
     def __init__(self, code: Code, reason: str) -> None:
         super().__init__(reason)
@@ -134,18 +135,18 @@ def _placed(
     clips: Clips, segment_samples: int, device: torch.device, *, is_demanded: bool
 ) -> ResidentClips:
     if not isinstance(clips, PackedClips):
-        raise _UnplacedError("unsupported", "only what `byola-rq prepare` has packed can lie there")
+        raise _UnplacedError("unsupported", "only packed corpora can be resident")
     if device.type != "cuda":
         raise _UnplacedError("missing", "run.device is no GPU")
     free, total = torch.cuda.mem_get_info(device)
     room = DEMANDED_SHARE * free if is_demanded else min(AUTO_SHARE * total, free / 2)
     num_bytes = count_resident_bytes(clips, segment_samples)
-    reason = f"the clips take {num_bytes / 2**20:.0f} MiB of {device}, {room / 2**20:.0f} are there"
+    reason = f"the clips take {num_bytes / 2**20:.0f} MiB of {device}; {room / 2**20:.0f} are free"
     if num_bytes > room:
         raise _UnplacedError("too-large", reason)
     try:
         return ResidentClips(clips, segment_samples, device)
-    except torch.OutOfMemoryError:  # another process was faster
+    except torch.OutOfMemoryError:  # another process took the memory meanwhile
         raise _UnplacedError("too-large", reason) from None
 
 
@@ -153,7 +154,6 @@ def _read_shard(path: Path) -> npt.NDArray[np.int16]:
     try:
         samples: npt.NDArray[np.int16] = np.load(path)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        message = f"{path}: not a shard that can be read ({reason})"
+        message = f"{path}: not a shard that can be read ({one_line(error)})"
         raise CorpusError(message, code="unreadable", path=path) from error
     return samples

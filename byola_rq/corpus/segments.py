@@ -1,4 +1,4 @@
-"""Unlabelled clips (packed corpora, or sources decoded on demand) as fixed-length random crops."""
+"""Random segments of fixed length from clips, packed or decoded on demand."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -21,12 +21,12 @@ from byola_rq.runtime.rng import fold_in, integers, sample_keys
 from byola_rq.sources.clip_source import ClipSource, Listing
 from byola_rq.sources.listing import list_sources
 
-INT16_SCALE = 2.0**-15  # exact: of a float32, it changes the exponent alone
-MAX_NEIGHBOURS = 100  # tried in place of a clip that cannot be decoded
+INT16_SCALE = 2.0**-15  # exact: it changes only the exponent of a float32
+MAX_NEIGHBORS = 100  # tried in place of a clip that cannot be decoded
 
 
 class Replacement(NamedTuple):
-    """A clip that could not be decoded, and the clip whose segment took its place."""
+    """Record of a clip that could not be decoded and the clip that replaced it."""
 
     clip_index: int
     replaced_by: int
@@ -34,12 +34,12 @@ class Replacement(NamedTuple):
 
 
 class SegmentBatch(NamedTuple):
-    """Segments of clips, and what belongs to them.
+    """Batch of segments.
 
     Args:
-        waveform: `(B, S)`, float32 or int16.
-        key: Each segment's randomness key, int64 `(B,)`.
-        replacements: Of the clips among them that could not be decoded.
+        waveform: Segments `(B, S)`, float32 or int16.
+        key: Randomness key of each segment, int64 `(B,)`.
+        replacements: Records of clips that could not be decoded.
     """
 
     waveform: Tensor
@@ -47,7 +47,7 @@ class SegmentBatch(NamedTuple):
     replacements: tuple[Replacement, ...] = ()
 
     def to(self, device: torch.device) -> "SegmentBatch":
-        """On the device, in float32: int16 crosses the bus and is converted there, exactly."""
+        """Copy to a device as float32; int16 is copied and converted there, exactly."""
         waveform = self.waveform.to(device, non_blocking=True)
         if waveform.dtype == torch.int16:
             waveform = waveform.to(torch.float32).mul_(INT16_SCALE)
@@ -55,19 +55,19 @@ class SegmentBatch(NamedTuple):
 
 
 class SegmentCorpus:
-    """One random segment of a clip per epoch, read when asked for.
+    """Corpus of random segments, one of each clip per epoch, read on demand.
 
-    Where the segment lies is a function of (seed, epoch, clip index) alone. Clips shorter than a
+    The position of a segment is a function of (seed, epoch, clip index) only. Clips shorter than a
     segment are padded with zeros at both ends.
 
-    In place of a clip that cannot be decoded comes the next one, by index and around the end, that
-    can be: with the key of the clip it replaces, at a place that this key and its own length
-    decide. So these segments too are the same in every process and after every resumption.
+    A clip that cannot be decoded is replaced by the next one (by index, cyclically) that can be,
+    with the key of the replaced clip, at a position that follows from this key and its own length.
+    So replacements are the same in every process and after every resumption.
 
     Args:
-        clips: What to cut from.
-        segment_samples: Length of a segment.
-        seed: Of the places and the keys handed out.
+        clips: Clips to read from.
+        segment_samples: Length of a segment in samples.
+        seed: Seed of the positions and keys.
     """
 
     def __init__(self, clips: Clips, *, segment_samples: int, seed: int) -> None:
@@ -79,7 +79,7 @@ class SegmentCorpus:
         """Read one segment for each (epoch, clip index), `(B, 2)`.
 
         Raises:
-            AudioError: If a clip cannot be decoded, nor can the 100 clips after it.
+            AudioError: If neither a clip nor the 100 clips after it can be decoded.
         """
         items = np.asarray(items, np.int64)
         segments = np.empty((len(items), self.segment_samples), self.clips.dtype)
@@ -89,7 +89,7 @@ class SegmentCorpus:
     def load_into(
         self, segments: npt.NDArray[np.generic], items: IntArray
     ) -> tuple[IntArray, tuple[Replacement, ...]]:
-        """As `load`, into memory that is there already; returns keys and replacements."""
+        """Read segments as `load` into existing memory; return keys and replacements."""
         keys, starts = self.draw(items)
         replacements: list[Replacement] = []
         first = 0
@@ -99,47 +99,47 @@ class SegmentCorpus:
                 return keys.numpy(), tuple(replacements)
             except UnreadableClipError as error:
                 row = first + error.row
-                replaced_by = self._fill_with_neighbour(
+                replaced_by = self._fill_with_neighbor(
                     segments[row : row + 1], int(items[row, 1]), keys[row : row + 1], error
                 )
                 replacements.append(Replacement(int(items[row, 1]), replaced_by, error.reason))
                 first = row + 1
 
     def draw(self, items: IntArray) -> tuple[Tensor, IntArray]:
-        """Each segment's key, int64 `(B,)`, and its first sample within its clip, `(B,)`."""
+        """Draw each segment's key, int64 `(B,)`, and its first sample within its clip, `(B,)`."""
         epochs, indices = torch.from_numpy(items).unbind(dim=1)
         keys = sample_keys(self.seed, epochs, indices)
         return keys, self._draw_starts(keys, items[:, 1])
 
     def _draw_starts(self, keys: Tensor, indices: IntArray) -> IntArray:
-        """First sample of each segment within its clip, `(B,)`."""
+        """Draw the first sample of each segment within its clip, `(B,)`."""
         room = torch.from_numpy(self.clips.num_samples[indices])
         room = (room - self.segment_samples + 1).clamp(min=1)
         return integers(fold_in(keys, "segment"), room).numpy()
 
-    def _fill_with_neighbour(
+    def _fill_with_neighbor(
         self, segment: npt.NDArray[np.generic], index: int, key: Tensor, error: AudioError
     ) -> int:
-        """Fill one segment, `(1, S)`, from the next clip that can be decoded; returns its index."""
-        num_neighbours = min(MAX_NEIGHBOURS, len(self.clips) - 1)
-        for distance in range(1, num_neighbours + 1):
-            neighbour = np.array([(index + distance) % len(self.clips)])
+        """Fill one segment, `(1, S)`, from the next clip that can be decoded; return its index."""
+        num_neighbors = min(MAX_NEIGHBORS, len(self.clips) - 1)
+        for distance in range(1, num_neighbors + 1):
+            neighbor = np.array([(index + distance) % len(self.clips)])
             with contextlib.suppress(AudioError):
-                self.clips.fill(segment, neighbour, self._draw_starts(key, neighbour))
-                return int(neighbour[0])
-        others = f" (and {num_neighbours} clips after it like it)" if num_neighbours else ""
+                self.clips.fill(segment, neighbor, self._draw_starts(key, neighbor))
+                return int(neighbor[0])
+        others = f" (and {num_neighbors} clips after it like it)" if num_neighbors else ""
         raise AudioError(f"{error}{others}", **error.facts) from error
 
 
 def open_clips(
-    sources: Sequence[Path], sample_rate: int, say: Callable[[str], object]
+    sources: Sequence[Path], sample_rate: int, log: Callable[[str], object]
 ) -> tuple[Clips, list[tuple[ClipSource, str]]]:
     """Open packed corpora, or list and measure the clips of other sources.
 
     Args:
-        sources: Packed corpora, or what `list_sources` takes.
-        sample_rate: At which segments are read, in Hz.
-        say: Prints a line about the clips.
+        sources: Packed corpora, or sources in the forms of `list_sources`.
+        sample_rate: Sample rate of the segments in Hz.
+        log: Function that prints a line about the clips.
 
     Returns:
         The clips, and (source, reason) of those that cannot be read.
@@ -152,13 +152,13 @@ def open_clips(
         return packed, []
     found, notes = find_clips(sources)
     for note in notes:
-        say(note)
+        log(note)
     with ProgressBar("reading headers", len(found)) as bar:
         return measure_readable_clips(found, sample_rate, bar.advance)
 
 
 def open_packed_clips(sources: Sequence[Path], sample_rate: int) -> PackedClips | None:
-    """Open packed corpora; None where `sources` are something else.
+    """Open packed corpora; None if no source is one.
 
     Raises:
         CorpusError: If some are packed and some are not, one cannot be used, or their sample rate
@@ -169,7 +169,7 @@ def open_packed_clips(sources: Sequence[Path], sample_rate: int) -> PackedClips 
         return None
     if unpacked:
         raise CorpusError(
-            f"{unpacked[0]}: data.source must name packed corpora alone, or none; this is not one. "
+            f"{unpacked[0]}: data.source must name only packed corpora, or none; this is not one. "
             "Pack it first (`byola-rq prepare`)",
             code="foreign",
             path=unpacked[0],
@@ -178,8 +178,8 @@ def open_packed_clips(sources: Sequence[Path], sample_rate: int) -> PackedClips 
     clips = PackedClips.open(sources)
     if clips.sample_rate != sample_rate:
         raise CorpusError(
-            f"{sources[0]}: frontend.sample_rate must be {clips.sample_rate}, the packed corpus'; "
-            f"got {sample_rate}",
+            f"{sources[0]}: frontend.sample_rate must be {clips.sample_rate}, as in the packed "
+            f"corpus; got {sample_rate}",
             code="different",
             path=sources[0],
             key="frontend.sample_rate",
@@ -189,7 +189,7 @@ def open_packed_clips(sources: Sequence[Path], sample_rate: int) -> PackedClips 
 
 
 class Fault(NamedTuple):
-    """What a source names or holds and is no clip, and why not."""
+    """Entry of a source that cannot be used as a clip, and the reason."""
 
     code: Code
     source: str
@@ -197,34 +197,34 @@ class Fault(NamedTuple):
 
 
 def find_clips(sources: Sequence[Path]) -> tuple[list[ClipSource], list[str]]:
-    """List the clips of sources that are read as they are: those that can be read at random.
+    """List the clips of sources that are not packed and allow random access.
 
     Args:
-        sources: As for `list_sources`, Parquet of encoded audio excepted.
+        sources: Sources in the forms of `list_sources`, except Parquet of encoded audio.
 
     Returns:
         The clips in a fixed order, and lines about them for the user.
 
     Raises:
-        CorpusError: If a source cannot be used, or holds something damaged or missing. What an
-            AudioSet list names and nobody has any more is not an error.
+        CorpusError: If a source cannot be used, or something in it is damaged or missing. Missing
+            segments of an AudioSet list are not an error.
     """
     listing, faults = list_with_faults(sources)
-    refuse_faults(sources, faults)
+    check_faults(sources, faults)
     notes = list(listing.notes)
     if listing.duplicates:
-        notes.append(f"{len(listing.duplicates)} clips are there twice; each is used once")
+        notes.append(f"{len(listing.duplicates)} clips are duplicates; each is used once")
     return listing.clips, notes
 
 
 def list_with_faults(
     sources: Sequence[Path], *, keep_repeats: bool = False
 ) -> tuple[Listing, list[Fault]]:
-    """As `find_clips`, with what is damaged or missing beside the clips.
+    """List clips as `find_clips`, and return damaged and missing entries instead of raising.
 
     Args:
-        sources: As for `find_clips`.
-        keep_repeats: As for `list_sources`.
+        sources: Sources in the forms of `find_clips`.
+        keep_repeats: List a clip as often as it is named.
 
     Raises:
         CorpusError: If a source cannot be used.
@@ -242,8 +242,8 @@ def list_with_faults(
     return listing, faults
 
 
-def refuse_faults(sources: Sequence[Path], faults: Sequence[Fault]) -> None:
-    """Raise CorpusError, which names the first fault and counts the others, if there is one."""
+def check_faults(sources: Sequence[Path], faults: Sequence[Fault]) -> None:
+    """Raise CorpusError if there are faults; it names the first and gives the number of others."""
     if not faults:
         return
     code, where, reason = faults[0]
@@ -257,7 +257,7 @@ def refuse_faults(sources: Sequence[Path], faults: Sequence[Fault]) -> None:
 
 
 def _check_readable(sources: Sequence[Path]) -> None:
-    """Refuse what is packed, half packed, or nothing at all."""
+    """Raise if there is no source, or one is packed or partly packed."""
     if not sources:
         raise CorpusError(
             "data.source must name a folder, manifest, tar or audio file, or a packed corpus",
@@ -267,13 +267,14 @@ def _check_readable(sources: Sequence[Path]) -> None:
     for source in sources:
         if is_packed(source):
             raise CorpusError(
-                f"{source}: only pretraining reads packed corpora; name what it was packed from",
+                f"{source}: only pretraining reads packed corpora; name the sources it was packed "
+                "from",
                 code="unsupported",
                 path=source,
             )
     if unfinished := [source for source in sources if (source / ".parts").is_dir()]:
         raise CorpusError(
-            f"{unfinished[0]}: its packing is not finished; give its `byola-rq prepare` again",
+            f"{unfinished[0]}: its packing is not finished; run its `byola-rq prepare` again",
             code="cut",
             path=unfinished[0],
         )

@@ -1,4 +1,4 @@
-"""Mean and standard deviation of a corpus' log-mel, from random segments."""
+"""Mean and standard deviation of a corpus's log-mel, from random segments."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -16,8 +16,8 @@ from byola_rq.errors import CorpusError
 from byola_rq.runtime.progress import ProgressBar, log
 
 STATISTICS_SEGMENTS = 10_000
-STATISTICS_EPOCH = -1  # its segments are those of an epoch that is never trained on
-SEGMENT_SECONDS = 0.95  # the paper's
+STATISTICS_EPOCH = -1  # an epoch that is never used for training
+SEGMENT_SECONDS = 0.95  # as in the paper
 CPU = torch.device("cpu")
 
 
@@ -30,22 +30,22 @@ def measure_corpus(
     batch_size: int = 64,
     num_workers: int = 0,
 ) -> Statistics:
-    """Mean and std of the log-mel of 10,000 random segments, or of one of each clip, if fewer.
+    """Measure mean and std of the log-mel of 10,000 random segments, at most one per clip.
 
     Args:
-        corpus: What to measure; its seed chooses the segments.
-        frontend: Makes log-mels of them, on `device`.
-        sources: What the corpus was opened from, named in errors.
-        device: Where the log-mels are computed.
-        batch_size: Segments whose log-mel is computed at once.
-        num_workers: Processes that read ahead.
+        corpus: Corpus to measure; its seed selects the segments.
+        frontend: Frontend on `device`.
+        sources: Sources of the corpus, named in errors.
+        device: Device that computes the log-mels.
+        batch_size: Segments per batch.
+        num_workers: Number of processes that read ahead.
 
     Raises:
         AudioError: If clips cannot be decoded.
         CorpusError: If all segments are silent.
     """
     order = ClipOrder(len(corpus.clips), seed=corpus.seed).epoch(STATISTICS_EPOCH)
-    # In the order of the index, which is that of the disk.
+    # In the order of the index, so that the disk is read sequentially.
     indices = np.sort(order[:STATISTICS_SEGMENTS])
     items = np.stack((np.full_like(indices, STATISTICS_EPOCH), indices), axis=1)
     groups = [items[start : start + batch_size] for start in range(0, len(items), batch_size)]
@@ -61,9 +61,9 @@ def measure_corpus(
             return measure_statistics(log_mels())
         except ValueError as error:
             if type(error) is not ValueError:
-                raise  # one of ours, which names its file
+                raise  # a ByolaRQError, which names its file
             names = ", ".join(map(str, sources))
-            message = f"{names}: the clips cannot be learned from: {error}"
+            message = f"{names}: the clips cannot be used for training: {error}"
             raise CorpusError(message, code="empty", path=sources[0]) from error
 
 

@@ -1,1 +1,1 @@
-"""Waveforms and files into embeddings."""
+"""Embeddings of waveforms and files."""

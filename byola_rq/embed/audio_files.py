@@ -1,4 +1,4 @@
-"""Audio files -> embeddings: decoded ahead, those of similar length embedded together."""
+"""Embedding of audio files: decoded ahead, grouped by length."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -17,7 +17,7 @@ from byola_rq.runtime.prefetch import map_ahead
 def embed_files(
     clips: ClipEncoder, paths: Sequence[Path | str], *, num_workers: int, progress: bool
 ) -> Tensor:
-    """Embed audio files; `Embedder.embed_files` says how.
+    """Embed audio files, as `Embedder.embed_files` describes.
 
     Returns:
         Embeddings, float32 `(files, D)` on the CPU, in the order of `paths`.
@@ -44,7 +44,7 @@ def embed_files(
         bar = None
         if progress:
             from byola_rq.runtime.progress import (
-                ProgressBar,  # not before it is wanted: rich takes 0.1 s
+                ProgressBar,  # imported when needed: rich takes 0.1 s
             )
 
             bar = stack.enter_context(ProgressBar("embedding", len(files)))
@@ -61,19 +61,19 @@ def embed_files(
 
 
 def _is_long(clips: ClipEncoder, length: int) -> bool:
-    """Whether a clip is read block by block, never in memory whole."""
+    """Return whether a clip is too long for memory and read block by block."""
     return length > clips.max_samples
 
 
 def _measure(clips: ClipEncoder, path: Path) -> int:
     length = inspect_audio(path).num_samples_at(clips.frontend.sample_rate)
-    clips.refuse_short(length, path)
+    clips.check_length(length, path)
     return length
 
 
 def _read(clips: ClipEncoder, path: Path) -> Tensor:
     waveform = read_audio(path, clips.frontend.sample_rate)
-    clips.refuse_short(len(waveform), path)  # again: a header may promise more than there is
+    clips.check_length(len(waveform), path)  # again: a header may state too much
     return waveform
 
 

@@ -1,4 +1,4 @@
-"""Waveforms of any number and length -> embeddings, a bounded part of them at a time."""
+"""Embedding of waveforms of any number and length in bounded memory."""
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,21 +17,21 @@ from byola_rq.model.encoder import Encoder, pool_over_time
 from byola_rq.runtime.device import float32_products
 from byola_rq.runtime.threads import leave_forked_threads
 
-# Of sound that go through the encoder at once, in one clip or many: about 1 GB of memory. A longer
+# Sound that goes through the encoder at once, in one clip or many: about 1 GB of memory. A longer
 # clip is embedded in windows of this length.
 MAX_SECONDS = 240.0
-_MAX_LOG_MEL = 24_001 * 64  # values: what the paper's frontend makes of that time, others of less
-MIN_SECONDS = 0.1  # of a clip; no encoder can embed less
+_MAX_LOG_MEL = 24_001 * 64  # values: the log-mel of that time with the paper's frontend
+MIN_SECONDS = 0.1  # shortest clip; no encoder can embed less
 
-# Log-mel frames of clips of one length that are embedded together. The first convolution of the
-# encoders holds 16 KiB of each: 128 MiB, and on a GPU 512 MiB; on a CPU more are no faster.
+# Log-mel frames per batch of clips of one length. The encoders' first convolution takes 16 KiB per
+# frame: 128 MiB, and 512 MiB on a GPU; on a CPU larger batches are no faster.
 FRAMES_AT_ONCE = {"cpu": 8192, "mps": 8192, "cuda": 32768}
-_CPU_SECONDS = 40.0  # of clips together on a CPU; with more, their memory is made anew each time
-_BLOCK_SAMPLES = 1 << 18  # in which a long waveform at hand is passed on
+_CPU_SECONDS = 40.0  # of sound per batch on a CPU; more is allocated anew each time
+_BLOCK_SAMPLES = 1 << 18  # length of the blocks of a long waveform
 
 
 class Window(NamedTuple):
-    """A stretch of a clip with what its frames see to both sides."""
+    """Window of a clip with a margin on both sides for the receptive field of its frames."""
 
     waveform: Tensor  # (S,)
     is_first: bool
@@ -40,12 +40,12 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class ClipEncoder:
-    """Embeds waveforms at the frontend's rate; every clip as if it were alone and whole.
+    """Encoder for waveforms at the frontend's rate; batching and windows do not change results.
 
     Args:
-        encoder: In eval mode, of any floating-point type.
-        frontend: Of float32.
-        statistics: Of the model.
+        encoder: Encoder in eval mode, of any floating-point type.
+        frontend: Frontend in float32.
+        statistics: Statistics of the model.
     """
 
     encoder: Encoder
@@ -54,25 +54,25 @@ class ClipEncoder:
 
     @property
     def max_samples(self) -> int:
-        """Samples that go through the encoder at once."""
+        """Maximum number of samples that go through the encoder at once."""
         max_frames = _MAX_LOG_MEL // self.frontend.n_mels
         max_samples = int(MAX_SECONDS * self.frontend.sample_rate)
         return min(max_samples, max_frames * self.frontend.hop_length)
 
     @property
     def min_samples(self) -> int:
-        """Of the shortest clip: 0.1 s, or more where a frontend of other options needs it."""
+        """Length of the shortest clip in samples: 0.1 s, or more if the frontend needs it."""
         frontend = self.frontend
         of_one_embedding = (self.encoder.frames_per_embedding - 1) * frontend.hop_length
         least = round(MIN_SECONDS * frontend.sample_rate)
         return max(least, frontend.min_samples, of_one_embedding)
 
-    def refuse_short(self, num_samples: int, name: object) -> None:
-        """Raise AudioError, which begins with `name`, for a clip of so many samples.
+    def check_length(self, num_samples: int, name: object) -> None:
+        """Raise AudioError if a clip is shorter than `min_samples`.
 
         Args:
-            num_samples: At the frontend's rate.
-            name: A path, a clip, or the text that stands for a waveform.
+            num_samples: Length of the clip in samples at the frontend's rate.
+            name: Path, clip, or name of a waveform, with which the message begins.
         """
         if num_samples < self.min_samples:
             rate = self.frontend.sample_rate
@@ -90,7 +90,7 @@ class ClipEncoder:
             )
 
     def count_frames(self, num_samples: int) -> int:
-        """Frame embeddings of a clip."""
+        """Count the frame embeddings of a clip."""
         return (1 + num_samples // self.frontend.hop_length) // self.encoder.frames_per_embedding
 
     def prepare(
@@ -99,13 +99,13 @@ class ClipEncoder:
         sample_rate: SampleRate,
         lengths: Sequence[int] | Tensor | None = None,
     ) -> Tensor | list[Tensor]:
-        """Checked (see `as_rows`), at the frontend's rate, on the encoder's device."""
+        """Check (see `as_rows`), resample to the frontend's rate and move to the device."""
         leave_forked_threads()
         rows, rate = as_rows(waveform, lengths), as_sample_rate(sample_rate)
 
         def prepare(samples: Tensor, name: str) -> Tensor:
             samples = resample(samples, rate, self.frontend.sample_rate)
-            self.refuse_short(samples.shape[-1], name)
+            self.check_length(samples.shape[-1], name)
             return samples.to(self.device)
 
         if isinstance(rows, Tensor):
@@ -123,7 +123,7 @@ class ClipEncoder:
         return embeddings
 
     def frames(self, waveforms: Tensor | Sequence[Tensor]) -> Tensor:
-        """The same, frame by frame: float32 `(B, T', D)`, NaN behind the end of shorter clips."""
+        """Embed frame by frame: float32 `(B, T', D)`, NaN after the end of shorter clips."""
         embedded = [(places, self._part_frames(part)) for places, part in self._parts(waveforms)]
         if len(embedded) == 1 and isinstance(waveforms, Tensor):
             return embedded[0][1]
@@ -139,33 +139,33 @@ class ClipEncoder:
     def stream_frames(
         self, blocks: Iterable[Tensor], name: object = "waveform"
     ) -> Iterator[Tensor]:
-        """Frame embeddings `(T', D)` of consecutive stretches of one clip.
+        """Iterate over frame embeddings `(T', D)` of consecutive windows of one clip.
 
-        A window is cut with the log-mel frames that the encoder sees beside it (less than the
-        frames of one embedding) and the samples that those see, and the embeddings of what was
-        added are dropped. So the rest are those of the whole clip.
+        A window has a margin of the log-mel frames in the encoder's receptive field (fewer than
+        the frames of one embedding) and the samples those depend on; the margin's embeddings are
+        dropped. So the result equals that of the whole clip.
 
         Args:
-            blocks: The clip's samples one after the other, float32 `(S,)` each, on any device.
-            name: Of the clip, for messages.
+            blocks: Consecutive samples of the clip, float32 `(S,)` each, on any device.
+            name: Name of the clip, for messages.
 
         Raises:
-            AudioError: If all together are too short.
+            AudioError: If the clip is too short.
         """
         hop_length, step = self.frontend.hop_length, self.encoder.frames_per_embedding
-        # Log-mel frames at a cut that reach over it.
+        # Log-mel frames at a window's edge that extend over it.
         edge = -(-(self.frontend.n_fft // 2) // hop_length)
         margin = (step + edge) * hop_length
         size = -(-max(self.max_samples, margin) // (step * hop_length)) * step * hop_length
         for window in cut_windows(blocks, size, margin):
-            self.refuse_short(len(window.waveform), name)
+            self.check_length(len(window.waveform), name)
             log_mel = self._log_mel(window.waveform[None].to(self.device))
             end = log_mel.shape[-1] if window.is_last else log_mel.shape[-1] - 1 - edge
             frames = self._frames_of(log_mel[..., 0 if window.is_first else edge : end])[0]
             yield frames[0 if window.is_first else 1 : len(frames) if window.is_last else -1]
 
     def embed_stream(self, blocks: Iterable[Tensor], name: object = "waveform") -> Tensor:
-        """Embed one clip that comes in blocks (see `stream_frames`): float32 `(D,)`."""
+        """Embed one clip given in blocks (see `stream_frames`): float32 `(D,)`."""
         parts = [
             (frames.amax(dim=0), frames.sum(dim=0), len(frames))
             for frames in self.stream_frames(blocks, name)
@@ -177,7 +177,7 @@ class ClipEncoder:
     def _parts(
         self, waveforms: Tensor | Sequence[Tensor]
     ) -> Iterator[tuple[list[int], Tensor | list[Tensor]]]:
-        """What is embedded together: places, and `(b, S)` or waveforms of unequal length."""
+        """Split into batches: indices, and `(b, S)` or waveforms of unequal length."""
         if isinstance(waveforms, Tensor):
             size = max(self._batch_samples // waveforms.shape[1], 1)
             for first in range(0, len(waveforms), size):
@@ -219,32 +219,32 @@ class ClipEncoder:
             return padded_frames(self.encoder, log_mel.to(self._dtype), counts).float()
 
     def _frames_of(self, log_mel: Tensor) -> Tensor:
-        """In float32, also where the encoder is not: the pooling then rounds nothing."""
+        """Compute frame embeddings in float32 for any encoder type: pooling then does not round."""
         with self._own_precision():
             return self.encoder.frames(log_mel.to(self._dtype)).float()
 
     @contextlib.contextmanager
     def _own_precision(self) -> Iterator[None]:
-        """Compute in the encoder's type, whatever the caller's autocast or TF32 say."""
+        """Compute in the encoder's type, independent of the caller's autocast and TF32 settings."""
         leave_forked_threads()
         with float32_products(), torch.autocast(self.device.type, enabled=False):
             yield
 
     def _log_mel(self, waveform: Tensor) -> Tensor:
-        """Standardized, `(B, 1, F, T)`."""
+        """Compute the standardized log-mel spectrogram, `(B, 1, F, T)`."""
         with self._own_precision():
             return self.statistics.standardize(self.frontend(waveform))[:, None]
 
     @property
     def _batch_samples(self) -> int:
-        """Samples of the clips that go through the encoder together, one longer clip excepted."""
+        """Maximum number of samples of clips in one batch; a longer clip is a batch by itself."""
         if self.device.type != "cpu":
             return self.max_samples
         return min(self.max_samples, int(_CPU_SECONDS * self.frontend.sample_rate))
 
     @property
     def device(self) -> torch.device:
-        """Of the encoder."""
+        """Device of the encoder."""
         return next(self.encoder.parameters()).device
 
     @property
@@ -257,10 +257,10 @@ def _blocks_of(waveform: Tensor) -> tuple[Tensor, ...]:
 
 
 def cut_windows(blocks: Iterable[Tensor], size: int, margin: int) -> Iterator[Window]:
-    """Cut a clip that comes in blocks into stretches of `size` samples with `margin` to both sides.
+    """Cut a clip given in blocks into windows of `size` samples plus `margin` on both sides.
 
-    There is no margin at the clip's two ends, and the last window ends with the clip. At no time
-    is more held than two windows and one block. `size` must be at least `margin`.
+    There is no margin at the clip's ends, and the last window ends with the clip. At most two
+    windows and one block are in memory. `size` must be at least `margin`.
     """
     source = iter(blocks)
     held: list[Tensor] = []
@@ -276,7 +276,7 @@ def cut_windows(blocks: Iterable[Tensor], size: int, margin: int) -> Iterator[Wi
         yield Window(waveform[:wanted], is_first, is_last)
         if is_last:
             return
-        # The next begins a margin before where this one's own samples end.
+        # The next window begins one margin before the end of this one without its margin.
         held = [waveform[wanted - 2 * margin :]]
         num_held = len(held[0])
         wanted, is_first = size + 2 * margin, False

@@ -1,4 +1,4 @@
-"""A frozen encoder with its frontend and statistics: waveform in, embeddings out."""
+"""Embedder: a frozen encoder with its frontend and statistics."""
 
 import copy
 import re
@@ -24,23 +24,23 @@ __all__ = ["MIN_SECONDS", "Embedder", "load"]
 
 PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
 
-# The id of a model on the hub: owner/name, perhaps @revision.
+# Id of a model on the hub: owner/name, optionally @revision.
 _HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
 
 
 class Embedder(nn.Module):
-    """Frozen audio embeddings, in eval mode for good; what learns from them gets plain tensors.
+    """Frozen encoder of waveforms, always in eval mode and without gradients.
 
     Args:
-        encoder: Trained or untrained.
-        frontend: Waveform -> log-mel spectrogram.
-        statistics: Of the corpus that the encoder was trained on.
-        summary: What is known of the training; stored in the model file.
-        licence: Under which the weights may be used, as an SPDX identifier ("CC-BY-4.0"); None
-            where nobody has said. Stored in the model file.
+        encoder: Encoder, trained or untrained.
+        frontend: Frontend that computes the log-mel spectrogram.
+        statistics: Statistics of the corpus that the encoder was trained on.
+        summary: Facts about the training, stored in the model file.
+        licence: License of the weights as an SPDX identifier ("CC-BY-4.0"), stored in the model
+            file; None if not stated.
 
-    The encoder may be of half precision (`to(torch.bfloat16)`, `half()`, or the `dtype` of
-    `load`); frontend, pooling and embeddings are float32 all the same.
+    The encoder may have half precision (`to(torch.bfloat16)`, `half()`, or the `dtype` of `load`);
+    frontend, pooling and embeddings stay float32.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class Embedder(nn.Module):
         seed: int = 0,
         frontend: LogMelSpectrogram | None = None,
     ) -> Self:
-        """An encoder as it is before any training: the baseline to be seen beside every other.
+        """Build an embedder with an untrained encoder, the baseline for comparisons.
 
-        Its statistics are 0 and 1; give it those of the clips at hand with `with_statistics`.
+        Its statistics are mean 0 and std 1; set those of your clips with `with_statistics`.
         """
         frontend = frontend or LogMelSpectrogram()
         with torch.random.fork_rng(devices=[]):
@@ -85,27 +85,27 @@ class Embedder(nn.Module):
 
     @property
     def sample_rate(self) -> int:
-        """Of the frontend, in Hz; other waveforms are resampled to it."""
+        """Sample rate of the frontend in Hz, to which waveforms are resampled."""
         return self.frontend.sample_rate
 
     @property
     def clips(self) -> ClipEncoder:
-        """What embeds waveforms that are checked, at `sample_rate` and on the device already."""
+        """Encoder for checked waveforms at `sample_rate` on the device."""
         return ClipEncoder(self.encoder, self.frontend, self.statistics)
 
     @property
     def encoder_name(self) -> str:
-        """As in config.yaml."""
+        """Name of the encoder in config.yaml."""
         return next(name for name, kind in ENCODERS.items() if isinstance(self.encoder, kind))
 
     @property
     def weights_sha256(self) -> str:
-        """Digest of the encoder's weights: names, shapes, types and bytes."""
+        """SHA-256 of the encoder's weights: names, shapes, types and bytes."""
         return digest_weights(self.encoder.state_dict())
 
     @property
     def description(self) -> dict[str, Any]:
-        """What decides the embeddings: encoder, frontend, statistics, and the weights' digest."""
+        """Facts that determine the embeddings: encoder, frontend, statistics, weights' digest."""
         return {
             "encoder": {"name": self.encoder_name, "dim": self.embedding_dim},
             "frontend": self.frontend.options,
@@ -115,14 +115,14 @@ class Embedder(nn.Module):
 
     @property
     def release(self) -> dict[str, str]:
-        """`name`, `version` and `sha256` of the built-in encoder; of another model, nothing."""
+        """Name, version and sha256 of the built-in encoder; empty for another model."""
         release = self.summary.get("release")
         if isinstance(release, dict) and release.keys() == builtin.IDENTITY.keys():
             return release
         return {}
 
     def with_statistics(self, statistics: Statistics) -> Self:
-        """The same embedder (shared weights) with other statistics."""
+        """Return an embedder with other statistics that shares the weights."""
         other = copy.copy(self)
         other.statistics = statistics
         return other
@@ -132,8 +132,8 @@ class Embedder(nn.Module):
         return super().train(False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        # What moves or converts the encoder moves the frontend, but does not convert it: a
-        # spectrogram of half precision would be another one.
+        # `to` and the like move the frontend but do not convert it: a spectrogram in half
+        # precision would differ.
         self.encoder._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.frontend._apply(  # type: ignore[no-untyped-call]
             lambda buffer: buffer.to(fn(buffer).device), recurse
@@ -149,24 +149,23 @@ class Embedder(nn.Module):
     ) -> Tensor:
         """Embed whole waveforms.
 
-        Each embedding is that of its clip alone, whatever is embedded with it. A clip of more than
-        240 s goes through the encoder in windows, and has the embedding of the whole. Autocast
-        around the call changes nothing. In a process forked from one that has loaded a model, it
-        computes with one thread.
+        Each embedding depends only on its own clip. A clip of more than 240 s is processed in
+        windows, with the result of the whole. Autocast around the call has no effect. A process
+        forked from one that has loaded a model computes with one thread.
 
         Args:
-            waveform: `(S,)`, `(B, S)`, or a list of B waveforms `(S,)` of any lengths, each at
-                least 0.1 s. One channel each. Floating point in [-1, 1], or uint8, int16 or int32,
+            waveform: Mono waveforms `(S,)`, `(B, S)`, or a list of B waveforms `(S,)` of any
+                lengths of at least 0.1 s. Floating point in [-1, 1], or uint8, int16 or int32,
                 whose full scale becomes 1.
-            sample_rate: Of the waveforms, in Hz; a number, or as an array or tensor, also with one
-                for each waveform if all are equal.
-            lengths: Of a padded `(B, S)`: how many samples of each row are the clip's.
+            sample_rate: Sample rate of the waveforms in Hz; a number, or an array or tensor of
+                equal numbers.
+            lengths: Number of valid samples in each row of a padded `(B, S)`.
 
         Returns:
             Embeddings, float32 `(B, D)`, on the embedder's device.
 
         Raises:
-            AudioError: If a waveform is too short, not finite, or not of this form.
+            AudioError: If a waveform is too short, not finite, or has another form.
         """
         return self.clips.embed(self.clips.prepare(waveform, sample_rate, lengths))
 
@@ -180,37 +179,37 @@ class Embedder(nn.Module):
         """Embed stretches of 8 (`audio_ntt_2022`: 4) log-mel frames.
 
         Args:
-            waveform: As for the call itself.
-            sample_rate: Of the waveforms, in Hz.
-            lengths: As for the call itself.
+            waveform: Waveforms in the forms of `forward`.
+            sample_rate: Sample rate of the waveforms in Hz.
+            lengths: Number of valid samples in each row of a padded `(B, S)`.
 
         Returns:
-            Frame embeddings, float32 `(B, T', D)`, NaN behind the end of clips that are shorter
-            than the longest, and the centre of each in seconds, `(T',)`.
+            Frame embeddings, float32 `(B, T', D)`, NaN after the end of clips shorter than the
+            longest, and the center of each frame in seconds, `(T',)`.
 
         Raises:
-            AudioError: As the call itself.
+            AudioError: As `forward`.
         """
         frames = self.clips.frames(self.clips.prepare(waveform, sample_rate, lengths))
         return frames, self.frame_seconds(frames.shape[1]).to(frames.device)
 
     def frame_seconds(self, num_frames: int) -> Tensor:
-        """Centres of a clip's first frame embeddings, in seconds, float32 `(T',)`."""
+        """Centers of a clip's first frame embeddings, in seconds, float32 `(T',)`."""
         stride = self.encoder.frames_per_embedding
-        first = (stride - 1) / 2  # log-mel frame t is centred on sample t * hop_length
-        centres = first + stride * torch.arange(num_frames)
-        return centres * self.frontend.hop_length / self.sample_rate
+        first = (stride - 1) / 2  # log-mel frame t is centered on sample t * hop_length
+        centers = first + stride * torch.arange(num_frames)
+        return centers * self.frontend.hop_length / self.sample_rate
 
     @torch.no_grad()
     def embed_files(
         self, paths: Sequence[Path | str], *, num_workers: int = 2, progress: bool = False
     ) -> Tensor:
-        """Embed audio files: those of similar length together, long ones in bounded memory.
+        """Embed audio files in bounded memory, files of similar length together.
 
         Args:
-            paths: Of files that libsndfile reads, of any rate, length and number of channels.
-            num_workers: Threads that decode ahead.
-            progress: Show a bar on stderr.
+            paths: Paths of audio files of any sample rate, length and number of channels.
+            num_workers: Number of threads that decode ahead.
+            progress: Show a progress bar on stderr.
 
         Returns:
             Embeddings, float32 `(files, D)` on the CPU, in the order of `paths`.
@@ -221,10 +220,10 @@ class Embedder(nn.Module):
         return embed_files(self.clips, paths, num_workers=num_workers, progress=progress)
 
     def save(self, path: Path | str) -> None:
-        """Write a model file that rebuilds this embedder with `load`; appears whole or not at all.
+        """Write a model file for `load`, atomically.
 
         Raises:
-            CheckpointError: If the disk refuses.
+            CheckpointError: If it cannot be written.
         """
         description = {**self.description, "licence": self.licence, "training": self.summary}
         write_model_file(Path(path), description, self.encoder.state_dict())
@@ -238,19 +237,19 @@ def load(
     """Load a model file.
 
     Args:
-        path: What `Embedder.save`, `byola-rq export` or the end of training wrote; or, as text,
-            `builtin`, the encoder that comes with the package, or the id of a model on the Hugging
-            Face hub, `owner/name`, where that is no path here.
-        device: Where to put it, for example "cuda".
-        dtype: Of the weights: torch.float32, or float16 or bfloat16 for half the memory and, on a
-            GPU, more speed; docs/embedding.md says what it costs in precision.
+        path: Model file written by `Embedder.save`, `byola-rq export` or training; or, as text,
+            `builtin` for the encoder in the package, or the id `owner/name` of a model on the
+            Hugging Face hub.
+        device: Device of the embedder, for example "cuda".
+        dtype: Type of the weights: torch.float32, or float16 or bfloat16 for half the memory and,
+            on a GPU, more speed; docs/embedding.md has the loss of precision.
 
     Returns:
         The embedder, frozen and in eval mode.
 
     Raises:
-        CheckpointError: If the file is missing, foreign, damaged, or of a newer format.
-        ValueError: If `dtype` is another.
+        CheckpointError: If the file is missing, not a model, damaged, or of a newer format.
+        ValueError: If `dtype` is not one of these.
     """
     if dtype not in PRECISIONS:
         raise ValueError(f"dtype must be one of {', '.join(map(str, PRECISIONS))}; got {dtype}")
@@ -264,7 +263,7 @@ def load(
 
 
 def _find(path: Path | str) -> Path:
-    """The file itself, the built-in one, or what the hub has under this id."""
+    """Find the model file: a path, the built-in one, or a download from the hub."""
     if path == builtin.NAME:
         return builtin.builtin_path()
     file = Path(path).expanduser()
@@ -272,7 +271,7 @@ def _find(path: Path | str) -> Path:
         message = f"{path}: no such model file; did you mean {builtin.NAME}?"
         raise CheckpointError(message, code="unknown", path=file, value=path)
     hub_id = _HUB_ID.fullmatch(path) if isinstance(path, str) else None
-    # What may be a path with a slip of the pen in it opens no connection.
+    # Never go online for what may be a mistyped path.
     if hub_id is None or file.suffix == ".safetensors" or file.exists() or file.parent.exists():
         return file
     from byola_rq.model.hub_download import download_model_file

@@ -1,4 +1,4 @@
-"""The folder that embeddings are written to, usable whenever the writing ends."""
+"""Output folder of embeddings, consistent whenever writing stops."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from byola_rq.corpus.order import IntArray
 from byola_rq.errors import CorpusError
 from byola_rq.runtime.files import is_own, replace_file
-from byola_rq.runtime.lock import HeldError, locked
+from byola_rq.runtime.lock import PATIENCE, LockedError, locked
 from byola_rq.runtime.resumable_rows import ResumableRows, has_marks, remove_marks
 from byola_rq.text.cells import csv_text
 from byola_rq.text.parse import read_json
@@ -20,22 +20,19 @@ from byola_rq.text.parse import read_json
 EMBEDDINGS, FRAMES, REJECTED = "embeddings.npy", "frames.npy", "rejected.csv"
 LOCK = ".lock"
 
-# A killed process holds its lock until its memory is taken apart, which on a GPU takes seconds.
-_PATIENCE = 5.0  # seconds
-
 
 class EmbeddingFolder:
-    """`embeddings.npy` or `frames.npy`, `index.csv`, `meta.json`; hidden while not whole.
+    """Folder of `embeddings.npy` or `frames.npy`, `index.csv`, `meta.json`; hidden until complete.
 
     Args:
-        path: Made where missing.
-        content_key: What the embeddings are made of; stands in `meta.json`.
-        file_name: Of the array.
+        path: Path of the folder, created if missing.
+        content_key: Digest of model and clips, stored in `meta.json`.
+        file_name: Name of the array's file.
 
-    Every method raises `CorpusError` where the folder cannot be written.
+    Every method raises `CorpusError` if the folder cannot be written.
     """
 
-    _rows: ResumableRows  # from `open` on
+    _rows: ResumableRows  # set by `open`
 
     def __init__(self, path: Path, content_key: str, file_name: str = EMBEDDINGS) -> None:
         self.path = path
@@ -44,10 +41,10 @@ class EmbeddingFolder:
         self._partial = path / ".partial.npy"
 
     def is_whole(self, *, overwrite: bool) -> bool:
-        """Whether these embeddings are there already.
+        """Return whether these embeddings exist already.
 
         Raises:
-            CorpusError: If others are, and are not to be overwritten.
+            CorpusError: If others exist and `overwrite` is false.
         """
         there = [name for name in (EMBEDDINGS, FRAMES) if (self.path / name).exists()]
         if not there:
@@ -64,18 +61,18 @@ class EmbeddingFolder:
         return False
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep other processes from writing here.
+    def locked(self) -> Iterator[None]:
+        """Lock the folder against other processes.
 
         Raises:
-            CorpusError: If one is at work.
+            CorpusError: If another process has locked it.
         """
         with contextlib.ExitStack() as stack:
             try:
                 with self._disk_errors():
                     self.path.mkdir(parents=True, exist_ok=True)
-                    stack.enter_context(locked(self.path / LOCK, patience=_PATIENCE))
-            except HeldError as error:
+                    stack.enter_context(locked(self.path / LOCK, patience=PATIENCE))
+            except LockedError as error:
                 raise CorpusError(
                     f"{self.path}: another process is embedding into this folder ({error}); "
                     "wait until it ends, or choose another folder",
@@ -86,20 +83,20 @@ class EmbeddingFolder:
             yield
 
     def has_marks(self) -> bool:
-        """Whether there is something of a job at work, or of one that was killed."""
+        """Return whether a job is running or was killed here."""
         return has_marks(self._partial)
 
     def remove_marks(self) -> None:
-        """Remove what a run of this job that was killed as it finished has left."""
+        """Remove files left by a run of this job that was killed as it finished."""
         with self._disk_errors():
             remove_marks(self._partial)
 
     def read_failed(self) -> bytes:
-        """As JSON, the list of failed clips that `finish` was given in its `meta`."""
+        """Read the list of failed clips from `meta.json`, as JSON."""
         return json.dumps(self._read_meta("failed") or []).encode()
 
     def write_rejected(self, rejected: Sequence[tuple[str, str]]) -> None:
-        """Write rejected.csv, (source, reason) a row; without a reject there is none."""
+        """Write rejected.csv with rows (source, reason); remove it if there are none."""
         path = self.path / REJECTED
         with self._disk_errors():
             if not rejected:
@@ -110,34 +107,34 @@ class EmbeddingFolder:
                 replace_file(path, text)
 
     def open(self, num_rows: int, dim: int) -> npt.NDArray[np.bool_]:
-        """Begin, or go on where a run of the same job stopped; which rows are done, `(rows,)`."""
+        """Begin or resume a job; return which rows are done, bool `(rows,)`."""
         marks = np.ones((num_rows, 1), np.uint8)
         with self._disk_errors():
             self._rows = ResumableRows(self._partial, self.content_key, marks, dim)
         return self._rows.is_done
 
     def add(self, numbers: IntArray, rows: npt.NDArray[np.float32]) -> None:
-        """Put rows `(B, D)` in their places, `numbers`; now, or soon with others."""
+        """Write rows `(B, D)` at positions `numbers`, possibly buffered."""
         with self._disk_errors():
             self._rows.add(numbers, rows)
 
     def rows(self) -> npt.NDArray[np.float32]:
-        """All rows as they are on the disk now, `(rows, D)`, not read before they are looked at."""
+        """Return all rows on disk, `(rows, D)`, memory-mapped."""
         self.flush()
         return self._rows.array
 
     def flush(self) -> None:
-        """Write what waits; it is on the disk when this returns."""
+        """Write buffered rows; they are on disk when this returns."""
         with self._disk_errors():
             self._rows.flush()
 
     def finish(
         self, meta: dict[str, Any], index: str, is_kept: npt.NDArray[np.bool_] | None = None
     ) -> None:
-        """Give everything its name, once all rows are added, or all that `is_kept`, `(rows,)`.
+        """Complete the folder after all rows, or all that `is_kept` `(rows,)`, were added.
 
-        A run killed in between finds what is left to do: nothing but the last renaming makes the
-        folder whole, and embeddings of another job are gone before their `meta.json` is.
+        A run killed in between can be resumed: only the last renaming makes the folder complete,
+        and embeddings of another job are removed before their `meta.json`.
         """
         self.flush()
         with self._disk_errors():
@@ -156,7 +153,7 @@ class EmbeddingFolder:
             raise CorpusError(message, code="unwritable", path=self.path) from error
 
     def _read_meta(self, key: str) -> Any:
-        """What meta.json says of it; None where it does not."""
+        """Read a value of meta.json; None if missing."""
         try:
             return read_json(self.path / "meta.json").get(key)
         except (OSError, ValueError):

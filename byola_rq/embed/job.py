@@ -1,4 +1,4 @@
-"""Many clips -> one array of embeddings on disk, by one process or many, continued when stopped."""
+"""Embedding of many clips into one array on disk, by one or many processes, resumable."""
 
 import hashlib
 import json
@@ -26,11 +26,11 @@ from byola_rq.runtime.prefetch import map_ahead
 from byola_rq.runtime.progress import ProgressBar
 from byola_rq.runtime.signals import StoppedError, stop_on_signals
 
-Failed = tuple[int, str]  # a clip's place in the list, and why it could not be decoded
+Failed = tuple[int, str]  # index of a clip that could not be decoded, and the reason
 
 
 class Embedded(NamedTuple):
-    """The array that was written, how many clips are in it, and how many are not."""
+    """Path of the array that was written, and the numbers of its clips and of those left out."""
 
     path: Path
     num_clips: int
@@ -50,36 +50,37 @@ def embed_clips(
     """Embed every clip of folders, manifests or files into `out`.
 
     Writes `embeddings.npy` (float32 `(clips, D)`), `index.csv` (row, path, seconds) and
-    `meta.json`. With `frames`, `frames.npy` instead (float32 `(frames of all clips, D)`): those of
-    a clip begin at `first_frame` of its line in `index.csv`, `num_frames` of them, and `meta.json`
-    holds their times. A clip has as many rows as the sources name it. What cannot be embedded is in
-    `rejected.csv` (source, reason). Clips of more than 240 s are decoded and embedded in windows.
-    What is there already is recognized by its content key (weights, frontend, statistics, and each
-    clip's real path, size and time of change); the same job goes on or is done; another one is
-    refused.
+    `meta.json`. With `frames`, it writes `frames.npy` instead (float32 `(frames of all clips,
+    D)`): `index.csv` gives the `first_frame` and `num_frames` of each clip, and `meta.json` their
+    times. A clip that the sources name several times has as many rows. Clips that cannot be
+    embedded are listed in `rejected.csv` (source, reason). Clips of more than 240 s are decoded
+    and embedded in windows. A content key (weights, frontend, statistics, and each clip's real
+    path, size and modification time) identifies the job: the same job is resumed or already done;
+    another one is an error.
 
-    Where `ranks.process_group` has connected several processes, all of them call this, each with
-    its own device, and share the work; only rank 0 touches `out`. Which clips are embedded
-    together depends on the clips alone. So their number, and where a job was stopped, change no
-    bit, on devices of one kind; on the CPU with one number of threads (torchrun sets
-    `OMP_NUM_THREADS=1` where it is not set).
+    If `ranks.process_group` has connected several processes, all must call this, each with its own
+    device; they share the work, and only rank 0 writes to `out`. Batches depend only on the clips.
+    So the number of processes and interruptions do not change a bit of the result, given devices
+    of one kind, or on the CPU one number of threads (torchrun sets `OMP_NUM_THREADS=1` by
+    default).
 
     Args:
-        embedder: On the device to use.
-        sources: As for pretraining.
-        out: Folder to write to; made where missing.
-        num_workers: Decoding threads, of each process.
+        embedder: Embedder on the device to use.
+        sources: Sources of clips, as for pretraining.
+        out: Output folder, created if missing.
+        num_workers: Number of decoding threads per process.
         overwrite: Replace the embeddings of another job.
-        frames: Keep every frame embedding; those of one clip are held in memory together.
+        frames: Keep every frame embedding; those of one clip are in memory together.
         strict: Stop at the first clip that cannot be embedded.
 
     Raises:
-        AudioError, CorpusError: If a source cannot be used, or no clip (with `strict`, one clip),
-            or `out` holds another job, is another process' at work, or cannot be written.
+        AudioError, CorpusError: If a source cannot be used, if no clip can be embedded (with
+            `strict`: if one cannot), or if `out` has another job, is locked by another process, or
+            cannot be written.
         StoppedError: If Ctrl-C or SIGTERM stopped it.
     """
     try:
-        with stop_on_signals(), ExitStack() as held:
+        with stop_on_signals(), ExitStack() as lock:
             listed = list_clips(sources, embedder.clips, strict=strict)
             rows = EmbeddingRows(embedder, listed.clips, frames=frames)
             meta = _describe(rows, listed.identities)
@@ -87,8 +88,8 @@ def embed_clips(
 
             def open_folder() -> bytes:
                 if not folder.is_whole(overwrite=overwrite) or folder.has_marks():
-                    held.enter_context(folder.held())
-                    # Asked again: whoever held it may have done this very job.
+                    lock.enter_context(folder.locked())
+                    # Checked again: the previous owner of the lock may have finished this job.
                     if not folder.is_whole(overwrite=overwrite):
                         return folder.open(rows.num_rows, embedder.embedding_dim).tobytes()
                     folder.remove_marks()
@@ -110,14 +111,14 @@ def embed_clips(
             return Embedded(folder.embeddings, len(sources_of) - len(failed), len(rejected))
     except StoppedError as error:
         stopped = StoppedError(f"{out}: {error}; the same command goes on", error.number, path=out)
-        stopped.is_said = not ranks.is_main()  # torchrun stops all ranks
+        stopped.is_reported = not ranks.is_main()  # torchrun stops all ranks
         raise stopped from None
 
 
 def _finish(
     rows: EmbeddingRows, folder: EmbeddingFolder, meta: dict[str, Any], failed: list[Failed]
 ) -> None:
-    """Give everything its name; clips that could not be decoded have no rows."""
+    """Complete the folder; clips that could not be decoded have no rows."""
     is_embedded = np.ones(len(rows.clips), np.bool_)
     is_embedded[[place for place, _ in failed]] = False
     index = rows.index(folder.rows(), is_embedded)
@@ -134,15 +135,15 @@ def _fill(
     *,
     strict: bool,
 ) -> list[Failed]:
-    """Embed, in rounds of one batch for each rank, the batches that are not wholly done.
+    """Embed the batches that are not done, in rounds of one batch per rank.
 
     Returns:
-        The clips that could not be decoded, those of all ranks.
+        Clips of all ranks that could not be decoded.
 
     Raises:
-        AudioError: If that is all of them, or with `strict` one.
+        AudioError: If no clip can be decoded, or with `strict` if one cannot.
     """
-    # Whole, also where some rows are there: a part of a batch may give other bits than the whole.
+    # A batch with missing rows is computed whole: a part of it may differ in the last bits.
     batches = [each for each in rows.batches() if not is_done[rows.numbers(each)].all()]
     num_left = sum(map(len, batches))
     own_clips = [
@@ -158,7 +159,7 @@ def _fill(
             for first in range(0, len(batches), ranks.world_size()):
                 of_round = batches[first : first + ranks.world_size()]
                 with ranks.raise_on_all_ranks():
-                    # Those of the round before, here: an error of writing too ends all ranks.
+                    # Rows of the previous round, inside the block: a write error stops all ranks.
                     _add(rows, folder, gathered)
                     own = _Part.empty(rows.embedder.embedding_dim)
                     if ranks.rank() < len(of_round):
@@ -171,7 +172,7 @@ def _fill(
                 _add(rows, folder, gathered)
         except BaseException:
             if ranks.is_main():
-                folder.flush()  # a stop costs no more than its round
+                folder.flush()  # an interruption loses only its round
             raise
     reasons = []
     for place, error in errors.items():
@@ -185,7 +186,7 @@ def _fill(
 
 
 class _Part(NamedTuple):
-    """A batch of clips, their rows, and which of the clips could be decoded, bool `(B,)`."""
+    """Batch of clips, their rows, and which of the clips could be decoded, bool `(B,)`."""
 
     batch: IntArray
     rows: Tensor
@@ -202,10 +203,12 @@ def _compute(
     decoded: Iterator[Tensor | AudioError],
     errors: dict[int, AudioError],
 ) -> _Part:
-    """Embed a batch; adds the errors of what cannot be decoded to `errors`."""
+    """Embed a batch; add the errors of clips that cannot be decoded to `errors`."""
     own, failed = rows.compute(batch, decoded)
     for place, error in failed.items():
-        errors[int(batch[place])] = error.with_traceback(None)  # which would keep the sound
+        errors[int(batch[place])] = error.with_traceback(
+            None
+        )  # a traceback keeps the sound in memory
     is_embedded = torch.ones(len(batch), dtype=torch.bool)
     is_embedded[list(failed)] = False
     return _Part(batch, own, is_embedded)
@@ -219,7 +222,7 @@ def _add(rows: EmbeddingRows, folder: EmbeddingFolder, gathered: Sequence[_Part]
 
 
 def _gather(rows: EmbeddingRows, own: _Part, of_round: Sequence[IntArray]) -> list[_Part]:
-    """In rank 0 what all ranks have embedded in this round; nothing elsewhere."""
+    """Gather the rows of all ranks in this round on rank 0; empty elsewhere."""
     if not ranks.is_main():
         if len(own.batch):
             dist.send(own.rows, dst=0)
@@ -236,7 +239,7 @@ def _gather(rows: EmbeddingRows, own: _Part, of_round: Sequence[IntArray]) -> li
 
 
 def _describe(rows: EmbeddingRows, identities: Sequence[str]) -> dict[str, Any]:
-    """What meta.json says, with the content key of the job."""
+    """Make the content of meta.json, with the content key of the job."""
     description = {
         **rows.embedder.description,
         **rows.count(),

@@ -1,35 +1,34 @@
-"""The clips of an embedding job: those that can be embedded by their headers, and the others."""
+"""Listing of an embedding job's clips, checked by their headers."""
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from byola_rq.audio.encoded import printable, reason_of, unreadable
+from byola_rq.audio.encoded import reason_of, unreadable
 from byola_rq.corpus.decoded_clips import DecodedClips, measure_each
-from byola_rq.corpus.segments import list_with_faults, refuse_faults
+from byola_rq.corpus.segments import check_faults, list_with_faults
 from byola_rq.embed.clip_encoder import ClipEncoder
 from byola_rq.errors import AudioError, CorpusError
 from byola_rq.runtime import distributed as ranks
 from byola_rq.runtime.progress import ProgressBar, log
-from byola_rq.sources.clip_source import ClipSource, Listing
+from byola_rq.sources.clip_source import ClipSource, Listing, path_resolver
+from byola_rq.text.shown import printable
 
 Rejected = tuple[str, str]  # (source, reason)
 
 
 @dataclass(frozen=True)
 class JobClips:
-    """What there is to embed.
+    """Clips of an embedding job.
 
     Args:
-        clips: In the order of the sources, each as often as they name it.
-        identities: Of each clip a line: its real file and place in it, size and time of change.
-        rejected: What is left out, and why.
+        clips: Clips in the order of the sources, each as often as they name it.
+        identities: Line for each clip: its real file and position in it, size, modification time.
+        rejected: Pairs (source, reason) of clips that are left out.
     """
 
     clips: DecodedClips
@@ -40,28 +39,27 @@ class JobClips:
 def list_clips(sources: Sequence[Path], encoder: ClipEncoder, *, strict: bool) -> JobClips:
     """List the clips of `sources` and read their headers.
 
-    Each rank opens its share of the files: of millions on a shared disk, opening is what takes
-    long, and every file is opened once whatever the number of ranks.
+    Each rank opens its share of the files: with millions on a shared disk, opening dominates.
 
     Raises:
-        AudioError, CorpusError: If a source cannot be used, or no clip; with `strict`, if one
-            cannot.
+        AudioError, CorpusError: If a source cannot be used, or no clip can be; with `strict`, if
+            one clip cannot.
     """
     with ranks.raise_on_all_ranks():
         listing, faults = list_with_faults(sources, keep_repeats=True)
         if strict or not listing.clips:
-            refuse_faults(sources, faults)
+            check_faults(sources, faults)
     for note in _notes(listing):
         log(note)
     found = listing.clips
-    _refuse_other_listing(found)
+    _check_same_listing(found)
     own = found[ranks.rank() :: ranks.world_size()]
     facts = np.zeros((-(-len(found) // ranks.world_size()), 4), np.int64)
     with ranks.raise_on_all_ranks():
         errors = _measure(own, encoder, facts)
         if strict and errors:
             raise _first_of(errors)
-    # Errors stay in their rank but for what a list of them says.
+    # Only the reasons are exchanged between ranks.
     reasons = [
         [place, reason_of(error, own[place], own[place].file)] for place, error in errors.items()
     ]
@@ -95,7 +93,7 @@ def _notes(listing: Listing) -> Iterator[str]:
 def _measure(
     own: Sequence[ClipSource], encoder: ClipEncoder, facts: np.ndarray
 ) -> dict[int, AudioError]:
-    """Fill in first sample, length, size and time of each clip; the errors by their places."""
+    """Fill `facts` with first sample, length, size and time per clip; return errors by index."""
     with ProgressBar("reading headers", len(own)) as bar:
         clips, unreadable = measure_each(own, encoder.frontend.sample_rate, bar.advance)
     error_of = {id(source): error for source, error in unreadable}
@@ -108,7 +106,7 @@ def _measure(
             length = int(clips.num_samples[row])
             first = int(clips.first_samples[row])
             row += 1
-            encoder.refuse_short(length, source)
+            encoder.check_length(length, source)
             facts[place] = first, length, *_size_and_time(source)
         except AudioError as error:
             errors[place] = error
@@ -116,14 +114,14 @@ def _measure(
 
 
 def _first_of(errors: Mapping[int, AudioError]) -> AudioError:
-    """The first error, which counts the others; there may be none in this rank."""
+    """Return the first error with the number of the others."""
     error = next(iter(errors.values()))
     others = f" (and {len(errors) - 1} more clips like it)" if len(errors) > 1 else ""
     return AudioError(f"{error}{others}", **error.facts)
 
 
-def _refuse_other_listing(found: Sequence[ClipSource]) -> None:
-    """Ranks may run on several machines, whose folders need not be the same."""
+def _check_same_listing(found: Sequence[ClipSource]) -> None:
+    """Check that all ranks list the same clips: they may run on machines with other folders."""
     if ranks.world_size() == 1:
         return
     digest = hashlib.sha256()
@@ -149,12 +147,8 @@ def _size_and_time(source: ClipSource) -> tuple[int, int]:
 
 
 def _places(clips: Sequence[ClipSource], links: Mapping[str, str]) -> Iterator[str]:
-    """Each clip's real file and its place there, however its source is spelled."""
-    # Folders come one after the other, so few need to be remembered.
-    real_folder = lru_cache(maxsize=1024)(os.path.realpath)
+    """Format each clip's real file and position in it, independent of links in its path."""
+    real_path = path_resolver(links)
     for clip in clips:
-        real = links.get(clip.file)
-        if real is None:
-            folder, name = os.path.split(clip.file)
-            real = os.path.join(real_folder(folder), name)
-        yield f"{printable(real)}\t{clip.offset}\t{clip.start_seconds}\t{clip.num_seconds}"
+        place = f"{clip.offset}\t{clip.start_seconds}\t{clip.num_seconds}"
+        yield f"{printable(real_path(clip.file))}\t{place}"

@@ -1,4 +1,4 @@
-"""What lies near what: nearest neighbors and a map of embeddings."""
+"""Nearest neighbors and two-dimensional maps of embeddings."""
 
 import re
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ FloatArray = npt.NDArray[np.floating[Any]]
 
 
 def read_embeddings(folder: Path) -> tuple[FloatArray, list[Path]]:
-    """What `byola-rq embed` wrote: embeddings `(N, D)` and the clip of each row.
+    """Read the output of `byola-rq embed`: embeddings `(N, D)` and the clip of each row.
 
     Raises:
-        CorpusError: If the folder does not hold both.
+        CorpusError: If the folder does not have both.
     """
     try:
         array = find_array(folder / "embeddings.npy")
@@ -38,9 +38,9 @@ def read_embeddings(folder: Path) -> tuple[FloatArray, list[Path]]:
 
 
 def guess_labels(paths: Sequence[Path]) -> list[str]:
-    """A label for each clip: its folder's name, or its own where all lie in one folder.
+    """Guess a label for each clip: its folder's name, or part of its own if all are in one folder.
 
-    Of a name such as `00017_voice-fr.wav` that is what stands between number and dash: `voice`.
+    For a name such as `00017_voice-fr.wav` it is the part between number and dash: `voice`.
     """
     if len({path.parent for path in paths}) > 1:
         return [path.parent.name for path in paths]
@@ -48,10 +48,10 @@ def guess_labels(paths: Sequence[Path]) -> list[str]:
 
 
 def find_nearest(embeddings: FloatArray, row: int, num: int) -> list[tuple[int, float]]:
-    """The rows nearest to one, nearest first, and their cosines with it.
+    """Find the rows nearest to a given row, nearest first, with their cosine similarities.
 
-    Every dimension is first shifted and scaled to mean 0 and std 1 over all rows: the dimensions
-    of an encoder that ends in a ReLU share a large mean, which makes all cosines near 1.
+    Every dimension is first standardized over all rows: after a ReLU all dimensions have a large
+    positive mean, which brings all cosines near 1.
 
     Raises:
         MissingPackageError: If scikit-learn is not installed.
@@ -64,23 +64,23 @@ def find_nearest(embeddings: FloatArray, row: int, num: int) -> list[tuple[int, 
 
 
 def share_of_like_neighbors(embeddings: FloatArray, labels: Sequence[str]) -> float:
-    """The share of rows whose nearest neighbor has their own label, 0 to 1.
+    """Compute the fraction of rows whose nearest neighbor has the same label, 0 to 1.
 
     Raises:
         MissingPackageError: If scikit-learn is not installed.
     """
     search = _import_sklearn().neighbors.NearestNeighbors(n_neighbors=1, metric="cosine")
-    nearest = search.fit(_scale(embeddings)).kneighbors(return_distance=False)[:, 0]  # not oneself
+    nearest = search.fit(_scale(embeddings)).kneighbors(return_distance=False)[:, 0]  # not itself
     return float(np.mean(np.asarray(labels)[nearest] == np.asarray(labels)))
 
 
 def place_on_map(
     embeddings: FloatArray, method: Literal["pca", "tsne", "umap"] = "pca", seed: int = 0
 ) -> FloatArray:
-    """Two coordinates for each row, `(N, 2)`.
+    """Compute two coordinates for each row, `(N, 2)`.
 
-    `pca` keeps the two directions of largest spread, and with them large distances; `tsne` and
-    `umap` keep who is near whom, and distances between groups say little.
+    `pca` keeps the two directions of largest variance, and so large distances; `tsne` and `umap`
+    keep neighborhoods, and distances between groups mean little.
 
     Raises:
         MissingPackageError: If scikit-learn, or for `umap` umap-learn, is not installed.
@@ -107,5 +107,5 @@ def _scale(embeddings: FloatArray) -> FloatArray:
 
 def _import_sklearn() -> Any:
     with package_needed("a map or search of neighbors", "scikit-learn", extra="evaluate"):
-        import sklearn  # its parts are loaded where they are first asked for
+        import sklearn  # submodules are loaded at first use
     return sklearn

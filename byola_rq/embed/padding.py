@@ -1,8 +1,8 @@
-"""Clips of unequal length in one batch, each embedded as if it were alone.
+"""Batches of clips of unequal length, each embedded as if it were alone.
 
-Padding meets a clip in four places, and has no part in any: the frontend goes on with the clip's
-own reflection; a convolution sees zeros behind the last log-mel frame, in every block; the pooling
-of a block leaves out an odd last frame; maximum and mean run over the clip's own frames.
+Padding would affect a clip at four points: the frontend instead continues with the clip's own
+reflection; every convolution sees zeros after the last log-mel frame; the pooling of a block drops
+an odd last frame; maximum and mean use only the clip's own frames.
 """
 
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ from byola_rq.audio.frontend import LogMelSpectrogram
 from byola_rq.model.encoder import Encoder, split_blocks
 from byola_rq.model.first_block import convolution_block
 
-LONGEST_TO_SHORTEST = 1.25  # in a batch: what is padded costs as much as what is not
+LONGEST_TO_SHORTEST = 1.25  # in a batch: padding costs as much as sound
 
 
 def group_by_length(lengths: Sequence[int], room: int) -> list[list[int]]:
-    """Which clips to embed together: of similar length, the shortest first.
+    """Group clips of similar length into batches, the shortest first.
 
     Args:
-        lengths: In samples.
-        room: Samples of a batch, padding included; a longer clip is a batch by itself.
+        lengths: Length of each clip in samples.
+        room: Maximum samples of a batch, padding included; a longer clip is a batch by itself.
 
     Returns:
-        Places in `lengths`, each once.
+        Indices of the clips in each batch.
     """
     groups: list[list[int]] = []
     for place in sorted(range(len(lengths)), key=lengths.__getitem__):
@@ -40,11 +40,11 @@ def group_by_length(lengths: Sequence[int], room: int) -> list[list[int]]:
 
 
 def padded_log_mel(frontend: LogMelSpectrogram, waveforms: Sequence[Tensor]) -> Tensor:
-    """Log-mel spectrograms of clips of unequal length, `(B, F, T)` with the longest's T.
+    """Compute log-mel spectrograms of clips of unequal length, `(B, F, T)`, T of the longest.
 
-    The first `1 + S // hop_length` frames of each are those it has alone; what follows is noise.
+    The first `1 + S // hop_length` frames of each are those it has alone; the rest is undefined.
     """
-    reach = frontend.n_fft // 2  # of a frame, to either side of its centre
+    reach = frontend.n_fft // 2  # samples of a frame on either side of its center
     longest = max(len(waveform) for waveform in waveforms)
     batch = waveforms[0].new_zeros(len(waveforms), longest + reach)
     for row, waveform in zip(batch, waveforms, strict=True):
@@ -55,12 +55,12 @@ def padded_log_mel(frontend: LogMelSpectrogram, waveforms: Sequence[Tensor]) -> 
 
 
 def padded_frames(encoder: Encoder, log_mel: Tensor, num_frames: Tensor) -> Tensor:
-    """Frame embeddings of padded clips, `(B, T', D)`; each clip's own come first.
+    """Compute frame embeddings of padded clips, `(B, T', D)`; each clip's own come first.
 
     Args:
-        encoder: In eval mode.
-        log_mel: Standardized, `(B, 1, F, T)`.
-        num_frames: Log-mel frames of each clip, `(B,)`; any numbers may stand behind them.
+        encoder: Encoder in eval mode.
+        log_mel: Standardized log-mel spectrograms, `(B, 1, F, T)`.
+        num_frames: Number of log-mel frames of each clip, `(B,)`; later frames are ignored.
     """
     features = _blank_behind(log_mel, num_frames)
     for block in split_blocks(encoder.features):
@@ -70,14 +70,14 @@ def padded_frames(encoder: Encoder, log_mel: Tensor, num_frames: Tensor) -> Tens
 
 
 def pool_padded(frame_embeddings: Tensor, counts: Tensor) -> Tensor:
-    """Maximum plus mean over the first `counts` `(B,)` frames: `(B, T', D)` -> `(B, D)`."""
+    """Pool by maximum plus mean over the first `counts` `(B,)` frames: `(B, T', D)` -> `(B, D)`."""
     is_padding = _is_behind(counts, frame_embeddings.shape[1])[..., None]  # (B, T', 1)
     highest = frame_embeddings.masked_fill(is_padding, -torch.inf).amax(dim=1)
     return highest + frame_embeddings.masked_fill(is_padding, 0).sum(dim=1) / counts[:, None]
 
 
 def _blank_behind(features: Tensor, num_frames: Tensor) -> Tensor:
-    """Zeros behind each clip's frames of `(B, C, F, T)`, as a convolution pads."""
+    """Set features `(B, C, F, T)` after each clip's frames to zero, as a convolution pads."""
     is_padding = _is_behind(num_frames, features.shape[-1])
     return features.masked_fill(is_padding[:, None, None], 0)
 

@@ -1,4 +1,4 @@
-"""The rows that clips become: one for each clip, or one for each of its frame embeddings."""
+"""Rows of the output array: one per clip, or one per frame embedding."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -18,16 +18,16 @@ from byola_rq.errors import AudioError
 from byola_rq.sources.encoded import read_encoded
 from byola_rq.text.cells import csv_text
 
-BATCH_SECONDS = 240.0  # of sound embedded together, in clips of one length
+BATCH_SECONDS = 240.0  # of sound per batch, in clips of one length
 
 
 class EmbeddingRows:
-    """Where the rows of each clip are, and how they are made.
+    """Positions and computation of the rows of each clip.
 
     Args:
-        embedder: On the device to use.
-        clips: With the lengths that their headers promise.
-        frames: A row for each frame embedding, not for each clip.
+        embedder: Embedder on the device to use.
+        clips: Clips with the lengths that their headers state.
+        frames: One row per frame embedding instead of one per clip.
     """
 
     def __init__(self, embedder: Embedder, clips: DecodedClips, *, frames: bool) -> None:
@@ -43,11 +43,11 @@ class EmbeddingRows:
 
     @property
     def num_rows(self) -> int:
-        """Of all clips."""
+        """Number of rows of all clips."""
         return int(self.counts.sum())
 
     def batches(self) -> list[IntArray]:
-        """Clips to embed together: of one length, by their headers."""
+        """Group the clips into batches of one length, according to their headers."""
         clips = np.argsort(self.clips.num_samples, kind="stable")
         lengths = self.clips.num_samples[clips]
         batches: list[IntArray] = []
@@ -58,21 +58,21 @@ class EmbeddingRows:
         return batches
 
     def numbers(self, batch: IntArray) -> IntArray:
-        """The rows of a batch's clips, one clip after the other."""
+        """Return the row numbers of a batch's clips, clip by clip."""
         counts, firsts = self.counts[batch], self.first_rows[batch]
         places = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         return np.asarray(np.repeat(firsts, counts) + places, np.int64)
 
     def is_long(self, clip: int) -> bool:
-        """Whether a clip is decoded block by block, as it is embedded: there is no room for it."""
+        """Return whether a clip is too long for memory and decoded block by block."""
         return bool(self.clips.num_samples[clip] > self.embedder.clips.max_samples)
 
     def read(self, clip: int) -> Tensor | AudioError:
-        """Decode a clip that is not long; an error instead of what cannot be embedded."""
+        """Decode a clip that is not long; return the error if it cannot be embedded."""
         try:
             waveform = self.clips.read(clip)
-            # Again: a header may promise more than there is to decode.
-            self.embedder.clips.refuse_short(len(waveform), self.clips.sources[clip])
+            # Again: a header may state more than decodes.
+            self.embedder.clips.check_length(len(waveform), self.clips.sources[clip])
             return waveform
         except AudioError as error:
             return error
@@ -81,15 +81,15 @@ class EmbeddingRows:
     def compute(
         self, batch: IntArray, decoded: Iterator[Tensor | AudioError]
     ) -> tuple[Tensor, dict[int, AudioError]]:
-        """The rows of a batch, on the CPU; frames that a clip's header promises in vain are NaN.
+        """Compute the rows of a batch, on the CPU; NaN for frames that are stated but missing.
 
         Args:
             batch: One of `batches()`.
-            decoded: What `read` gives of the clips that are not long, of this batch the next.
+            decoded: Results of `read` for the clips that are not long, beginning with this batch.
 
         Returns:
-            Rows, and the errors of clips that cannot be decoded, by their places in the batch;
-            their rows are NaN.
+            Rows, and the errors of clips that cannot be decoded by their index in the batch; their
+            rows are NaN.
         """
         rows = torch.full((int(self.counts[batch].sum()), self.embedder.embedding_dim), torch.nan)
         first_rows = np.cumsum(self.counts[batch]) - self.counts[batch]
@@ -135,12 +135,12 @@ class EmbeddingRows:
             raise unreadable(source, error) from error
 
     def count(self, is_embedded: npt.NDArray[np.bool_] | None = None) -> dict[str, int]:
-        """What meta.json counts: clips, and rows where those are frames."""
+        """Count clips, and rows if they are frames, for meta.json."""
         counts = self.counts if is_embedded is None else self.counts[is_embedded]
         return {"clips": len(counts)} | ({"rows": int(counts.sum())} if self.are_frames else {})
 
     def describe(self) -> dict[str, Any]:
-        """What meta.json says of frames: times are `first_seconds + i * seconds_apart`."""
+        """Describe the times of frames, `first_seconds + i * seconds_apart`, for meta.json."""
         if not self.are_frames:
             return {}
         first, second = self.embedder.frame_seconds(2).double().tolist()
@@ -148,11 +148,11 @@ class EmbeddingRows:
         return {"frames": times}
 
     def index(self, rows: npt.NDArray[np.float32], is_embedded: npt.NDArray[np.bool_]) -> str:
-        """The text of index.csv.
+        """Format index.csv.
 
         Args:
-            rows: All that were computed, `(rows, D)`; only a few are looked at.
-            is_embedded: Which clips keep their rows, `(clips,)`; those of the others go.
+            rows: Computed rows, `(rows, D)`; only a few are read.
+            is_embedded: Clips that keep their rows, bool `(clips,)`.
         """
         names = ("first_frame", "num_frames") if self.are_frames else ()
         table: list[tuple[object, ...]] = [("row", "path", "seconds", *names)]
@@ -165,7 +165,7 @@ class EmbeddingRows:
         return csv_text(table, "\r\n")
 
     def _count(self, clip: int, rows: npt.NDArray[np.float32]) -> int:
-        """Frame embeddings that a clip has in truth."""
+        """Count the frame embeddings that a clip really has."""
         first, count = int(self.first_rows[clip]), int(self.counts[clip])
         if not np.isnan(rows[first + count - 1, 0]):
             return count
@@ -173,7 +173,7 @@ class EmbeddingRows:
 
 
 def _places_by_length(waveforms: Sequence[Tensor | AudioError]) -> Iterable[list[int]]:
-    """Places of waveforms of one length, errors left out."""
+    """Group the indices of waveforms by length, leaving out errors."""
     places: dict[int, list[int]] = {}
     for place, waveform in enumerate(waveforms):
         if isinstance(waveform, Tensor):

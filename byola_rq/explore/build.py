@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from byola_rq.audio.encoded import printable
 from byola_rq.audio.io import inspect_audio, read_audio
 from byola_rq.embed.embedder import Embedder
 from byola_rq.errors import ConfigError
@@ -25,6 +24,7 @@ from byola_rq.runtime.progress import log
 from byola_rq.runtime.rng import permutation
 from byola_rq.sources.labelled_csv import LabelledClip, read_labelled_rows
 from byola_rq.text.cells import csv_text
+from byola_rq.text.shown import printable
 
 MAX_EXCERPT_SECONDS = 5.0  # on a page of search results, which has few clips
 
@@ -57,7 +57,7 @@ def _embed_query(query: Path, embedder: Embedder, *, frames: bool) -> Tensor:
     if not frames:
         return embedder.embed_files([query])[0]
     waveform = read_audio(query, embedder.sample_rate)
-    embedder.clips.refuse_short(len(waveform), query)
+    embedder.clips.check_length(len(waveform), query)
     return embedder.frames(waveform, embedder.sample_rate)[0][0].cpu()
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from byola_rq.audio.encoded import printable
 from byola_rq.errors import ConfigError
 from byola_rq.explore.collection import Collection
 from byola_rq.explore.map import PICTURE_BANDS, PICTURE_FRAMES, Excerpt, SoundMap
 from byola_rq.plots import style
 from byola_rq.runtime.files import replace_file
+from byola_rq.text.shown import printable
 
 # plots.style.COLOR_MAP in 16 steps, so that a page needs no matplotlib.
 _PALETTE = (

@@ -1,1 +1,1 @@
-"""Model files, ONNX and model cards of trained encoders."""
+"""Export of trained encoders: model files, ONNX, torch.export, model cards."""

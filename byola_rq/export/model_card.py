@@ -1,4 +1,4 @@
-"""The model card: what a model file says of itself, in words; nothing else."""
+"""Model cards, written only from what a model file states."""
 
 import json
 from string import Template
@@ -7,7 +7,7 @@ from typing import Any
 from byola_rq.embed.embedder import Embedder
 from byola_rq.text.cells import markdown_cell
 
-# docs/model_card.md is this text; a test compares them.
+# A test compares docs/model_card.md with this text.
 TEMPLATE = """\
 ---
 library_name: byola_rq
@@ -20,15 +20,15 @@ ${license_lines}tags:
 
 # $title
 
-A frozen encoder of general audio: sound of any length in, one embedding of $dim numbers out, or
-one for every $frame_ms ms. Written by byola_rq from what its model file says of itself.
+A frozen encoder of general audio: it turns sound of any length into one embedding of $dim numbers,
+or one for every $frame_ms ms. byola_rq wrote this card from the model file.
 
 ```python
 from byola_rq.hub import HubEmbedder
 
 model = HubEmbedder.from_pretrained("$source")
 embedding = model(waveform, sample_rate)  # (1, $dim)
-frames, seconds = model.frames(waveform, sample_rate)  # (1, T', $dim), centres in seconds
+frames, seconds = model.frames(waveform, sample_rate)  # (1, T', $dim), centers in seconds
 ```
 
 ## The model
@@ -42,7 +42,7 @@ frames, seconds = model.frames(waveform, sample_rate)  # (1, T', $dim), centres 
 | frontend | $frontend |
 | standardization | log-mel mean $mean, standard deviation $std |
 | SHA-256 of the weights | `$weights_sha256` |
-| licence of the weights | $licence |
+| license of the weights | $license |
 
 ## Training
 
@@ -56,12 +56,12 @@ statistics.
 
 ## Limits
 
-The embeddings reflect the sounds that the encoder was trained on. What they lack, this card cannot
-say; test them on your own kind of sound before you rely on them.
+The embeddings reflect the sounds that the encoder was trained on. Test them on your own kind of
+sound before you rely on them.
 """
 
-# Of the licences that the hub knows by name, those that weights usually have; others are `other`.
-_HUB_LICENCES = frozenset(
+# Common licenses among those that the hub knows by name; others are `other`.
+_HUB_LICENSES = frozenset(
     {
         "apache-2.0",
         "bsd-2-clause",
@@ -77,11 +77,11 @@ _HUB_LICENCES = frozenset(
 
 
 def write_model_card(embedder: Embedder, repo_id: str | None = None) -> str:
-    """Write a model card, Markdown with the hub's metadata before it.
+    """Write a model card in Markdown, with the hub's metadata at its head.
 
     Args:
-        embedder: What it is about.
-        repo_id: Id on the hub, `owner/name`; a placeholder where there is none yet.
+        embedder: Embedder that the card describes.
+        repo_id: Id on the hub, `owner/name`; None writes a placeholder.
     """
     description = embedder.description
     frontend = ", ".join(
@@ -102,28 +102,28 @@ def write_model_card(embedder: Embedder, repo_id: str | None = None) -> str:
         mean=f"{embedder.statistics.mean:.6g}",
         std=f"{embedder.statistics.std:.6g}",
         weights_sha256=description["weights_sha256"],
-        licence=markdown_cell(embedder.licence) if embedder.licence else "not stated",
+        license=markdown_cell(embedder.licence) if embedder.licence else "not stated",
         training=_training(embedder.summary),
     )
 
 
-def _license_lines(licence: str | None) -> str:
-    """The hub's metadata of a licence; no line where nobody has stated one."""
-    if not licence:
+def _license_lines(name: str | None) -> str:
+    """Format the hub's metadata of a license; empty if none is stated."""
+    if not name:
         return ""
-    if licence.lower() in _HUB_LICENCES:
-        return f"license: {licence.lower()}\n"
-    return f"license: other\nlicense_name: {json.dumps(licence)}\n"
+    if name.lower() in _HUB_LICENSES:
+        return f"license: {name.lower()}\n"
+    return f"license: other\nlicense_name: {json.dumps(name)}\n"
 
 
 def _training(summary: dict[str, Any]) -> str:
-    """The training summary as a table."""
+    """Format the training summary as a table."""
     if not summary:
-        return "The model file says nothing of its training."
+        return "The model file has no information about its training."
     rows = [f"| {_cell(name)} | {_cell(value)} |" for name, value in summary.items()]
     return "\n".join(("| | |", "|---|---|", *rows))
 
 
 def _cell(value: Any) -> str:
-    """Any value of the summary."""
+    """Format a value of the summary for a table."""
     return markdown_cell(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))

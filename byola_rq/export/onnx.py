@@ -1,4 +1,4 @@
-"""A model as one graph, frontend inside: waveform in, embedding out, in ONNX or torch.export."""
+"""Export of a model, frontend included, as one graph from waveform to embedding."""
 
 import importlib
 import json
@@ -21,18 +21,18 @@ from byola_rq.model.encoder import Encoder, build_encoder
 from byola_rq.runtime.files import text_name, whole_file
 
 OPSET = 18
-TOLERANCE = 1e-4  # of an embedding; relative to its largest value where that is above 1
+TOLERANCE = 1e-4  # of an embedding; relative to its largest value if that is above 1
 
 
 class WaveformEncoder(nn.Module):
-    """An embedder of plain tensor operations, which every exporter and runtime knows.
+    """Embedder made of basic tensor operations that all exporters and runtimes support.
 
-    The spectrum is a strided convolution with windowed cosines and sines instead of an FFT: only
-    the frequencies under the mel filters are computed, in the same float32.
+    A strided convolution with windowed cosines and sines replaces the FFT; it computes only the
+    frequencies under the mel filters, also in float32.
 
     Args:
-        embedder: Its weights are copied, as float32, to the CPU; its frontend's backend does not
-            matter, as all compute the same to 1e-3 of log-mel.
+        embedder: Model whose weights are copied to the CPU as float32. The backend of its frontend
+            is irrelevant: all agree to 1e-3 of log-mel.
     """
 
     def __init__(self, embedder: Embedder) -> None:
@@ -55,7 +55,7 @@ class WaveformEncoder(nn.Module):
         padded = F.pad(waveform[:, None], (half, half), mode="reflect")  # (B, 1, S + n_fft)
         spectrum = F.conv1d(padded, self.get_buffer("kernels"), stride=self.hop_length)
         cosine, sine = spectrum.chunk(2, dim=1)  # (B, frequencies, T) each
-        # As a convolution too: a matrix product would make torch.export fix a batch of one.
+        # A convolution as well: a matrix product would make torch.export specialize batch size 1.
         mel = F.conv1d(cosine.square() + sine.square(), self.get_buffer("filters"))  # (B, F, T)
         log_mel = ((mel + EPSILON).log() - self.mean) / self.std
         embedding: Tensor = self.encoder(log_mel[:, None])
@@ -66,18 +66,18 @@ def export_program(embedder: Embedder) -> torch.export.ExportedProgram:
     """Capture a model with torch.export; `torch.export.save` writes it, AOTInductor compiles it.
 
     Args:
-        embedder: Any model, trained or not.
+        embedder: Model to export.
 
     Returns:
-        A program of one input, float32 `(B, S)` in [-1, 1] at the model's sample rate, and one
-        output, float32 `(B, D)`; B is any from 1 on, S any from the model's shortest on, most often
-        0.1 s. Samples are not checked.
+        Program with one input, float32 `(B, S)` in [-1, 1] at the model's sample rate, and one
+        output, float32 `(B, D)`; B is at least 1, S at least the model's `min_samples` (usually
+        0.1 s). Samples are not checked.
     """
     least = embedder.clips.min_samples
     example = torch.zeros(2, 2 * least)
     shapes = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("samples", min=least)}
-    # Otherwise sizes of 1 (one clip; a clip of one frame embedding) are ruled out: torch.export
-    # asks of every size whether it is 1, to tell layouts apart, and keeps the answer.
+    # By default torch.export specializes on whether a size is 1, which would exclude one clip or
+    # one frame embedding.
     with _config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         return torch.export.export(
             WaveformEncoder(embedder), (example,), dynamic_shapes={"waveform": shapes}, strict=False
@@ -85,21 +85,21 @@ def export_program(embedder: Embedder) -> torch.export.ExportedProgram:
 
 
 def export_onnx(embedder: Embedder, path: Path | str) -> None:
-    """Write a model as ONNX; it appears whole, and only if onnxruntime gives its embeddings.
+    """Write a model as ONNX, atomically, after checking that onnxruntime gives its embeddings.
 
-    Input `waveform`: float32 `(batch, samples)` in [-1, 1] at the model's sample rate, as long as
-    the model takes (0.1 s, by most frontends) or longer; output `embedding`: float32 `(batch, D)`.
-    Both axes are free at each call. A waveform is embedded whole: memory grows with its length. The
+    Input `waveform`: float32 `(batch, samples)` in [-1, 1] at the model's sample rate, at least
+    the model's `min_samples` (0.1 s for most frontends); output `embedding`: float32 `(batch, D)`.
+    Both axes are dynamic. A waveform is embedded whole, so memory grows with its length. The
     metadata entry `byola_rq` holds the model file's JSON: encoder, frontend, statistics, digest of
     the weights, training.
 
     Args:
-        embedder: Any model, trained or not.
-        path: File to write, up to 2 GB in one piece; its folder is made.
+        embedder: Model to export.
+        path: File to write, at most 2 GB; its folder is created.
 
     Raises:
         MissingPackageError: If onnx, onnxscript or onnxruntime is not installed.
-        CheckpointError: If the disk refuses, or the file computes something else.
+        CheckpointError: If the file cannot be written, or computes other embeddings.
     """
     onnxruntime = _import_packages()
     path = Path(path)
@@ -114,11 +114,11 @@ def export_onnx(embedder: Embedder, path: Path | str) -> None:
 
 
 def _translate(embedder: Embedder) -> torch.onnx.ONNXProgram:
-    """The model as an ONNX program with named axes and its description."""
+    """Translate the model to an ONNX program with named axes and a description."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     try:
-        # The exporter warns of packages that it does not need here, and of its own deprecations.
+        # The exporter warns about packages that are not needed here and its own deprecations.
         logger.setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -133,7 +133,7 @@ def _translate(embedder: Embedder) -> torch.onnx.ONNXProgram:
             )
     finally:
         logger.setLevel(level)
-    assert program is not None  # only the exporter of old gives None
+    assert program is not None  # only the older exporter returns None
     description = {
         **embedder.description,
         "licence": embedder.licence,
@@ -144,7 +144,7 @@ def _translate(embedder: Embedder) -> torch.onnx.ONNXProgram:
 
 
 def _copy_encoder(embedder: Embedder) -> Encoder:
-    """A float32 copy on the CPU, which exporters can trace whatever the model runs on."""
+    """Copy the encoder to the CPU as float32, which exporters can trace."""
     n_mels = embedder.frontend.n_mels
     encoder = build_encoder(embedder.encoder_name, dim=embedder.embedding_dim, n_mels=n_mels)
     encoder.load_state_dict(embedder.encoder.state_dict())
@@ -152,7 +152,7 @@ def _copy_encoder(embedder: Embedder) -> Encoder:
 
 
 def _spectrum_of(frontend: LogMelSpectrogram) -> tuple[Tensor, Tensor]:
-    """Mel filters `(F, W, 1)` and kernels `(2 W, 1, n_fft)` of the W frequencies they weigh."""
+    """Return mel filters `(F, W, 1)` and kernels `(2 W, 1, n_fft)` of the W frequencies in use."""
     options = frontend.options
     names = ("sample_rate", "n_fft", "n_mels", "f_min", "f_max")
     filters = mel_filterbank(**{name: options[name] for name in names})
@@ -160,7 +160,7 @@ def _spectrum_of(frontend: LogMelSpectrogram) -> tuple[Tensor, Tensor]:
     window = torch.hann_window(frontend.win_length, dtype=torch.float64)
     left = (frontend.n_fft - frontend.win_length) // 2
     window = F.pad(window, (left, frontend.n_fft - frontend.win_length - left))
-    # The angle is reduced in integers first: cos of a large product would lose digits.
+    # The angle is reduced in integers first: the cosine of a large product would lose precision.
     turns = (used[:, None] * torch.arange(frontend.n_fft)) % frontend.n_fft
     angles = turns.double() * (2 * math.pi / frontend.n_fft)
     kernels = torch.cat((angles.cos() * window, -angles.sin() * window))
@@ -168,7 +168,7 @@ def _spectrum_of(frontend: LogMelSpectrogram) -> tuple[Tensor, Tensor]:
 
 
 def _import_packages() -> Any:
-    """Check that all of the extra `onnx` is there; gives onnxruntime."""
+    """Check that the packages of the extra `onnx` are installed; return onnxruntime."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
         with package_needed("export to ONNX", package, extra="onnx"):
             module = importlib.import_module(package)
@@ -176,7 +176,7 @@ def _import_packages() -> Any:
 
 
 def _compare(embedder: Embedder, onnxruntime: Any, written: Path, path: Path) -> None:
-    """Run the file on noise of two lengths; another result than the model's is an error."""
+    """Run the file on noise of two lengths; raise if a result differs from the model's."""
     with text_name(written) as readable:
         providers = ["CPUExecutionProvider"]
         session = onnxruntime.InferenceSession(str(readable), providers=providers)

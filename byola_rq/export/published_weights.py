@@ -1,4 +1,4 @@
-"""A user's own copy of weights in the published naming -> an embedder; we ship none of them."""
+"""Import of published BYOL-A weights from a user's copy; the package contains none."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -15,9 +15,9 @@ from byola_rq.errors import CheckpointError, ConfigError, first_line
 from byola_rq.model.encoder import ENCODERS, Encoder, build_encoder
 
 WRAPPERS = ("state_dict", "model")  # keys under which a checkpoint may hold its state dict
-PREFIXES = ("module.", "model.")  # that wrappers put before every name
-_COUNTER = "num_batches_tracked"  # of batch normalization; older files have none, eval needs none
-_SHOWN = 4  # names that a message lists
+PREFIXES = ("module.", "model.")  # prefixes that wrappers add to every name
+_COUNTER = "num_batches_tracked"  # of batch normalization; optional, not needed in eval mode
+_SHOWN = 4  # maximum number of names in a message
 
 
 def import_weights(
@@ -26,18 +26,18 @@ def import_weights(
     """Read weights named as in the published BYOL-A checkpoints.
 
     Args:
-        path: What `torch.save` wrote: a state dict, or one under the key `state_dict` or `model`;
-            its names may begin with `module.` or `model.`. No code in it is run.
-        encoder_name: As in config.yaml.
+        path: File written by `torch.save`: a state dict, or one under the key `state_dict` or
+            `model`; its names may begin with `module.` or `model.`. No code in it is run.
+        encoder_name: Name of the encoder in config.yaml.
         dim: Embedding size `D` of these weights.
-        statistics: Of the log-mel that the encoder was trained with.
+        statistics: Statistics of the log-mel that the encoder was trained with.
 
     Returns:
-        The embedder, with the paper's frontend; `save` makes it a model file.
+        Embedder with the paper's frontend; `save` writes it as a model file.
 
     Raises:
-        CheckpointError: If the file cannot be read, or its weights are not this encoder's; names
-            what is missing, what nobody asked for, and each wrong shape.
+        CheckpointError: If the file cannot be read, or its weights do not fit the encoder; lists
+            missing, unexpected and misshapen tensors.
         ConfigError: If an argument breaks a rule.
     """
     path = Path(path)
@@ -51,7 +51,7 @@ def import_weights(
     try:
         encoder = build_encoder(encoder_name, dim=dim, n_mels=frontend.n_mels)
     except ValueError as error:
-        # Of the sizes only `dim` is the caller's.
+        # `dim` is the only size that the caller gives.
         is_known = encoder_name in ENCODERS
         raise ConfigError(
             str(error),
@@ -69,12 +69,12 @@ def import_weights(
 
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Tensors by their bare names."""
+    """Read tensors by their names without prefixes."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file of weights", code="missing", path=path)
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    # Of a damaged or foreign file torch raises what its reader happened upon: a dozen types.
+    # For a damaged or foreign file torch raises a dozen types of errors.
     except Exception as error:
         reason = first_line(error).split(". ", 1)[0]
         message = (
@@ -82,7 +82,7 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
             f"code; it does not ({reason})"
         )
         raise CheckpointError(message, code="damaged", path=path) from error
-    for key in WRAPPERS * 2:  # of which one may hold the other; a loop might never end
+    for key in WRAPPERS * 2:  # one may contain the other; bounded against cycles
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not content:
@@ -105,7 +105,7 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _load(path: Path, encoder: Encoder, weights: Mapping[str, Tensor]) -> None:
-    """Give the encoder the weights, if they are all there and fit."""
+    """Load the weights into the encoder after checking names, shapes and values."""
     expected = encoder.state_dict()
     counters = {name: value for name, value in expected.items() if name.endswith(_COUNTER)}
     given = {**counters, **weights}
@@ -119,10 +119,10 @@ def _load(path: Path, encoder: Encoder, weights: Mapping[str, Tensor]) -> None:
     found = {"missing": missing, "unexpected": unexpected, "shape:": shapes}
     problems = {word: names for word, names in found.items() if names}
     if problems:
-        said = "; ".join(f"{word} {_some(names)}" for word, names in problems.items())
+        listed = "; ".join(f"{word} {_some(names)}" for word, names in problems.items())
         message = (
             f"{path}: weights must be those of {type(encoder).__name__} with dim "
-            f"{encoder.embedding_dim}; {said}. Give the --encoder and --dim that "
+            f"{encoder.embedding_dim}; {listed}. Give the --encoder and --dim that "
             "they were trained with"
         )
         raise CheckpointError(message, code="different", path=path, value=problems)
@@ -142,7 +142,7 @@ def _load(path: Path, encoder: Encoder, weights: Mapping[str, Tensor]) -> None:
 
 
 def _bare(name: str) -> str:
-    """The name without the prefixes of wrappers, however often they were put before it."""
+    """Remove the prefixes of wrappers from a name, also repeated ones."""
     while name.startswith(PREFIXES):
         name = name.split(".", 1)[1]
     return name

@@ -1,4 +1,4 @@
-"""The encoder of a run's checkpoint as a model file."""
+"""Export of the encoder in a run's checkpoint as a model file."""
 
 from pathlib import Path
 
@@ -20,10 +20,10 @@ def export_run(run_dir: Path, path: Path, *, best: bool = False) -> Path:
     Args:
         run_dir: Directory of a run.
         path: File to write.
-        best: Instead of the newest, the checkpoint that scored best in validation.
+        best: Use the checkpoint with the best validation score instead of the newest.
 
     Raises:
-        CheckpointError: If there is no whole checkpoint, or the file cannot be written.
+        CheckpointError: If there is no intact checkpoint, or the file cannot be written.
     """
     if best:
         checkpoint: Checkpoint | None = load_best_checkpoint(run_dir)
@@ -44,9 +44,9 @@ def export_run(run_dir: Path, path: Path, *, best: bool = False) -> Path:
 
 
 def _read_encoder(place: Path, checkpoint: Checkpoint) -> Embedder:
-    """The online encoder of a checkpoint, its frontend and statistics."""
+    """Rebuild the online encoder of a checkpoint with its frontend and statistics."""
     state, prefix = checkpoint.state, "byol.encoder."
-    config = state["config"]  # of the version that wrote it: later keys are not in it
+    config = state["config"]  # of the version that wrote it: newer keys are missing
     options = config["encoder"]
     weights = {
         name.removeprefix(prefix): tensor

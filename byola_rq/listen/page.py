@@ -10,8 +10,7 @@ import soundfile
 from jinja2 import Environment, StrictUndefined
 from torch import Tensor
 
-from byola_rq.audio.encoded import printable
-from byola_rq.audio.mel import mel_centres
+from byola_rq.audio.mel import mel_centers
 from byola_rq.errors import ConfigError
 from byola_rq.listen.captions import (
     NAMES,
@@ -26,6 +25,7 @@ from byola_rq.listen.svg import bins_svg, color_scale_svg, similarity_svg, spect
 from byola_rq.plots import style
 from byola_rq.plots.spectrograms import color_limits
 from byola_rq.runtime.files import replace_file
+from byola_rq.text.shown import printable
 
 
 def write_page(listening: Listening, page: Path, *, command: str) -> int:
@@ -61,7 +61,7 @@ def render_page(listening: Listening, *, command: str) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     ).from_string((files("byola_rq.listen") / "page.html").read_text(encoding="utf-8"))
     frontend = listening.frontend
-    hertz = mel_centres(frontend.n_mels, frontend.f_min, frontend.f_max)[listening.band]
+    hertz = mel_centers(frontend.n_mels, frontend.f_min, frontend.f_max)[listening.band]
     to_others = [each.to_others for each in listening.similarities]
     cosines = [cosine for each in to_others for cosine in each.values()]
     lowest = min([each.views for each in listening.similarities] + cosines, default=0.0)

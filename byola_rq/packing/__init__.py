@@ -1,1 +1,1 @@
-"""`byola-rq prepare`: any sources into one packed corpus."""
+"""Packing of sources into one corpus (`byola-rq prepare`)."""

@@ -1,4 +1,4 @@
-"""A clip of a source as int16 samples at 16 kHz, or the reason why it is left out."""
+"""Decoding of clips to int16 samples at 16 kHz, in worker processes."""
 
 import contextlib
 import functools
@@ -26,7 +26,7 @@ _RATE, _SECONDS = struct.Struct("<q"), struct.Struct("<d")  # in workers' answer
 
 @dataclass(frozen=True)
 class ClipRules:
-    """How long a clip may be, in seconds."""
+    """Allowed lengths of a clip, in seconds."""
 
     min_seconds: float = 0.0
     max_seconds: float = 3600.0
@@ -34,7 +34,7 @@ class ClipRules:
 
 @dataclass(frozen=True)
 class ClipJob:
-    """A clip to decode; `encoded` is there where the caller has read its bytes, or failed to."""
+    """Clip to decode; `encoded` is its bytes if the caller has read them, or the reading error."""
 
     clip: ClipSource
     encoded: EncodedAudio | AudioError | None = None
@@ -42,24 +42,24 @@ class ClipJob:
 
 @dataclass(frozen=True)
 class DecodedClip:
-    """Samples, int16 `(S,)` at 16 kHz, and the rate they had before, in Hz."""
+    """Samples, int16 `(S,)` at 16 kHz, and their original sample rate in Hz."""
 
     samples: npt.NDArray[np.int16]
     original_rate: int
 
     def to_bytes(self) -> bytes:
-        """As a worker sends it."""
+        """Serialize for the answer of a worker."""
         return _RATE.pack(self.original_rate) + self.samples.tobytes()
 
     @classmethod
     def from_bytes(cls, answer: bytes) -> "DecodedClip":
-        """As it was sent."""
+        """Deserialize the answer of a worker."""
         samples = np.frombuffer(answer, "<i2", offset=_RATE.size)
         return cls(samples, *_RATE.unpack_from(answer))
 
 
 def jobs_of(clips: Sequence[ClipSource]) -> Iterator[ClipJob]:
-    """Clips for the workers: they read files and tars themselves, tables are streamed to them."""
+    """Make jobs for the workers, which read files and tars themselves; tables are read here."""
     for is_in_table, group in itertools.groupby(clips, lambda clip: clip.row >= 0):
         if not is_in_table:
             yield from map(ClipJob, group)
@@ -84,21 +84,21 @@ def decode_clips(
 def measure_lengths(
     jobs: Iterable[ClipJob], rules: ClipRules, *, num_workers: int, limits: Limits
 ) -> list[float]:
-    """Lengths in seconds by the clips' headers, 0 for what cannot be packed."""
+    """Read the lengths of clips from their headers, in seconds; 0 for clips that are rejected."""
     function = functools.partial(_measure_length, rules=rules)
     answers = map_in_processes(function, jobs, num_workers=num_workers, limits=limits)
     return [0.0 if isinstance(each, Failure) else _SECONDS.unpack(each)[0] for each in answers]
 
 
 def decode_clip(job: ClipJob, rules: ClipRules) -> DecodedClip:
-    """Decode, mix down and resample one clip, in little more memory than its samples take.
+    """Decode, mix down and resample one clip in little more memory than its samples take.
 
     Returns:
-        Samples `round(32768 x)`, clipped: those of a 16-bit mono file at 16 kHz are its own.
+        Samples `round(32768 x)`, clipped; a 16-bit mono file at 16 kHz keeps its samples.
 
     Raises:
         AudioError: If the clip cannot be read, its codec is not allowed, it is cut short or
-            damaged, or its length is against the rules. The message is the reason alone.
+            damaged, or its length breaks the rules. The message is only the reason.
     """
     with _open_clip(job) as (encoded, file):
         start, stop = _part(job.clip, file, rules)
@@ -115,10 +115,10 @@ def _decode_to_bytes(job: ClipJob, rules: ClipRules) -> bytes:
 
 
 def _measure_length(job: ClipJob, rules: ClipRules) -> bytes:
-    """A clip's length in seconds.
+    """Read a clip's length in seconds.
 
     Raises:
-        AudioError: If the file cannot be read, or the length is against the rules.
+        AudioError: If the file cannot be read, or the length breaks the rules.
     """
     with _open_clip(job) as (_, file):
         start, stop = _part(job.clip, file, rules)
@@ -127,7 +127,7 @@ def _measure_length(job: ClipJob, rules: ClipRules) -> bytes:
 
 @contextlib.contextmanager
 def _open_clip(job: ClipJob) -> Iterator[tuple[Path | EncodedAudio, OpenAudio]]:
-    """Open a clip's audio; errors lose the name of the clip, which is told beside them."""
+    """Open a clip's audio; errors omit the clip's name, which is reported separately."""
     encoded: Path | EncodedAudio | str = str(job.clip)
     try:
         if isinstance(job.encoded, AudioError):
@@ -141,7 +141,7 @@ def _open_clip(job: ClipJob) -> Iterator[tuple[Path | EncodedAudio, OpenAudio]]:
 
 
 def _part(clip: ClipSource, file: OpenAudio, rules: ClipRules) -> tuple[int, int]:
-    """First frame of the clip and the one behind its last."""
+    """Return the clip's first frame and the one after its last."""
     rate, num_frames = file.samplerate, file.frames
     start_seconds, stop_seconds = clip.part_of(num_frames / rate)
     start, stop = round(start_seconds * rate), min(round(stop_seconds * rate), num_frames)

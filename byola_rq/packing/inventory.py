@@ -1,4 +1,4 @@
-"""What a packed corpus holds, in lines and as a picture of its clips' lengths."""
+"""Summary of a packed corpus as text, and a histogram of its clips' lengths."""
 
 import itertools
 import math
@@ -19,18 +19,18 @@ from byola_rq.text.parse import MAX_TEXT_BYTES, read_text
 _MOST = 10  # rows of a table
 _STEPS = (1, 2, 5, 10, 20, 30, 60, 300, 600, 1800)  # seconds
 _BARS = 60
-_WIDE = 20  # times as long or as many, from which a scale is logarithmic
+_WIDE = 20  # ratio from which a scale is logarithmic
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
 
 
 def describe_corpus(folder: Path) -> Iterator[str]:
-    """Say what a packed corpus holds: counts, hours, lengths, rates, labels and rejects.
+    """Summarize a packed corpus: counts, hours, lengths, rates, labels and rejected clips.
 
     Yields:
-        Lines.
+        Lines of text.
 
     Raises:
-        CorpusError: If there is none, or its files do not fit each other.
+        CorpusError: If there is none, or its files are inconsistent.
     """
     corpus = open_packed(folder)
     info = corpus.info
@@ -51,11 +51,11 @@ def describe_corpus(folder: Path) -> Iterator[str]:
 
 
 def count_reasons(folder: Path) -> Counter[str]:
-    """Rejects by reason, those that differ in numbers alone together."""
+    """Count rejected clips by reason; reasons that differ only in numbers are merged."""
     groups: dict[str, tuple[int, list[str]]] = {}
     for row in _read_rejected(folder / "rejected.csv"):
         reason = re.sub(r"^same clip as .*", "same clip as another", row[1], flags=re.S)
-        parts = _NUMBER.split(reason)  # text and numbers by turns
+        parts = _NUMBER.split(reason)  # alternating text and numbers
         key = "0".join(parts[::2])
         count, common = groups.get(key, (0, parts))
         merged = [a if a == b else "..." for a, b in zip(common, parts, strict=True)]
@@ -64,7 +64,7 @@ def count_reasons(folder: Path) -> Counter[str]:
 
 
 def _read_rejected(path: Path) -> list[list[str]]:
-    """Rows (source, reason)."""
+    """Read rows (source, reason)."""
     try:
         header, *rows = csv_rows(read_text(path, MAX_TEXT_BYTES)) or [[]]
         if header != ["source", "reason"] or any(len(row) != 2 for row in rows):
@@ -76,14 +76,14 @@ def _read_rejected(path: Path) -> list[list[str]]:
 
 
 def draw_lengths(folder: Path, picture: Path) -> None:
-    """Draw how many clips have which length.
+    """Draw a histogram of the clips' lengths.
 
     Raises:
         CorpusError: As `open_packed`.
         ConfigError: If the picture cannot be written.
         MissingPackageError: If matplotlib is not installed.
     """
-    # Here, because it brings torch along, which the lines do without.
+    # Imported here because it imports torch, which the text does not need.
     from byola_rq.plots.style import COLORS, make_figure, plain, save_figure
 
     figure = make_figure(8, 4)
@@ -92,7 +92,7 @@ def draw_lengths(folder: Path, picture: Path) -> None:
     corpus = open_packed(folder)
     seconds = corpus.num_samples / SAMPLE_RATE
     if not len(seconds):
-        message = f"{folder}: no clip is in it; there are no lengths to draw"
+        message = f"{folder}: it has no clips; there are no lengths to draw"
         raise ConfigError(message, code="empty", path=folder)
     is_wide = seconds.max() > _WIDE * seconds.min()
     axes = figure.subplots()
@@ -102,10 +102,10 @@ def draw_lengths(folder: Path, picture: Path) -> None:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    # Collections of one length have one bar beside which no other would be seen.
+    # If most clips have one length, one bar would dwarf all others.
     if counts.max() > _WIDE * np.median(counts[counts > 0]):
         axes.set_yscale("log")
-        axes.set_ylim(bottom=0.5)  # a bar of one clip is seen
+        axes.set_ylim(bottom=0.5)  # a bar of one clip stays visible
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.set_xlabel("length (s)")
     axes.set_ylabel("clips")
@@ -138,14 +138,14 @@ def _bins(seconds: npt.NDArray[np.float64], *, is_wide: bool) -> npt.NDArray[np.
     low, high = float(seconds.min()), float(seconds.max())
     if is_wide:
         return np.geomspace(low, high, _BARS + 1)
-    # From 0 where that is near; equal lengths still need a width.
+    # From 0 if that is near; equal lengths still need a width.
     low = 0.0 if low < high / 3 else low
     margin = 0.02 * high if high - low < 0.02 * high else 0.0
     return np.linspace(low - margin, high + margin, _BARS + 1)
 
 
 def _table(title: str, counts: Counter[str]) -> Iterator[str]:
-    """The most frequent, most first; ties in the order of their names."""
+    """List the most frequent names in descending order, ties by name."""
     if not counts:
         return
     yield ""

@@ -1,4 +1,4 @@
-"""The shards of a packed corpus -> the corpus: its index, its list of rejects, its corpus.json."""
+"""Merging of shards into a corpus: index, list of rejected clips, corpus.json."""
 
 import json
 from collections.abc import Sequence
@@ -33,20 +33,20 @@ _ROWS_PER_GROUP = 2**17
 
 
 def merge_shards(folder: Path, plan: PackingPlan) -> dict[str, Any]:
-    """Write index.parquet, rejected.csv and corpus.json, then remove the pieces.
+    """Write index.parquet, rejected.csv and corpus.json, then remove the temporary parts.
 
     Returns:
-        What corpus.json says.
+        Content of corpus.json.
 
     Raises:
         CorpusError: If shards are missing; names them.
-        OSError: If something cannot be written.
+        OSError: If a file cannot be written.
     """
     summaries = [read_summary(folder, shard) for shard in range(plan.num_shards)]
     if missing := [shard for shard, summary in enumerate(summaries) if summary is None]:
         message = (
             f"{folder}: all {plan.num_shards} shards must be packed before they are merged; "
-            f"missing {_ranges(missing)}. Run what packs them again"
+            f"missing {_ranges(missing)}. Pack them again"
         )
         raise CorpusError(message, code="missing", path=folder, value=missing)
     files: dict[str, dict[str, Any]] = {}
@@ -60,7 +60,7 @@ def merge_shards(folder: Path, plan: PackingPlan) -> dict[str, Any]:
     index = pa.concat_tables(tables)
     rejected += plan.rejected
     with _new_file(folder, "index.parquet") as path:
-        with path.open("wb") as file:  # a name need be no text
+        with path.open("wb") as file:  # pyarrow takes only names that are UTF-8
             pq.write_table(index, file, row_group_size=_ROWS_PER_GROUP, compression="zstd")
         files["index.parquet"] = size_and_digest(path)
     with _new_file(folder, "rejected.csv") as path:
@@ -86,7 +86,7 @@ def merge_shards(folder: Path, plan: PackingPlan) -> dict[str, Any]:
 
 
 def _index_rows(shard: int, columns: dict[str, list[Any]]) -> pa.Table:
-    """A shard's rows of the index: its clips follow each other without a gap."""
+    """Build a shard's rows of the index; its clips are contiguous."""
     num_samples = np.array(columns["num_samples"], np.int64)
     values = {
         **columns,
@@ -101,7 +101,7 @@ def _new_file(folder: Path, name: str) -> AbstractContextManager[Path]:
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """Ascending numbers in words: `3, 7-9, 12`."""
+    """Format ascending numbers as ranges: `3, 7-9, 12`."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:

@@ -1,4 +1,4 @@
-"""Clips -> shards: decoded in processes, written in the order of the list, whole or not there."""
+"""Packing of clips into shards: decoded in parallel, written in order, each shard atomically."""
 
 import contextlib
 import itertools
@@ -20,13 +20,13 @@ from byola_rq.packing.shards import (
     open_parts,
     read_summary,
 )
-from byola_rq.runtime.lock import HeldError, locked
+from byola_rq.runtime.lock import LockedError, locked
 from byola_rq.runtime.progress import ProgressBar
 from byola_rq.runtime.sandbox import Failure, Limits
 from byola_rq.sources.clip_source import ClipSource
 
 _SPARE_BYTES = 16_000_000
-_INDEX_BYTES = 400  # of a clip's rows in pieces and index
+_INDEX_BYTES = 400  # per clip, in the shards' parts and the index
 _SECONDS_BETWEEN_NOTES = 0.2
 
 
@@ -40,21 +40,21 @@ def pack_shards(
     share: tuple[int, int],
     num_workers: int,
 ) -> None:
-    """Pack the shards of a share of the work that are not whole yet.
+    """Pack the shards of a share of the work that are not complete yet.
 
     Args:
-        clips: All that are listed.
-        folder: Of the corpus; made where missing.
-        plan: Of the corpus.
-        rules: How long a clip may be.
-        limits: What decoding one may take.
+        clips: All listed clips.
+        folder: Folder of the corpus, created if missing.
+        plan: Plan of the corpus.
+        rules: Allowed lengths of a clip.
+        limits: Time and memory for decoding one clip.
         share: (i, n): every n-th shard, beginning with shard i - 1.
-        num_workers: Decoding processes.
+        num_workers: Number of decoding processes.
 
     Raises:
-        CorpusError: If another plan was begun in the folder, or another process packs this share.
-        PackingError: If there is not enough room for it.
-        OSError: If something cannot be written; what is whole stays.
+        CorpusError: If the folder has another plan, or another process packs this share.
+        PackingError: If there is not enough disk space.
+        OSError: If a file cannot be written; complete shards are kept.
     """
     shards = plan.shards_of(share)
     whole = {shard: summary for shard in shards if (summary := read_summary(folder, shard))}
@@ -94,7 +94,7 @@ def pack_shards(
 
 @contextlib.contextmanager
 def _partial_files_removed(folder: Path, name: str) -> Iterator[None]:
-    """Leave none behind, even where a signal came between a file and the writer that knows it."""
+    """Remove partial files at the end, also those without a writer because of a signal."""
     try:
         yield
     finally:
@@ -116,9 +116,9 @@ def _store(writer: ShardWriter, clip: ClipSource, result: DecodedClip | Failure)
 
 
 class _Finisher:
-    """Finishes shards in a thread, one at a time, while the next is filled.
+    """Thread that finishes a shard while the next one is filled.
 
-    Their digest and the wait for the disk take as long as many cores take to decode a shard.
+    Digest and disk take as long as many cores take to decode a shard.
     """
 
     def __enter__(self) -> "_Finisher":
@@ -148,7 +148,7 @@ class _Finisher:
 
 
 class _Counts:
-    """What is told while clips are packed."""
+    """Progress of packing: clips per second, hours, rejected clips."""
 
     def __init__(self, num_clips: int, whole: list[ShardSummary]) -> None:
         self.rejected = sum(summary.rejected for summary in whole)
@@ -201,11 +201,11 @@ def _check_space(folder: Path, plan: PackingPlan, todo: Sequence[int]) -> None:
 
 @contextlib.contextmanager
 def _share_held(folder: Path, name: str) -> Iterator[None]:
-    """Keep two processes from packing the same share."""
+    """Lock a share, so that no two processes pack it."""
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(locked(open_parts(folder) / f"{name}.lock", patience=0))
-        except HeldError as error:
+        except LockedError as error:
             message = (
                 f"{folder}: another process is packing this ({name}; {error}); wait until it ends"
             )

@@ -1,4 +1,4 @@
-"""What a packed corpus will be, fixed before its first shard for every process at work on it."""
+"""Plan of a packed corpus, fixed before its first shard for all processes that pack it."""
 
 import hashlib
 import itertools
@@ -21,8 +21,8 @@ from byola_rq.runtime.sandbox import Limits
 from byola_rq.sources.clip_source import ClipSource, Listing
 from byola_rq.text.parse import read_json
 
-_MEASURED_CLIPS = 64  # whose headers tell how many clips fill a shard
-_USUAL_SECONDS = 10.0  # of a clip, where no header does
+_MEASURED_CLIPS = 64  # clips whose headers give the mean length
+_USUAL_SECONDS = 10.0  # assumed length of a clip if none can be measured
 _SHAPE = {
     "options": dict,
     "num_clips": int,
@@ -36,13 +36,13 @@ _SHAPE = {
 
 @dataclass(frozen=True, kw_only=True)
 class PackingOptions:
-    """What decides the result, beside the sources.
+    """Options that, with the sources, determine the packed corpus.
 
     Args:
-        rules: How long a clip may be.
-        limits: What decoding one clip may take.
-        shard_megabytes: Size of a shard, about.
-        limit: Only so many clips, the first of the list; None: all.
+        rules: Allowed lengths of a clip.
+        limits: Time and memory for decoding one clip.
+        shard_megabytes: Approximate size of a shard, in MB.
+        limit: Number of clips to pack, from the start of the list; None: all.
     """
 
     rules: ClipRules = field(default_factory=ClipRules)
@@ -51,7 +51,7 @@ class PackingOptions:
     limit: int | None = None
 
     def record(self, sources: Sequence[str]) -> dict[str, Any]:
-        """What the plan keeps of them, with the libraries that decide about the last bit."""
+        """Return the options as the plan stores them, with the versions that affect the samples."""
         return {
             "sources": list(sources),
             "limit": self.limit,
@@ -70,16 +70,16 @@ class PackingOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class PackingPlan:
-    """What the whole corpus will be; the same on every machine at work on it.
+    """Plan of the whole corpus, the same on every machine that packs it.
 
     Args:
-        options: All that decides the result, as JSON values.
-        num_clips: Listed clips.
-        clips_per_shard: Shard k is made of the clips k * this to (k + 1) * this - 1.
-        mean_seconds: Length of a clip, as some headers say.
+        options: Options and sources, as JSON values.
+        num_clips: Number of listed clips.
+        clips_per_shard: Clips per shard: shard k has clips k * this to (k + 1) * this - 1.
+        mean_seconds: Mean length of a clip in seconds, from the headers of some.
         digests: SHA-256 of each shard's part of the list.
-        rejected: (source, reason) of what the listing itself left out.
-        num_duplicates: How many of these are clips that came twice.
+        rejected: Pairs (source, reason) of what the listing left out.
+        num_duplicates: Number of these that are duplicates.
     """
 
     options: dict[str, Any]
@@ -92,21 +92,21 @@ class PackingPlan:
 
     @property
     def num_shards(self) -> int:
-        """Shards of the whole corpus."""
+        """Number of shards of the whole corpus."""
         return len(self.digests)
 
     def shards_of(self, share: tuple[int, int]) -> range:
-        """The shards of a share (i, n) of the work: every n-th, beginning with shard i - 1."""
+        """Return the shards of a share (i, n) of the work: every n-th, from shard i - 1 on."""
         return range(self.num_shards)[share[0] - 1 :: share[1]]
 
     def clips_of(self, shard: int) -> range:
-        """Places in the list of a shard's clips."""
+        """Return the indices of a shard's clips in the list."""
         first = shard * self.clips_per_shard
         return range(first, min(first + self.clips_per_shard, self.num_clips))
 
     @property
     def recorded_options(self) -> dict[str, Any]:
-        """What corpus.json keeps of the plan."""
+        """Options as stored in corpus.json."""
         return {
             **self.options,
             "clips_per_shard": self.clips_per_shard,
@@ -123,13 +123,13 @@ def make_plan(
     num_workers: int,
     folder: Path | None = None,
 ) -> PackingPlan:
-    """The plan that follows from a listing of sources.
+    """Make the plan for a listing of sources.
 
-    A corpus that was begun in `folder` says how many clips a shard has; for a new one the headers
-    of some clips do, read in `num_workers` processes.
+    The number of clips per shard is that of the corpus in `folder`, if one was begun there; else
+    it follows from the headers of some clips, read in `num_workers` processes.
 
     Raises:
-        CorpusError: If what the folder holds cannot be read.
+        CorpusError: If the plan or corpus in the folder cannot be read.
         WorkerError: If no process can be started.
     """
     mean_seconds, clips_per_shard = _sizes_before(folder) if folder else (0.0, 0)
@@ -151,7 +151,7 @@ def make_plan(
 
 
 def digest_shards(rows: Iterable[str], clips_per_shard: int) -> list[str]:
-    """SHA-256 of each shard's part of a list of one line a clip."""
+    """Compute the SHA-256 of each shard's part of a list with one line per clip."""
     digests: list[str] = []
     rows = iter(rows)
     while shard := list(itertools.islice(rows, clips_per_shard)):
@@ -164,7 +164,7 @@ def _digest(lines: Iterable[str]) -> str:
 
 
 def read_plan(folder: Path) -> PackingPlan | None:
-    """The plan of a corpus that is not whole yet; None where there is none.
+    """Read the plan of a corpus that is being packed; None if there is none.
 
     Raises:
         CorpusError: If it cannot be read.
@@ -185,23 +185,23 @@ def read_plan(folder: Path) -> PackingPlan | None:
 
 
 def fix_plan(folder: Path, plan: PackingPlan) -> None:
-    """Make the folder and write the plan, or find that the one in it is the same.
+    """Create the folder and write the plan, or check that the existing one is equal.
 
     Raises:
-        CorpusError: If it is another; says what differs.
-        OSError: If something cannot be written.
+        CorpusError: If it differs; the message lists the differences.
+        OSError: If it cannot be written.
     """
-    # Of machines that begin at the same moment, one writes it.
+    # If several machines begin at the same time, only one writes it.
     path = open_parts(folder) / "plan.json"
     replace_file(path, json.dumps(asdict(plan)), may_replace=False)
-    refuse_other_plan(folder, plan)
+    check_same_plan(folder, plan)
 
 
-def refuse_other_plan(folder: Path, plan: PackingPlan) -> None:
-    """Compare a plan with the one in the folder, where there is one.
+def check_same_plan(folder: Path, plan: PackingPlan) -> None:
+    """Compare a plan with the one in the folder, if there is one.
 
     Raises:
-        CorpusError: If they differ; says in what.
+        CorpusError: If they differ; the message lists the differences.
     """
     begun = read_plan(folder)
     if begun is not None and (differences := compare_plans(begun, plan)):
@@ -217,7 +217,7 @@ def refuse_other_plan(folder: Path, plan: PackingPlan) -> None:
 
 
 def compare_plans(begun: PackingPlan, now: PackingPlan) -> dict[str, str]:
-    """What differs between two plans, with a few words each; of the list, where it first does."""
+    """Describe the differences of two plans by key; for lists of clips, the first one."""
     differences = compare_options(begun.options, now.options)
     if begun.num_clips != now.num_clips:
         differences["clips"] = f"{begun.num_clips} clips were listed, {now.num_clips} are now"
@@ -232,7 +232,7 @@ def compare_plans(begun: PackingPlan, now: PackingPlan) -> dict[str, str]:
 
 
 def compare_options(before: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
-    """Which options differ, with `name was x, is y`."""
+    """Describe the options that differ by name: `name was x, is y`."""
     return {
         name: f"{name} was {before.get(name)}, is {now.get(name)}"
         for name in sorted(before.keys() | now.keys())
@@ -241,7 +241,7 @@ def compare_options(before: dict[str, Any], now: dict[str, Any]) -> dict[str, st
 
 
 def _sizes_before(folder: Path) -> tuple[float, int]:
-    """Mean length and clips a shard of a corpus that is there or was begun; zeros for a new one."""
+    """Read mean length and clips per shard of an existing or begun corpus; zeros for a new one."""
     if (folder / "corpus.json").exists():
         clips_per_shard = read_info(folder)["options"].get("clips_per_shard")
         return 0.0, clips_per_shard if isinstance(clips_per_shard, int) else 0
@@ -250,7 +250,7 @@ def _sizes_before(folder: Path) -> tuple[float, int]:
 
 
 def _measure_mean(clips: Sequence[ClipSource], options: PackingOptions, num_workers: int) -> float:
-    """Mean length of clips spread evenly over the list, those that cannot be packed as 0 s."""
+    """Measure the mean length of clips spread evenly over the list; rejected ones count 0 s."""
     num_measured = min(_MEASURED_CLIPS, len(clips))
     places = [i * len(clips) // num_measured for i in range(num_measured)]
     lengths = measure_lengths(
@@ -263,6 +263,6 @@ def _measure_mean(clips: Sequence[ClipSource], options: PackingOptions, num_work
 
 
 def _row(clip: ClipSource) -> str:
-    """A clip as a line that tells it from every other."""
+    """Format a clip as a line that identifies it."""
     place = (clip.offset, clip.size, clip.row, clip.start_seconds, clip.num_seconds)
     return f"{clip.clip_id}\t{clip}\t{place}\t{clip.may_be_cut}\t{clip.labels}"

@@ -1,4 +1,4 @@
-"""Any audio collection -> a packed corpus."""
+"""Packing of any audio collection into a corpus."""
 
 import contextlib
 import os
@@ -17,10 +17,10 @@ from byola_rq.packing.pack import pack_shards
 from byola_rq.packing.plan import (
     PackingOptions,
     PackingPlan,
+    check_same_plan,
     compare_options,
     make_plan,
     read_plan,
-    refuse_other_plan,
 )
 from byola_rq.packing.shards import PARTS, PackingError, read_summary, remove_parts
 from byola_rq.runtime.progress import ProgressBar
@@ -34,7 +34,7 @@ _SECONDS_BETWEEN_LINES = 30.0
 
 @dataclass(frozen=True)
 class PackingOutcome:
-    """How much is packed; of a share of the work, only that."""
+    """Amounts packed, in the whole corpus or in a share of the work."""
 
     clips: int
     hours: float
@@ -50,22 +50,22 @@ def prepare_corpus(
     num_workers: int,
     share: tuple[int, int] | None = None,
 ) -> PackingOutcome:
-    """Pack every clip of the sources; run again after an interruption, it goes on.
+    """Pack every clip of the sources; another call after an interruption resumes.
 
-    The list of clips is cut into shards of a fixed number of clips. Each shard appears whole and
-    is not done again, so that the result has the same bytes however often the work was stopped
-    and over however many processes and machines it was spread.
+    The list of clips is divided into shards of a fixed number of clips. Each shard is written
+    atomically and never repeated, so the result has the same bytes however often the work was
+    interrupted and over however many processes and machines it was spread.
 
     Args:
-        sources: As for `list_sources`.
-        folder: Of the corpus; new, empty, or what an earlier run of the same left.
-        options: They must be the same for every run that works on the corpus.
-        num_workers: Decoding processes.
-        share: (i, n): only every n-th shard, beginning with shard i - 1; `merge_corpus` then joins
-            them. None: all of them, and the joining.
+        sources: Sources in the forms of `list_sources`.
+        folder: Folder of the corpus: new, empty, or left by an earlier call for the same corpus.
+        options: Options, the same for all calls that pack this corpus.
+        num_workers: Number of decoding processes.
+        share: (i, n): pack only every n-th shard, beginning with shard i - 1; `merge_corpus` then
+            joins them. None: pack and join all.
 
     Raises:
-        CorpusError: If a source or the folder cannot be used, or the folder holds something else.
+        CorpusError: If a source or the folder cannot be used.
         PackingError: If the disk is full or cannot be written.
         StoppedError: If Ctrl-C or SIGTERM stopped it.
     """
@@ -76,7 +76,7 @@ def prepare_corpus(
             plan = make_plan(listing, sources, options, num_workers=num_workers, folder=folder)
             if (folder / "corpus.json").exists():
                 return _compare_with_whole(folder, plan)
-            refuse_other_plan(folder, plan)
+            check_same_plan(folder, plan)
             with _disk_errors(folder):
                 pack_shards(
                     listing.clips,
@@ -97,7 +97,7 @@ def prepare_corpus(
 
 
 def merge_corpus(folder: Path) -> PackingOutcome:
-    """Join the shards that shares of the work have packed.
+    """Join the shards packed by shares of the work.
 
     Raises:
         CorpusError: If shards are missing, or nothing was packed in the folder.
@@ -116,10 +116,10 @@ def merge_corpus(folder: Path) -> PackingOutcome:
 
 
 def verify_corpus(folder: Path) -> tuple[int, list[str]]:
-    """Compare a packed corpus with its digests, with a progress bar.
+    """Verify the digests of a packed corpus, with a progress bar.
 
     Returns:
-        How many files it has, and a line for each that is damaged.
+        Number of files, and a line for each damaged one.
 
     Raises:
         CorpusError: If there is none, or it has another format version.
@@ -140,7 +140,7 @@ def verify_corpus(folder: Path) -> tuple[int, list[str]]:
 def describe_work(
     sources: Sequence[str], folder: Path, options: PackingOptions, *, num_workers: int
 ) -> list[str]:
-    """What packing would find and do, in lines; nothing is written.
+    """Describe in lines what packing would do, without writing anything.
 
     Raises:
         CorpusError: As `prepare_corpus`.
@@ -154,13 +154,13 @@ def describe_work(
         *(f"{source}: {found} clips found" for source, found in listing.found),
         f"clips: {plan.num_clips} ({', '.join(f'{n} {form}' for form, n in forms.items())})",
         f"left out already: {len(listing.missing)} missing, {len(listing.damaged)} damaged, "
-        f"{len(listing.duplicates)} that come twice",
+        f"{len(listing.duplicates)} duplicates",
         f"shards: {plan.num_shards} of {plan.clips_per_shard} clips",
     ]
 
 
 def _list_clips(sources: Sequence[str], options: PackingOptions) -> Listing:
-    """List the sources' clips, as many as wanted; says on stderr what the listing notes."""
+    """List the sources' clips, up to `options.limit`, and print the listing's notes on stderr."""
     found = 0
     last_line = time.monotonic()
 
@@ -209,10 +209,10 @@ def _form(clip: ClipSource) -> str:
 
 
 def _compare_with_whole(folder: Path, plan: PackingPlan) -> PackingOutcome:
-    """A corpus that is whole is done, if it is this one."""
+    """Return the outcome of a complete corpus after checking that it is the same."""
     info = read_info(folder)
     recorded = {name: info["options"].get(name) for name in plan.recorded_options}
-    # Other versions would give other last bits; that is no reason to refuse what is there.
+    # Other library versions may change samples in the last bit; the corpus stays usable.
     now = {**plan.recorded_options, "versions": recorded["versions"]}
     if differences := compare_options(recorded, now):
         raise CorpusError(

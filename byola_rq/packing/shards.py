@@ -1,4 +1,4 @@
-"""Shards of a packed corpus being written: each is whole or not there."""
+"""Writing of shards: each one is complete or does not exist."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ from byola_rq.runtime.files import (
 )
 from byola_rq.text.parse import MAX_TEXT_BYTES, parse_json, read_text
 
-PARTS = ".parts"  # in the corpus' folder, until it is whole
+PARTS = ".parts"  # in the corpus's folder until the corpus is complete
 
 _PART = re.compile(r"plan\.json|\d{5,}\.json|\d+-of-\d+\.lock|pcm-\d{5,}\.npy\.\d+-of-\d+\.partial")
 _ROWS: Any = {
@@ -40,14 +40,14 @@ _HEADER_BYTES = 128  # numpy leaves room in the header of an array that may grow
 
 
 class PackingError(CorpusError):
-    """Packing cannot go on, for example because the disk is full; what is whole is kept."""
+    """Packing cannot continue, for example on a full disk; complete shards are kept."""
 
     exit_code = 1
 
 
 @dataclass(frozen=True)
 class ShardSummary:
-    """What a whole shard holds."""
+    """Size, digest and counts of a complete shard."""
 
     bytes: int
     sha256: str
@@ -57,12 +57,12 @@ class ShardSummary:
 
 
 class ShardWriter:
-    """One shard: samples go to a file of a temporary name, its rows of the index are kept.
+    """Writer of one shard: samples go to a temporary file, rows of the index stay in memory.
 
     Args:
-        folder: Of the corpus; has its folder of parts.
-        shard: Its number.
-        split: Tells the temporary file from that of another process at the same shard.
+        folder: Folder of the corpus; its folder of parts must exist.
+        shard: Number of the shard.
+        split: Part of the temporary file's name that differs between processes.
     """
 
     def __init__(self, folder: Path, shard: int, split: str = "1-of-1") -> None:
@@ -86,7 +86,7 @@ class ShardWriter:
         original_rate: int,
         labels: str = "",
     ) -> None:
-        """Add one clip, `(S,)`.
+        """Append one clip, int16 `(S,)`.
 
         Raises:
             OSError: If it cannot be written.
@@ -98,20 +98,20 @@ class ShardWriter:
         self._num_samples += len(samples)
 
     def reject(self, source: str, reason: str) -> None:
-        """Note a clip that is left out."""
+        """Record a clip that is left out."""
         self._rejected.append((source, reason))
 
     def finish(self) -> None:
-        """Give the shard its name, then write the piece that vouches for it.
+        """Rename the shard to its final name, then write the part that marks it complete.
 
         Raises:
-            OSError: If something cannot be written.
+            OSError: If a file cannot be written.
         """
         self._file.seek(0)
         _write_npy_header(self._file, self._num_samples)
         self._file.close()
-        # The header, which comes first, was known last: so what was written is read again for
-        # its digest, from memory as long as it is fresh.
+        # The header is at the start but known last, so the file is read again for its digest,
+        # mostly from the page cache.
         summary = ShardSummary(
             **size_and_digest(self._partial),
             clips=len(self._columns["clip_id"]),
@@ -120,22 +120,22 @@ class ShardWriter:
         )
         put_in_place(self._partial, self.folder / shard_name(self.shard))
         rows = {"clips": self._columns, "rejected": self._rejected}
-        # Two lines: who only asks whether the shard is done need not read its rows.
+        # Two lines: checking for completeness reads only the first.
         piece = f"{json.dumps(asdict(summary))}\n{json.dumps(rows)}\n"
         replace_file(_piece_path(self.folder, self.shard), piece)
 
     def discard(self) -> None:
-        """Remove what was written, so that its space is free; does nothing after `finish`."""
-        with contextlib.suppress(OSError):  # what cannot be flushed is not wanted any more
+        """Remove the temporary file; does nothing after `finish`."""
+        with contextlib.suppress(OSError):  # data that cannot be flushed are discarded anyway
             self._file.close()
         self._partial.unlink(missing_ok=True)
 
 
 def read_summary(folder: Path, shard: int) -> ShardSummary | None:
-    """What a whole shard holds; None where its piece, or the samples it vouches for, are not."""
+    """Read the summary of a shard; None unless its part and its samples are complete."""
     path = _piece_path(folder, shard)
     try:
-        if not path.is_file():  # nothing, or a pipe that may never answer
+        if not path.is_file():  # missing, or a pipe on which reading would wait
             return None
         with path.open(encoding="utf-8") as file:
             summary = ShardSummary(**parse_json(file.readline()))
@@ -146,10 +146,10 @@ def read_summary(folder: Path, shard: int) -> ShardSummary | None:
 
 
 def read_rows(folder: Path, shard: int) -> dict[str, Any]:
-    """A whole shard's `clips` (columns of the index) and `rejected` (source, reason).
+    """Read a complete shard's `clips` (columns of the index) and `rejected` (source, reason).
 
     Raises:
-        CorpusError: If its piece cannot be read.
+        CorpusError: If its part cannot be read.
     """
     path = _piece_path(folder, shard)
     try:
@@ -161,21 +161,21 @@ def read_rows(folder: Path, shard: int) -> dict[str, Any]:
 
 
 def size_and_digest(path: Path) -> dict[str, Any]:
-    """What corpus.json says of a file."""
+    """Measure a file's bytes and SHA-256, as stored in corpus.json."""
     return {"bytes": path.stat().st_size, "sha256": digest_file(path)}
 
 
 def open_parts(folder: Path) -> Path:
-    """The folder of a corpus' pieces, made where missing.
+    """Return the folder of a corpus's parts, created if missing.
 
     Raises:
-        OSError: If a link is in its place, or it cannot be made.
+        OSError: If its path is a link, or it cannot be created.
     """
     return own_folder(folder / PARTS)
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove the pieces of a corpus that is whole; what is not ours stays, and where links lead.
+    """Remove the parts of a complete corpus; other files and targets of links are kept.
 
     Raises:
         OSError: If they cannot be removed.
@@ -187,7 +187,7 @@ def remove_parts(folder: Path) -> None:
     for path in parts.iterdir():
         if _PART.fullmatch(path.name) and (is_own(path) or path.is_symlink()):
             path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # something of others is in it
+    with contextlib.suppress(OSError):  # it holds other files
         parts.rmdir()
 
 

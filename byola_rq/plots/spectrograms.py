@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from byola_rq.audio.frontend import LogMelSpectrogram
-from byola_rq.audio.mel import mel_centres
+from byola_rq.audio.mel import mel_centers
 from byola_rq.plots.style import COLOR_MAP, COLORS, QUIET, make_figure, save_figure, tidy
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def color_limits(log_mels: Sequence[Tensor]) -> tuple[float, float]:
 
 def hertz_ticks(frontend: LogMelSpectrogram) -> list[tuple[float, str]]:
     """Ticks at octaves on the axis of mel bands, highest first: (position in bands, label)."""
-    centres = mel_centres(frontend.n_mels, frontend.f_min, frontend.f_max)
+    centres = mel_centers(frontend.n_mels, frontend.f_min, frontend.f_max)
     places = np.interp(_HERTZ, centres, np.arange(len(centres)), left=np.nan, right=np.nan)
     ticks: list[tuple[float, str]] = []
     # From the top, since below 1 kHz bands are equally wide and octaves crowd.

@@ -1,1 +1,1 @@
-"""Run directories: lock, checkpoints, metrics."""
+"""Run directories: locking, checkpoints, metrics."""

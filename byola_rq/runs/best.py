@@ -1,4 +1,4 @@
-"""best.json: which checkpoint of a run its validation scored best."""
+"""Record of the checkpoint with a run's best validation score, best.json."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from byola_rq.text.parse import read_json
 
 @dataclass(frozen=True)
 class Best:
-    """A step, its score in percent, and the digest of what measured it."""
+    """Content of best.json: step, score in percent, and digest of the validation."""
 
     step: int
     score: float
@@ -21,15 +21,15 @@ class Best:
 
 
 class BestCheckpoint:
-    """Follows the best score of a run, and keeps best.json naming a checkpoint that is there.
+    """Tracker of a run's best score; best.json always names an existing checkpoint.
 
-    Before a step is noted, its checkpoint has to be saved; until then the one before it is `step`,
-    which pruning leaves alone.
+    The checkpoint of a step must be saved before `note` is called; until then `step` is the
+    previous best, which pruning keeps.
 
     Args:
-        run_dir: Of the run; what it knows already is taken up.
-        measured_by: `Validation.measured_by`. Scores measured otherwise are not compared, nor is a
-            best checkpoint that is lost: the next score then is the best.
+        run_dir: Directory of the run; an existing best.json is read.
+        measured_by: `Validation.measured_by`. If the recorded score was measured by another
+            validation, or its checkpoint is lost, the next score becomes the best.
 
     Raises:
         CheckpointError: If best.json cannot be read.
@@ -48,14 +48,14 @@ class BestCheckpoint:
         self._score = best.score if best and is_comparable else -math.inf
 
     def is_beaten_by(self, score: float) -> bool:
-        """Whether a score in percent is the best so far; of equal ones the first is, nan never."""
+        """Return whether a score in percent exceeds the best so far; False for NaN."""
         return score > self._score
 
     def note(self, step: int, score: float) -> None:
-        """Write down that a step, whose checkpoint is saved, is the best; whole or not at all.
+        """Record atomically that a step, whose checkpoint is saved, is the best.
 
         Raises:
-            CheckpointError: If the disk refuses; the best then is the one before.
+            CheckpointError: If best.json cannot be written; the previous best then remains.
         """
         path = self._run_dir / "best.json"
         try:
@@ -67,10 +67,10 @@ class BestCheckpoint:
 
 
 def read_best(run_dir: Path) -> Best | None:
-    """The best checkpoint that a run has noted; None where there is none.
+    """Read best.json; None if there is none.
 
     Raises:
-        CheckpointError: If best.json cannot be read, or is none.
+        CheckpointError: If best.json cannot be read or is malformed.
     """
     path = run_dir / "best.json"
     try:
@@ -105,8 +105,8 @@ def load_best_checkpoint(run_dir: Path) -> Checkpoint:
     best = read_best(run_dir)
     if best is None:
         message = (
-            f"{run_dir}: no best checkpoint in it; a run notes one where validation.labelled "
-            "names a csv"
+            f"{run_dir}: no best checkpoint in it; a run records one if validation.labelled names "
+            "a csv"
         )
         raise CheckpointError(message, code="missing", path=run_dir)
     try:

@@ -1,4 +1,4 @@
-"""The training checkpoint: atomic, checksummed, no pickle."""
+"""Training checkpoints: atomic, checksummed, without pickle."""
 
 import contextlib
 import hashlib
@@ -20,7 +20,7 @@ from byola_rq.text.parse import check_shape, read_json
 
 FORMAT_VERSION = 1
 _FILES = {"model.safetensors", "optimizer.safetensors", "state.json"}
-# The second name is that of one that is being replaced by another of the same step.
+# The suffix marks a checkpoint that is being replaced by another of the same step.
 _NAME = re.compile(r"\.?step-(\d{8,})(?:\.replaced)?")
 _LEFT = re.compile(
     r"\.step-\d{8,}(?:\.replaced)?\.(?:partial|removed)"
@@ -38,7 +38,7 @@ _TRAINING_SHAPE = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a step leaves behind: named tensors, and a JSON-able state with at least `step`."""
+    """Checkpoint of a step: named tensors, and a JSON-serializable state with at least `step`."""
 
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
@@ -50,15 +50,15 @@ def save_checkpoint(
 ) -> Path:
     """Write `run_dir/step-XXXXXXXX/`, then remove all but the newest `keep` and `keep_step`.
 
-    The files are written under a temporary name, flushed to the disk, and appear by one rename:
-    whatever interrupts it, no half checkpoint carries a final name. One that could not be written
-    is removed again, and the older ones are left alone.
+    The files are written under a temporary name, flushed to disk, and renamed at once: an
+    interruption never leaves an incomplete checkpoint under its final name. After a failure the
+    new files are removed and older checkpoints are kept.
 
     Returns:
         The checkpoint's directory.
 
     Raises:
-        CheckpointError: If the disk refuses.
+        CheckpointError: If it cannot be written.
     """
     step = checkpoint.state["step"]
     final = checkpoint_path(run_dir, step)
@@ -68,13 +68,13 @@ def save_checkpoint(
         _write(temporary, checkpoint)
         _give_name(temporary, final)
     except (OSError, SafetensorError) as error:
-        # On a full disk, the room is somebody's.
+        # Free the space at once: the disk may be full.
         with contextlib.suppress(OSError):
             _tidy(run_dir)
         message = f"{final}: the checkpoint cannot be written ({error})"
         raise CheckpointError(message, code="unwritable", path=final) from error
     with contextlib.suppress(OSError):
-        # Newer ones are damaged ones that a resumed run has passed over: they must not count.
+        # Newer checkpoints are damaged ones that a resumed run has skipped: they do not count.
         saved = [(number, path) for number, path in _checkpoints(run_dir) if number <= step]
         for number, older in saved[keep:]:
             if number != keep_step:
@@ -83,10 +83,10 @@ def save_checkpoint(
 
 
 def load_newest_checkpoint(run_dir: Path) -> tuple[Checkpoint | None, list[str]]:
-    """Read the newest checkpoint of a run that verifies.
+    """Read the newest intact checkpoint of a run.
 
     Returns:
-        The checkpoint, None where there is none yet, and a line for every damaged one passed over.
+        The checkpoint (None if there is none yet), and a line for each damaged one skipped.
 
     Raises:
         CheckpointError: If there are checkpoints and all are damaged, or one has a newer format.
@@ -99,7 +99,7 @@ def load_newest_checkpoint(run_dir: Path) -> tuple[Checkpoint | None, list[str]]
         damages.append(f"{path}: {damage}")
     if damages:
         message = (
-            f"{run_dir}: no checkpoint in it is whole ({damages[0]}); "
+            f"{run_dir}: no checkpoint in it is intact ({damages[0]}); "
             "restore one from a backup, or start over in another run.dir"
         )
         raise CheckpointError(message, code="damaged", path=run_dir)
@@ -121,10 +121,10 @@ def load_checkpoint(run_dir: Path, step: int) -> Checkpoint:
 
 
 def check_state(run_dir: Path, checkpoint: Checkpoint) -> None:
-    """See that a checkpoint's state is one that training has written.
+    """Check that a checkpoint's state was written by training.
 
     Raises:
-        CheckpointError: If it is another's.
+        CheckpointError: If it has another form.
     """
     try:
         check_shape(checkpoint.state, _TRAINING_SHAPE)
@@ -135,15 +135,15 @@ def check_state(run_dir: Path, checkpoint: Checkpoint) -> None:
 
 
 def checkpoint_path(run_dir: Path, step: int) -> Path:
-    """Where the checkpoint of a step is, if there is one."""
+    """Path of the checkpoint of a step, which may not exist."""
     return run_dir / f"step-{step:08d}"
 
 
 def find_damage(path: Path) -> str | None:
-    """Say what is wrong with a checkpoint's files; None where sizes and digests are right."""
+    """Describe damage of a checkpoint's files; None if sizes and digests are right."""
     try:
         manifest = read_json(path / "manifest.json", {str: {"size": int, "sha256": str}})
-        # Others would be read wherever they lead to.
+        # Other names could lead out of the folder.
         if odd := sorted(_FILES ^ set(manifest)):
             names = ", ".join(sorted(_FILES))
             return f"its manifest must name {names}, and no other file; {odd[0]!r} is wrong"
@@ -153,13 +153,13 @@ def find_damage(path: Path) -> str | None:
         state = read_json(path / "state.json", _STATE_SHAPE)
     except (OSError, ValueError) as error:
         return f"cannot be verified ({error})"
-    # Whole in itself, but another's: a copy in the wrong place.
+    # Intact, but copied to the wrong directory.
     step, name = state["step"], _NAME.match(path.name)
     return f"holds step {step}" if name and int(name[1]) != step else None
 
 
 def _tidy(run_dir: Path) -> None:
-    """Put right what a save that was killed or failed has left."""
+    """Clean up after a save that was killed or failed."""
     for path in run_dir.glob(".step-*"):
         if _LEFT.fullmatch(path.name):
             remove_folder(path)
@@ -174,7 +174,7 @@ def _tidy(run_dir: Path) -> None:
 
 
 def _give_name(temporary: Path, final: Path) -> None:
-    """Give a whole checkpoint its name; one that has it stays readable under another until then."""
+    """Rename a complete checkpoint to its final name; a previous one stays readable until then."""
     replaced = final.with_name(f".{final.name}.replaced")
     is_replacing = final.exists()
     if is_replacing:
@@ -186,15 +186,15 @@ def _give_name(temporary: Path, final: Path) -> None:
 
 
 def _discard(path: Path) -> None:
-    """Remove a checkpoint; a kill in the middle leaves no half one under its name."""
-    # One that cannot be removed costs room, but no result.
+    """Remove a checkpoint; an interruption leaves no incomplete one under its name."""
+    # A checkpoint that cannot be removed only takes space.
     with contextlib.suppress(OSError):
         removed = path.rename(path.with_name(f".{path.name.lstrip('.')}.removed"))
         remove_folder(removed)
 
 
 def _write(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint's files into a new folder, and all of it to the disk."""
+    """Write a checkpoint's files into a new folder and flush them to disk."""
     folder.mkdir(parents=True)
     for name in ("model", "optimizer"):
         save_file(_contiguous(getattr(checkpoint, name)), folder / f"{name}.safetensors")
@@ -226,19 +226,19 @@ def _read(path: Path) -> Checkpoint:
 
 
 def _checkpoints(run_dir: Path) -> Iterator[tuple[int, Path]]:
-    """Step and directory of each checkpoint, newest first; of one step, the last written first."""
+    """Iterate over (step, directory) of checkpoints, newest first; per step the last written."""
     found = []
     for pattern in ("step-*", ".step-*.replaced"):
         for path in run_dir.glob(pattern):
             match = _NAME.fullmatch(path.name)
             if match and path.is_dir():
                 found.append((int(match[1]), path))
-    # A name with a dot comes before one without.
+    # In reverse order a name with a dot comes after one without.
     yield from sorted(found, key=lambda each: (each[0], each[1].name), reverse=True)
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    # Copied to the host at once; safetensors stores plain row-major tensors only.
+    # Copied to the host at once; safetensors stores only row-major tensors.
     return {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
 
 
@@ -251,7 +251,7 @@ def _fingerprint(path: Path) -> dict[str, int | str]:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimizer's state as named tensors: `<parameter index>.<name>`."""
+    """Return an optimizer's state as named tensors: `<parameter index>.<name>`."""
     return {
         f"{index}.{name}": value
         for index, state in optimizer.state_dict()["state"].items()
@@ -260,13 +260,13 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put what `optimizer_tensors` gave back into a fresh optimizer of the same parameters."""
+    """Load the result of `optimizer_tensors` into a new optimizer of the same parameters."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, _, name = key.partition(".")
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    # Stored row-major; fused kernels walk parameter and state together, in the parameter's layout.
+    # Stored row-major; fused kernels need the parameter's memory layout.
     for parameter, values in optimizer.state.items():
         for name, value in values.items():
             if value.shape == parameter.shape:

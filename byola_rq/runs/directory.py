@@ -1,4 +1,4 @@
-"""A run's directory: held, opened, guarded against another configuration, moved aside, exported."""
+"""Run directories: locking, opening, comparison of configurations, moving aside."""
 
 import contextlib
 import os
@@ -11,10 +11,10 @@ from byola_rq.errors import CheckpointError
 from byola_rq.runs.checkpoint import Checkpoint, check_state, load_newest_checkpoint
 from byola_rq.runtime.distributed import world_size
 from byola_rq.runtime.files import remove_leftovers, replace_file
-from byola_rq.runtime.lock import HeldError, locked
+from byola_rq.runtime.lock import PATIENCE, LockedError, locked
 
-# What may change between a run and its resumption; everything else would change its result.
-# `data.source` may move: the clips themselves are compared by their digest.
+# Keys that may change when a run is resumed; all others would change its result.
+# `data.source` may change: the clips themselves are compared by their digest.
 FREE_KEYS = frozenset(
     (
         "run.dir",
@@ -37,55 +37,52 @@ FREE_KEYS = frozenset(
     )
 )
 
-# What a run's length may be changed to as long as no schedule depends on it.
+# Keys of a run's length, which may change if no schedule depends on them.
 LENGTH_KEYS = frozenset(("train.epochs", "train.segments", "train.max_steps"))
 
 LOCK_NAME = ".lock"
 
-# A killed process holds its lock until its memory is taken apart, which on a GPU takes seconds.
-_PATIENCE = 5.0  # seconds
-
-# What a run may have left in its directory when it ended before config.yaml was there.
+# Files that a run may leave in its directory if it ends before config.yaml exists.
 _FIRST_TRACES = re.compile(
     rf"{re.escape(LOCK_NAME)}|\.(?:config\.yaml|mode)\.\w+\.partial|stalled-rank\d+\.txt"
 )
 
 
 @contextlib.contextmanager
-def held_run(run_dir: Path) -> Iterator[None]:
-    """Make `run.dir`, and hold it: a second run in it is refused while this one is at work.
+def locked_run(run_dir: Path) -> Iterator[None]:
+    """Create `run.dir` and lock it against a second run.
 
     Raises:
-        CheckpointError: If the directory belongs to something else, cannot be written, or is held
-            by another run.
+        CheckpointError: If the directory has other content, cannot be written, or is locked by
+            another run.
     """
-    _refuse_foreign(run_dir)
+    _check_is_run(run_dir)
     with contextlib.ExitStack() as stack:
         with _disk_errors(run_dir):
             run_dir.mkdir(parents=True, exist_ok=True)
             stack.enter_context(_locked(run_dir))
-            # Of runs that were killed as they wrote them; `save_checkpoint` sees to its own.
+            # Left by runs that were killed; `save_checkpoint` removes its own.
             remove_leftovers(run_dir)
         yield
 
 
 def open_run(config: Config) -> tuple[Checkpoint | None, list[str]]:
-    """Make `run.dir`, or find the checkpoint to go on from.
+    """Create `run.dir`, or load the checkpoint to resume from.
 
     Returns:
-        The newest whole checkpoint (None for a run without one), and a line for each damaged
-        one passed over.
+        The newest intact checkpoint (None for a run without one), and a line for each damaged one
+        skipped.
 
     Raises:
-        CheckpointError: If the directory belongs to something else, cannot be written, or holds a
-            run whose configuration differs in what makes its result.
+        CheckpointError: If the directory has other content, cannot be written, or holds a run
+            whose configuration differs in a key that affects the result.
     """
     run_dir = config.run.dir
-    _refuse_foreign(run_dir)
+    _check_is_run(run_dir)
     checkpoint, damages = load_newest_checkpoint(run_dir)
     if checkpoint is not None:
         check_state(run_dir, checkpoint)
-        _refuse_other_config(config, checkpoint)
+        _check_same_config(config, checkpoint)
     with _disk_errors(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
         replace_file(run_dir / "config.yaml", config.to_yaml())
@@ -93,29 +90,28 @@ def open_run(config: Config) -> tuple[Checkpoint | None, list[str]]:
 
 
 def reset_run(run_dir: Path) -> Path | None:
-    """Move a run's directory aside, to the next free `<run.dir>.<N>`; nothing is deleted.
+    """Move a run's directory aside to the next free `<run.dir>.<N>`; nothing is deleted.
 
-    A launcher that restarts a job gives the same command again, and means that it goes on: then
-    nothing is moved.
+    Nothing is moved if a launcher restarts a job, as its command then is meant to resume the run.
 
     Returns:
-        Where it is now; None where there was nothing to move.
+        The new path; None if there was nothing to move.
 
     Raises:
-        CheckpointError: If the directory belongs to something else, is held by a run, or cannot be
-            moved; or if other machines have a part in the job.
+        CheckpointError: If the directory has other content, is locked by a run, or cannot be
+            moved; or if the job runs on several machines.
     """
-    _refuse_foreign(run_dir)
+    _check_is_run(run_dir)
     if _is_restart() or not (run_dir / "config.yaml").exists():
         return None
     if os.environ.get("LOCAL_WORLD_SIZE") != os.environ.get("WORLD_SIZE"):
-        # A machine that comes back there counts its restarts anew.
+        # The restart count of a machine that rejoins begins anew.
         message = (
             f"{run_dir}: --reset must be given on one machine; this job is one of several. "
             "Move the directory aside yourself, or choose another run.dir"
         )
         raise CheckpointError(message, code="unsupported", path=run_dir, key="--reset")
-    place = Path(os.path.abspath(run_dir))  # not resolved: what a link names stays where it is
+    place = Path(os.path.abspath(run_dir))  # not resolved: a link is moved, not its target
     if Path.cwd().is_relative_to(place.resolve()):
         message = f"{run_dir}: --reset must be given from outside the run's directory"
         raise CheckpointError(message, code="usage", path=run_dir, key="--reset")
@@ -132,8 +128,8 @@ def reset_run(run_dir: Path) -> Path | None:
 def _locked(run_dir: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(locked(run_dir / LOCK_NAME, patience=_PATIENCE))
-        except HeldError as error:
+            stack.enter_context(locked(run_dir / LOCK_NAME, patience=PATIENCE))
+        except LockedError as error:
             raise CheckpointError(
                 f"{run_dir}: run.dir must be used by one run at a time; another one is at work "
                 f"in it ({error}). Wait for it, stop it, or choose another run.dir",
@@ -145,8 +141,8 @@ def _locked(run_dir: Path) -> Iterator[None]:
         yield
 
 
-def _refuse_foreign(run_dir: Path) -> None:
-    """Nothing of a directory that is not ours is touched."""
+def _check_is_run(run_dir: Path) -> None:
+    """Raise unless a directory is new, empty or a run."""
     try:
         names = [path.name for path in run_dir.iterdir()]
     except FileNotFoundError:
@@ -175,12 +171,12 @@ def _disk_errors(run_dir: Path) -> Iterator[None]:
 
 
 def _is_restart() -> bool:
-    """Whether torchrun or SLURM has started this job before."""
+    """Return whether torchrun or SLURM has restarted this job."""
     counts = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
     return any(os.environ.get(count, "0") != "0" for count in counts)
 
 
-def _refuse_other_config(config: Config, checkpoint: Checkpoint) -> None:
+def _check_same_config(config: Config, checkpoint: Checkpoint) -> None:
     is_length_free = config.optimizer.schedule == config.byol.ema_schedule == "constant"
     free = FREE_KEYS | LENGTH_KEYS if is_length_free else FREE_KEYS
     if config.data.shuffle == "full":

@@ -1,4 +1,4 @@
-"""Runs as their directories show them: configuration and metrics, whole or damaged."""
+"""Reading of run directories: configuration, metrics and best checkpoint."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from byola_rq.text.shown import quoted
 
 FloatArray = npt.NDArray[np.float64]
 
-# What is told of every run.
+# Keys that the comparison of runs shows.
 _NEEDED_KEYS: dict[str, tuple[type, ...]] = {
     "encoder.name": (str,),
     "encoder.dim": (int,),
@@ -31,37 +31,37 @@ _NEEDED_KEYS: dict[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """A run's directory as it is now; a process may be writing to it."""
+    """Content of a run's directory; a process may be writing to it."""
 
     path: Path
     name: str
     config: dict[str, Any]  # section.key -> value
     metrics: dict[str, FloatArray]  # column of metrics.csv -> value of each row; NaN where empty
-    notes: list[str]  # damages met
-    best: Best | None = None  # what its validation scored best
+    notes: list[str]  # damage found
+    best: Best | None = None  # best validation score
 
     def last(self, column: str) -> float | None:
-        """The value in the last row; None where there is no row or no such column."""
+        """Return the value in the last row; None if there is no row or no such column."""
         values = self.metrics.get(column, np.empty(0))
         return float(values[-1]) if len(values) else None
 
     def newest(self, column: str) -> float | None:
-        """The value in the last row that has one; None where none has."""
+        """Return the last value that is not NaN; None if there is none."""
         values = self.metrics.get(column, np.empty(0))
         values = values[~np.isnan(values)]
         return float(values[-1]) if len(values) else None
 
     def sum(self, column: str) -> float | None:
-        """The sum of all rows, NaN left out; None where there is no row or no such column."""
+        """Sum all rows, ignoring NaN; None if there is no row or no such column."""
         values = self.metrics.get(column, np.empty(0))
         return float(np.nansum(values)) if len(values) else None
 
     @property
     def num_steps(self) -> int | None:
-        """Steps of the whole run; None where neither its configuration nor a row tells.
+        """Number of steps of the whole run; None if it cannot be determined.
 
-        Told from the epoch where no other key of its length is set. metrics.csv has it with six
-        digits: right within 0.001 %.
+        Computed from the epoch if no other key sets the length. metrics.csv has six digits of it:
+        accurate within 0.001 %.
         """
         segments, batch_size = self.config["train.segments"], self.config["train.batch_size"]
         if segments is not None:
@@ -75,11 +75,11 @@ class RecordedRun:
 
 
 def find_runs(paths: Sequence[Path]) -> tuple[list[RecordedRun], list[str]]:
-    """Read the runs that `paths` name: each a run.dir, or a folder of them.
+    """Read the runs in `paths`: each a run.dir, or a folder of them.
 
     Returns:
-        The runs, in the order named and by name in a folder, each once; and a line for everything
-        damaged that was passed over.
+        The runs, in the given order and by name within a folder, each once; and a line for all
+        damage that was skipped.
 
     Raises:
         CheckpointError: If a path is neither, or a run's configuration cannot be read.
@@ -105,22 +105,22 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[RecordedRun], list[str]]:
 
 
 def read_columns(path: Path) -> tuple[dict[str, FloatArray], list[str]]:
-    """Read the columns of a metrics.csv of a run, of whatever columns.
+    """Read a metrics.csv with any columns.
 
     Returns:
-        Column -> one number per row, NaN where the file has none; no columns where there is no
-        file yet or it is no metrics.csv. And a line on everything left out: damaged rows, and a
-        last one without its end (the run is writing it, or was killed just then).
+        Column -> one number per row, NaN for empty cells; no columns if there is no file yet or it
+        is not a metrics.csv. And a line for everything left out: damaged rows, and an incomplete
+        last one (the run is writing it, or was killed then).
     """
     try:
         if path.exists() and not path.is_file():
-            return {}, [f"{path}: must be a regular file"]  # a pipe may never answer
+            return {}, [f"{path}: must be a regular file"]  # reading a pipe could wait forever
         text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return {}, []
     except OSError as error:
         return {}, [f"{path}: cannot be read ({error})"]
-    # What stands after the last end of a line is torn, even where it looks whole.
+    # Text after the last line end is incomplete, even if it looks complete.
     header, *lines = text.split("\n")[:-1] or [""]
     names = header.split(",")
     if not {"step", "loss"} <= set(names) or len(set(names)) < len(names):
@@ -140,12 +140,12 @@ def read_columns(path: Path) -> tuple[dict[str, FloatArray], list[str]]:
             f"{path}: {len(damaged)} of {len(lines)} rows are damaged and left out (line {which})"
         )
     if not text.endswith("\n"):
-        notes.append(f"{path}: the last row is torn and left out")
+        notes.append(f"{path}: the last row is incomplete and left out")
     return dict(zip(names, columns, strict=True)), notes
 
 
 def _parse_row(line: str, num_columns: int) -> list[float] | None:
-    """Numbers of a row, NaN where empty; None where it is damaged."""
+    """Parse the numbers of a row, NaN for empty cells; None if it is damaged."""
     cells = line.split(",")
     if len(cells) != num_columns:
         return None
@@ -195,12 +195,12 @@ def _read_run(folder: Path) -> RecordedRun:
 
 
 def _find_best(folder: Path) -> tuple[Best | None, list[str]]:
-    """What best.json names, and what is wrong with it; digests are left to those who load it."""
+    """Read best.json, and lines about its damage; digests are verified on loading."""
     try:
         best = read_best(folder)
     except CheckpointError as error:
         return None, [str(error)]
-    # Asked of the manifest, which is what is read of the newest checkpoint as well.
+    # The manifest is checked, as for the newest checkpoint.
     if best is None or (checkpoint_path(folder, best.step) / "manifest.json").is_file():
         return best, []
     path = checkpoint_path(folder, best.step)
@@ -208,6 +208,6 @@ def _find_best(folder: Path) -> tuple[Best | None, list[str]]:
 
 
 def _with_names(runs: list[RecordedRun]) -> list[RecordedRun]:
-    """Folders' names, or paths where two have one name."""
+    """Name runs by their folders, or by their paths if names repeat."""
     names = [run.name for run in runs]
     return [replace(run, name=str(run.path)) if names.count(run.name) > 1 else run for run in runs]

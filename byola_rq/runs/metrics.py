@@ -1,4 +1,4 @@
-"""metrics.csv: one row per logging interval, continued by a resumed run."""
+"""Writing of metrics.csv: one row per logging interval, continued by a resumed run."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,18 +14,18 @@ from byola_rq.text.parse import MAX_TEXT_BYTES, read_text
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """One row: means over the steps since the row before, taken after `step` steps."""
+    """Row of metrics.csv after `step` steps: means over the steps since the previous row."""
 
     step: int
     epoch: float  # clips seen per clip of the corpus
-    loss: float  # skipped steps left out; nan where all were skipped
+    loss: float  # without skipped steps; nan if all were skipped
     learning_rate: float  # of the last of these steps
     ema_decay: float  # likewise
-    embedding_std: float  # over the batch, mean over dimensions; towards 0 it has collapsed
-    effective_rank: float  # of the batch's embeddings; towards 1 they differ in one direction only
-    skipped_steps: int  # of these steps, those whose loss or gradient was not finite
+    embedding_std: float  # over the batch, mean over dimensions; near 0 indicates collapse
+    effective_rank: float  # of the batch's embeddings; near 1 they vary in one direction only
+    skipped_steps: int  # number of these steps whose loss or gradient was not finite
     segments_per_second: float
-    wait_share: float  # of the time, spent waiting for data
+    wait_share: float  # fraction of the time spent waiting for data
     seconds: float  # since this process started training
     validation: float = math.nan  # accuracy of the probe at this step, percent; nan: none was due
 
@@ -34,12 +34,12 @@ COLUMNS = [field.name for field in fields(Metrics)]
 
 
 class StepTable:
-    """A csv file whose rows say something about a step; a disk that refuses loses none of them.
+    """Csv file with rows about steps; rows that cannot be written are kept for the next try.
 
     Args:
-        path: Of the file; there is none before it has a row.
-        columns: Its columns, `step` among them.
-        last_step: Rows after it, which a resumed run repeats, are dropped.
+        path: Path of the file, created with its first row.
+        columns: Names of the columns, including `step`.
+        last_step: Rows after this step, which a resumed run repeats, are dropped.
 
     Raises:
         CheckpointError: If the file has other columns, or cannot be written.
@@ -49,7 +49,7 @@ class StepTable:
         self.path = path
         self.columns = columns
         rows = [row for row in _read_rows(path, columns) if int(row["step"]) <= last_step]
-        self._size = 0  # of what is whole in the file, in bytes
+        self._size = 0  # of the complete rows in the file, in bytes
         self._unwritten = ""
         if rows:
             text = self._format(rows, with_header=True)
@@ -66,7 +66,7 @@ class StepTable:
         """Write rows; they are in the file when this returns.
 
         Raises:
-            OSError: If the disk refuses. The rows are kept, and the next call writes them too.
+            OSError: If they cannot be written. The rows are kept, and the next call writes them.
         """
         is_first = not (self._size or self._unwritten)
         self._unwritten += self._format(rows, with_header=is_first)
@@ -74,7 +74,7 @@ class StepTable:
             return
         content = self._unwritten.encode()
         with open_own(self.path) as file:
-            if file.tell() > self._size:  # half a row, left of a try that failed
+            if file.tell() > self._size:  # an incomplete row of a failed call
                 file.truncate(self._size)
             file.write(content)
         self._size += len(content)
@@ -86,7 +86,7 @@ class StepTable:
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
-    """Rows of a metrics.csv; none where there is no file yet. A torn last row is left out.
+    """Read rows of a metrics.csv; empty if there is no file. An incomplete last row is left out.
 
     Raises:
         CheckpointError: If the file is not a metrics.csv of this format.

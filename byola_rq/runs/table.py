@@ -1,4 +1,4 @@
-"""What runs have done so far, and in what their configurations differ, in lines."""
+"""Comparison of runs as text: progress, metrics, configuration differences."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -22,21 +22,19 @@ _PROGRESS = (
     "last checkpoint",
 )
 _SCORES = ("validation", "best checkpoint")
-# Seconds from which a unit is used, and how many it has.
+# (seconds from which a unit is used, seconds of the unit, its name).
 _UNITS = ((2 * 86400, 86400, "days"), (2 * 3600, 3600, "h"), (120, 60, "min"), (0, 1, "s"))
 
 
 def describe_runs(runs: Sequence[RecordedRun], now: float | None = None) -> Iterator[str]:
-    """Say how far each run is and how it fares (its last row), what it is, and what differs.
-
-    Where a run has been validated, the last score and the best are said as well.
+    """Compare runs: progress, latest metrics, validation scores, configuration differences.
 
     Args:
-        runs: At least one.
-        now: Seconds since 1970, from which a checkpoint's age counts; the clock's where None.
+        runs: Runs, at least one.
+        now: Time for the age of checkpoints, in seconds since 1970; None uses the clock.
 
     Yields:
-        Lines.
+        Lines of text.
     """
     now = time.time() if now is None else now
     has_scores = any(run.newest("validation") is not None or run.best for run in runs)
@@ -81,14 +79,14 @@ def _progress(run: RecordedRun, now: float) -> list[str]:
 
 
 def _scores(run: RecordedRun) -> list[str]:
-    """The last score, and the best with its checkpoint."""
+    """Format the last score, and the best with its checkpoint."""
     score, best = run.newest("validation"), run.best
     found = f"{checkpoint_path(run.path, best.step).name}, {best.score:.1f} %" if best else "none"
     return [_NOT_THERE if score is None else f"{score:.1f} %", found]
 
 
 def _last_checkpoint(folder: Path, now: float) -> str:
-    """Name and age of the newest; its digests are left to those who load it."""
+    """Format name and age of the newest checkpoint; digests are verified on loading."""
     found = [
         (int(path.name.removeprefix("step-")), path)
         for path in folder.glob("step-*")
@@ -98,7 +96,7 @@ def _last_checkpoint(folder: Path, now: float) -> str:
         _, path = max(found)
         try:
             seconds = max(now - (path / "manifest.json").stat().st_mtime, 0.0)
-        except OSError:  # pruned at this moment, or damaged
+        except OSError:  # just pruned, or damaged
             found.remove(max(found))
             continue
         size, name = next((size, name) for least, size, name in _UNITS if seconds >= least)
@@ -107,7 +105,7 @@ def _last_checkpoint(folder: Path, now: float) -> str:
 
 
 def _differences(runs: Sequence[RecordedRun]) -> Iterator[list[str]]:
-    """Key, value and the runs that have it, for every key on which not all agree."""
+    """Iterate over (key, value, runs that have it) for every key whose values differ."""
     for key in sorted({key for run in runs for key in run.config}):
         groups: dict[str, list[str]] = {}
         for run in runs:
@@ -127,7 +125,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _align(rows: list[list[str]], right: Sequence[int] = ()) -> Iterator[str]:
-    """Columns as wide as their widest cell."""
+    """Format rows with columns as wide as their widest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = [

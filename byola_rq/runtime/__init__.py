@@ -1,1 +1,1 @@
-"""Processes, devices, files and signals: nothing of audio."""
+"""Processes, devices, files, signals and random numbers, independent of audio."""

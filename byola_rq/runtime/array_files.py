@@ -1,4 +1,4 @@
-"""Array files (.npy): their headers are compared with the files' sizes before anything is made."""
+"""Array files (.npy), whose headers are checked against the files' sizes before use."""
 
 import math
 import re
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# As numpy has always written it for plain numbers, so nothing in it has to be evaluated.
+# The form in which numpy writes it for plain numbers, so that nothing has to be evaluated.
 _HEADER = re.compile(
     rb"\x93NUMPY\x01\x00(?P<length>..)"
     rb"\{'descr': '(?P<dtype>[<>|][biuf][0-9]{1,2})', 'fortran_order': (?P<order>True|False), "
@@ -21,7 +21,7 @@ _MOST_HEADER_BYTES = 1024
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """An array file as its header tells it, rows first."""
+    """Header of an array file in row-major order."""
 
     path: Path
     dtype: np.dtype[Any]
@@ -32,7 +32,7 @@ class ArrayFile:
         return f"{self.dtype} {self.shape}"
 
     def map(self) -> "np.memmap[Any, np.dtype[Any]]":
-        """Map it to be read; nothing is read before it is looked at."""
+        """Memory-map the array read-only."""
         return np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
 
 
@@ -40,11 +40,11 @@ def find_array(path: Path) -> ArrayFile:
     """Read the header of an array file.
 
     Raises:
-        OSError: If it cannot be read, or is no regular file.
-        ValueError: If it is no array file of plain numbers, or has another size than it says.
+        OSError: If it cannot be read, or is not a regular file.
+        ValueError: If it is not an array file of plain numbers, or its size is wrong.
     """
     if path.exists() and not path.is_file():
-        raise OSError(f"{path.name} must be a regular file")  # a pipe may never answer
+        raise OSError(f"{path.name} must be a regular file")  # reading a pipe could wait forever
     with path.open("rb") as file:
         start = file.read(_MOST_HEADER_BYTES)
     header = _HEADER.match(start)
@@ -63,7 +63,7 @@ def find_array(path: Path) -> ArrayFile:
 def map_array(
     path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]
 ) -> "np.memmap[Any, np.dtype[Any]]":
-    """Map an array file that must have this type and shape.
+    """Memory-map an array file that must have this type and shape.
 
     Raises:
         OSError: As `find_array`.

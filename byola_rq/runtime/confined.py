@@ -1,7 +1,7 @@
-"""A stream of messages from a process that may hang, crash or run out of memory in our place.
+"""Stream of messages from a subprocess that isolates hangs, crashes and memory exhaustion.
 
-The workers of `byola_rq.runtime.workers` do many items each; this reads one file after the other.
-It is a fresh interpreter, so that scripts need no guard of their main module for it.
+The workers of `byola_rq.runtime.workers` share many items; this process reads one file at a time.
+It is a new interpreter, so scripts need no `if __name__ == "__main__"` guard.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from byola_rq.errors import ByolaRQError
 from byola_rq.runtime.sandbox import DONE, FAILED, Limits, confine
 
 _END = b"end"
-_IDLE_SECONDS = 10.0  # a process waits so long for its next stream
+_IDLE_SECONDS = 10.0  # time that a process waits for its next stream
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from byola_rq.runtime.confined import main; main(*sys.argv[2:])"
@@ -33,23 +33,23 @@ _idle: list["_Reader"] = []
 
 
 class ConfinedError(ByolaRQError):
-    """What the other process raised, or how it ended."""
+    """Error that the other process raised, or the way it ended."""
 
 
 def stream(
     module: str, function: str, *arguments: Any, limits: Limits, most: int
 ) -> Generator[bytes, None, None]:
-    """Messages that a function gives in a process of its own, which alone imports its module.
+    """Run a function in another process, which alone imports its module; yield its messages.
 
     Args:
-        module: Its full name.
-        function: Of the module; it gives an iterable of bytes.
-        arguments: Values of JSON.
-        limits: Of the process' memory, and of the time that each message takes.
-        most: Bytes that a message may have.
+        module: Full name of the module.
+        function: Name of a function of the module that returns an iterable of bytes.
+        arguments: JSON-serializable arguments.
+        limits: Limits of the process's memory and of the time per message.
+        most: Maximum bytes of a message.
 
     Raises:
-        ConfinedError: What is raised there, or that the process hangs, dies or says too much.
+        ConfinedError: If the function raises, or the process hangs, dies or sends too much.
     """
     reader = _take_idle(limits) or _Reader(limits)
     try:
@@ -66,7 +66,7 @@ def stream(
 
 
 def _take_idle(limits: Limits) -> "_Reader | None":
-    """A process that waits for a stream; those that have ended by then are forgotten."""
+    """Take an idle process with these limits; drop those that have ended."""
     with _lock:
         for reader in [*_idle]:
             if reader.limits != limits:
@@ -79,7 +79,7 @@ def _take_idle(limits: Limits) -> "_Reader | None":
 
 
 class _Reader:
-    """The process, seen from outside."""
+    """Handle of the subprocess."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -97,18 +97,18 @@ class _Reader:
             )
 
     def is_alive(self) -> bool:
-        """Whether it waits for us, and not for the process that this one was forked from."""
+        """Return whether it is waiting, and belongs to this process rather than its parent."""
         if self._owner != os.getpid():
             return False
-        # It says nothing unasked: what can be read is its end.
+        # It never sends unasked: readable means it has ended.
         return not select.select([self._connection], [], [], 0)[0]
 
     def send(self, request: list[Any]) -> None:
-        with contextlib.suppress(OSError):  # its end is met where its answer is read
+        with contextlib.suppress(OSError):  # `receive` reports that it has ended
             self._connection.send_bytes(json.dumps(request).encode())
 
     def receive(self, most: int) -> bytes | ConfinedError | None:
-        """The next message; behind the last one what was raised there, or None."""
+        """Receive the next message; after the last one the error raised there, or None."""
         try:
             kind = self._connection.recv_bytes(max(map(len, (DONE, FAILED, _END))))
             if kind == _END:
@@ -122,7 +122,7 @@ class _Reader:
         return ConfinedError(facts.pop("message"), **facts)
 
     def kill(self) -> None:
-        """End it; nothing, if it is another process' child."""
+        """Kill the subprocess, unless it is the child of another process."""
         self._connection.close()
         if self._owner == os.getpid():
             self._process.kill()
@@ -141,22 +141,22 @@ class _Reader:
 
 
 def main(descriptor: str, seconds: str, gigabytes: str) -> None:
-    """The process itself: one stream after the other, until nobody wants one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the other end's, which then closes
+    """Serve streams in the subprocess until it has been idle for too long."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and closes
     limits = Limits(float(seconds), float(gigabytes))
     with Connection(int(descriptor)) as connection, contextlib.suppress(EOFError, OSError):
         is_confined = False
         while connection.poll(_IDLE_SECONDS):
             module, name, arguments = json.loads(connection.recv_bytes())
             function = getattr(importlib.import_module(module), name)
-            if not is_confined:  # behind the import of all that is needed, which takes memory
+            if not is_confined:  # after all imports, which take memory
                 confine(limits)
                 is_confined = True
             _answer(connection, function(*arguments), limits)
 
 
 def _answer(connection: Connection, messages: Iterable[bytes], limits: Limits) -> None:
-    """Send all messages and an end, or how it failed."""
+    """Send all messages and an end mark, or the failure."""
     iterator = iter(messages)
     try:
         while True:

@@ -1,4 +1,4 @@
-"""Which device computes, in which precision, and what it can do."""
+"""Choice of device and precision, and tests of what the device supports."""
 
 import contextlib
 import re
@@ -13,19 +13,19 @@ from byola_rq.runtime.terminal import warn
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 
-BFLOAT16_CPUS = ("avx512_bf16", "amx_bf16")  # instructions; on other CPUs it is not measured
+BFLOAT16_CPUS = ("avx512_bf16", "amx_bf16")  # instruction sets; other CPUs were not measured
 
 
 def choose_device(name: str, *, key: str = "run.device") -> torch.device:
-    """The device named; `auto` is a GPU where there is one, under torchrun each process' own.
+    """Return the named device; `auto` is a GPU if there is one, under torchrun one per process.
 
     Args:
         name: `auto`, `cpu`, `cuda`, `cuda:N`, or `mps`.
-        key: Of the option that names it, for messages.
+        key: Option that names the device, for messages.
 
     Raises:
-        ConfigError: If it is another one or not there, or a single GPU is named for several
-            processes.
+        ConfigError: If the name is unknown, the device does not exist, or one GPU is named for
+            several processes.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -44,20 +44,20 @@ def choose_device(name: str, *, key: str = "run.device") -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         message = (
             f"{key}: {device} is not here; torch {torch.__version__} sees "
-            f"{torch.cuda.device_count()} CUDA devices (`byola-rq doctor` says more)"
+            f"{torch.cuda.device_count()} CUDA devices (see `byola-rq doctor`)"
         )
         raise ConfigError(message, code="missing", key=key, value=str(device))
     if device.type == "mps" and not torch.backends.mps.is_available():
-        message = f"{key}: mps is not here, says torch {torch.__version__}; it is of Apple's GPUs"
+        message = f"{key}: torch {torch.__version__} has no mps here; it needs an Apple GPU"
         raise ConfigError(message, code="missing", key=key, value=name)
     return device
 
 
 def choose_precision(name: Precision | Literal["auto"], device: torch.device) -> Precision:
-    """The precision named; `auto` is bfloat16 where the device itself multiplies it, else float32.
+    """Return the named precision; `auto` is bfloat16 if the hardware supports it, else float32.
 
     Raises:
-        ConfigError: If it is tf32, which CUDA GPUs alone have, and the device is another.
+        ConfigError: If it is tf32 and the device is not a CUDA GPU.
     """
     if name == "auto":
         return "bfloat16" if _multiplies_bfloat16(device) else "float32"
@@ -68,10 +68,10 @@ def choose_precision(name: Precision | Literal["auto"], device: torch.device) ->
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether the device itself does; emulated, it would be slower than float32."""
+    """Return whether the hardware multiplies bfloat16; emulation is slower than float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):  # of an older torch
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):  # an older torch
         return False
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in BFLOAT16_CPUS)
@@ -79,10 +79,9 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
 
 @contextlib.contextmanager
 def float32_products(precision: Precision = "float32") -> Iterator[None]:
-    """Let a GPU multiply float32 in full, or with `tf32` in ten bits of it, within this context.
+    """Multiply float32 on a GPU in full precision within this context, or in TF32 with `tf32`.
 
-    Of torch's own accord convolutions take TF32, and matrix products do not. What runs in bfloat16
-    is not touched.
+    By default torch uses TF32 for convolutions but not for matrix products. bfloat16 is unaffected.
     """
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.allow_tf32, matmul.allow_tf32
@@ -94,14 +93,14 @@ def float32_products(precision: Precision = "float32") -> Iterator[None]:
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether torch.compile works here, tried on a small function; if not, a line says why."""
+    """Return whether torch.compile works, tried on a small function; print a warning if not."""
     try:
         torch.compile(lambda x: x.relu() + 1)(torch.ones(8, device=device))
-    # Whatever a compiler raises: the networks run without it.
+    # Compilers raise anything; the networks run without it.
     except Exception as error:
         warn(
             f"warning: train.compile: torch.compile does not work here ({first_line(error)}); "
-            "the networks run as they are"
+            "the networks run uncompiled"
         )
         return False
     return True

@@ -1,6 +1,6 @@
-"""The processes of a job, one for each device, as `torchrun` starts them, and what they exchange.
+"""Communication between the processes of a job, one per device, started by `torchrun`.
 
-A process that was started alone is rank 0 of 1, and nothing here costs it anything.
+A process started alone is rank 0 of 1, and nothing here costs it time.
 """
 
 import contextlib
@@ -22,16 +22,17 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from byola_rq.errors import ByolaRQError, ConfigError
+from byola_rq.text.shown import one_line
 
-# Waiting is not an error of the connection: what hangs is found by the watchdog of training.
+# Long waits are no connection errors: the watchdog of training detects hangs.
 _TIMEOUT = datetime.timedelta(days=1)
-_TIME_TO_MEET = datetime.timedelta(minutes=30)  # machines of a cluster start one by one
+_TIME_TO_MEET = datetime.timedelta(minutes=30)  # machines of a cluster may start one by one
 
 
 class ElsewhereError(ByolaRQError):
-    """Raised in every other process when one has failed, which says why; nothing is left to say."""
+    """Raised in every other process when one has failed and rank 0 reports the error."""
 
-    is_said = True
+    is_reported = True
 
     def __init__(self, message: str, exit_code: int, **facts: Any) -> None:
         super().__init__(message, **facts)
@@ -45,37 +46,37 @@ class LostRankError(ByolaRQError, RuntimeError):
 
 
 def world_size() -> int:
-    """Processes of this job; 1 before they are joined."""
+    """Number of processes of this job; 1 before they are connected."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """This process' number among them, from 0."""
+    """Number of this process in the job, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def is_launched() -> bool:
-    """Whether this process was started as one of several, which are to be joined."""
+    """Return whether this process was started as one of several."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def local_rank() -> int:
-    """This process' number among those of its machine, from 0."""
+    """Number of this process on its machine, from 0."""
     return int(os.environ.get("LOCAL_RANK", "0")) if is_launched() else 0
 
 
 def is_main() -> bool:
-    """Whether this process is the one that speaks and writes."""
+    """Return whether this process is rank 0, which prints and writes files."""
     return rank() == 0
 
 
 @contextlib.contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Connect the processes of a job; over nccl what is on GPUs, over gloo what is not.
+    """Connect the processes of a job, with nccl for GPU tensors and gloo for others.
 
     Raises:
-        ConfigError: If they cannot find each other.
-        LostRankError: If another process ends, or cannot be reached, in the middle.
+        ConfigError: If they cannot connect.
+        LostRankError: If another process ends or becomes unreachable within the block.
     """
     if not is_launched():
         yield
@@ -92,7 +93,7 @@ def process_group(device: torch.device) -> Iterator[None]:
             backend, store=store, rank=number, world_size=world_size, timeout=_TIMEOUT
         )
     except (ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ConfigError(
             f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but the processes cannot find each other "
             f"({reason}); start them with torchrun",
@@ -103,33 +104,32 @@ def process_group(device: torch.device) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # What gloo and nccl raise when a peer is gone has no type of its own in every version.
+        # Not every version has an own type for the errors of gloo and nccl when a peer is gone.
         if isinstance(error, ByolaRQError) or not _is_connection_error(error):
             raise
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise LostRankError(
-            f"rank {number} of {world_size} lost another one ({reason}); see what that one says. "
-            "The same command goes on from the last checkpoint",
+            f"rank {number} of {world_size} lost another one ({reason}); see the messages of that "
+            "rank. The same command resumes from the last checkpoint",
             code="unreachable",
         ) from error
     finally:
-        # What still refers to the group would end it while the interpreter ends, and may hang.
+        # Remaining references would destroy the group at interpreter exit, which may hang.
         gc.collect()
         dist.destroy_process_group()
 
 
 def _attempt(store: Store, number: int, world_size: int) -> str:
-    """A name for this start of the job, the same in all ranks and never used before.
+    """Agree on a unique name for this start of the job, the same in all ranks.
 
-    torchrun keeps its store when it starts ranks again, and with it what the ranks before have
-    written there, addresses that nobody listens at any more; its own count of restarts is not the
-    same on all machines. So every rank asks by a name of its own that no earlier one had, until
-    rank 0 has answered each.
+    torchrun keeps its store when it restarts ranks, with stale addresses of the previous ones, and
+    its restart count differs between machines. So every rank sends a request under a random name,
+    until rank 0 has answered each.
     """
     own = uuid.uuid4().hex
     if number > 0:
         store.set(f"asks/{number}", own)
-        # Asked again and again: `get` would wait outside of Python, where no signal is heeded.
+        # Polled: `get` would wait outside of Python, where signals are not handled.
         _wait_for(lambda: store.check([f"answer/{own}"]), "rank 0")
         attempt = str(store.get(f"answer/{own}").decode())
         store.set(f"heard/{attempt}/{number}", own)
@@ -138,7 +138,7 @@ def _attempt(store: Store, number: int, world_size: int) -> str:
 
     def all_have_heard() -> bool:
         for other in sorted(missing):
-            if store.check([f"asks/{other}"]):  # perhaps still that of an earlier start
+            if store.check([f"asks/{other}"]):  # may be from an earlier start
                 store.set(f"answer/{store.get(f'asks/{other}').decode()}", own)
             if store.check([f"heard/{own}/{other}"]):
                 missing.remove(other)
@@ -163,9 +163,9 @@ def _is_connection_error(error: RuntimeError) -> bool:
 
 @contextlib.contextmanager
 def raise_on_all_ranks() -> Iterator[None]:
-    """Let an error of ours that meets one process here end all; rank 0 says it, once.
+    """Stop every rank when one raises a `ByolaRQError` in the block; only rank 0 reports it.
 
-    Nothing in the block may itself wait for other processes.
+    The block must not communicate with other ranks.
     """
     if world_size() == 1:
         yield
@@ -189,7 +189,7 @@ def raise_on_all_ranks() -> Iterator[None]:
 
 
 def error_on_all_ranks(error: ByolaRQError) -> ByolaRQError:
-    """What a rank raises when all meet the same error: rank 0 says it."""
+    """Return the error to raise when all ranks have the same one: only rank 0 reports it."""
     if is_main():
         return error
     message, exit_code, facts = _report(error)
@@ -197,13 +197,13 @@ def error_on_all_ranks(error: ByolaRQError) -> ByolaRQError:
 
 
 def _report(error: ByolaRQError) -> tuple[str, int, dict[str, str | None]]:
-    """What ranks tell each other of an error, as JSON can; its value may be anything."""
+    """Convert an error to JSON for other ranks, without its value, which may have any type."""
     path = None if error.path is None else str(error.path)
     return str(error), error.exit_code, {"code": error.code, "path": path, "key": error.key}
 
 
 def broadcast_bytes(function: Callable[[], bytes]) -> bytes:
-    """What `function` returns in rank 0, where alone it is called; an error of ours ends all."""
+    """Call `function` on rank 0 only and return its result on all; an error stops all ranks."""
     if world_size() == 1:
         return function()
     data = b""
@@ -211,13 +211,13 @@ def broadcast_bytes(function: Callable[[], bytes]) -> bytes:
         if is_main():
             data = function()
     size = int(all_reduce_max(torch.tensor(len(data))))
-    buffer = bytearray(data or size)  # zeros where nothing is known yet
+    buffer = bytearray(data or size)  # zeros on the receiving ranks
     dist.broadcast(torch.from_numpy(np.frombuffer(buffer, np.uint8)), src=0)  # writes to it
     return bytes(buffer)
 
 
 def all_gather_json(value: Any) -> list[Any]:
-    """Every rank's value, in the order of the ranks; in all of them."""
+    """Gather every rank's value on all ranks, in the order of the ranks."""
     if world_size() == 1:
         return [value]
     data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
@@ -232,7 +232,7 @@ def all_gather_json(value: Any) -> list[Any]:
 
 
 def all_gather_rows(x: Tensor) -> Tensor:
-    """The rows of all ranks, in their order; each has the same number of them. No gradient."""
+    """Gather the rows of all ranks, in their order, without gradient; all have equally many."""
     if world_size() == 1:
         return x
     x = x.detach().contiguous()
@@ -242,12 +242,12 @@ def all_gather_rows(x: Tensor) -> Tensor:
 
 
 def local_rows(x: Tensor) -> Tensor:
-    """This rank's part of what `all_gather_rows` would give."""
+    """Return this rank's part of the result of `all_gather_rows`."""
     return x.chunk(world_size())[rank()]
 
 
 def all_reduce_max(x: Tensor) -> Tensor:
-    """The elementwise maximum over ranks. No gradient."""
+    """Compute the elementwise maximum over ranks, without gradient."""
     if world_size() > 1:
         x = x.detach().clone()
         dist.all_reduce(x, dist.ReduceOp.MAX)
@@ -255,11 +255,11 @@ def all_reduce_max(x: Tensor) -> Tensor:
 
 
 def all_reduce_sum(x: Tensor) -> Tensor:
-    """The elementwise sum over ranks, differentiable: each rank's share counts for all."""
+    """Compute the elementwise sum over ranks, differentiable."""
     return x if world_size() == 1 else cast(Tensor, _Sum.apply(x))  # type: ignore[no-untyped-call]
 
 
-class _Sum(torch.autograd.Function):  # torch's own, distributed.nn.functional, is deprecated
+class _Sum(torch.autograd.Function):  # torch.distributed.nn.functional is deprecated
     @staticmethod
     def forward(context: Any, x: Tensor) -> Tensor:
         del context
@@ -276,9 +276,9 @@ class _Sum(torch.autograd.Function):  # torch's own, distributed.nn.functional, 
 
 
 class StopVote:
-    """Agrees, after every step, whether a signal that met some ranks stops all of them.
+    """Agreement of all ranks, after every step, to stop when some have received a signal.
 
-    The answer to one step's vote is read after the next step, so that nobody waits for it.
+    The result of one step's vote is read after the next step, so that no rank waits for it.
     """
 
     def __init__(self) -> None:
@@ -286,7 +286,7 @@ class StopVote:
         self._work: dist.Work | None = None
 
     def cast(self, number: int | None) -> int | None:
-        """Say which signal has met this rank; returns the one that stops all, the same in all."""
+        """Vote with the signal that this rank received; return the one that stops all ranks."""
         if world_size() == 1:
             return number
         agreed = self._read()
@@ -297,7 +297,7 @@ class StopVote:
         return agreed
 
     def close(self, number: int | None) -> int | None:
-        """As `cast`, of the last step: the answer is waited for."""
+        """Vote after the last step, as `cast`, and wait for the result."""
         return self.cast(number) or (self._read() if world_size() > 1 else None)
 
     def _read(self) -> int | None:

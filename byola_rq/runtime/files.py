@@ -1,7 +1,8 @@
-"""Files that are whole or not there, whatever ends their writing, and never written through a link.
+"""Atomic writing of files, never through a link.
 
-A folder that a user names may be a link. What we make in it is not: a link at a file's name is
-replaced, or refused where the file would go on, and so is one in place of a folder of ours.
+A folder that a user names may be a link. Files and folders created in it are not: a link with the
+name of a file is replaced, or an error if the file would be continued, as is one with the name of a
+folder.
 """
 
 import contextlib
@@ -22,21 +23,21 @@ _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.partial")  # of `whole_file`
 def whole_file(
     path: Path, *, folder: Path | None = None, may_replace: bool = True
 ) -> Iterator[Path]:
-    """Give an empty temporary file to fill; when the block ends, it gets the name `path`.
+    """Create an empty temporary file; when the block ends, it is renamed to `path`.
 
-    Its content is on the disk before it has that name, and the name is when this returns. After an
-    error it is gone and `path` is as it was. Only a kill leaves it, as `.<name>.<random>.partial`,
-    which `remove_leftovers` finds. Nobody else may read it before it has its name. Where `path` is
-    a link, the file takes its place.
+    Its content is flushed to disk before the renaming, and the name before this returns. After an
+    error it is removed and `path` is unchanged. Only a kill leaves it behind, as
+    `.<name>.<random>.partial`, which `remove_leftovers` removes. Other users cannot read it before
+    the renaming. If `path` is a link, the file replaces it.
 
     Args:
-        path: Of the file.
-        folder: Where the temporary file lies, on the same disk; beside `path` by default.
-        may_replace: Otherwise a file that is there stays, also one that another machine, which
-            shares the disk, has written meanwhile.
+        path: Final path of the file.
+        folder: Folder of the temporary file, on the same disk; that of `path` by default.
+        may_replace: If false, an existing file is kept, also one that another machine has just
+            written to a shared disk.
 
     Raises:
-        OSError: If the disk refuses.
+        OSError: If it cannot be written.
     """
     temporary = (folder or path.parent) / f".{path.name}.{secrets.token_hex(4)}.partial"
     try:
@@ -44,31 +45,31 @@ def whole_file(
         yield temporary
         put_in_place(temporary, path, may_replace=may_replace)
     finally:
-        with contextlib.suppress(OSError):  # the error that led here tells more
+        with contextlib.suppress(OSError):  # the original error matters more
             temporary.unlink(missing_ok=True)
 
 
 def replace_file(path: Path, content: str | bytes, *, may_replace: bool = True) -> None:
-    """Write a file by `whole_file`; text as UTF-8, its line ends as they are."""
+    """Write a file by `whole_file`; text as UTF-8 with unchanged line ends."""
     with whole_file(path, may_replace=may_replace) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def new_file(path: Path) -> IO[bytes]:
-    """Open an empty file of our own in place of what has its name; nobody else may read it yet.
+    """Create an empty file that other users cannot read, replacing any of its name.
 
     Raises:
-        OSError: If the disk refuses.
+        OSError: If it cannot be created.
     """
     path.unlink(missing_ok=True)
     return os.fdopen(_create(path, 0o600), "w+b")
 
 
 def open_own(path: Path, mode: str = "ab") -> IO[bytes]:
-    """Open a file to go on in it, as `open` does; never where a link leads, never a pipe.
+    """Open a file for appending or updating; neither a link nor a pipe.
 
     Raises:
-        OSError: If it is no regular file, or the disk refuses.
+        OSError: If it is not a regular file or cannot be opened.
     """
 
     def open_checked(name: str, flags: int) -> int:
@@ -87,7 +88,7 @@ def open_own(path: Path, mode: str = "ab") -> IO[bytes]:
 
 
 def is_own(path: Path) -> bool:
-    """Whether there is a regular file of this name, not a link to one."""
+    """Return whether the path is a regular file, not a link to one."""
     try:
         return stat.S_ISREG(path.lstat().st_mode)
     except OSError:
@@ -95,10 +96,10 @@ def is_own(path: Path) -> bool:
 
 
 def own_folder(path: Path) -> Path:
-    """Make a folder within one that a user has named, or find it; a link is none.
+    """Create a folder, unless it exists, inside one that a user has named.
 
     Raises:
-        OSError: If there is a link, or the disk refuses.
+        OSError: If it is a link or cannot be created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_symlink():
@@ -108,14 +109,14 @@ def own_folder(path: Path) -> Path:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that calls of `whole_file` left when they were killed."""
+    """Remove the temporary files of calls of `whole_file` that were killed."""
     for path in folder.iterdir():
         if _LEFTOVER.fullmatch(path.name) and is_own(path):
             path.unlink(missing_ok=True)
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder of our own and all in it, as far as the disk lets; of a link, the link."""
+    """Remove a folder and its content as far as possible; of a link, only the link."""
     if path.is_symlink():
         path.unlink(missing_ok=True)
     else:
@@ -123,10 +124,7 @@ def remove_folder(path: Path) -> None:
 
 
 def put_in_place(temporary: Path, path: Path, *, may_replace: bool = True) -> None:
-    """Give a finished file its name, so that a power cut cannot take it, and others their rights.
-
-    Who may read it, the umask says.
-    """
+    """Rename a finished file to `path`, safe against power loss, with the umask's permissions."""
     temporary.chmod(_usual_mode(temporary))
     flush(temporary)
     try:
@@ -142,7 +140,7 @@ def put_in_place(temporary: Path, path: Path, *, may_replace: bool = True) -> No
 
 
 def flush(path: Path) -> None:
-    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    """Wait until a file's content, or a folder's list of names, is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -151,12 +149,12 @@ def flush(path: Path) -> None:
 
 
 def _create(path: Path, mode: int) -> int:
-    """Never in another's file, nor where a link leads."""
+    """Create a file; an error if the path exists or is a link."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
 
 
 def _usual_mode(temporary: Path) -> int:
-    """What a new file beside this one may be used for: asking for the umask would change it."""
+    """Permissions of a new file, read from a probe: reading the umask would change it."""
     probe = temporary.with_name(f".mode.{secrets.token_hex(4)}.partial")
     descriptor = _create(probe, 0o666)
     try:
@@ -167,16 +165,16 @@ def _usual_mode(temporary: Path) -> int:
 
 
 def link_error(path: Path) -> OSError:
-    """What is raised of a link in place of what is ours."""
+    """Return the error for a link at the path of a file or folder of this program."""
     return OSError(errno.ELOOP, f"{path.name} is a link, which is not followed", str(path))
 
 
 @contextlib.contextmanager
 def text_name(path: Path | str) -> Iterator[Path]:
-    """Give a file's name, or another one of it where that is no text, which some libraries refuse.
+    """Give a path of a file that is valid UTF-8, which some libraries require.
 
     Raises:
-        OSError: If a file with such a name cannot be opened.
+        OSError: If a file whose name is not UTF-8 cannot be opened.
     """
     try:
         os.fspath(path).encode()
@@ -191,7 +189,7 @@ def text_name(path: Path | str) -> Iterator[Path]:
 
 
 def allow_open_files(num: int) -> int:
-    """Raise this process' own limit, often 1024, where it is below `num`; gives what it is then."""
+    """Raise this process's limit of open files to `num` if possible; return the new limit."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -203,7 +201,7 @@ def allow_open_files(num: int) -> int:
 
 
 def need_open_files(num: int) -> None:
-    """See that this process may open `num` more, before something that fails badly without.
+    """Check that this process may open `num` more files, raising its limit if necessary.
 
     Raises:
         OSError: If it may not.

@@ -1,4 +1,4 @@
-"""One process at a time: a lock file that the kernel frees however its holder ends."""
+"""Lock files, which the kernel releases when their process ends in any way."""
 
 import contextlib
 import errno
@@ -12,25 +12,28 @@ from filelock import FileLock, Timeout
 from byola_rq.runtime.files import link_error
 from byola_rq.runtime.terminal import warn
 
+# A killed process keeps its lock until its memory is freed, which on a GPU takes seconds.
+PATIENCE = 5.0  # seconds
+
 _NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
-class HeldError(Exception):
-    """Another process holds the lock; the message says which, and on which machine."""
+class LockedError(Exception):
+    """Another process has the lock; the message names process and machine."""
 
 
 @contextlib.contextmanager
 def locked(path: Path, *, patience: float) -> Iterator[None]:
-    """Hold a lock file, which is gone afterwards.
+    """Lock a file within the block and remove it afterwards.
 
-    Where the file system knows no locks, a warning says so, and there is none.
+    If the file system has no locks, it prints a warning and continues without.
 
     Args:
-        path: Of the file.
-        patience: Seconds to wait for another process that holds it; -1 for as long as it takes.
+        path: Path of the lock file.
+        patience: Seconds to wait for another process; -1 waits without limit.
 
     Raises:
-        HeldError: If another process still does.
+        LockedError: If another process still has the lock.
         OSError: If its folder cannot be written.
     """
     owner = os.getpid()
@@ -45,30 +48,30 @@ def locked(path: Path, *, patience: float) -> Iterator[None]:
     try:
         lock.acquire(poll_interval=0.1)
     except Timeout as error:
-        raise HeldError(_holder(path)) from error
+        raise LockedError(_owner(path)) from error
     except OSError as error:
         if path.is_symlink():
             raise link_error(path) from error
         if error.errno not in _NO_LOCKS_HERE:
             raise
         warn(
-            f"warning: {path.parent}: its file system knows no locks ({error.strerror}); "
-            "let no second process work in it meanwhile"
+            f"warning: {path.parent}: its file system has no locks ({error.strerror}); "
+            "do not start a second process in it"
         )
     try:
         yield
     finally:
-        # After a fork, this may be a copy that left the block by an error: it holds nothing.
+        # A forked copy that leaves the block does not own the lock.
         if os.getpid() == owner:
             with contextlib.suppress(FileNotFoundError):
-                # Where the folder was moved, this may be another's in a new one.
+                # If the folder was moved, the path may be another process's lock in a new folder.
                 if not files or os.path.samestat(path.stat(), files[0]):
                     path.unlink()
             lock.release()
 
 
-def _holder(path: Path) -> str:
-    """Who has signed the lock file."""
+def _owner(path: Path) -> str:
+    """Read the process and machine that wrote the lock file."""
     try:
         pid, host = path.read_text(encoding="utf-8").split()
     except (OSError, ValueError):

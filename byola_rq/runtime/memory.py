@@ -1,4 +1,4 @@
-"""Host memory that a step frees, kept for the next step."""
+"""Reuse of freed host memory between training steps."""
 
 import ctypes
 import sys
@@ -8,11 +8,11 @@ _LARGEST_INT = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc's malloc to keep what is freed; says whether it will (Linux with glibc only).
+    """Make glibc's malloc keep freed memory; return whether it does (Linux with glibc only).
 
-    By default every tensor above 32 MB is mapped afresh and returned when freed, so that each
-    training step on a CPU pays for zeroing all its pages again. Kept, the same pages serve every
-    step, and the process never shrinks below its peak.
+    By default every tensor above 32 MB is mapped anew and returned when freed, so each training
+    step on a CPU zeroes all its pages again. If kept, the same pages serve every step, and the
+    process never shrinks below its peak.
     """
     if not sys.platform.startswith("linux"):
         return False

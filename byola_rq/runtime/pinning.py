@@ -1,4 +1,4 @@
-"""Host memory that a GPU fetches from by itself, while programs go on."""
+"""Pinning of existing host memory for asynchronous copies to a GPU."""
 
 import contextlib
 import ctypes
@@ -13,9 +13,9 @@ _PORTABLE = 1  # cudaHostRegisterPortable: for every GPU, whichever registers it
 
 @contextlib.contextmanager
 def pinned(memory: "ctypes.Array[ctypes.c_byte]", device: torch.device) -> Iterator[None]:
-    """Pin memory that is there already, for the time of the block; for a CPU nothing is done.
+    """Pin existing memory within the block; does nothing for a CPU.
 
-    Where the system refuses, a line says so, and the memory is as any other.
+    If the system refuses, it prints a warning, and the memory stays unpinned.
     """
     if device.type != "cuda":
         yield
@@ -35,13 +35,13 @@ def pinned(memory: "ctypes.Array[ctypes.c_byte]", device: torch.device) -> Itera
     finally:
         if not status:
             with torch.cuda.device(device):
-                # A copy may still be on its way; what went wrong on the device is told elsewhere.
+                # A copy may still be running; errors of the device are reported elsewhere.
                 with contextlib.suppress(RuntimeError):
                     torch.cuda.synchronize()
                 cudart.cudaHostUnregister(address)
 
 
 def _forget_error(device: torch.device) -> None:
-    """CUDA keeps its last error, and the next kernel would raise it as its own."""
+    """Clear CUDA's last error, which the next kernel would raise otherwise."""
     with contextlib.suppress(RuntimeError):
         torch.ones(1, device=device)

@@ -1,4 +1,4 @@
-"""Work done a bounded way ahead of its use, in threads."""
+"""Bounded prefetching in threads."""
 
 import itertools
 from collections import deque
@@ -15,12 +15,12 @@ _AHEAD = 4  # items per worker
 def map_ahead(
     function: Callable[[Item], Result], items: Iterable[Item], num_workers: int
 ) -> Generator[Result, None, None]:
-    """Results of `function` in the order of `items`, computed ahead in threads.
+    """Iterate over results of `function` in the order of `items`, computed ahead in threads.
 
-    At most four results per worker wait to be taken, whatever the number of items. What `function`
-    raises, taking its result raises; what was not begun by then is not done. Whoever may stop
-    before the end closes the generator: left to the garbage collector, it can be one of the threads
-    that finds it, and a thread cannot wait for itself.
+    At most four results per worker are waiting. An error of `function` is raised when its result
+    is due; items not begun by then are dropped. A caller that may stop early must close the
+    generator: the garbage collector could close it in one of the threads, which cannot wait for
+    itself.
     """
     queue = iter(items)
     pending: deque[Future[Result]] = deque()

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of long work: a bar on a terminal, otherwise a line from time to time."""
 
 import math
 import time
@@ -23,18 +23,18 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 def log(line: str) -> None:
-    """Print a line on stderr; of several processes of a job, the first alone does."""
+    """Print a line on stderr, on rank 0 only."""
     if is_main():
         warn(line)
 
 
 class ProgressBar:
-    """Count towards `total`, on stderr; of several processes of a job, the first alone speaks.
+    """Progress towards `total` on stderr, on rank 0 only.
 
     Args:
-        what: What is being done, a few words.
-        total: Units of the whole work.
-        done: Units that an earlier run did.
+        what: Short description of the work.
+        total: Number of units of the whole work.
+        done: Number of units that an earlier run did.
     """
 
     def __init__(self, what: str, total: int, done: int = 0) -> None:
@@ -75,7 +75,7 @@ class ProgressBar:
             self._print_line()
 
     def advance(self, units: int = 1, note: str | None = None) -> None:
-        """Count `units` more; `note` (loss, rate ...) stands beside the count until the next."""
+        """Count `units` more; `note` (loss, rate ...) is shown until the next one."""
         self.done += units
         self.note = self.note if note is None else note
         if self._bar:
@@ -83,8 +83,8 @@ class ProgressBar:
         elif time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
             self._print_line()
 
-    def say(self, line: str) -> None:
-        """Print a line without tearing the bar."""
+    def log(self, line: str) -> None:
+        """Print a line above the bar."""
         if self._bar:
             self._bar.console.print(shown(line), markup=False, highlight=False)
         else:
@@ -96,14 +96,14 @@ class ProgressBar:
         done_now = self.done - self.first
         left = elapsed / done_now * (self.total - self.done) if done_now else float("nan")
         note = f"  {self.note}" if self.note else ""
-        self.say(
+        self.log(
             f"{self.what}: {self.done}/{self.total}{note}  {_clock(elapsed)} gone, "
             f"{_clock(left)} left"
         )
 
 
 def _clock(seconds: float) -> str:
-    if math.isnan(seconds):  # nothing done yet to judge by
+    if math.isnan(seconds):  # no unit done yet
         return "?"
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -1,4 +1,4 @@
-"""An array on disk that is filled row by row, and goes on where it was stopped."""
+"""Array on disk that is filled row by row and can be resumed after an interruption."""
 
 import math
 import os
@@ -24,28 +24,28 @@ Numbers = Sequence[int] | npt.NDArray[np.integer[Any]]
 
 MAX_WAITING_BYTES = 256 << 20
 _ROWS_AT_ONCE = 4096
-SHARE_OF_WRITING = 0.1  # of the time, at most; the less often, the more work a kill undoes
+SHARE_OF_WRITING = 0.1  # maximum fraction of time; fewer writes lose more work to a kill
 
 
 class ResumableRows:
-    """Float32 rows `(N, D)` in a file, added in any order; a stop undoes what was not flushed.
+    """Float32 rows `(N, D)` in a file, added in any order; an interruption loses unflushed rows.
 
-    Beside `<name>.npy` lie `<name>.done.npy`, the marks of the rows that are written, and
-    `<name>.key`. A row counts as long as its mark there is the one given here.
+    `<name>.done.npy` has the marks of the rows that are written, and `<name>.key` the key. A row is
+    valid as long as its stored mark equals the given one.
 
     Args:
-        path: `<name>.npy`; its folder is made where missing.
-        key: What all rows depend on; those of another key are discarded.
-        marks: What each row depends on, uint8 `(N, M)`, in no row zero throughout.
-        dim: D.
+        path: Path `<name>.npy`; its folder is created if missing.
+        key: Digest of what all rows depend on; rows of another key are discarded.
+        marks: Digest of what each row depends on, uint8 `(N, M)`; no row may be all zeros.
+        dim: Row length D.
 
     Attributes:
-        array: The rows as they are on the disk, read only; one that is not done holds anything.
-        is_done: Which are there, bool `(N,)`.
+        array: Rows on disk, read-only; rows that are not done are undefined.
+        is_done: Rows that are written, bool `(N,)`.
 
     Raises:
-        OSError: If the disk refuses; so do the methods.
-        ValueError: If what is there is damaged.
+        OSError: If a file cannot be read or written; the methods raise it too.
+        ValueError: If the existing files are damaged.
     """
 
     def __init__(self, path: Path, key: str, marks: npt.NDArray[np.uint8], dim: int) -> None:
@@ -59,26 +59,26 @@ class ResumableRows:
             remove_marks(path)
             _make_array(path, np.float32, (len(marks), dim))
             _make_array(self._done, np.uint8, marks.shape)
-            # Last: it vouches for both arrays.
+            # Written last: it marks both arrays as complete.
             replace_file(self._key, key)
         self.array: npt.NDArray[np.float32] = map_array(path, np.float32, (len(marks), dim))
         stored = map_array(self._done, np.uint8, marks.shape)
         self.is_done: npt.NDArray[np.bool_] = (stored == marks).all(axis=1)
 
     def add(self, numbers: Numbers, rows: npt.NDArray[np.float32]) -> None:
-        """Put rows `(B, D)` in their places, `numbers`; now, or soon with others."""
+        """Write rows `(B, D)` at positions `numbers`, possibly buffered."""
         self._waiting.append((numbers, rows))
         waiting_bytes = sum(each.nbytes for _, each in self._waiting)
         if time.monotonic() >= self._next_write or waiting_bytes > MAX_WAITING_BYTES:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits; it is on the disk, and done, when this returns."""
+        """Write buffered rows; they are on disk, and done, when this returns."""
         if not self._waiting:
             return
         started = time.monotonic()
         numbers, rows = (np.concatenate(each) for each in zip(*self._waiting, strict=True))
-        # In this order: a row marked done has been written.
+        # In this order, so that a row marked done has been written.
         _write_rows(self._path, numbers, rows)
         _write_rows(self._done, numbers, self._marks[numbers])
         self.is_done[numbers] = True
@@ -87,11 +87,11 @@ class ResumableRows:
         self._next_write = now + (now - started) * (1 / SHARE_OF_WRITING - 1)
 
     def finish(self, path: Path, is_kept: npt.NDArray[np.bool_] | None = None) -> None:
-        """Give the array, all of whose rows are added, a name of its own; the marks are removed.
+        """Rename the complete array to its final path and remove the marks.
 
         Args:
-            path: The name.
-            is_kept: The rows that the array is to have, `(N,)`; all by default.
+            path: Final path.
+            is_kept: Rows to keep, bool `(N,)`; all by default.
         """
         self.flush()
         if is_kept is None or is_kept.all():
@@ -102,12 +102,12 @@ class ResumableRows:
 
 
 def has_marks(path: Path) -> bool:
-    """Whether there is a `ResumableRows` of this path, or something of one."""
+    """Return whether files of a `ResumableRows` of this path exist."""
     return any(each.exists() for each in (path, *_mark_files(path)))
 
 
 def remove_marks(path: Path) -> None:
-    """Remove what a `ResumableRows` of this path that was killed as it finished has left."""
+    """Remove the files of a `ResumableRows` of this path."""
     for each in (*_mark_files(path), path):
         each.unlink(missing_ok=True)
 
@@ -117,13 +117,13 @@ def _mark_files(path: Path) -> tuple[Path, Path]:
 
 
 def _make_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
-    """Make an array file of zeros; they take no room on the disk before they are written."""
+    """Create an array file of zeros, sparse on disk."""
     with new_file(path):
         np.lib.format.open_memmap(path, "w+", dtype, shape)
 
 
 def _write_rows(path: Path, numbers: npt.NDArray[np.integer[Any]], rows: npt.NDArray[Any]) -> None:
-    """Write rows of an array file, not through a memory map: there a full disk is a SIGBUS."""
+    """Write rows of an array file without a memory map, where a full disk would raise SIGBUS."""
     array = find_array(path)
     row_bytes = math.prod(array.shape[1:]) * array.dtype.itemsize
     with open_own(path, "r+b") as file:
@@ -135,7 +135,7 @@ def _write_rows(path: Path, numbers: npt.NDArray[np.integer[Any]], rows: npt.NDA
 
 
 def _copy_rows(array: npt.NDArray[np.float32], is_kept: npt.NDArray[np.bool_], path: Path) -> None:
-    """Write some rows of an array to a file of their own, a part of them at a time."""
+    """Copy selected rows of an array to a new file, in parts."""
     with whole_file(path) as temporary, temporary.open("wb") as file:
         shape = (int(is_kept.sum()), *array.shape[1:])
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}

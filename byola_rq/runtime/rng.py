@@ -1,8 +1,8 @@
-"""Uniform numbers as a pure function of keys.
+"""Uniform random numbers as a pure function of keys.
 
 A key is an int64; `fold_in` derives further keys from it, `uniform` turns it into numbers. All of
-it is wrapping 64-bit integer arithmetic, so the bits are the same on every device and whatever
-the batch, worker or process a sample happens to be in.
+it is wrapping 64-bit integer arithmetic, so the bits are the same on every device and in every
+batch, worker or process.
 
 Source: the output function and increment of SplitMix64 (Steele, Lea, Flood, "Fast splittable
 pseudorandom number generators", OOPSLA 2014), used as a counter-based generator.
@@ -23,7 +23,7 @@ _BITS = (1 << 64) - 1
 
 
 def _signed(bits: int) -> int:
-    """64 bits as the integer an int64 tensor holds for them."""
+    """Convert 64 unsigned bits to the integer that an int64 tensor stores for them."""
     return bits - (1 << 64) if bits >> 63 else bits
 
 
@@ -33,14 +33,14 @@ _MULTIPLIER_2 = _signed(MULTIPLIER_2)
 
 
 def uniform(key: Tensor, *shape: int) -> Tensor:
-    """Uniform numbers in [0, 1), each a function of its key and its place in `shape` alone.
+    """Draw uniform numbers in [0, 1), each a function of its key and its index in `shape`.
 
     Args:
-        key: int64 keys, `(B,)`.
-        shape: Numbers for each key.
+        key: Keys, int64 `(B,)`.
+        shape: Shape of the numbers per key.
 
     Returns:
-        float32 `(B, *shape)`, multiples of 2^-24.
+        Numbers, float32 `(B, *shape)`, multiples of 2^-24.
     """
     counter = torch.arange(1, math.prod(shape) + 1, device=key.device)
     bits = _mix(key[:, None] + counter * _INCREMENT)
@@ -49,7 +49,7 @@ def uniform(key: Tensor, *shape: int) -> Tensor:
 
 
 def integers(key: Tensor, bound: Tensor) -> Tensor:
-    """One integer per key, uniform in [0, `bound`); `key` and `bound` are int64 `(B,)`.
+    """Draw one integer per key, uniform in [0, `bound`); `key` and `bound` are int64 `(B,)`.
 
     63 random bits are reduced modulo `bound`: the bias is below bound / 2^63.
     """
@@ -57,15 +57,15 @@ def integers(key: Tensor, bound: Tensor) -> Tensor:
 
 
 def other_rows(key: Tensor, num_rows: int, *, first: int = 0) -> Tensor:
-    """For each of some rows in a row, another of all: uniform over those that it is not.
+    """Draw, for each of B consecutive rows, one of the other rows, uniformly.
 
     Args:
-        key: int64 `(B,)`, of the rows `first` to `first + B - 1`.
-        num_rows: Of all; where it is 1, the row itself is given.
-        first: The row of the first key.
+        key: Keys of the rows `first` to `first + B - 1`, int64 `(B,)`.
+        num_rows: Number of all rows; if it is 1, the row itself is drawn.
+        first: Row of the first key.
 
     Returns:
-        int64 `(B,)`.
+        Row numbers, int64 `(B,)`.
     """
     row = torch.arange(len(key), device=key.device) + first
     away = 1 + integers(key, torch.full_like(key, max(num_rows - 1, 1)))
@@ -82,10 +82,10 @@ def fold_in(key: Tensor, word: int | str | Tensor) -> Tensor:
 
 @functools.lru_cache
 def word_bits(word: int | str) -> int:
-    """The 64 bits that `fold_in` adds to three times the key, unsigned; for kernels."""
+    """Compute the 64 unsigned bits that `fold_in` adds to three times the key; for kernels."""
     if isinstance(word, str):
         word = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
-    # In Python's integers: on a device it would be a dozen launches for one number.
+    # In Python integers: on a device it would take a dozen launches.
     bits = (int(word) + INCREMENT) & _BITS
     bits = (bits ^ (bits >> 30)) * MULTIPLIER_1 & _BITS
     bits = (bits ^ (bits >> 27)) * MULTIPLIER_2 & _BITS
@@ -93,31 +93,31 @@ def word_bits(word: int | str) -> int:
 
 
 def sample_keys(seed: int, epoch: int | Tensor, clip_index: Tensor) -> Tensor:
-    """The key of each clip in one epoch; `clip_index` is int64 `(B,)`, so is the result."""
+    """Derive the key of each clip in one epoch, int64 `(B,)`, from `clip_index`, int64 `(B,)`."""
     root = torch.full_like(clip_index, seed)
     return fold_in(fold_in(fold_in(root, "byola_rq"), epoch), clip_index)
 
 
 def draw_keys(num: int, device: torch.device, generator: torch.Generator | None = None) -> Tensor:
     """Draw `num` fresh keys from a torch generator (the global one by default)."""
-    # Drawn where the generator lives: a CPU generator serves a batch on any device.
+    # Drawn on the generator's device: a CPU generator serves a batch on any device.
     source = generator.device if generator is not None else torch.device("cpu")
     low, high = -(1 << 63), (1 << 63) - 1
     keys = torch.randint(low, high, (num,), generator=generator, device=source)
-    # A copy to a GPU reads memory that is not pinned before it returns: nothing needs to wait.
+    # A copy of unpinned memory to a GPU has read it when it returns, so it need not block.
     return keys.to(device, non_blocking=device.type == "cuda")
 
 
 def permutation(num: int, *, seed: int, epoch: int) -> Tensor:
-    """The order of `num` clips in one epoch, int64 `(num,)`."""
-    # A word of its own keeps the order independent of what is drawn for each clip;
-    # stable, so that the (astronomically rare) equal keys have one order everywhere.
+    """Draw the order of `num` clips in one epoch, int64 `(num,)`."""
+    # The word makes the order independent of other draws for each clip; stable, so that the
+    # (astronomically rare) equal keys have the same order everywhere.
     keys = fold_in(sample_keys(seed, epoch, torch.arange(num)), "order")
     return keys.argsort(stable=True)
 
 
 def _mix(bits: Tensor) -> Tensor:
-    """SplitMix64's finalizer: every input bit flips every output bit with probability 1/2."""
+    """Apply SplitMix64's finalizer: an input bit flips each output bit with probability 1/2."""
     bits = _shift_right(bits, 30).bitwise_xor_(bits).mul_(_MULTIPLIER_1)
     bits = _shift_right(bits, 27).bitwise_xor_(bits).mul_(_MULTIPLIER_2)
     return _shift_right(bits, 31).bitwise_xor_(bits)

@@ -1,4 +1,4 @@
-"""Ctrl-C and signals as an error of ours: work is left in order, with one line and a status."""
+"""Ctrl-C and signals as `StoppedError`, so that work ends cleanly with one line and a status."""
 
 import contextlib
 import ctypes
@@ -14,19 +14,19 @@ from types import FrameType
 
 from byola_rq.errors import ByolaRQError
 
-# Beside them, schedulers send SIGUSR1 as a notice that they will end the work soon.
+# Schedulers send SIGUSR1 as a notice that they will end the job soon.
 RUN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
-DUMP_STACKS = signal.SIGUSR2  # what makes a child process say where it is
+DUMP_STACKS = signal.SIGUSR2  # makes a child process dump its stacks
 
 _STACKS = "byola_rq-stacks"
-_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux' prctl
+_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl on Linux
 
 
 class StoppedError(ByolaRQError, RuntimeError):
-    """Work was stopped from outside; the status is that of a process its signal ended.
+    """Work was stopped by a signal; the exit status is that of a process killed by it.
 
-    After SIGUSR1 it is 0: whoever sends that means to give the same command again.
+    After SIGUSR1 it is 0: the scheduler will run the same command again.
     """
 
     def __init__(self, message: str, number: int, *, path: Path | None = None) -> None:
@@ -36,7 +36,7 @@ class StoppedError(ByolaRQError, RuntimeError):
 
 
 class Interruption(BaseException):
-    """Raised where a signal meets the work; no `except Exception` in its way may take it."""
+    """Raised where a signal arrives; a BaseException, so that no `except Exception` catches it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
@@ -44,38 +44,38 @@ class Interruption(BaseException):
 
 
 class Stop:
-    """Whether a signal has asked to stop, and whether it may do so now."""
+    """Stop request by a signal, which can be deferred."""
 
     def __init__(self) -> None:
         self._number: int | None = None
-        self._num_holds = 0
+        self._num_deferrals = 0
 
     @property
     def number(self) -> int | None:
-        """The signal that has asked; None where none has."""
+        """Signal that requested the stop; None if there was none."""
         return self._number
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Work that must not be torn: a signal that meets it raises `Interruption` at its end."""
-        self._num_holds += 1
+    def deferred(self) -> Iterator[None]:
+        """Defer a stop to the end of the block, where it raises `Interruption`."""
+        self._num_deferrals += 1
         try:
             yield
         finally:
-            self._num_holds -= 1
-        self._raise_if_asked()
+            self._num_deferrals -= 1
+        self._raise_if_requested()
 
-    def ask(self, number: int) -> None:
-        """What a signal does."""
+    def request_stop(self, number: int) -> None:
+        """Request a stop by signal `number`, at once or at the end of a deferral."""
         self._number = number
-        self._raise_if_asked()
+        self._raise_if_requested()
 
-    def _raise_if_asked(self) -> None:
-        if self._number is not None and self._num_holds == 0:
+    def _raise_if_requested(self) -> None:
+        if self._number is not None and self._num_deferrals == 0:
             raise Interruption(self._number)
 
 
-_stop: Stop | None = None  # of the work that the main thread is doing
+_stop: Stop | None = None  # of the main thread's current work
 
 
 @contextlib.contextmanager
@@ -84,15 +84,15 @@ def stop_on_signals(
     *,
     second_interrupt_kills: bool = False,
 ) -> Iterator[Stop]:
-    """Raise `StoppedError` if one of these signals meets the work; ignore those after the first.
+    """Raise `StoppedError` if one of these signals arrives in the block; ignore later ones.
 
-    Where the signal meets it, that is an `Interruption`, which becomes the error on leaving.
-    Elsewhere than in the main thread signals are left as they are.
+    The signal raises `Interruption` where it arrives, which is converted at the end of the block.
+    Outside the main thread, signals are left unchanged.
 
     Args:
-        numbers: Signals that stop.
-        second_interrupt_kills: Whether a SIGINT after the first signal ends the process at once,
-            also where it hangs outside of Python.
+        numbers: Signals that stop the work.
+        second_interrupt_kills: A SIGINT after the first signal ends the process at once, even if
+            it hangs outside of Python.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -104,9 +104,9 @@ def stop_on_signals(
         for each in numbers:
             is_fatal = second_interrupt_kills and each == signal.SIGINT
             signal.signal(each, signal.SIG_DFL if is_fatal else signal.SIG_IGN)
-        stop.ask(number)
+        stop.request_stop(number)
 
-    global _stop  # noqa: PLW0603  # signals are the process' own, and so is what they stop
+    global _stop  # noqa: PLW0603  # signals are global to the process
     _stop, outer = stop, _stop
     before = [signal.signal(each, handle) for each in numbers]
     try:
@@ -121,14 +121,14 @@ def stop_on_signals(
 
 @contextlib.contextmanager
 def signals_blocked() -> Iterator[None]:
-    """Start processes in it: no signal meets one before `leave_signals_to_parent`.
+    """Block signals while processes start, until they call `leave_signals_to_parent`.
 
-    One that meets this process takes effect at the end.
+    A signal to this process takes effect at the end of the block.
     """
     is_main = threading.current_thread() is threading.main_thread()
-    # A mask is its thread's own. Where there are others, one of them takes the signal in, and
-    # Python's handler runs here all the same: it has to be held too.
-    with _stop.held() if _stop is not None and is_main else contextlib.nullcontext():
+    # A mask applies to one thread. Another thread may receive the signal, and Python still runs
+    # the handler in this one, so the handler is deferred as well.
+    with _stop.deferred() if _stop is not None and is_main else contextlib.nullcontext():
         before = signal.pthread_sigmask(signal.SIG_BLOCK, RUN_SIGNALS)
         try:
             yield
@@ -137,12 +137,12 @@ def signals_blocked() -> Iterator[None]:
 
 
 def leave_signals_to_parent() -> None:
-    """In a child process: signals sent to the whole group are the parent's, and it ends with it.
+    """Ignore signals sent to the process group in a child process, which ends with its parent.
 
-    After `DUMP_STACKS` the parent can read where its threads are.
+    After `DUMP_STACKS` the parent can read the stacks of its threads.
     """
     if sys.platform == "linux":
-        # Memory that the parent finds in /proc, whichever way this process was started.
+        # The parent finds this memory in /proc, however this process was started.
         faulthandler.register(DUMP_STACKS, file=os.memfd_create(_STACKS))
     for number in RUN_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -150,14 +150,14 @@ def leave_signals_to_parent() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
         parent = multiprocessing.parent_process()
-        # It may have ended before that call. The parent of a fork server's child is the server.
+        # The parent may have ended before that call. A fork server's child has another parent.
         is_direct = multiprocessing.get_start_method() != "forkserver"
         if parent is not None and is_direct and os.getppid() != parent.pid:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 def read_dumped_stacks(pid: int) -> str:
-    """What a child process has dumped after `DUMP_STACKS`; empty where there is nothing yet."""
+    """Read the stacks that a child process dumped after `DUMP_STACKS`; empty if none yet."""
     folder = Path(f"/proc/{pid}/fd")
     with contextlib.suppress(OSError):
         for descriptor in folder.iterdir():

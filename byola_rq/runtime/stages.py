@@ -1,4 +1,4 @@
-"""Names for the parts of a training step, at next to no cost until somebody measures them."""
+"""Names for the parts of a training step, for time measurements."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ import torch
 
 Stage = Literal[
     "input",
-    "graph",  # all that follows, where it is replayed
+    "graph",  # all that follows, if it is replayed
     "frontend",
     "views",
     "online forward",
@@ -26,10 +26,10 @@ _recorder: Recorder | None = None
 
 
 def stage(name: Stage) -> AbstractContextManager[object]:
-    """What is done in this context belongs to a stage, less what an inner one claims.
+    """Attribute the work in this context to a stage, except that of inner stages.
 
-    Two microseconds where nobody measures. Compiled code has no stages: they would cut its
-    graph, and a run that is measured would be another one.
+    It takes two microseconds without a recorder. Compiled code has no stages: they would break its
+    graph and change what is measured.
     """
     if torch.compiler.is_compiling() or _recorder is None:
         return contextlib.nullcontext()
@@ -38,8 +38,8 @@ def stage(name: Stage) -> AbstractContextManager[object]:
 
 @contextlib.contextmanager
 def recorded_by(recorder: Recorder) -> Iterator[None]:
-    """Let `recorder` see the stages of this context; one at a time."""
-    global _recorder  # noqa: PLW0603  # a step has one clock, wherever its parts are written
+    """Send the stages in this context to `recorder`; only one at a time."""
+    global _recorder  # noqa: PLW0603  # stages are entered in many modules
     assert _recorder is None
     _recorder = recorder
     try:

@@ -1,4 +1,4 @@
-"""The straight-through gradient: a value of one tensor, learned as if it were another."""
+"""Straight-through gradient estimator."""
 
 from typing import Any, cast
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def straight_through(x: Tensor, value: Tensor) -> Tensor:
-    """`value`, whose gradient goes to `x` unchanged; both of one shape and type.
+    """Return `value`, with its gradient passed to `x` unchanged; both of one shape and type.
 
     Source: Bengio et al., 2013 (arXiv:1308.3432).
     """
@@ -15,7 +15,7 @@ def straight_through(x: Tensor, value: Tensor) -> Tensor:
 
 
 class _StraightThrough(torch.autograd.Function):
-    """`value` forward, the identity backward; x + (value - x).detach() would round."""
+    """Forward `value`, backward the identity; x + (value - x).detach() would round."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:  # noqa: ARG004

@@ -1,4 +1,4 @@
-"""The one way out to a terminal."""
+"""Output to the terminal."""
 
 import sys
 
@@ -6,10 +6,10 @@ from byola_rq.text.shown import shown
 
 
 def say(text: object = "") -> None:
-    """Print one line on stdout, whatever the text holds."""
+    """Print text on stdout as one line."""
     print(shown(text), flush=True)
 
 
 def warn(text: object) -> None:
-    """Print one line on stderr, whatever the text holds."""
+    """Print text on stderr as one line."""
     print(shown(text), file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Threads of this process' computing on the CPU."""
+"""Number of CPU threads that torch uses."""
 
 import contextlib
 import os
@@ -11,9 +11,9 @@ _OWN_PROCESS = os.getpid()
 
 
 def leave_forked_threads() -> None:
-    """In a process forked from the one that imported this, compute with one thread from now on.
+    """Use one thread if this process was forked after this module was imported.
 
-    The threads of the parent are not in it, and OpenMP would wait for them for ever.
+    A fork does not have its parent's threads, and OpenMP would wait for them forever.
     """
     if os.getpid() != _OWN_PROCESS and torch.get_num_threads() > 1:
         torch.set_num_threads(1)
@@ -21,13 +21,13 @@ def leave_forked_threads() -> None:
 
 @contextlib.contextmanager
 def compute_threads(threads: int | Literal["auto"], device: torch.device) -> Iterator[None]:
-    """Use so many threads in the block.
+    """Set the number of threads in the block.
 
     Args:
-        threads: With auto a process that works on a GPU takes one, as all that it does on the CPU
-            is small and several such processes share a machine; on a CPU, and where
-            OMP_NUM_THREADS is set, the number stays as torch has chosen it.
-        device: Works for this process.
+        threads: Number of threads. With auto, a process that uses a GPU takes one, as its CPU work
+            is small and several such processes share a machine; on a CPU, or if OMP_NUM_THREADS
+            is set, torch's number is kept.
+        device: Device of this process.
     """
     before = torch.get_num_threads()
     if threads != "auto":

@@ -1,4 +1,4 @@
-"""Triton's kernels, used where they serve and until one of them fails."""
+"""Triton kernels with a fallback if one of them fails."""
 
 import contextlib
 import functools
@@ -15,15 +15,15 @@ Result = TypeVar("Result")
 
 
 class Kernels:
-    """The kernels of one task, beside a plain path that gives the same.
+    """Kernels of one task, with a fallback in torch that gives the same result.
 
     Args:
-        task: What they do, for the line that says they cannot be used.
+        task: Purpose of the kernels, for the warning that they cannot be used.
 
     Attributes:
-        device_types: Types of device that they are used on; Triton's interpreter, which is for
-            tests, would also take `cpu`.
-        have_failed: Whether one did, and none is tried again.
+        device_types: Types of device that they are used on; tests with Triton's interpreter add
+            `cpu`.
+        have_failed: True after a failure; the kernels are then not used again.
     """
 
     def __init__(self, task: str) -> None:
@@ -32,24 +32,24 @@ class Kernels:
         self._task = task
 
     def serve(self, device: torch.device) -> bool:
-        """Whether to try them on a device."""
+        """Return whether to use the kernels on a device."""
         return device.type in self.device_types and not self.have_failed
 
     def run(self, device: torch.device, launch: Callable[[], Result]) -> Result | None:
-        """What `launch` gives; None where it failed, which a line on stderr says once."""
+        """Call `launch` and return its result; after a failure warn once and return None."""
         is_cuda = device.type == "cuda"
         try:
-            # Triton launches on the current device, whatever the tensors' is.
+            # Triton launches on the current device, not on that of the tensors.
             with torch.cuda.device(device) if is_cuda else contextlib.nullcontext():
                 return launch()
-        # Whatever a compiler or a driver raises, the plain path gives the same.
+        # Compilers and drivers raise anything; the fallback gives the same result.
         except Exception as error:
             self.have_failed = True
             self.decline(first_line(error))
             return None
 
     def decline(self, reason: str) -> None:
-        """Say, once for each reason, that the plain path is taken."""
+        """Warn, once for each reason, that the fallback is used."""
         _warn_once(
             f"warning: the kernels {self._task} cannot be used ({reason}); "
             "the slower plain path gives the same"
@@ -67,28 +67,28 @@ def launch(
     constants: tuple[Any, ...],
     options: dict[str, Any],
 ) -> None:
-    """`kernel[grid](*tensors, *constants, **options)`, found anew only for new constants.
+    """Launch `kernel[grid](*tensors, *constants, **options)`, caching the compiled kernel.
 
-    What Triton does to find a compiled kernel takes as long as dozens of torch's operations. Within
-    `Kernels.run`, so that the tensors' device is the current one.
+    Triton's own lookup of a compiled kernel takes as long as dozens of torch operations. Call it
+    within `Kernels.run`, so that the tensors' device is the current one.
 
     Args:
-        kernel: A function of Triton's.
-        grid: Programs.
-        tensors: The kernel's first arguments, the first of them not None.
-        constants: All others, hashable.
-        options: How it is compiled, which `constants` decide.
+        kernel: Triton function.
+        grid: Number of programs per axis.
+        tensors: First arguments of the kernel; the first one must not be None.
+        constants: Other arguments, hashable.
+        options: Compiler options, a function of `constants`.
     """
     first = tensors[0]
     assert first is not None
-    # All that a kernel is compiled for; Triton looks at whether addresses are multiples of 16.
+    # Everything a kernel is specialized for, including addresses that are multiples of 16.
     seen = [None if each is None else (each.dtype, each.data_ptr() % 16) for each in tensors]
     key = (kernel, grid, first.device, constants, *seen)
     if launcher := _launchers.get(key):
         launcher(*tensors, *constants)
         return
     compiled = kernel[grid](*tensors, *constants, **options)
-    if compiled is not None:  # as the interpreter's is
+    if compiled is not None:  # None from Triton's interpreter
         if len(_launchers) >= _MOST_LAUNCHERS:
             _launchers.clear()
         _launchers[key] = compiled[grid]

@@ -1,4 +1,4 @@
-"""Ends a process that hangs, once it has said where: the stacks of its threads and its loaders."""
+"""Watchdog that ends a hanging process after reporting the stacks of its threads and loaders."""
 
 import contextlib
 import datetime
@@ -20,32 +20,32 @@ from byola_rq.runtime.signals import DUMP_STACKS, read_dumped_stacks
 from byola_rq.runtime.terminal import warn
 from byola_rq.text.shown import shown
 
-# EX_TEMPFAIL of sysexits.h: the same command may well succeed. torchrun restarts after it too.
+# EX_TEMPFAIL of sysexits.h: the same command may succeed. torchrun restarts after it too.
 STALLED_STATUS = 75
 
-# With what follows, under the 30 s that torchrun leaves a rank after the exit of another one: the
-# one that hangs says where, also when others were sooner to see that nothing goes on.
+# Together under the 30 s that torchrun gives a rank after the exit of another one, so that the
+# hanging rank reports its stacks even if others noticed the stall first.
 _LONGEST_TICK = 10.0  # seconds
-_CHILDREN_SECONDS = 2.0  # in which loaders dump their stacks
-_REPORT_SECONDS = 10.0  # after which it ends without: stderr or `where` may be what hangs
+_CHILDREN_SECONDS = 2.0  # for loaders to dump their stacks
+_REPORT_SECONDS = 10.0  # then it ends without a report: stderr or the disk may hang
 
-_STATES = {"D": "waits for a disk or the network", "T": "is stopped", "t": "is stopped"}
+_STATES = {"D": "waits for disk or network", "T": "is stopped", "t": "is stopped"}
 
 
 class Watchdog:
-    """Ends this process with status 75 when its work gives no heartbeat for too long.
+    """Watchdog that ends this process with status 75 if there is no heartbeat for too long.
 
-    Before, it writes to stderr and to `where/stalled-rank<N>.txt` what was waited for, since when,
-    and the stacks of all threads of this process and of its loader processes. While the whole
-    process is suspended, time does not count. `faulthandler.dump_traceback_later` alone would
-    count that, end with status 1 and know nothing of loaders.
+    It first writes to stderr and to `where/stalled-rank<N>.txt` the current phase, its duration,
+    and the stacks of all threads of this process and its loader processes. Time in which the whole
+    process is suspended does not count. `faulthandler.dump_traceback_later` alone would count it,
+    end with status 1 and ignore loaders.
 
-    Whatever hangs: a call that keeps Python's lock keeps this watchdog from seeing it too. The
-    stacks come to stderr all the same, once in every two limits; but the process does not end.
+    A call that hangs with Python's global lock also blocks this watchdog. The stacks still appear
+    on stderr, once in every two limits, but the process does not end.
 
     Args:
-        minutes: Without a heartbeat; None watches nothing.
-        where: Directory for the report. It is not made.
+        minutes: Maximum time without a heartbeat, in minutes; None disables the watchdog.
+        where: Existing directory for the report.
     """
 
     def __init__(self, minutes: float | None, where: Path) -> None:
@@ -68,12 +68,12 @@ class Watchdog:
             self._thread.join()
 
     def heartbeat(self, phase: str) -> None:
-        """Say that the work goes on, and what it does or waits for next."""
+        """Report progress and the phase that begins."""
         self._heartbeat = (time.monotonic(), phase)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Around a phase that may take as long as it likes."""
+        """Suspend the limit in the block."""
         self._num_pauses += 1
         try:
             yield
@@ -87,14 +87,13 @@ class Watchdog:
         seen, waited, now = self._heartbeat, 0.0, time.monotonic()
         try:
             while not self._is_over.wait(tick):
-                # This dumps from C, without Python's lock, where the loop comes round no more.
+                # This dumps from C, without Python's lock, if the loop is blocked.
                 faulthandler.dump_traceback_later(2 * self._limit, repeat=True, file=2)
                 before, now = now, time.monotonic()
                 if seen is not self._heartbeat or self._num_pauses:
                     seen, waited = self._heartbeat, 0.0
                     continue
-                # A tick that took far longer was one of a process that a scheduler or Ctrl-Z had
-                # suspended: what did not run did not hang.
+                # In a much longer tick the process was suspended by a scheduler or Ctrl-Z.
                 waited += min(now - before, 2 * tick)
                 if waited >= self._limit:
                     self._end(seen[1], waited)
@@ -113,8 +112,8 @@ class Watchdog:
         line = (
             f"rank {rank()} of {world_size()} (process {os.getpid()} on {socket.gethostname()}) "
             f"stalled: {phase}, for {waited / 60:.3g} minutes now, of at most "
-            f"{self._limit / 60:.3g} (run.stall_minutes). The same command goes on from the last "
-            f"checkpoint; {path} shows where every thread hangs"
+            f"{self._limit / 60:.3g} (run.stall_minutes). The same command resumes from the last "
+            f"checkpoint; {path} has the stacks of all threads"
         )
         children = "".join(_stacks_of_children())
         _write_stacks(sys.stderr, shown(f"error: {line}"), children)
@@ -133,7 +132,7 @@ def _write_stacks(file: TextIO, line: str, children: str) -> None:
 
 
 def _stacks_of_children() -> Iterator[str]:
-    """What each loader process says that it is doing."""
+    """Collect the stacks of each loader process."""
     children = [child.pid for child in multiprocessing.active_children() if child.pid is not None]
     for pid in children:
         with contextlib.suppress(ProcessLookupError):
@@ -142,13 +141,13 @@ def _stacks_of_children() -> Iterator[str]:
     for pid in children:
         while not read_dumped_stacks(pid) and time.monotonic() < end:
             time.sleep(0.05)
-        time.sleep(0.05)  # for the end of what has begun to come
+        time.sleep(0.05)  # for the rest of a dump that has begun
         stacks = read_dumped_stacks(pid)
         yield f"\nloader process {pid} {_state(pid)}\n{stacks or '  it does not answer'}\n"
 
 
 def _state(pid: int) -> str:
-    """What the kernel knows of a process."""
+    """Describe the state of a process according to the kernel."""
     try:
         letter = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except OSError:

@@ -1,4 +1,4 @@
-"""Work done ahead of its use in processes that may hang, crash or run out of memory."""
+"""Pool of worker processes that isolates hangs, crashes and memory exhaustion."""
 
 import contextlib
 import functools
@@ -17,29 +17,29 @@ from byola_rq.runtime.sandbox import Failure, Limits, receive, serve
 
 Item = TypeVar("Item")
 
-# Results that wait for one before them; when it is reached, nothing new is begun.
+# Limit of results that wait for an earlier one; no item is begun above it.
 MAX_WAITING_BYTES = 2**28
 
-# Pipes, sockets and what tells the end of a process, ours and theirs. Processes for which there
-# are too few end each with a traceback of its own.
+# Pipes, sockets and process handles. If too few files can be opened, each process would end with
+# its own traceback.
 FILES_OF_POOL = 12
 FILES_OF_WORKER = 4
 
-_TRIES = 2  # of an item: a worker may also be killed for what another process did
-_STARTS = 3  # of a worker in a row
+_TRIES = 2  # per item: a worker may be killed because of another process
+_STARTS = 3  # consecutive failures to start a worker
 _SECONDS_TO_DIE = 10.0
-# Sent to whole groups of processes, to end them all: no item's fault.
+# Sent to whole process groups: not caused by an item.
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class WorkerError(ByolaRQError, RuntimeError):
-    """Worker processes that cannot be started."""
+    """Worker processes cannot be started."""
 
     exit_code = 1
 
 
 def count_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -52,26 +52,26 @@ def map_in_processes(
     num_workers: int,
     limits: Limits,
 ) -> Generator[bytes | Failure, None, None]:
-    """Results of `function` in the order of `items`; what cannot be done becomes a Failure.
+    """Iterate over results of `function` in the order of `items`; an error becomes a Failure.
 
-    A worker holds one item at a time. It is killed when the item takes longer than allowed and
-    replaced when it dies; an item that its worker died of is tried once more before it fails.
-    Ctrl-C reaches the calling process alone, and the workers end with it, however it ends.
+    A worker has one item at a time. It is killed if the item takes too long and replaced if it
+    dies; the item of a dead worker is tried once more. Only the calling process receives Ctrl-C,
+    and the workers end with it, however it ends.
 
     Args:
-        function: A function that its module's name leads to: it is imported in the workers. What
-            it raises is that item's Failure.
-        items: Taken one by one, as workers become free.
-        num_workers: Processes, at least one.
-        limits: Of each item.
+        function: Importable function, run in the workers. What it raises becomes the item's
+            Failure.
+        items: Items, taken one by one as workers become free.
+        num_workers: Number of processes, at least one.
+        limits: Limits of each item.
 
     Yields:
-        One result for each item. Those that wait to be yielded take `MAX_WAITING_BYTES`, and one
-        more for each worker, at most.
+        One result for each item. Waiting results take at most `MAX_WAITING_BYTES` plus one result
+        per worker.
 
     Raises:
         WorkerError: If the workers cannot be started.
-        OSError: If this process may not open the files that takes.
+        OSError: If this process may not open enough files.
     """
     pool = [_Worker(function, limits) for _ in range(max(num_workers, 1))]
     need_open_files(FILES_OF_POOL + len(pool) * FILES_OF_WORKER)
@@ -99,7 +99,7 @@ def _run(
                     worker.give(task)
         if is_exhausted and all(worker.task is None for worker in pool):
             return
-        # The worker of the result whose turn it is is always among them.
+        # The worker of the next result to yield is always among them.
         busy = {worker.connection: worker for worker in pool if not worker.is_idle}
         for connection in wait(list(busy)):
             if (answer := busy[connection].take()) is not None:  # type: ignore[index]
@@ -117,7 +117,7 @@ def _size(result: bytes | Failure) -> int:
 
 
 class _Worker(Generic[Item]):
-    """A process, seen from outside; another takes its place when it dies."""
+    """Handle of a worker process, which is replaced when it dies."""
 
     def __init__(self, function: Callable[[Item], bytes], limits: Limits) -> None:
         self.task: tuple[int, Item] | None = None
@@ -133,19 +133,19 @@ class _Worker(Generic[Item]):
         return self._is_ready and self.task is None
 
     def start(self) -> None:
-        # Forked from a server that has imported the function's module: a worker is there in 10 ms
-        # and shares the memory of what is imported. The server has this process' signals, but
-        # nothing else of it.
+        # Forked from a server that has imported the function's module: a worker starts in 10 ms
+        # and shares the memory of the imports. The server inherits this process's signal mask, but
+        # nothing else.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([_module_of(self._function)])
         self._is_ready = False
-        # Started by the first process otherwise, and that would unblock the signals again.
+        # Otherwise it would start with the first process and unblock the signals again.
         resource_tracker.ensure_running()
         self.connection, theirs = context.Pipe()
         process = context.Process(
             target=serve, args=(self._function, theirs, self._limits), daemon=True
         )
-        # The process inherits the mask: no signal meets it before it is ready for one.
+        # The process inherits the mask and gets no signal before it is ready.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
         try:
             process.start()
@@ -162,21 +162,21 @@ class _Worker(Generic[Item]):
         self._send()
 
     def take(self) -> tuple[int, bytes | Failure] | None:
-        """Read what has come: the number of the task and its answer, or nothing yet."""
+        """Read a message: return the number of the task and its answer, or None."""
         try:
             if self._is_ready:
                 return self._answer(receive(self.connection, self._limits))
             self.connection.recv_bytes(0)
         except (EOFError, OSError):
             return self._replace()
-        self._is_ready = True  # that was its first word
+        self._is_ready = True  # the first message
         self._failed_starts = 0
         if self.task is not None:
             self._send()
         return None
 
     def kill(self) -> int:
-        """End the process, if it has not ended; returns its exit code."""
+        """Kill the process if it is running; return its exit code."""
         process, self._process = self._process, None
         if process is None:
             return 0
@@ -193,7 +193,7 @@ class _Worker(Generic[Item]):
 
     def _send(self) -> None:
         assert self.task is not None
-        # One that died while idle shows as the end of its connection, as any other.
+        # A worker that died while idle is noticed at the end of its connection.
         with contextlib.suppress(OSError):
             self.connection.send(self.task[1])
 
@@ -203,7 +203,7 @@ class _Worker(Generic[Item]):
         return number, answer
 
     def _replace(self) -> tuple[int, bytes | Failure] | None:
-        """Start a successor, which gets the task again unless it is to blame."""
+        """Start a successor, which gets the task again unless the task has failed."""
         was_started, was_ready = self._process is not None, self._is_ready
         if self._process is not None:
             self._process.join(_SECONDS_TO_DIE)

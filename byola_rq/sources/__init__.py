@@ -1,1 +1,1 @@
-"""What people have: folders, lists, tars and tables of clips."""
+"""Sources of clips: folders, lists, tars and tables."""

@@ -1,4 +1,4 @@
-"""AudioSet's segment lists, and the files that people name after their segments.
+"""AudioSet's segment lists, joined to files that are named after their segments.
 
 A list is csv: three lines that begin with # (the last `# YTID, start_seconds, end_seconds,
 positive_labels`), then `--4gqARaEJE, 0.000, 10.000, "/m/068hy,/m/07q6cd_"`.
@@ -16,7 +16,8 @@ from typing import IO
 
 from byola_rq.audio.io import AUDIO_SUFFIXES
 from byola_rq.errors import CorpusError
-from byola_rq.sources.clip_source import CUT_TOLERANCE_SECONDS, ClipSource, Listing, printable
+from byola_rq.sources.clip_source import CUT_TOLERANCE_SECONDS, ClipSource, Listing
+from byola_rq.text.shown import printable
 
 _NUM_SEGMENTS = re.compile(r"num_segs=(\d+)")
 _NUMBER = r"\d{1,12}(?:\.\d{1,12})?"
@@ -24,12 +25,12 @@ _ONE_NUMBER = re.compile(rf"(.+)_({_NUMBER})", re.DOTALL)
 _TWO_NUMBERS = re.compile(rf"(.+)_({_NUMBER})[_-]({_NUMBER})", re.DOTALL)
 _NUM_EXAMPLES = 3  # of surplus files, in a note
 
-# How well a name fits a segment; of two files for one segment the better is kept.
+# Quality of a name's match; of two files for one segment the better match is kept.
 _BY_START, _BY_ID = 0, 1
 
 
 def is_segment_list(path: str) -> bool:
-    """Whether a csv file begins as AudioSet's lists do."""
+    """Return whether a csv file begins like AudioSet's lists."""
     try:
         with open(path, "rb") as file:
             return file.read(4).removeprefix(b"\xef\xbb\xbf").startswith(b"#")
@@ -38,11 +39,11 @@ def is_segment_list(path: str) -> bool:
 
 
 class SegmentList:
-    """The rows of a list, in compact columns: AudioSet's largest has two million.
+    """Rows of a segment list in compact columns: AudioSet's largest list has two million.
 
     Args:
-        path: The list.
-        listing: Gets rows that break a rule (`damaged`) and notes.
+        path: Path of the list.
+        listing: Receives rows that break a rule (`damaged`) and notes.
 
     Raises:
         CorpusError: If the list cannot be read or holds no segment.
@@ -77,7 +78,7 @@ class SegmentList:
         return len(self.starts)
 
     def _read(self, file: IO[str], listing: Listing) -> int | None:
-        """Fill the columns; gives the number of segments that the header announces."""
+        """Fill the columns; return the number of segments that the header announces."""
         announced = None
         reader = csv.reader(file, skipinitialspace=True)
         for cells in reader:
@@ -95,7 +96,7 @@ class SegmentList:
         return announced
 
     def _add(self, cells: list[str], listing: Listing) -> None:
-        """Add a row; ValueError, if it breaks a rule."""
+        """Add a row; raise ValueError if it breaks a rule."""
         try:
             ytid, (start, end) = cells[0].strip(), (float(cells[1]), float(cells[2]))
         except (IndexError, ValueError):
@@ -120,15 +121,15 @@ class SegmentList:
         self.labels.append(sys.intern(printable(",".join(cells[3:]).strip())))
 
     def rows_named(self, stem: str) -> tuple[str, list[int], int]:
-        """The YTID and the rows that a file's name, without its suffix, means.
+        """Find the YTID and the rows that match a file name without its suffix.
 
-        Names are `YTID`, `YYTID`, and either with `_start`, `_start_end` or `_start-end` behind it,
-        in seconds (whole ones, or with decimals) or milliseconds. A YTID may itself begin with `Y`
-        or `-`, and contain `_` and digits: the list decides what the name can mean.
+        Names are `YTID` or `YYTID`, optionally followed by `_start`, `_start_end` or `_start-end`
+        in seconds (whole or with decimals) or milliseconds. A YTID may itself begin with `Y` or
+        `-` and contain `_` and digits, so names are compared with the YTIDs of the list.
 
         Returns:
-            YTID, rows (none, if the name means no segment; several, if it is only the YTID of
-            several), and how well the name fits: 0 names the start, 1 the YTID alone.
+            YTID, rows (none without a match; several if the name is the YTID of several), and the
+            kind of match: 0 by start, 1 by YTID alone.
         """
         readings = [stem, stem[1:]] if stem.startswith("Y") else [stem]
         for ytid in readings:
@@ -153,11 +154,11 @@ class SegmentList:
             start = self.starts[row]
             if abs(number - start) < 0.0005 or abs(number - 1000 * start) < 0.5:
                 return row
-        # Some write the start in seconds without its decimals.
+        # Some names have the start in seconds without its decimals.
         return next((row for row in rows if number == math.floor(self.starts[row])), None)
 
     def ids_of(self, is_wanted: Callable[[int], bool]) -> list[str]:
-        """Ids of some segments, in the order of the list."""
+        """Ids of the segments whose row is wanted, in the order of the list."""
         rows = [(row, ytid) for ytid, row in self._row_of.items() if is_wanted(row)]
         for ytid, more in self._more_rows_of.items():
             rows.extend((row, ytid) for row in more if is_wanted(row))
@@ -165,34 +166,35 @@ class SegmentList:
 
 
 def segment_id(ytid: str, start_seconds: float) -> str:
-    """A segment's id, whatever its file is called: the YTID and the start in milliseconds."""
+    """Return a segment's id, independent of its file's name: YTID and start in milliseconds."""
     return f"{printable(ytid)}_{round(1000 * start_seconds)}"
 
 
 def join_segments(
     segments: SegmentList, clips: Iterable[ClipSource], where: str, listing: Listing
 ) -> list[ClipSource]:
-    """Those of `clips` that are segments of a list, with its ids and labels.
+    """Select the clips that are segments of a list and give them its ids and labels.
 
-    A file whose name has the start is the cut segment, whole. One named by its YTID alone may be
-    the cut segment or the whole recording: its length decides when it is decoded
-    (`ClipSource.part_of`), no header is read for it here. Of two files for one segment, the one
-    whose name has the start is kept, else the first.
+    A file whose name has the start is the cut segment. One named by its YTID alone may be the cut
+    segment or the whole recording: its length decides when it is decoded (`ClipSource.part_of`);
+    no header is read here. Of two files for one segment, the one whose name has the start is
+    kept, else the first.
 
     Args:
-        segments: The list.
-        clips: What is there, of any form; their names count, without folders.
-        where: Their source, for messages.
-        listing: Gets segments without a file (`missing`), second files (`duplicates`), counts.
+        segments: Segment list.
+        clips: Clips of the source; only their base names are compared.
+        where: Name of the source, for messages.
+        listing: Receives segments without a file (`missing`), second files (`duplicates`) and
+            counts (`notes`).
 
     Returns:
         Clips in the order of `clips`.
 
     Raises:
-        CorpusError: If there is no file for any segment.
+        CorpusError: If no segment has a file.
     """
     joined: list[ClipSource] = []
-    place_of = array("q", [-1]) * len(segments)  # of each row, its clip in `joined`
+    place_of = array("q", [-1]) * len(segments)  # index in `joined` of each row's clip
     fit_of = array("b", [_BY_ID]) * len(segments)
     surplus: list[str] = []
     num_surplus = 0
@@ -202,7 +204,7 @@ def join_segments(
             num_surplus += 1
             surplus = surplus if len(surplus) == _NUM_EXAMPLES else [*surplus, str(clip)]
         for row in rows:
-            # The cut segment can be only one of several; the others must be parts of the whole.
+            # The file can be the cut segment of one row only; for others it is the whole recording.
             segment = _as_segment(segments, clip, ytid, row, fit, may_be_cut=row == rows[0])
             place = place_of[row]
             if place < 0:
@@ -241,7 +243,7 @@ def _as_segment(
 
 def _stem(clip: ClipSource) -> str:
     stem, suffix = os.path.splitext(os.path.basename(clip.name or clip.file))
-    # A start with decimals looks like a suffix.
+    # The decimals of a start look like a suffix.
     return stem if suffix.lower() in AUDIO_SUFFIXES else stem + suffix
 
 
@@ -253,7 +255,7 @@ def _report(
     where: str,
     surplus: tuple[int, str],
 ) -> None:
-    """What is there of the list, missing from it, and there beside it."""
+    """Record how many segments have a file, which are missing, and how many files are unused."""
     path = printable(segments.path)
     num_there = len(segments) - place_of.count(-1)
     num_surplus, some = surplus

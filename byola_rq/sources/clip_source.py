@@ -1,34 +1,35 @@
-"""Where one clip's encoded audio is, and what a search for clips found."""
+"""Records of one clip's location and of the result of a search for clips."""
 
+import os
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
-from byola_rq.audio.encoded import printable
 from byola_rq.errors import AudioError
+from byola_rq.text.shown import printable
 
-__all__ = ["printable"]  # and all that is defined here
-
-MAX_ENCODED_BYTES = 1 << 30  # of a clip in a tar or table; it is held in memory whole
-LABEL_COLUMNS = ("labels", "label")  # the first that a table has
+MAX_ENCODED_BYTES = 1 << 30  # of a clip in a tar or table; it is read into memory at once
+LABEL_COLUMNS = ("labels", "label")  # the first that a table has is used
 CUT_TOLERANCE_SECONDS = 1.0  # a file longer than its segment by more is not the cut segment
 
 
 @dataclass(frozen=True, slots=True)
 class ClipSource:
-    """One clip: an audio file, a member of a plain tar, or a row of a Parquet table.
+    """Location of a clip: an audio file, a member of a plain tar, or a row of a Parquet table.
 
     Args:
-        clip_id: Unique in a listing; see `byola_rq.sources.listing`.
-        file: The audio file, the tar, or the Parquet file.
-        offset: Byte of the tar at which the encoded audio begins; -1: not a tar's member.
-        size: Its bytes in the tar.
-        row: Row of the Parquet file; -1: not a table's row.
-        name: Member name or the table's own name for the clip, for messages.
-        labels: Joined by commas, where known.
-        start_seconds: Where in the audio the clip begins.
-        num_seconds: How long it is; -1: to the end.
-        may_be_cut: The audio may hold nothing but the clip; its length tells (see `part_of`).
+        clip_id: Id, unique in a listing; see `byola_rq.sources.listing`.
+        file: Path of the audio file, the tar, or the Parquet file.
+        offset: Byte of the tar at which the encoded audio begins; -1 if not in a tar.
+        size: Length of the encoded audio in the tar, in bytes.
+        row: Row of the Parquet file; -1 if not in a table.
+        name: Member name, or the clip's name in the table, for messages.
+        labels: Labels, separated by commas; empty if unknown.
+        start_seconds: Start of the clip in the audio, in seconds.
+        num_seconds: Length of the clip in seconds; -1: to the end.
+        may_be_cut: True if the audio may be only the clip; `part_of` decides by its length.
     """
 
     clip_id: str
@@ -45,11 +46,11 @@ class ClipSource:
 
     @property
     def path(self) -> Path:
-        """The audio file, the tar, or the Parquet file."""
+        """Path of the audio file, the tar, or the Parquet file."""
         return Path(self.file)
 
     def __str__(self) -> str:
-        """`dir/a.wav`, `shard.tar::member`, `x.parquet::12 (name)`; a part `dir/a.wav@5-15`."""
+        """Format as `dir/a.wav`, `t.tar::member`, `x.parquet::12 (name)`, or part `a.wav@5-15`."""
         text = self.file
         if self.row >= 0:
             text += f"::{self.row} ({self.name})" if self.name else f"::{self.row}"
@@ -60,17 +61,17 @@ class ClipSource:
         return printable(text)
 
     def part_of(self, file_seconds: float) -> tuple[float, float]:
-        """The clip's begin and end in its audio, whose length the decoder has just learned.
+        """Compute the clip's start and stop in its audio, given the decoded length in seconds.
 
-        Audio that may be the cut segment is taken from its start, unless it is longer than the
-        segment by more than a second: then it is the whole recording, and the segment is where
-        the list says.
+        Audio that may be the cut segment is used from its start, unless it is longer than the
+        segment by more than a second: then it is the whole recording, and the segment begins at
+        the time in the list.
 
         Returns:
             (start, stop) in seconds, `0 <= start < stop <= file_seconds`.
 
         Raises:
-            AudioError: If the clip begins behind the audio's end.
+            AudioError: If the clip begins after the audio's end.
         """
         start = self.start_seconds
         if self.may_be_cut and file_seconds <= self.num_seconds + CUT_TOLERANCE_SECONDS:
@@ -90,16 +91,17 @@ class ClipSource:
 
 @dataclass
 class Listing:
-    """What was found, and what was not.
+    """Result of a search for clips.
 
     Args:
-        clips: In the order of the sources; within one, in an order that only names decide.
+        clips: Clips in the order of the sources; within one, in an order that depends only on
+            names.
         notes: Lines for the user: counts, and rules that were applied.
-        duplicates: (kept, dropped) of what came twice.
-        missing: What a list or manifest names and is not there.
-        damaged: (source, reason) of what is there and cannot be used.
-        found: (source, clips found in it), the same clip again included.
-        links: Files that are symbolic links, with their real paths.
+        duplicates: Pairs (kept, dropped) of equal clips.
+        missing: Names in a list or manifest that have no file.
+        damaged: Pairs (source, reason) of what exists but cannot be used.
+        found: Pairs (source, number of clips in it), duplicates included.
+        links: Real paths of files that are symbolic links.
     """
 
     clips: list[ClipSource] = field(default_factory=list)
@@ -111,19 +113,31 @@ class Listing:
     links: dict[str, str] = field(default_factory=dict, repr=False)
 
 
+def path_resolver(links: Mapping[str, str]) -> Callable[[str], str]:
+    """Return a function that resolves links in a path; `links` holds the files known as links."""
+    # Clips come folder by folder, so a small cache suffices.
+    real_folder = lru_cache(maxsize=1024)(os.path.realpath)
+
+    def resolve(path: str) -> str:
+        folder, name = os.path.split(path)
+        return links.get(path) or os.path.join(real_folder(folder), name)
+
+    return resolve
+
+
 def part_suffix(start_seconds: float, num_seconds: float) -> str:
-    """`@start-stop` in seconds, as it stands behind the name of a clip that is part of a file."""
+    """Format `@start-stop` in seconds, the suffix of a clip that is part of a file."""
     stop = f"{start_seconds + num_seconds:.10g}" if num_seconds >= 0 else ""
     return f"@{start_seconds:.10g}-{stop}"
 
 
 def clean_name(name: str) -> str:
-    """A relative name without the parts that lead out of a folder: no root, no `.`, no `..`."""
+    """Remove the root, `.` and `..` from a name, so that it stays below a folder."""
     return "/".join(part for part in name.split("/") if part not in {"", ".", ".."})
 
 
 def joined_labels(value: object) -> str:
-    """Labels as one text: lists joined by commas, nothing as nothing."""
+    """Join labels to one text, separated by commas; empty for None."""
     if value is None:
         return ""
     if isinstance(value, list | tuple):

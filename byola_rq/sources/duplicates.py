@@ -1,4 +1,4 @@
-"""The same clip twice is kept once; different clips have different ids."""
+"""Deduplication of clips, and unique ids for different clips."""
 
 import hashlib
 import os
@@ -6,14 +6,13 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from byola_rq.audio.io import EncodedAudio
 from byola_rq.errors import AudioError
-from byola_rq.sources.clip_source import ClipSource, Listing
+from byola_rq.sources.clip_source import ClipSource, Listing, path_resolver
 from byola_rq.sources.encoded import iterate_encoded
 
 _SAMPLE_BYTES = 4096
@@ -21,33 +20,31 @@ _SAMPLE_BYTES = 4096
 
 @dataclass(frozen=True)
 class SourceSpan:
-    """One source's place in a listing: its last clip is `stop` - 1."""
+    """Range of one source's clips in a listing; its last clip is `stop` - 1."""
 
     stop: int
     is_segment_list: bool
 
 
 def settle_duplicates(listing: Listing, spans: Sequence[SourceSpan]) -> None:
-    """Drop clips that came before, and tell different clips of one id apart.
+    """Drop repeated clips, and give different clips with one id different ids.
 
-    The first clip in the order of the sources is kept. A later one is the same clip and dropped
+    The first clip in the order of the sources is kept. A later one is a duplicate and dropped if
 
-    - if it is the same file, links followed (of an archive the same member or row; of parts the
-      same part);
-    - if both have one id and come from segment lists, whose ids are a recording and a time;
-    - if both have one id and their encoded bytes are equal.
+    - it is the same file, links followed (in archives the same member or row, with the same part);
+    - both have one id and come from segment lists, whose ids are a recording and a time;
+    - both have one id and their encoded bytes are equal.
 
-    A later one that has the id of another clip and is not the same gets the number of its source,
-    from 1, before its id (`2/0001.wav`). If there is such a clip too, it is left out and named
-    with what is damaged.
+    A later clip that differs from an earlier one with the same id gets the number of its source,
+    from 1, before its id (`2/0001.wav`). If that id is taken as well, it is reported as damaged.
 
     Args:
-        listing: Its clips, links, duplicates, damaged and notes are changed.
-        spans: The sources, in the order of the clips.
+        listing: Listing whose clips, duplicates, damaged and notes are changed in place.
+        spans: Ranges of the sources, in the order of the clips.
     """
     clips = listing.clips
     identity = _identities(listing.links)
-    same_as: dict[int, int] = {}  # what each clip to drop is the same as
+    same_as: dict[int, int] = {}  # index of a clip to drop -> index of the clip it repeats
     for group in _equal_groups(len(clips), lambda index: identity(clips[index])):
         same_as.update((index, group[0]) for index in group[1:])
     namesakes = [
@@ -70,7 +67,7 @@ def settle_duplicates(listing: Listing, spans: Sequence[SourceSpan]) -> None:
 
 
 def _number_ids(listing: Listing, indices: Sequence[int], stops: Sequence[int]) -> set[int]:
-    """Put the numbers of their sources before the ids of clips; gives those that stay without."""
+    """Prefix ids of clips with the number of their source; return the clips whose id is taken."""
     clips = listing.clips
     nameless: set[int] = set()
     taken = {clip.clip_id for clip in clips} if indices else set()
@@ -86,39 +83,34 @@ def _number_ids(listing: Listing, indices: Sequence[int], stops: Sequence[int]) 
             clips[index] = replace(clip, clip_id=new_id)
     if numbered := [index for index in indices if index not in nameless]:
         listing.notes.append(
-            f"{len(numbered)} clips have the id of another; the number of their source stands "
+            f"{len(numbered)} clips have the id of another; the number of their source is put "
             f"before it, as in {clips[numbered[0]].clip_id}"
         )
     return nameless
 
 
 def _identities(links: dict[str, str]) -> Callable[[ClipSource], Hashable]:
-    """What two clips share only if they are the same piece of the same real file."""
-    # Folders come one after the other, so few need to be remembered.
-    real_folder = lru_cache(maxsize=1024)(os.path.realpath)
+    """Return a key function: equal keys are the same part of the same real file."""
+    real_path = path_resolver(links)
 
     def identity(clip: ClipSource) -> Hashable:
-        real = links.get(clip.file)
-        if real is None:
-            folder, name = os.path.split(clip.file)
-            real = os.path.join(real_folder(folder), name)
-        # What may be the cut segment most often is: the whole file.
+        # A clip that may be the cut segment usually is: the whole file.
         part = (0.0, -1.0) if clip.may_be_cut else (clip.start_seconds, clip.num_seconds)
-        return real, clip.offset, clip.row, part
+        return real_path(clip.file), clip.offset, clip.row, part
 
     return identity
 
 
 def _equal_groups(num_items: int, key: Callable[[int], Hashable]) -> list[list[int]]:
-    """Indices of the items that share their key with another one, in groups, ascending.
+    """Group the indices of items that share their key with another, in ascending order.
 
-    Only hashes are kept of all keys, 8 bytes each; keys are compared where the hashes agree.
+    Only hashes of all keys are kept, 8 bytes each; keys are compared where hashes agree.
     """
     hashes = np.fromiter((hash(key(index)) for index in range(num_items)), np.int64, num_items)
     order = np.argsort(hashes, kind="stable")
     is_like_last = np.zeros(num_items + 1, dtype=bool)
     is_like_last[1:num_items] = hashes[order[1:]] == hashes[order[:-1]]
-    # Hashes differ from run to run, the order of the result must not.
+    # Hashes differ from run to run; the order of the result must not.
     in_question = np.sort(order[is_like_last[:-1] | is_like_last[1:]])
     groups: dict[Hashable, list[int]] = {}
     for index in in_question.tolist():
@@ -129,15 +121,15 @@ def _equal_groups(num_items: int, key: Callable[[int], Hashable]) -> list[list[i
 def _equal_contents(
     clips: Sequence[ClipSource], namesakes: Sequence[Sequence[int]], same_as: Mapping[int, int]
 ) -> dict[int, int]:
-    """Of clips with one id, which are equal in their bytes to which earlier one.
+    """Map clips to an earlier clip with the same id and the same bytes.
 
-    Cheap looks come first: the size, then 4 KiB in the middle; whole clips are read only if both
-    agree. Folds whose files are named alike and are equally long are common.
+    Size and 4 KiB in the middle are compared first; whole clips are read only if both agree.
+    Folds whose files have the same names and lengths are common.
     """
     alike: defaultdict[Hashable, list[int]] = defaultdict(list)
     for number, group in enumerate(namesakes):
         for index in group:
-            # Without a name of its own a row's id says nothing about its content.
+            # The id of a row without a name is only its number.
             is_nameless = clips[index].row >= 0 and not clips[index].name
             if index not in same_as and not is_nameless:
                 alike[number, *_first_look(clips[index])].append(index)
@@ -170,7 +162,7 @@ def _first_look(clip: ClipSource) -> tuple[Hashable, ...]:
 
 
 def _digest(encoded: Path | EncodedAudio | AudioError) -> bytes | None:
-    """None for what cannot be read: decoding will say why."""
+    """Digest of the content; None if it cannot be read: decoding reports why."""
     if isinstance(encoded, EncodedAudio):
         return hashlib.sha256(encoded.data).digest()
     if isinstance(encoded, AudioError):

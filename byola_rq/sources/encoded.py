@@ -1,4 +1,4 @@
-"""Clips -> their files, or their encoded bytes where they have none of their own."""
+"""Access to clips' encoded audio: their files, or their bytes in an archive."""
 
 import itertools
 import os
@@ -13,13 +13,13 @@ from byola_rq.sources.tar import read_member
 
 
 def read_encoded(clip: ClipSource) -> Path | EncodedAudio:
-    """A clip's file, or its bytes in the tar or Parquet file.
+    """Return a clip's file, or read its bytes from the tar or Parquet file.
 
-    A Parquet row costs the reading of its row group up to it; many rows are `iterate_encoded`'s.
+    A Parquet row requires reading its row group up to it; use `iterate_encoded` for many rows.
 
     Raises:
-        AudioError: If the tar or Parquet file does not give the bytes. Whether an audio file is
-            there is seen when it is opened.
+        AudioError: If the bytes cannot be read from the tar or Parquet file. A missing audio file
+            is noticed when it is opened.
     """
     (encoded,) = iterate_encoded([clip])
     if isinstance(encoded, AudioError):
@@ -28,14 +28,14 @@ def read_encoded(clip: ClipSource) -> Path | EncodedAudio:
 
 
 def iterate_encoded(clips: Sequence[ClipSource]) -> Iterator[Path | EncodedAudio | AudioError]:
-    """The same for many clips, one at a time in memory (of Parquet: a page, see `read_rows`).
+    """Iterate over clips' files or bytes, one clip in memory at a time (Parquet: a page).
 
-    In the order of a listing, tars and Parquet files are read once from begin to end. Parts of a
-    listing read apart from each other are best cut between files: each part's first row of a row
-    group costs the reading of the rows before it.
+    In the order of a listing, tars and Parquet files are read once from begin to end. To split a
+    listing among workers, split between files: reading from the middle of a row group requires
+    reading the rows before.
 
     Yields:
-        One for each clip, in order; an error instead of what cannot be read.
+        One item per clip, in order; an error in place of what cannot be read.
     """
     for (file, _, _), run in itertools.groupby(clips, _archive):
         group = list(run)
@@ -66,7 +66,7 @@ def _read_members(file: str, clips: Sequence[ClipSource]) -> Iterator[EncodedAud
 
 
 def _ascending_runs(clips: Sequence[ClipSource]) -> Iterator[list[ClipSource]]:
-    """Cut where a row stands before its predecessor: a stream does not go back."""
+    """Split where a row precedes its predecessor: a stream cannot go back."""
     run: list[ClipSource] = []
     for clip in clips:
         if run and clip.row < run[-1].row:

@@ -1,4 +1,4 @@
-"""Folders of any depth, in an order that only names decide."""
+"""Recursive search of folders, in an order that depends only on names."""
 
 import os
 import unicodedata
@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from byola_rq.audio import multimedia
 from byola_rq.audio.io import AUDIO_SUFFIXES
 from byola_rq.errors import CorpusError
-from byola_rq.sources.clip_source import Listing, printable
+from byola_rq.sources.clip_source import Listing
+from byola_rq.text.shown import printable
 
 TAR_SUFFIX = ".tar"
 PARQUET_SUFFIX = ".parquet"
 COMPRESSED_SUFFIXES = (
     ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4", ".zip",
 )  # fmt: skip
-# Sound that people have and no decoder here reads.
+# Audio that is recognized but not decoded.
 UNREAD_SUFFIXES = (
     frozenset({".ac3", ".amr", ".ape", ".wma", ".wv"}) | multimedia.SUFFIXES
 ) - AUDIO_SUFFIXES
@@ -23,23 +24,23 @@ _MOST_NAMED = 20  # suffixes
 
 
 class Unread:
-    """Counts by suffix what a folder or tar holds and is not read."""
+    """Counts by suffix of the files in a folder or tar that are not read."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
 
     def add(self, name: str) -> None:
-        """Count a file by its name; macOS' own files are no one's."""
+        """Count a file by the suffix of its name."""
         suffix = printable(os.path.splitext(name)[1].lower()) or "(no suffix)"
         self._counts[f"hidden {suffix}" if name.startswith(".") else suffix] += 1
 
     def note(self, where: str, listing: Listing) -> None:
-        """Write one line about them to the listing's notes, if there are any."""
-        if told := self.describe():
-            listing.notes.append(f"{printable(where)}: {told}")
+        """Add one line about these files to the listing's notes, if there are any."""
+        if counts := self.describe():
+            listing.notes.append(f"{printable(where)}: {counts}")
 
     def describe(self) -> str:
-        """How many of which suffix, and what to do about sound; empty if there are none."""
+        """Format the counts by suffix, with advice if audio is among them; empty if no files."""
         if not self._counts:
             return ""
         named = sorted(self._counts.items(), key=lambda each: (-each[1], each[0]))
@@ -54,30 +55,30 @@ class Unread:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is passed over: hidden, or left by macOS in archives."""
+    """Return whether a file or folder is skipped: hidden, or added by macOS to archives."""
     return name.startswith(".") or name == "__MACOSX"
 
 
 def is_sidecar(name: str) -> bool:
-    """Whether macOS has left it beside a file, and it is worth no word."""
+    """Return whether macOS added a file, which is then skipped without a note."""
     return name.startswith("._") or name in {".DS_Store", "__MACOSX"}
 
 
 def walk_folder(folder: str, listing: Listing) -> Iterator[tuple[str, str]]:
-    """Audio files, tars and Parquet files below `folder`; hidden ones and macOS' are skipped.
+    """Find audio files, tars and Parquet files below `folder`; hidden and macOS's are skipped.
 
-    Links to folders are followed; a folder reached twice is searched once. What cannot be used is
-    written to `listing` (`missing`, `damaged`, `duplicates`, `notes`), links to files to its
+    Links to folders are followed; a folder reached twice is searched once. Unusable entries are
+    added to `listing` (`missing`, `damaged`, `duplicates`, `notes`), links to files to its
     `links`.
 
     Yields:
-        (path, path relative to `folder`), sorted by the names on the way.
+        (path, path relative to `folder`), sorted by name at each level.
 
     Raises:
         CorpusError: If `folder` itself cannot be read.
     """
     unread = Unread()
-    # A stack, not recursion: how deep folders are is not ours to bound.
+    # A stack, not recursion, whose depth Python limits.
     open_folders = [_OpenFolder(folder, "", os.path.realpath(folder), unread)]
     first_path_of = {open_folders[0].real: folder}
     if open_folders[0].error:
@@ -112,7 +113,7 @@ def walk_folder(folder: str, listing: Listing) -> Iterator[tuple[str, str]]:
 
 
 class _OpenFolder:
-    """One folder's names, the last one first, and the kind of those that are not plain files."""
+    """Names in one folder, in descending order, and the kinds of those that are no plain files."""
 
     def __init__(self, path: str, prefix: str, real: str, unread: Unread) -> None:
         self.path = path
@@ -133,7 +134,7 @@ class _OpenFolder:
         self.names.sort(reverse=True)
 
     def _sort_in(self, entry: "os.DirEntry[str]", unread: Unread) -> None:
-        # The kind comes with the name in most file systems: no look at each file.
+        # Most file systems return the kind with the name, without a look at each file.
         name, is_link = entry.name, entry.is_symlink()
         if leads_to_folder(entry):
             self.kinds[name] = "link to folder" if is_link else "folder"
@@ -153,7 +154,7 @@ class _OpenFolder:
 
 
 def leads_to_folder(entry: "os.DirEntry[str]") -> bool:
-    """Whether it is a folder or a link to one; a link to itself is none, and no error."""
+    """Return whether it is a folder or a link to one; False for a link to itself."""
     try:
         return entry.is_dir()
     except OSError:
@@ -161,7 +162,7 @@ def leads_to_folder(entry: "os.DirEntry[str]") -> bool:
 
 
 def leads_to_file(entry: "os.DirEntry[str]") -> bool:
-    """The same of files."""
+    """Return whether it is a file or a link to one; False for a link to itself."""
     try:
         return entry.is_file()
     except OSError:
@@ -186,23 +187,23 @@ def _is_usable_link(path: str, listing: Listing) -> bool:
 
 
 def compression_advice(name: str) -> str:
-    """Why a compressed archive is refused, and what to do."""
+    """Message for a compressed archive: the rule and the remedy."""
     if name.lower().endswith(".zip"):
         return "archives must be plain tar; got zip. Unpack it to a folder"
     return "archives must be plain tar; got a compressed one. Unpack the compression, not the tar"
 
 
 class FileIndex:
-    """Whether files are there, by one look at each folder instead of one at each file."""
+    """Lookup of files that lists each folder once instead of looking at each file."""
 
-    _KEPT = 8  # folders remembered; a list goes through its folders one after the other
+    _KEPT = 8  # folders remembered; lists are mostly ordered by folder
 
     def __init__(self, listing: Listing) -> None:
         self._listing = listing
         self._names: dict[str, dict[str, bool]] = {}
 
     def find_file(self, path: str) -> str | None:
-        """The file itself, or the one whose name has the same letters in another Unicode form.
+        """Find a file, also if its name is in another Unicode normalization form.
 
         Also records a link's real path in the listing.
         """
@@ -227,9 +228,9 @@ class FileIndex:
 
 
 def same_letters(path: str) -> str | None:
-    """The path that is there and has the same letters in whichever Unicode form: `e` and an accent.
+    """Find the existing path that equals `path` up to Unicode normalization (`e` and an accent).
 
-    macOS and zip archives write names in another form than lists have them.
+    macOS and zip archives normalize names differently from most lists.
     """
     if os.path.lexists(path):
         return path
@@ -247,7 +248,7 @@ def same_letters(path: str) -> str | None:
 
 
 def _file_names(folder: str) -> dict[str, bool]:
-    """Names of the files in a folder, and whether each is a link."""
+    """Map the names of the files in a folder to whether each is a link."""
     try:
         with os.scandir(folder or ".") as entries:
             return {entry.name: entry.is_symlink() for entry in entries if leads_to_file(entry)}

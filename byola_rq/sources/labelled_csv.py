@@ -1,4 +1,4 @@
-"""Labelled clips as people list them: the rows of a csv, read strictly."""
+"""Strict reader of csv files that list labeled clips."""
 
 import csv
 import os
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from byola_rq.audio.encoded import printable
 from byola_rq.errors import Code, CorpusError
 from byola_rq.sources.folders import same_letters
+from byola_rq.text.shown import printable
 
-# The part that a column of splits means; people write the validation part in several ways.
+# Accepted values of a column `split`; several names of the validation part are in use.
 PART_NAMES = {"train": "train", "test": "test"} | dict.fromkeys(
     ("valid", "val", "validation", "dev"), "valid"
 )
@@ -19,15 +19,16 @@ PART_NAMES = {"train": "train", "test": "test"} | dict.fromkeys(
 
 @dataclass(frozen=True, slots=True)
 class LabelledClip:
-    """A row: an audio file, what it is, and the part of the set that it belongs to.
+    """Row of the csv: an audio file, its label, and the part of the data set it belongs to.
 
     Attributes:
-        path: The file; it exists.
-        file_name: As the csv has it, relative to the csv's folder.
-        label: Never empty.
-        part: train, valid or test; the name of its fold where the column is `fold`.
-        row: Its number as a spreadsheet counts; the header is row 1.
-        group: What it was cut from, where that was asked for and the csv says so; else empty.
+        path: Path of the file, which exists.
+        file_name: Value in the csv, relative to the csv's folder.
+        label: Label, never empty.
+        part: train, valid or test; the name of the fold if the column is `fold`.
+        row: Row number as in a spreadsheet; the header is row 1.
+        group: Recording the clip was cut from, if a group column was requested and exists; else
+            empty.
     """
 
     path: Path
@@ -40,12 +41,12 @@ class LabelledClip:
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """All rows of a csv, in their order, and the columns they come from."""
+    """Rows of a csv, in order, and the columns they come from."""
 
     clips: tuple[LabelledClip, ...]
     label_column: str
     part_column: str
-    columns: frozenset[str]  # those of the names above that the header has
+    columns: frozenset[str]  # the known columns that the header has
 
 
 def read_labelled_rows(
@@ -55,17 +56,17 @@ def read_labelled_rows(
     part_columns: Sequence[str],
     group_column: str | None = None,
 ) -> LabelledRows:
-    """Read `file_name`, a label and a part of every row; other columns are not looked at.
+    """Read `file_name`, label and part of every row; other columns are ignored.
 
     Args:
         path: UTF-8 csv with a header.
-        label_columns: The names that the column of labels may have; one of them must be there.
-        part_columns: Names of the column of parts; the last that is there counts. Without a name
-            no parts are read, and those of all clips are empty.
-        group_column: Name of the column of groups, read where the csv has it.
+        label_columns: Accepted names of the label column; exactly one must exist.
+        part_columns: Accepted names of the part column; the last one that exists is used. If
+            empty, parts are not read and stay empty.
+        group_column: Name of the group column, read if the csv has it.
 
     Raises:
-        CorpusError: Naming the file, the row, the value and the rule.
+        CorpusError: If a row breaks a rule; names the file, row, value and rule.
     """
     rows = _read_rows(path)
     names = next(rows, (1, []))[1]
@@ -79,16 +80,16 @@ def read_labelled_rows(
 
 
 def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Rows with their number, counted as a spreadsheet does; empty rows are counted, not given."""
+    """Iterate over rows with their spreadsheet number; empty rows are counted but skipped."""
     try:
         # utf-8-sig: spreadsheets put a byte order mark before the first column's name.
-        # surrogateescape: what is not UTF-8 in a file's name must come back as the same bytes.
+        # surrogateescape: bytes of a file name that are not UTF-8 must survive unchanged.
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             for number, row in enumerate(csv.reader(file, strict=True), start=1):
                 if row:
                     yield number, [field.strip() for field in row]
     except OSError as error:
-        message = f"{path}: the labelled csv cannot be read: {error.strerror}"
+        message = f"{path}: the csv of labels cannot be read: {error.strerror}"
         raise CorpusError(message, code="unreadable", path=path) from error
     except csv.Error as error:
         raise CorpusError(f"{path}: not a csv: {error}", code="malformed", path=path) from error
@@ -97,7 +98,7 @@ def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 def _check_header(
     path: Path, names: list[str], label_columns: Sequence[str], part_columns: Sequence[str]
 ) -> dict[str, int]:
-    """Position of each column by its name."""
+    """Map column names to their positions."""
     choices = [each for each in (("file_name",), label_columns, part_columns) if each]
     words = [" or ".join(choice) for choice in choices]
     rule = f"the header must name {', '.join(words[:-1])} and {words[-1]}"

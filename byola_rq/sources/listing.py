@@ -1,26 +1,26 @@
-"""Every form in which people have audio -> one ordered list of clips, and their encoded bytes.
+"""Listing of sources of any kind as one ordered list of clips.
 
 A source is one of
 
 - a folder: its audio files, tars and Parquet files, at any depth, hidden ones skipped
-- one audio file (of any name: its bytes say what it is), plain tar (WebDataset shard), or Parquet
+- one audio file (of any name; its bytes identify it), plain tar (WebDataset shard), or Parquet
   file of encoded audio (a column of structs with `bytes` and `path`)
 - a manifest: a .csv, .tsv or .parquet file with a column `path`, or fairseq's .tsv
 - `LIST=SOURCE`: AudioSet's segment list joined to a source of the kinds above, for example
-  `eval_segments.csv=/data/audioset/eval`. An equals sign, since colons stand in many paths; a path
-  that is there as it is written is taken as one, whatever it contains.
+  `eval_segments.csv=/data/audioset/eval`. The separator is `=` since colons occur in many paths; an
+  existing path is used as a path even if it contains `=`.
 
-A clip's id does not depend on where its source lies:
+A clip's id does not depend on the location of its source:
 
-- a file's path relative to the folder (`dog/1.wav`); of a single file, its name
-- a manifest's `clip_id` column, else the path relative to the manifest's folder (or, if files lie
+- a file's path relative to the folder (`dog/1.wav`); for a single file, its name
+- a manifest's `clip_id` column, else the path relative to the manifest's folder (or, if files are
   elsewhere, to the deepest folder that holds them all), with `@start-end` for a part
 - `shard-000/member.flac` and `table-000/name.flac` in archives, with the archive's own path
   relative to the folder before it
-- `YTID_milliseconds` in AudioSet's lists, whatever the file is called
+- `YTID_milliseconds` in AudioSet's lists, independent of the file's name
 
-Of different clips with one id, the first keeps it; a later one gets the number of its source before
-it (`2/dog/1.wav`). `byola_rq.sources.duplicates` has the rules, also for clips that come twice.
+If different clips have one id, the first keeps it and later ones are prefixed with the number of
+their source (`2/dog/1.wav`). `byola_rq.sources.duplicates` has the rules, also for duplicates.
 """
 
 import os
@@ -31,7 +31,7 @@ from byola_rq.audio.io import AUDIO_SUFFIXES
 from byola_rq.audio.opening import codec_of
 from byola_rq.errors import AudioError, CorpusError
 from byola_rq.sources.audioset import SegmentList, is_segment_list, join_segments
-from byola_rq.sources.clip_source import ClipSource, Listing, printable
+from byola_rq.sources.clip_source import ClipSource, Listing
 from byola_rq.sources.duplicates import SourceSpan, settle_duplicates
 from byola_rq.sources.encoded import iterate_encoded, read_encoded
 from byola_rq.sources.folders import (
@@ -45,6 +45,7 @@ from byola_rq.sources.folders import (
 from byola_rq.sources.manifests import list_manifest
 from byola_rq.sources.parquet import describe_table, list_table
 from byola_rq.sources.tar import list_tar
+from byola_rq.text.shown import printable
 
 __all__ = ["ClipSource", "Listing", "iterate_encoded", "list_sources", "read_encoded"]
 
@@ -57,20 +58,20 @@ def list_sources(
 ) -> Listing:
     """List every clip of `sources`, without opening an audio file.
 
-    The order is that of the sources; within a folder that of the names, within an archive or a
-    manifest its own. It is the same on every machine and file system.
+    Clips are in the order of the sources; in a folder by name, in an archive or manifest in its
+    own order. The result is the same on every machine and file system.
 
     Args:
-        sources: As this module's docstring says.
+        sources: Sources in the forms that this module's docstring describes.
         on_clip: Called once for each clip found.
-        keep_repeats: List a clip as often as it is named. Ids are then not settled.
+        keep_repeats: List a clip as often as it is named; ids are then not made unique.
 
     Returns:
-        Clips with different ids, and all there is to say about what is not among them.
+        Clips with unique ids, and reports about what was left out.
 
     Raises:
-        CorpusError: If a source does not exist, is of no known form or holds no audio, or if
-            there is no clip at all. A damaged archive beside others is in the listing instead.
+        CorpusError: If a source does not exist, has no known form or holds no audio, or if there
+            is no clip at all. A damaged archive among others is reported in the listing instead.
     """
     if not sources:
         raise CorpusError(
@@ -101,7 +102,7 @@ def list_sources(
         where, reason = listing.damaged[0]
         others = f" (and {len(listing.damaged) - 1} more like it)" * (len(listing.damaged) > 1)
         raise CorpusError(
-            f"{where}: {reason}{others}; there is no other clip", code="damaged", path=sources[0]
+            f"{where}: {reason}{others}; no other clip was found", code="damaged", path=sources[0]
         )
     if not keep_repeats:
         settle_duplicates(listing, spans)
@@ -115,7 +116,7 @@ def _counted(clips: Iterator[ClipSource], on_clip: Callable[[], object]) -> Iter
 
 
 def _list_and_folder(source: str) -> tuple[str, str] | None:
-    """The two parts of `LIST=SOURCE`; a path that is there is no such pair."""
+    """Split `LIST=SOURCE`; None for an existing path or a source without `=`."""
     if os.path.lexists(source):
         return None
     places = [place for place, letter in enumerate(source) if letter == "="]
@@ -133,7 +134,7 @@ def _list_and_folder(source: str) -> tuple[str, str] | None:
 
 
 def _find_in(source: str, listing: Listing) -> Iterator[ClipSource]:
-    """Clips of a source without `=`."""
+    """Find the clips of a source without `=`."""
     suffix = os.path.splitext(source)[1].lower()
     if os.path.isdir(source):
         yield from _find_in_folder(source, listing)
@@ -168,13 +169,13 @@ def _find_in(source: str, listing: Listing) -> Iterator[ClipSource]:
 
 
 def _is_misnamed_audio(source: str, suffix: str) -> bool:
-    """Whether a file that is named by itself, and does not end as audio does, is audio."""
+    """Return whether a file given as a source is audio despite its suffix."""
     if suffix in {TAR_SUFFIX, PARQUET_SUFFIX, ".csv", ".tsv"}:
         return False
     try:
         return bool(codec_of(Path(source)).name)
     except AudioError as error:
-        # Sound that no decoder here reads is refused by its codec, not as something foreign.
+        # Audio without a decoder is then reported by its codec, not as an unknown kind of source.
         return error.code == "unsupported" and suffix in UNREAD_SUFFIXES
 
 
@@ -201,7 +202,7 @@ def _find_in_archive(path: str, stem: str, listing: Listing) -> Iterator[ClipSou
 
 
 def _is_archive(path: str) -> bool:
-    """Whether a tar or Parquet file is one of audio; a broken one is, and its listing says so."""
+    """Return whether a tar or Parquet file holds audio; True if broken: its listing reports it."""
     if not path.lower().endswith(PARQUET_SUFFIX):
         return True
     try:

@@ -1,4 +1,4 @@
-"""Manifests: tables (csv, tsv, parquet) and fairseq's tsv that name one audio file a row."""
+"""Manifests: tables (csv, tsv, parquet) and fairseq's tsv that name one audio file per row."""
 
 import csv
 import math
@@ -14,19 +14,19 @@ from byola_rq.sources.clip_source import (
     Listing,
     joined_labels,
     part_suffix,
-    printable,
 )
 from byola_rq.sources.folders import PARQUET_SUFFIX, FileIndex
 from byola_rq.sources.parquet import describe_table, list_cells
+from byola_rq.text.shown import printable
 
-PATH_COLUMNS = ("path", "file_name")  # the first that a manifest has names its clips
+PATH_COLUMNS = ("path", "file_name")  # the first that a manifest has is used
 START_COLUMNS = ("start_seconds", "start")
 END_COLUMNS = ("end_seconds", "end")
 ID_COLUMN = "clip_id"
 
 
 class _Row(NamedTuple):
-    """One row; its number is the line of a text file, the index of a Parquet row."""
+    """Row of a manifest; `number` is the line in a text file or the index of a Parquet row."""
 
     number: int
     path: str
@@ -37,22 +37,23 @@ class _Row(NamedTuple):
 
 
 def list_manifest(manifest: str, listing: Listing) -> Iterator[ClipSource]:
-    """Clips of a manifest, in its order.
+    """List the clips of a manifest, in its order.
 
-    Columns: `path` or `file_name`, relative to the manifest's folder or absolute; where there are,
-    `labels` or `label`, `start` and `end` (also `start_seconds`, `end_seconds`) in seconds of the
-    part of the file that is the clip, and `clip_id`. In fairseq's form the first line is the
-    folder, every other one a path in it and the length, which is not used.
+    Columns: `path` or `file_name`, absolute or relative to the manifest's folder; optionally
+    `labels` or `label`, `start` and `end` (or `start_seconds`, `end_seconds`) of the clip within
+    the file in seconds, and `clip_id`. In fairseq's form the first line is the folder, every other
+    line a path in it and the length, which is ignored.
 
     Args:
-        manifest: A .csv (commas), .tsv (tabs) or .parquet file.
-        listing: Gets files that are not there (`missing`) and rows that break a rule (`damaged`).
+        manifest: Path of a .csv (commas), .tsv (tabs) or .parquet file.
+        listing: Receives files that do not exist (`missing`) and rows that break a rule
+            (`damaged`).
 
     Yields:
-        One clip for each row whose file is there; the files are not opened.
+        One clip for each row whose file exists; the files are not opened.
 
     Raises:
-        CorpusError: If it is not a manifest, or none of its files is there.
+        CorpusError: If it is not a manifest, or none of its files exists.
     """
     root = _fairseq_root(manifest)
     folder = os.path.dirname(manifest) if root is None else root
@@ -97,7 +98,7 @@ def list_manifest(manifest: str, listing: Listing) -> Iterator[ClipSource]:
 
 
 def _id_folder(rows: Iterator[_Row], folder: str) -> str:
-    """What ids leave out: `folder` where it holds all rows, else the deepest folder that does."""
+    """Folder that ids are relative to: `folder` if it holds all files, else their common parent."""
     common: str | None = None
     are_inside = True
     last = None
@@ -112,7 +113,7 @@ def _id_folder(rows: Iterator[_Row], folder: str) -> str:
 
 
 def _fairseq_root(manifest: str) -> str | None:
-    """The folder in the first line, if this is fairseq's form."""
+    """Return the folder in the first line of fairseq's form; None for other manifests."""
     if not manifest.lower().endswith(".tsv"):
         return None
     with _open_text(manifest) as file:
@@ -186,7 +187,7 @@ def _parquet_rows(manifest: str) -> Iterator[_Row]:
 
 
 def _names_of_columns(manifest: str, columns: list[str]) -> list[str]:
-    """Our columns in the order of `_Row`, an empty name for what is not there."""
+    """Return the columns' names in the order of `_Row`, empty for those that do not exist."""
     wanted = (PATH_COLUMNS, LABEL_COLUMNS, START_COLUMNS, END_COLUMNS, (ID_COLUMN,))
     names = [next((name for name in known if name in columns), "") for known in wanted]
     if not names[0]:
@@ -202,7 +203,7 @@ def _names_of_columns(manifest: str, columns: list[str]) -> list[str]:
 
 
 def _part(row: _Row) -> tuple[float, float]:
-    """Start and length in seconds, -1 for a part that goes to the end."""
+    """Return start and length in seconds; length -1 extends to the end."""
     start = _seconds("start", row.start)
     end = _seconds("end", row.end)
     if end is None:
@@ -214,7 +215,7 @@ def _part(row: _Row) -> tuple[float, float]:
 
 
 def _seconds(name: str, value: object) -> float | None:
-    if value is None or value == "" or value != value:  # noqa: PLR0124  NaN stands for nothing
+    if value is None or value == "" or value != value:  # noqa: PLR0124  NaN is an empty cell
         return None
     try:
         seconds = float(str(value))
@@ -228,9 +229,9 @@ def _seconds(name: str, value: object) -> float | None:
 
 @contextmanager
 def _open_text(manifest: str) -> Iterator[IO[str]]:
-    """Reading errors in the block become ours, with the manifest's name."""
+    """Open a manifest as text; reading errors in the block become `CorpusError`."""
     try:
-        # As file names: what is not UTF-8 in a path must come back as the same bytes.
+        # surrogateescape: bytes of a path that are not UTF-8 must survive unchanged.
         with open(manifest, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             yield file
     except (OSError, csv.Error) as error:

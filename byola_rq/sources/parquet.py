@@ -1,7 +1,7 @@
 """Parquet files of encoded audio: their rows as clips, and the rows' bytes in bounded memory.
 
-Parquet is read in a process of its own (`parquet_tables`): a few hundred bytes of it can ask for
-gigabytes, and hours.
+Parquet is read in a confined process (`parquet_tables`): a malicious file of a few hundred bytes
+can take gigabytes and hours.
 """
 
 import json
@@ -20,41 +20,41 @@ from byola_rq.sources.clip_source import (
     Listing,
     clean_name,
     joined_labels,
-    printable,
 )
+from byola_rq.text.shown import printable
 
-_LIMITS = Limits()  # of each list of rows, and of each row
-# Bytes of names and labels for each byte of the file: what compression leaves of real ones is more.
+_LIMITS = Limits()  # for each list of rows, and for each row
+# Bytes of names and labels per byte of the file; real files compress less.
 _LISTED_PER_BYTE = 256
 _LISTED_ALWAYS = 1 << 20
 
 
 def describe_table(path: str) -> tuple[str | None, list[str]]:
-    """The column that holds encoded audio, if one does, and all columns.
+    """Return the name of the column that holds encoded audio, or None, and all columns' names.
 
     A column of audio is a struct with binary `bytes`; of several, the one named `audio`.
 
     Raises:
-        CorpusError: If it is not there or not Parquet, or if several columns fit and none is named
-            `audio`.
+        CorpusError: If the file does not exist or is not Parquet, or if several columns fit and
+            none is named `audio`.
     """
     ((column, names),) = _listed(path, "describe")
     return column, names
 
 
 def list_table(path: str, stem: str, listing: Listing) -> Iterator[ClipSource]:
-    """Clips of a Parquet file of encoded audio; of the audio, only its names are read.
+    """List the clips of a Parquet file of encoded audio, reading only names and labels.
 
-    A row's name is the struct's `path`. Where it has none, its number stands in the clip's id;
-    where an earlier row has the same name, both.
+    A row's name is the struct's `path`. The clip's id contains the name, or the row's number if it
+    has none, or both if an earlier row has the same name.
 
     Args:
-        path: The Parquet file.
-        stem: What stands before the rows' names in the clips' ids.
-        listing: Gets what is damaged.
+        path: Path of the Parquet file.
+        stem: Prefix of the clips' ids.
+        listing: Receives damage.
 
     Yields:
-        Clips in the order of the rows. Rows without bytes are among them: only reading them tells.
+        Clips in the order of the rows, including rows without bytes, which only reading reveals.
     """
     row = 0
     seen: set[str] = set()
@@ -80,25 +80,24 @@ def _names_and_labels(path: str) -> Iterator[tuple[str, str]]:
 
 
 def list_cells(path: str, names: Sequence[str]) -> Iterator[list[Any]]:
-    """Rows of a table: the cells of some columns, None for a name that is empty.
+    """Read rows of a table: the cells of the named columns, None for an empty name.
 
     Raises:
-        CorpusError: If it cannot be read, or holds far more than its size.
+        CorpusError: If it cannot be read, or its rows are far larger than the file.
     """
     return _listed(path, "list_cells", names)
 
 
 def read_rows(clips: Sequence[ClipSource]) -> Iterator[EncodedAudio | AudioError]:
-    """Encoded audio of rows of one Parquet file, as a stream.
+    """Stream the encoded audio of rows of one Parquet file.
 
-    A row group is read from its start up to the last row wanted of it.
+    A row group is read from its start up to its last requested row.
 
     Args:
-        clips: Of one file, rows ascending.
+        clips: Clips of one file, rows ascending.
 
     Yields:
-        One for each clip, in order; an error instead where the row has no bytes, or its row group
-        cannot be read from there on.
+        One item per clip, in order; an error if the row has no bytes or cannot be read.
     """
     rows = [clip.row for clip in clips]
     num_done = 0
@@ -119,7 +118,7 @@ def read_rows(clips: Sequence[ClipSource]) -> Iterator[EncodedAudio | AudioError
 
 
 def _listed(path: str, function: str, *arguments: Any) -> Iterator[Any]:
-    """What lists of JSON have in them, up to a size that grows with the file's."""
+    """Iterate over items of the process's JSON lists, limited in proportion to the file's size."""
     try:
         room = _LISTED_ALWAYS + _LISTED_PER_BYTE * os.path.getsize(path)
         with closing(_stream(function, path, *arguments, most=room)) as messages:

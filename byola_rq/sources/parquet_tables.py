@@ -1,4 +1,4 @@
-"""Inside the confined process: what is in Parquet files, as messages for `parquet`."""
+"""Reader of Parquet files in a confined process; its messages are parsed by `parquet`."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,20 +12,21 @@ import pyarrow.types as kinds
 from byola_rq.errors import CorpusError
 from byola_rq.runtime.files import text_name
 from byola_rq.sources.clip_source import LABEL_COLUMNS, MAX_ENCODED_BYTES, joined_labels
+from byola_rq.text.shown import one_line
 
-_ROWS_LISTED = 1024  # at a time
-_BATCH_BYTES = 1 << 23  # aimed at; one row can be larger
-_READ_AHEAD_BYTES = 1 << 20  # of a column; without it a whole row group's column is read at once
+_ROWS_LISTED = 1024  # per message
+_BATCH_BYTES = 1 << 23  # target size; one row can be larger
+_READ_AHEAD_BYTES = 1 << 20  # per column; without it a row group's column is read at once
 
-pa.set_cpu_count(1)  # in all, this process has one file's worth of memory
+pa.set_cpu_count(1)  # threads would take more memory
 pa.set_io_thread_count(1)
 
 
 def audio_column(schema: Any) -> str | None:
-    """The column that holds encoded audio: a struct with binary `bytes`; `audio` before others.
+    """Find the column that holds encoded audio, a struct with binary `bytes`; prefer `audio`.
 
     Args:
-        schema: Of pyarrow.
+        schema: Schema of pyarrow.
 
     Raises:
         CorpusError: If several columns fit and none is named `audio`.
@@ -51,7 +52,7 @@ def audio_column(schema: Any) -> str | None:
 
 
 def describe(path: str) -> Iterator[bytes]:
-    """The names of a file's columns, and which of them holds encoded audio, if one does."""
+    """Send the name of the column of encoded audio, or null, and all columns' names."""
     with _opened(path) as file:
         schema = file.schema_arrow
         column = audio_column(schema)
@@ -59,7 +60,7 @@ def describe(path: str) -> Iterator[bytes]:
 
 
 def list_names(path: str) -> Iterator[bytes]:
-    """Lists of (name, labels) of the rows of encoded audio."""
+    """Send lists of (name, labels) of the rows of encoded audio."""
     with _opened(path) as file:
         column = audio_column(file.schema_arrow)
         if column is None:
@@ -75,7 +76,7 @@ def list_names(path: str) -> Iterator[bytes]:
 
 
 def list_cells(path: str, names: Sequence[str]) -> Iterator[bytes]:
-    """Lists of rows: the cells of some columns, numbers as they are, all else as text."""
+    """Send lists of rows: the cells of the named columns as numbers or text."""
     with _opened(path) as file:
         wanted = [name for name in names if name]
         for batch in file.iter_batches(_ROWS_LISTED, columns=wanted, use_threads=False):
@@ -92,12 +93,12 @@ def _listed(rows: Iterable[Any]) -> bytes:
 
 
 def read_cells(path: str, rows: Sequence[int]) -> Iterator[bytes]:
-    """Of each of these rows, ascending, what is wrong with it, if something is, then its bytes.
+    """Send two messages for each of these ascending rows: its fault, or nothing, and its bytes.
 
-    Whatever the size of the row groups, about 8 MB of rows and a page of the column are held at a
-    time. A page is what the file's writer made it: pyarrow's default is 1,024 rows, or a row group
-    if that is smaller; reading one takes up to twice its size. A row group is read from its start
-    up to the last row wanted of it.
+    About 8 MB of rows and one page of the column are in memory at a time, whatever the size of the
+    row groups. The file's writer chose the size of a page: pyarrow's default is 1,024 rows, or a
+    row group if that is smaller; reading one takes up to twice its size. A row group is read from
+    its start up to its last requested row.
     """
     num_done = first = 0
     with _opened(path) as file:
@@ -117,7 +118,7 @@ def read_cells(path: str, rows: Sequence[int]) -> Iterator[bytes]:
 
 
 def _read_group(file: Any, group: int, column: str, rows: Sequence[int]) -> Iterator[bytes]:
-    """The rows wanted of one row group, counted from its first."""
+    """Send the requested rows of one row group, counted from its first."""
     num_done = first = 0
     fault = "cut", "the row group ends before this row"
     try:
@@ -138,7 +139,7 @@ def _read_group(file: Any, group: int, column: str, rows: Sequence[int]) -> Iter
     except MemoryError:
         fault = "too-large", "its row group takes more memory than a clip may"
     except (OSError, pa.ArrowException) as error:
-        fault = "unreadable", f"its row group cannot be read ({_one_line(error)})"
+        fault = "unreadable", f"its row group cannot be read ({one_line(error)})"
     for _ in rows[num_done:]:
         yield from _fault(*fault)
 
@@ -167,10 +168,10 @@ def _fault(code: str, reason: str, value: int | None = None) -> Iterator[bytes]:
 
 @contextmanager
 def _opened(path: str) -> Iterator[Any]:
-    """A `pyarrow.parquet.ParquetFile` whose columns are read page by page.
+    """Open a `pyarrow.parquet.ParquetFile` whose columns are read page by page.
 
     Raises:
-        CorpusError: If it is not there or not Parquet, or reading it in the block fails.
+        CorpusError: If it does not exist or is not Parquet, or reading it in the block fails.
     """
     try:
         with (
@@ -178,12 +179,8 @@ def _opened(path: str) -> Iterator[Any]:
             pq.ParquetFile(readable, buffer_size=_READ_AHEAD_BYTES, pre_buffer=False) as file,
         ):
             yield file
-    except MemoryError:  # pyarrow's is both
+    except MemoryError:  # pyarrow's is also an ArrowException
         raise
     except (OSError, ValueError, pa.ArrowException) as error:
-        rule = f"not a Parquet file that can be read ({_one_line(error)})"
+        rule = f"not a Parquet file that can be read ({one_line(error)})"
         raise CorpusError(rule, code="unreadable") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""Plain tar shards: audio members as clips with the labels beside them; nothing is extracted."""
+"""Plain tar shards: audio members as clips with labels from sidecars; nothing is extracted."""
 
 import json
 import os
@@ -14,26 +14,26 @@ from byola_rq.sources.clip_source import (
     Listing,
     clean_name,
     joined_labels,
-    printable,
 )
 from byola_rq.sources.folders import Unread, is_hidden
 from byola_rq.sources.tar_headers import Member, TarDamage, walk_members
+from byola_rq.text.shown import printable
 
 _MAX_SIDECAR_BYTES = 1 << 16
 _COMPRESSIONS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18")
-_SIDECAR_SUFFIXES = (".cls", ".json", ".txt")  # the first of a sample gives its labels
+_SIDECAR_SUFFIXES = (".cls", ".json", ".txt")  # the first that a sample has gives its labels
 
 
 def list_tar(path: str, stem: str, listing: Listing) -> Iterator[ClipSource]:
-    """Clips of the audio members of a plain tar, those behind a cut or broken place excepted.
+    """List the audio members of a plain tar as clips, up to damage.
 
-    Members that share their name up to its first dot, one after the other, are a sample: its
-    `.cls`, `.json` (`labels` or `label`) or `.txt` gives the labels of all its audio.
+    Consecutive members with the same name up to the first dot are a sample: its `.cls`, `.json`
+    (`labels` or `label`) or `.txt` gives the labels of all its audio.
 
     Args:
-        path: The tar.
-        stem: What stands before the members' names in the clips' ids.
-        listing: Gets what is damaged.
+        path: Path of the tar.
+        stem: Prefix of the clips' ids.
+        listing: Receives damage.
 
     Yields:
         Clips in the order of the tar.
@@ -73,15 +73,15 @@ def list_tar(path: str, stem: str, listing: Listing) -> Iterator[ClipSource]:
     if odd_names:
         listing.notes.append(
             f"{printable(path)}: {len(odd_names)} members with absolute or .. names, like "
-            f"{odd_names[0]!r}; nothing is extracted, their ids go without these parts"
+            f"{odd_names[0]!r}; nothing is extracted, and their ids omit these parts"
         )
 
 
 def _usable_members(tar: BinaryIO, path: str, listing: Listing) -> Iterator[Member]:
-    """Files, hidden ones skipped; audio that is a link or sparse is reported.
+    """Iterate over files that are not hidden; report audio that is a link or sparse.
 
     Raises:
-        TarDamage: As `walk_members`, at a compressed tar, and at a second tar behind the first.
+        TarDamage: As `walk_members`; if the tar is compressed; if another tar follows it.
     """
     if os.pread(tar.fileno(), 8, 0).startswith(_COMPRESSIONS):
         raise TarDamage(
@@ -100,15 +100,15 @@ def _usable_members(tar: BinaryIO, path: str, listing: Listing) -> Iterator[Memb
     end = tar.tell()
     if tar.read(1 << 16).strip(b"\0"):  # a tar ends in zeros, up to a whole record
         raise TarDamage(
-            f"what stands behind the end mark at byte {end} is not read; if tars were joined, give "
-            "them one by one",
+            f"the data after the end mark at byte {end} are not read; if tars were concatenated, "
+            "give them one by one",
             code="damaged",
             value=end,
         )
 
 
 def _samples(members: Iterator[Member]) -> Iterator[list[Member]]:
-    """Members in groups: those of one folder and one name up to the first dot."""
+    """Group consecutive members with the same folder and name up to the first dot."""
     sample: list[Member] = []
     key = None
     try:
@@ -129,7 +129,7 @@ def _samples(members: Iterator[Member]) -> Iterator[list[Member]]:
 
 
 def _labels(tar: BinaryIO, sample: list[Member]) -> str:
-    """Labels that a small sidecar gives; none, if it is not what we know."""
+    """Read labels from a small sidecar; empty if it has another form."""
     if len(sample) == 1:
         return ""
     sidecars = {_suffix(each.name): each for each in sample if each.size <= _MAX_SIDECAR_BYTES}
@@ -140,7 +140,7 @@ def _labels(tar: BinaryIO, sample: list[Member]) -> str:
         text = os.pread(tar.fileno(), member.size, member.offset).decode("utf-8", "replace")
         if suffix != ".json":
             return joined_labels(" ".join(text.split()))
-        # Labels are an extra: a sidecar that is something else does not cost the clip.
+        # Labels are optional: the clip is used even if the sidecar has another form.
         with suppress(ValueError, RecursionError):
             values = json.loads(text)
             if isinstance(values, dict):
@@ -153,7 +153,7 @@ def _suffix(name: str) -> str:
 
 
 def read_member(descriptor: int, clip: ClipSource) -> EncodedAudio | AudioError:
-    """A member's bytes from its open tar, which may have changed since it was listed."""
+    """Read a member's bytes from its open tar, which may have changed since it was listed."""
     if clip.size > MAX_ENCODED_BYTES:
         rule = f"encoded audio must have at most {MAX_ENCODED_BYTES} bytes; got {clip.size}"
         return audio_error(clip, "too-large", rule, value=clip.size)

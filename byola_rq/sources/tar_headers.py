@@ -1,7 +1,7 @@
-"""Where each member's bytes are in a tar, in time that grows with its headers' size and no faster.
+"""Positions of a tar's members, found in time linear in the size of its headers.
 
-`tarfile` takes the square of a pax header's length (Python before 3.11.10 and 3.12.6), copies all
-global keys for every member, keeps an object of each, and ends without a word at a broken one.
+`tarfile` needs time quadratic in a pax header's length (Python before 3.11.10 and 3.12.6), copies
+all global keys for every member, keeps an object for each, and stops silently at a broken one.
 """
 
 from collections.abc import Iterator
@@ -9,22 +9,22 @@ from dataclasses import dataclass
 from typing import IO, NamedTuple
 
 from byola_rq.errors import ByolaRQError
-from byola_rq.sources.clip_source import printable
+from byola_rq.text.shown import printable
 
-MAX_HEADER_BYTES = 1 << 14  # of all that stands before one member's bytes; a path has at most 4 KiB
+MAX_HEADER_BYTES = 1 << 14  # all headers of one member; a path has at most 4 KiB
 
 _BLOCK = 512
 _END = bytes(_BLOCK)
-_BLANKS = sum(b" " * 8)  # stand for the checksum while it is computed
-_GNU_MAGIC = b"ustar  \0"  # has times where others have the folders of a long name
+_BLANKS = sum(b" " * 8)  # replace the checksum field while the checksum is computed
+_GNU_MAGIC = b"ustar  \0"  # times are stored where ustar has the folders of a long name
 _FOLDER, _SPARSE, _LONG_NAME, _LONG_LINK, _GLOBAL = b"5", b"S", b"L", b"K", b"g"
 _FILES, _LINKS, _PAX = (b"\0", b"0", b"7"), (b"1", b"2"), (b"x", b"X")
-_WITHOUT_DATA = (*_LINKS, b"3", b"4", _FOLDER, b"6")  # whatever size they state
+_WITHOUT_DATA = (*_LINKS, b"3", b"4", _FOLDER, b"6")  # a stated size is ignored
 _SPARSE_KEYS = {b"GNU.sparse.major", b"GNU.sparse.map", b"GNU.sparse.size"}
 
 
 class Member(NamedTuple):
-    """A member's name, the place of its bytes in the tar, and "file", "link" or "sparse"."""
+    """Member of a tar: name, position and length of its bytes, and "file", "link" or "sparse"."""
 
     name: str
     offset: int
@@ -32,23 +32,23 @@ class Member(NamedTuple):
     kind: str
 
 
-class TarDamage(ByolaRQError):  # noqa: N818  what is found in a file, not what went wrong in here
-    """From here on the tar cannot be read."""
+class TarDamage(ByolaRQError):  # noqa: N818  a finding about a file, not a failure of this code
+    """Damage from which on the tar cannot be read."""
 
 
 def walk_members(file: IO[bytes], limit: int) -> Iterator[Member]:
-    """Every file, link and sparse file of a tar, in order.
+    """Iterate over the files, links and sparse files of a tar, in order.
 
-    What a pax header says of all members behind it is not heeded: no name and no place is of all.
+    Global pax headers are ignored: names and sizes never apply to all members.
 
     Args:
-        file: At its start. It stands at each member's bytes, which may be read before the next
-            member is asked for; behind the last one it stands behind the end mark.
-        limit: Bytes that the tar may have: the size of a file that is nothing else.
+        file: Binary file at position 0. When a member is yielded, its position is at the member's
+            bytes, which the caller may read; after the last member it is after the end mark.
+        limit: Maximum size of the tar in bytes, for example that of its file.
 
     Raises:
-        TarDamage: At the first place from which on nothing can be read.
-        OSError: As `file`.
+        TarDamage: At the first position after which nothing can be read.
+        OSError: If `file` cannot be read.
     """
     headers = _Headers(file, limit)
     while header := headers.read_member():
@@ -66,7 +66,7 @@ def walk_members(file: IO[bytes], limit: int) -> Iterator[Member]:
 
 @dataclass
 class _Header:
-    """What counts of a member's header, once those before it have had their say."""
+    """Header of a member, with the changes that its extended headers make."""
 
     name: bytes
     kind: bytes
@@ -75,16 +75,16 @@ class _Header:
 
 
 class _Headers:
-    """The headers of a tar: read forward only, and a limited amount for each member."""
+    """Reader of a tar's headers: forward only, a limited number of bytes per member."""
 
     def __init__(self, file: IO[bytes], limit: int) -> None:
         self.place = 0
-        self._first = 0  # byte of what stands before the member
+        self._first = 0  # byte at which the member's headers begin
         self._file = file
         self._limit = limit
 
     def read_member(self) -> _Header | None:
-        """The next member, with what extended headers say of it; None at the end mark."""
+        """Read the next member's headers; None at the end mark."""
         self._first = self.place
         self._file.seek(self.place)
         name: bytes | None = None
@@ -99,14 +99,14 @@ class _Headers:
                     pax.update(self._parse_pax(content))
                 continue
             is_long = header.kind == _SPARSE and block[482]
-            while is_long:  # a map of its parts that goes on
+            while is_long:  # the map of its parts continues in the next block
                 is_long = self._read(_BLOCK)[504]
             self._apply(header, name, pax)
             return header
         return None
 
     def check_place(self, end: int, name: str) -> int:
-        """A member, whose bytes begin here, must end behind this place and within the tar."""
+        """Check that a member whose bytes begin here ends within the tar; return its end."""
         if not self.place <= end <= self._limit:
             raise TarDamage(
                 f"the tar is cut, or its header is wrong: {name} claims bytes up to {end:,}; "
@@ -118,19 +118,19 @@ class _Headers:
         return end
 
     def _apply(self, header: _Header, name: bytes | None, pax: dict[bytes, bytes]) -> None:
-        """Let a header have the name and size that those before it give it."""
+        """Apply the name and size that extended headers give."""
         header.name = pax.get(b"GNU.sparse.name", pax.get(b"path", name or header.name))
         if b"size" in pax:
             header.size = self._number(pax[b"size"], 10)
         if header.kind in _FILES:
             header.is_sparse = not _SPARSE_KEYS.isdisjoint(pax)
-        if header.kind == b"\0" and header.name.endswith(b"/"):  # as folders were before ustar
+        if header.kind == b"\0" and header.name.endswith(b"/"):  # a folder before ustar
             header.kind = _FOLDER
         if header.kind == _FOLDER:
             header.name = header.name.rstrip(b"/")
 
     def _parse(self, block: bytes) -> _Header:
-        """A header, whose checksum must be right, as numbers from 0 or, as of old, from -128."""
+        """Parse a header and verify its checksum of unsigned or, in old tars, signed bytes."""
         stated = self._number(block[148:156])
         total = sum(block) - sum(block[148:156]) + _BLANKS
         if stated != total and stated != total - 256 * sum(byte > 127 for byte in block):
@@ -141,7 +141,7 @@ class _Headers:
         return _Header(name, kind, self._number(block[124:136]), kind == _SPARSE)
 
     def _parse_pax(self, content: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Keys and values of records `LENGTH KEY=VALUE`, each with its line's end."""
+        """Parse records `LENGTH KEY=VALUE`, each with a line end, into keys and values."""
         position = 0
         while position < len(content) and content[position]:
             digits = content[position : position + 8].partition(b" ")[0]
@@ -154,13 +154,13 @@ class _Headers:
             position += length
 
     def _read_content(self, header: _Header) -> bytes:
-        """What follows an extended header."""
+        """Read the content that follows an extended header."""
         if header.size < 0:
             raise self._damage(f"its size is {header.size}")
         return self._read(header.size + -header.size % _BLOCK)[: header.size]
 
     def _number(self, field: bytes, base: int = 8) -> int:
-        """A number of octal digits or, where it would have too many, of bytes."""
+        """Parse a number of octal digits or, if too large for them, in binary."""
         if base == 8 and field[0] in (0x80, 0xFF):
             return int.from_bytes(field[1:], "big") - ((field[0] & 1) << 8 * (len(field) - 1))
         digits = field.partition(b"\0")[0].strip()
@@ -197,9 +197,9 @@ class _Headers:
         raise TarDamage(reason, code="cut", value=self.place)
 
     def _damage(self, reason: str) -> TarDamage:
-        """What is wrong with the header that was read last."""
+        """Return the error for the header that was read last."""
         if self.place <= _BLOCK:
             return TarDamage(f"not a tar ({reason})", code="foreign")
         place = self.place - _BLOCK
-        message = f"the header at byte {place} is broken ({reason}); members behind it are not read"
+        message = f"the header at byte {place} is broken ({reason}); members after it are not read"
         return TarDamage(message, code="damaged", value=place)

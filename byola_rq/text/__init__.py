@@ -1,1 +1,1 @@
-"""Text of others: made safe to print, to put into tables, and to parse."""
+"""Untrusted text: safe printing, table cells and parsing."""

@@ -1,4 +1,4 @@
-"""Cells of tables that hold text of others: csv for spreadsheets, Markdown."""
+"""Table cells with untrusted text: csv for spreadsheets, Markdown."""
 
 import csv
 import io
@@ -6,32 +6,32 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from byola_rq.text.shown import shown
+from byola_rq.text.shown import one_line, shown
 
-# With what a spreadsheet begins a formula; the wide signs are those of Japanese keyboards. Quotes
-# before it are counted in, so that reading takes off the one that writing has set, and no other.
+# Start of a formula in a spreadsheet; the wide signs are those of Japanese keyboards. Preceding
+# quotes are included, so that reading removes exactly the quote that writing has added.
 _FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
-# Markup, HTML, formulas and bare addresses. An underscore within a word, as in spcv2_12, means
-# nothing; one at its edge does.
+# Markup, HTML, formulas and bare addresses. An underscore within a word, as in spcv2_12, is no
+# markup; one at its edge is.
 _MARKDOWN = re.compile(
     r"[\\`*<>\[\]|&~$]|(?<!\w)_|_(?!\w)|:(?=//)|(?<=www)\.|^(?:[#+-]|\d+[.)])", re.IGNORECASE
 )
 
 
 def csv_text(rows: Iterable[Sequence[object]], line_end: str = "\n") -> str:
-    """Write rows as csv, whose text cells no spreadsheet takes for formulas; see `csv_rows`."""
+    """Write rows as csv whose text cells no spreadsheet reads as formulas; see `csv_rows`."""
     lines = _Lines()
-    # By this end csv quotes cells that have \r, which would end a row for whoever reads them.
+    # With this line end csv quotes cells that contain \r, which readers take for a row's end.
     writer = csv.writer(lines, lineterminator="\r\n")
     writer.writerows([csv_cell(value) for value in row] for row in rows)
     return "".join(f"{line[:-2]}{line_end}" for line in lines)
 
 
 def csv_rows(text: str) -> list[list[str]]:
-    """Read what `csv_text` wrote, each cell as it was given.
+    """Read the output of `csv_text` with its original cells.
 
     Raises:
-        ValueError: If it is no csv.
+        ValueError: If it is not csv.
     """
     try:
         rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
@@ -41,20 +41,20 @@ def csv_rows(text: str) -> list[list[str]]:
 
 
 def csv_cell(value: object) -> object:
-    """Set a single quote before a text that a spreadsheet would take for a formula."""
+    """Prefix a text that a spreadsheet would read as a formula with a single quote."""
     if isinstance(value, str) and _FORMULA.match(value) and not _is_number(value):
         return f"'{value}"
     return value
 
 
 def csv_value(cell: str) -> str:
-    """Take off the quote that `csv_cell` has set."""
+    """Remove the quote that `csv_cell` has added."""
     return cell[1:] if cell[:1] == "'" and _FORMULA.match(cell) else cell
 
 
 def markdown_cell(value: Any) -> str:
-    """Write a text for Markdown: on one line, and no cell, markup, HTML or link comes of it."""
-    line = shown(" ".join(str(value).split()))
+    """Escape a text for Markdown: one line without cells, markup, HTML or links."""
+    line = shown(one_line(value))
     return _MARKDOWN.sub(lambda found: f"{found[0][:-1]}\\{found[0][-1]}", line)
 
 

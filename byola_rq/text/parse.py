@@ -1,4 +1,4 @@
-"""YAML and JSON of others, parsed in bounds: what cannot be used is a ValueError in one line."""
+"""Bounded parsing of untrusted YAML and JSON; errors are a ValueError of one line."""
 
 import json
 import os
@@ -9,15 +9,15 @@ from typing import Any
 
 import yaml
 
-from byola_rq.text.shown import quoted, shown
+from byola_rq.text.shown import one_line, quoted, shown
 
 MAX_YAML_BYTES = 1 << 17  # a configuration has 10 kB; PyYAML reads about 30 kB/s at worst
-MAX_TEXT_BYTES = 1 << 30  # the plan of a corpus has a line for every file that was left out
-MAX_NUMBER = 400  # characters; the smallest float has 326 when written out
-MAX_DEPTH = 32  # of ours, the deepest has 4
+MAX_TEXT_BYTES = 1 << 30  # the plan of a corpus has a line for every file left out
+MAX_NUMBER = 400  # characters; the smallest float written out has 326
+MAX_DEPTH = 32  # configurations have 4
 
-# A type; a dict of the keys that must be there; a list of one, for lists of such values; a dict
-# whose only key is `str`, for objects of such values.
+# A type; a dict of required keys; a list of one shape, for lists of such values; a dict whose only
+# key is `str`, for objects of such values.
 Shape = type | UnionType | dict[Any, Any] | list[Any]
 
 _FAULTS = (
@@ -32,14 +32,14 @@ _FAULTS = (
 
 
 def parse_yaml(text: str, *, as_written: bool = False) -> Any:
-    """Parse a document: plain data, without anchors and aliases, which can stand for any size.
+    """Parse plain YAML without anchors and aliases, which could expand to any size.
 
     Args:
-        text: Of the document.
-        as_written: Every scalar as its text.
+        text: Text of the document.
+        as_written: Return every scalar as its text.
 
     Raises:
-        ValueError: If it is no YAML, too large, too deep, or has an anchor or alias.
+        ValueError: If it is not YAML, too large, too deep, or has an anchor or alias.
     """
     if len(text) > MAX_YAML_BYTES:
         raise ValueError(f"must be at most {MAX_YAML_BYTES} bytes; got {len(text)}")
@@ -51,10 +51,10 @@ def parse_yaml(text: str, *, as_written: bool = False) -> Any:
 
 
 def parse_json(text: str | bytes, shape: Shape = dict) -> Any:
-    """Parse a document and compare it with the shape that it must have.
+    """Parse JSON and check that it has the given shape.
 
     Raises:
-        ValueError: If it is no JSON or has another shape; the message says where.
+        ValueError: If it is not JSON or has another shape; the message names the place.
     """
     try:
         value = json.loads(text)
@@ -65,30 +65,30 @@ def parse_json(text: str | bytes, shape: Shape = dict) -> Any:
 
 
 def read_json(path: Path, shape: Shape = dict) -> Any:
-    """Read a file as `parse_json` parses its text.
+    """Read a file and parse it with `parse_json`.
 
     Raises:
-        OSError: If it cannot be read, or is no regular file.
+        OSError: If it cannot be read, or is not a regular file.
         ValueError: As `parse_json`, or if it is not UTF-8.
     """
     return parse_json(read_text(path, MAX_TEXT_BYTES), shape)
 
 
 def read_yaml(path: Path, *, as_written: bool = False) -> Any:
-    """Read a file as `parse_yaml` parses its text.
+    """Read a file and parse it with `parse_yaml`.
 
     Raises:
-        OSError: If it cannot be read, or is no regular file.
+        OSError: If it cannot be read, or is not a regular file.
         ValueError: As `parse_yaml`, or if it is not UTF-8.
     """
     return parse_yaml(read_text(path, MAX_YAML_BYTES), as_written=as_written)
 
 
 def read_text(path: Path, max_bytes: int) -> str:
-    """Read a regular file of UTF-8, its line ends as they are.
+    """Read a regular file of UTF-8 with unchanged line ends.
 
     Raises:
-        OSError: If it cannot be read, or is a pipe, a device or the like, on which to wait.
+        OSError: If it cannot be read, or is a pipe, a device or the like, which may block.
         ValueError: If it is too large, or not UTF-8.
     """
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
@@ -101,10 +101,10 @@ def read_text(path: Path, max_bytes: int) -> str:
 
 
 def check_shape(value: Any, shape: Shape, where: str = "") -> None:
-    """Compare a parsed value with a shape.
+    """Check that a parsed value has the given shape.
 
     Raises:
-        ValueError: If it is another; the message says where and what is there.
+        ValueError: If it has another; the message names the place and the value.
     """
     if isinstance(shape, list):
         _check_type(value, list, where)
@@ -123,7 +123,7 @@ def check_shape(value: Any, shape: Shape, where: str = "") -> None:
 
 
 def _check_type(value: Any, kind: type | UnionType, where: str) -> None:
-    # JSON has one kind of number; True is none of them.
+    # JSON does not distinguish 1 and 1.0; a bool is not a number.
     is_fit = isinstance(value, int | float if kind is float else kind)
     if not is_fit or (isinstance(value, bool) and kind in (int, float)):
         name = getattr(kind, "__name__", str(kind))
@@ -131,7 +131,7 @@ def _check_type(value: Any, kind: type | UnionType, where: str) -> None:
 
 
 class _Bounded(yaml.SafeLoader):
-    """Refuses what makes much of little: anchors, aliases, depth."""
+    """Loader that rejects anchors, aliases and depth, by which a small file takes much memory."""
 
     _depth = 0
 
@@ -147,7 +147,7 @@ class _Bounded(yaml.SafeLoader):
         return node
 
     def construct_scalar(self, node: Any) -> Any:
-        # A number to the base of 60 takes quadratic time.
+        # A base-60 number takes quadratic time.
         if node.tag != "tag:yaml.org,2002:str" and len(node.value) > MAX_NUMBER:
             raise ValueError(f"a number must have at most {MAX_NUMBER} digits")
         return super().construct_scalar(node)
@@ -158,7 +158,7 @@ class _PlainLoader(_Bounded):
 
 
 class _WrittenLoader(_Bounded):
-    """Every scalar as its text, as BaseLoader has it."""
+    """Loader that returns every scalar as its text, like BaseLoader."""
 
     yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012
 
@@ -169,4 +169,4 @@ class _WrittenLoader(_Bounded):
 
 
 def _reason(error: BaseException, otherwise: str) -> str:
-    return shown(" ".join(str(error).split()), 500) or otherwise
+    return shown(one_line(error), 500) or otherwise

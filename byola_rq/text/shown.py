@@ -1,4 +1,4 @@
-"""Text that a terminal shows and does not obey."""
+"""Escaping of untrusted text for terminals, messages and pages."""
 
 import unicodedata
 
@@ -6,15 +6,15 @@ MAX_LINE = 4000  # characters; a path has at most 4096 bytes
 
 
 def shown(text: object, limit: int = MAX_LINE) -> str:
-    r"""Write a text as one line for a terminal, a message, a page.
+    r"""Escape a text to one printable line for a terminal, a message or a page.
 
-    What is no sign of writing (control characters, line ends, escape sequences, marks that turn
-    the direction of writing) is written as Python does, `\n`, `\x1b` or `\u202e`, and bytes that
-    are no UTF-8 as `\xff`. The rest stays: doing it twice changes nothing.
+    Unprintable characters (control characters, line ends, escape sequences, marks that change the
+    direction of writing) are escaped as in Python, `\n`, `\x1b` or `\u202e`, and bytes that are not
+    UTF-8 as `\xff`. The rest is unchanged, so escaping twice has no effect.
 
     Args:
-        text: Or what has one.
-        limit: Characters; of a longer text the middle is left out.
+        text: Text, or an object whose `str` is used.
+        limit: Maximum number of characters; the middle of a longer text is left out.
     """
     line = str(text)
     if len(line) > limit:
@@ -25,16 +25,26 @@ def shown(text: object, limit: int = MAX_LINE) -> str:
 
 
 def quoted(value: object, limit: int = 200) -> str:
-    """Write a value as Python would, for a message."""
+    """Format a value as its `repr` for a message."""
     return shown(repr(value), limit)
 
 
+def printable(text: str) -> str:
+    r"""Write the bytes of a file name that are not UTF-8 as `\xff`; the rest stays as it is."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def one_line(text: object) -> str:
+    """Join the lines of a text, such as an error's message, to one."""
+    return " ".join(str(text).split())
+
+
 def _is_sign(character: str) -> bool:
-    # Spaces of other widths, which Python's rule leaves out, are common in names.
+    # Spaces of other widths, which `isprintable` excludes, are common in names.
     return character.isprintable() or unicodedata.category(character) == "Zs"
 
 
 def _escape(character: str) -> str:
     code = ord(character)
-    # A byte that is no UTF-8, as Python has it in file names.
+    # A byte of a file name that is not UTF-8, as Python's surrogateescape encodes it.
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else ascii(character)[1:-1]

@@ -129,15 +129,15 @@ class Trainer:
                 data_wait=self.data_wait,
                 watchdog=self.watchdog,
                 should_stop=lambda: self.stop.number is not None,
-                log=bar.say,
+                log=bar.log,
             )
-            with self.stop.held():
+            with self.stop.deferred():
                 recorder.catch_up()
             try:
                 with self._stopped_together(), self.profiler or contextlib.nullcontext():
                     while state.step < state.num_steps:
                         batch = self._next_batch(batches)
-                        with self.stop.held():
+                        with self.stop.deferred():
                             recorder.add(self._step(batch), batch.replacements)
                             bar.advance(note=recorder.note)
                         self._end_step()
@@ -149,7 +149,7 @@ class Trainer:
 
     def _stopped_together(self) -> contextlib.AbstractContextManager[None]:
         """Defer signals to the vote if there are several ranks: all stop after the same step."""
-        return self.stop.held() if world_size() > 1 else contextlib.nullcontext()
+        return self.stop.deferred() if world_size() > 1 else contextlib.nullcontext()
 
     def _next_batch(self, batches: DeviceBatches) -> SegmentBatch:
         # In a single process, a stop loses nothing while waiting here, however long a disk hangs.

@@ -18,7 +18,7 @@ from byola_rq.corpus.read_ahead import read_windows_ahead
 from byola_rq.corpus.resident_clips import ResidentClips, place_clips
 from byola_rq.corpus.segments import SegmentCorpus, open_clips
 from byola_rq.errors import ConfigError, CorpusError
-from byola_rq.runs.directory import held_run, reset_run
+from byola_rq.runs.directory import locked_run, reset_run
 from byola_rq.runtime.distributed import (
     is_main,
     raise_on_all_ranks,
@@ -137,7 +137,7 @@ def start_run(
         if is_main():
             if reset and (aside := reset_run(config.run.dir)):
                 log(f"{config.run.dir}: the previous run was moved to {aside}")
-            lock.enter_context(held_run(config.run.dir))
+            lock.enter_context(locked_run(config.run.dir))
     num_workers = config.data.workers
     if num_workers == "auto":
         num_workers = default_num_workers(device, is_decoding=not isinstance(clips, PackedClips))

@@ -152,7 +152,7 @@ def locked_run(out: Path, run: AblationRun) -> Iterator[None]:
     """Lock a run, so that other calls do not work on it.
 
     Raises:
-        HeldError: If another call has locked it.
+        LockedError: If another call has locked it.
         WriteError: If the folder cannot be written.
     """
     folder = _folder(out)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from byola_rq.errors import ByolaRQError
-from byola_rq.runtime.lock import HeldError
+from byola_rq.runtime.lock import LockedError
 from byola_rq.runtime.progress import log
 from byola_rq.runtime.signals import RUN_SIGNALS, Stop, StoppedError, stop_on_signals
 from evaluate.ablation.grid import AblationRun
@@ -89,7 +89,7 @@ class Workbench:
             self._trainings.remove(training)
             self._take_in(training)
         while self._waiting and len(self._trainings) < self.jobs:
-            with self._stop.held():
+            with self._stop.deferred():
                 self._begin(self._waiting.popleft())
         if time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
@@ -102,7 +102,7 @@ class Workbench:
         lock = contextlib.ExitStack()
         try:
             lock.enter_context(locked_run(self.out, run))
-        except HeldError as error:
+        except LockedError as error:
             log(f"{number}: left to another call ({error})")
             self.elsewhere.append(run)
             return

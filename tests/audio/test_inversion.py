@@ -268,7 +268,7 @@ def test_other_frontends(options: dict[str, object]) -> None:
 def test_least_squares_gives_a_waveform_back_from_its_frames() -> None:
     framing = inversion._Framing.of(FRONTEND, torch.device("cpu"))
     waveform = torch.randn(2, 16100)
-    spectrum = framing.analyse(waveform)
+    spectrum = framing.analyze(waveform)
     weights = 1 + 100 * torch.rand(2, spectrum.shape[1], 1)
     envelope = framing.envelope(weights, 16100)
     back = framing.synthesize(spectrum * weights, envelope)

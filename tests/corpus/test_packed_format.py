@@ -229,7 +229,7 @@ def test_damage_is_found_beside_a_damaged_index(folder: Path) -> None:
     flip_a_byte(folder / "pcm-00002.npy")
     (folder / "index.parquet").write_bytes(b"")
     shard, index = find_damage(folder)
-    assert shard.endswith("(which clips are in it, index.parquet no longer says)")
+    assert shard.endswith("(its clips are unknown: index.parquet cannot be read)")
     assert index.startswith("index.parquet: its size must be")
 
 

@@ -24,7 +24,7 @@ from byola_rq.corpus.decoded_clips import DecodedClips, measure_clips, measure_r
 from byola_rq.corpus.packed_clips import PackedClips
 from byola_rq.corpus.packed_format import open_packed
 from byola_rq.corpus.segments import (
-    MAX_NEIGHBOURS,
+    MAX_NEIGHBORS,
     Replacement,
     SegmentBatch,
     SegmentCorpus,
@@ -288,7 +288,7 @@ def test_folders_are_searched_in_depth_and_in_order(tmp_path: Path, sounds: Path
     # A clip named twice is kept once.
     clips, notes = find_clips([tmp_path, tmp_path / "b", tmp_path / "b" / "1.wav"])
     assert len(clips) == 3
-    assert notes == [unread, "3 clips are there twice; each is used once"]
+    assert notes == [unread, "3 clips are duplicates; each is used once"]
 
 
 @pytest.mark.parametrize(
@@ -486,19 +486,19 @@ def test_neighbours_may_be_broken_and_the_last_clip_s_is_the_first(
 
 
 def test_neighbours_are_not_tried_without_end(tmp_path: Path) -> None:
-    for number in range(MAX_NEIGHBOURS + 3):
+    for number in range(MAX_NEIGHBORS + 3):
         soundfile.write(tmp_path / f"{number:03d}.wav", np.full(100, 0.5), 16000)
     corpus = corpus_of(tmp_path)
-    for number in range(MAX_NEIGHBOURS):
+    for number in range(MAX_NEIGHBORS):
         (tmp_path / f"{number:03d}.wav").unlink()
     replacements = corpus.load([(0, 0)]).replacements
-    assert replacements == (Replacement(0, MAX_NEIGHBOURS, "no such file"),)
-    (tmp_path / f"{MAX_NEIGHBOURS:03d}.wav").unlink()
+    assert replacements == (Replacement(0, MAX_NEIGHBORS, "no such file"),)
+    (tmp_path / f"{MAX_NEIGHBORS:03d}.wav").unlink()
     with refused(AudioError, "missing", tmp_path / "000.wav") as caught:
         corpus.load([(0, 0)])
     assert "100 clips after it" in str(caught.value)
     # Clip 1 is nearer to those that are left.
-    assert corpus.load([(0, 1)]).replacements[0].replaced_by == MAX_NEIGHBOURS + 1
+    assert corpus.load([(0, 1)]).replacements[0].replaced_by == MAX_NEIGHBORS + 1
 
 
 def test_where_no_clip_is_left_the_first_error_is_reported(tmp_path: Path, sounds: Path) -> None:

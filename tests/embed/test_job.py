@@ -213,14 +213,14 @@ def test_the_command_counts_what_it_left_out(
 def test_a_folder_is_one_job_s_at_a_time(
     embedder: Embedder, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedding_folder, "_PATIENCE", 0.0)
+    monkeypatch.setattr(embedding_folder, "PATIENCE", 0.0)
     out, other = tmp_path / "out", Embedder.untrained(dim=16, seed=7)
-    with EmbeddingFolder(out, "of another job").held():
+    with EmbeddingFolder(out, "of another job").locked():
         for options in ({}, {"overwrite": True}):
             with refused(CorpusError, "held", out):
                 embed(embedder, [source], out, **options)
     embed(embedder, [source], out)
-    with EmbeddingFolder(out, "of another job").held(), refused(CorpusError, "held", out):
+    with EmbeddingFolder(out, "of another job").locked(), refused(CorpusError, "held", out):
         embed(other, [source], out, overwrite=True)
     before = (out / "embeddings.npy").read_bytes()
     embed(other, [source], out, overwrite=True)
@@ -232,7 +232,7 @@ def test_a_finished_job_needs_no_right_to_write(
     embedder: Embedder, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = embed(embedder, [source], tmp_path / "out")
-    monkeypatch.setattr(EmbeddingFolder, "held", None)  # what would write
+    monkeypatch.setattr(EmbeddingFolder, "locked", None)  # what would write
     assert embed(embedder, [source], tmp_path / "out") == expected
 
 

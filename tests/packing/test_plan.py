@@ -10,11 +10,11 @@ import pytest
 from byola_rq.errors import CorpusError
 from byola_rq.packing.plan import (
     PackingPlan,
+    check_same_plan,
     compare_plans,
     digest_shards,
     fix_plan,
     read_plan,
-    refuse_other_plan,
 )
 from tests.refusal import refused
 
@@ -54,7 +54,7 @@ def test_shares_are_a_partition_of_the_shards(of: int) -> None:
 def test_a_plan_is_fixed_once(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "corpus"
     assert read_plan(folder) is None
-    refuse_other_plan(folder, plan_of(ROWS))
+    check_same_plan(folder, plan_of(ROWS))
     fix_plan(folder, plan_of(ROWS))
     assert read_plan(folder) == plan_of(ROWS)
     fix_plan(folder, plan_of(ROWS))

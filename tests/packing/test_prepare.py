@@ -524,7 +524,7 @@ def test_a_dry_run_says_what_there_is_and_writes_nothing(collection: Path, tmp_p
     assert lines == [
         f"{collection}: 100 clips found",
         "clips: 100 (100 files)",
-        "left out already: 0 missing, 0 damaged, 0 that come twice",
+        "left out already: 0 missing, 0 damaged, 0 duplicates",
         "shards: 25 of 4 clips",
     ]
 
@@ -535,7 +535,7 @@ def test_the_command(collection: Path, packed: Path, tmp_path: Path) -> None:
     arguments = (collection, folder, "--shard-megabytes", SMALL_SHARDS, "--strict")
     done = subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stdout == f"{folder}: 90 clips, 0.00 hours, 10 rejected, 0 that came twice\n"
+    assert done.stdout == f"{folder}: 90 clips, 0.00 hours, 10 rejected, 0 duplicates\n"
     line = done.stderr.splitlines()[-1]
     assert line.startswith(f"error: {folder}: 10 ")
     assert str(folder / "rejected.csv") in line
@@ -568,7 +568,7 @@ def test_shares_on_the_command_line(collection: Path, packed: Path, tmp_path: Pa
     assert "1, 3, 5" in err
     assert invoke(*share, "2/2")[0] == 0
     status, out, _ = invoke("--merge", folder)
-    assert (status, out) == (0, f"{folder}: 90 clips, 0.00 hours, 10 rejected, 0 that came twice\n")
+    assert (status, out) == (0, f"{folder}: 90 clips, 0.00 hours, 10 rejected, 0 duplicates\n")
     assert content(folder) == content(packed)
 
 
@@ -577,7 +577,7 @@ def test_verify_on_the_command_line(packed: Path, tmp_path: Path) -> None:
     shutil.copytree(packed, folder)
     status, out, _ = invoke("--verify", folder)
     assert status == 0
-    assert out.endswith(" files are whole\n")
+    assert out.endswith(" files are intact\n")
     data = bytearray((folder / "pcm-00001.npy").read_bytes())
     data[-1] ^= 128
     (folder / "pcm-00001.npy").write_bytes(data)

@@ -27,7 +27,7 @@ from byola_rq.runs.checkpoint import load_newest_checkpoint, save_checkpoint
 from byola_rq.runs.directory import (
     FREE_KEYS,
     LENGTH_KEYS,
-    held_run,
+    locked_run,
     open_run,
     reset_run,
 )
@@ -57,10 +57,10 @@ HOLDER = """
 import multiprocessing, sys, time
 from pathlib import Path
 from byola_rq.runtime.signals import leave_signals_to_parent
-from byola_rq.runs.directory import held_run
+from byola_rq.runs.directory import locked_run
 
 print("begins", flush=True)
-with held_run(Path(sys.argv[1])):
+with locked_run(Path(sys.argv[1])):
     if sys.argv[2] == "child":  # one that outlives its parent
         child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(1000,))
         child.start()
@@ -107,7 +107,7 @@ def test_a_second_run_in_a_directory_is_refused(
     assert first_line(first) == "held\n"
     holder = f"process {first.pid} on {socket.gethostname()}"
     held = refused(CheckpointError, "held", folder, key="run.dir", value=holder)
-    with held as caught, held_run(folder):
+    with held as caught, locked_run(folder):
         pass
     assert holder in str(caught.value)
     assert first.poll() is None
@@ -115,7 +115,7 @@ def test_a_second_run_in_a_directory_is_refused(
     # However its holder ends, the kernel frees it.
     first.kill()
     first.wait()
-    with held_run(folder):
+    with locked_run(folder):
         assert (folder / ".lock").read_text() == f"{os.getpid()} {socket.gethostname()}\n"
     assert list(folder.iterdir()) == []
 
@@ -124,7 +124,7 @@ def test_a_second_run_in_a_directory_is_refused(
 def test_a_second_pretrain_is_refused_before_it_writes_anything(
     trained_config: Config, hold: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    """Needs `held_run` in pretrain."""
+    """Needs `locked_run` in pretrain."""
     first = hold(trained_config.run.dir)
     assert first_line(first) == "held\n"
     before = content(trained_config.run.dir)
@@ -143,7 +143,7 @@ def test_children_do_not_keep_the_lock(
         assert first_line(first) == "held\n"
         first.kill()
         first.wait()
-        with held_run(tmp_path):
+        with locked_run(tmp_path):
             assert is_running(child)
     finally:
         os.kill(child, signal.SIGKILL)
@@ -171,9 +171,9 @@ def test_only_one_of_many_gets_it(
     script = f"""
 import os, sys
 from pathlib import Path
-from byola_rq.runs.directory import held_run
+from byola_rq.runs.directory import locked_run
 for _ in range(20):
-    with held_run(Path({str(tmp_path / "run")!r})):
+    with locked_run(Path({str(tmp_path / "run")!r})):
         descriptor = os.open({str(log)!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(descriptor, b"in\\n")
         os.sched_yield()
@@ -190,9 +190,9 @@ for _ in range(20):
 
 @pytest.mark.slow
 def test_it_is_held_once_in_a_process_too(tmp_path: Path) -> None:
-    with held_run(tmp_path), refused(CheckpointError, "held", tmp_path), held_run(tmp_path):
+    with locked_run(tmp_path), refused(CheckpointError, "held", tmp_path), locked_run(tmp_path):
         pass
-    with held_run(tmp_path):
+    with locked_run(tmp_path):
         pass
 
 
@@ -207,7 +207,7 @@ def test_a_file_system_without_locks_is_warned_of(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with held_run(tmp_path):
+    with locked_run(tmp_path):
         stderr = capfd.readouterr().err
         assert stderr.startswith(f"warning: {tmp_path}: ")
         assert os.strerror(number) in stderr
@@ -220,7 +220,7 @@ def test_other_errors_of_a_lock_are_errors(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with refused(CheckpointError, "unwritable", tmp_path) as caught, held_run(tmp_path):
+    with refused(CheckpointError, "unwritable", tmp_path) as caught, locked_run(tmp_path):
         pass
     assert os.strerror(errno.EIO) in str(caught.value)
 
@@ -230,13 +230,13 @@ def test_an_error_in_a_child_leaves_the_lock_to_its_parent(tmp_path: Path) -> No
     def fail() -> None:
         raise SystemExit(3)
 
-    with held_run(tmp_path):
+    with locked_run(tmp_path):
         context: Any = multiprocessing.get_context("fork")
         child = context.Process(target=fail)
         child.start()
         child.join()
         assert child.exitcode == 3
-        with refused(CheckpointError, "held", tmp_path) as caught, held_run(tmp_path):
+        with refused(CheckpointError, "held", tmp_path) as caught, locked_run(tmp_path):
             pass
         assert f" {os.getpid()} " in caught.value.value
 
@@ -260,9 +260,9 @@ def test_reset_moves_a_run_aside(trained_config: Config, tmp_path: Path) -> None
 def test_who_moved_a_run_leaves_the_lock_of_the_next_one(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with contextlib.ExitStack() as first:
-        first.enter_context(held_run(folder))
+        first.enter_context(locked_run(folder))
         folder.rename(tmp_path / "aside")
-        with held_run(folder):
+        with locked_run(folder):
             first.close()
             assert (folder / ".lock").exists()
 
@@ -301,7 +301,7 @@ def test_reset_does_not_move_the_ground_it_stands_on(
 def test_reset_refuses_a_run_that_is_at_work(
     small_config: Config, hold: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    with held_run(small_config.run.dir):
+    with locked_run(small_config.run.dir):
         open_run(small_config)
     first = hold(small_config.run.dir)
     assert first_line(first) == "held\n"
@@ -347,7 +347,7 @@ def test_a_directory_with_nothing_but_a_runs_first_traces_is_fine(
     small_config.run.dir.mkdir()
     for name in names:
         (small_config.run.dir / name).touch()
-    with held_run(small_config.run.dir):
+    with locked_run(small_config.run.dir):
         assert open_run(small_config) == (None, [])
     left = {path.name for path in small_config.run.dir.iterdir()}
     assert left == {"config.yaml", *(name for name in names if name.startswith("stalled"))}
@@ -358,7 +358,7 @@ def test_a_foreign_directory_is_left_as_it_is(small_config: Config, name: str) -
     small_config.run.dir.mkdir()
     (small_config.run.dir / name).write_text("do not touch")
     before = content(small_config.run.dir)
-    for touch in (held_run(small_config.run.dir).__enter__, lambda: open_run(small_config)):
+    for touch in (locked_run(small_config.run.dir).__enter__, lambda: open_run(small_config)):
         with refused(CheckpointError, "exists", small_config.run.dir, value=name):
             touch()
     assert content(small_config.run.dir) == before
@@ -369,7 +369,11 @@ def test_a_file_is_no_run_dir(small_config: Config, tmp_path: Path, place: str) 
     (tmp_path / "file").write_text("do not touch")
     run_dir = tmp_path / "file" if place == "file" else tmp_path / "file" / "run"
     config = changed(small_config, tmp_path, f"run.dir={run_dir}")
-    for touch in (held_run(run_dir).__enter__, lambda: open_run(config), lambda: pretrain(config)):
+    for touch in (
+        locked_run(run_dir).__enter__,
+        lambda: open_run(config),
+        lambda: pretrain(config),
+    ):
         with refused(CheckpointError, "foreign", run_dir, key="run.dir"):
             touch()
     assert (tmp_path / "file").read_text() == "do not touch"
@@ -380,7 +384,7 @@ def test_a_place_where_nothing_can_be_made(
     small_config: Config, tmp_path: Path, run_dir: str
 ) -> None:
     config = changed(small_config, tmp_path, f"run.dir={run_dir}")
-    for touch in (held_run(Path(run_dir)).__enter__, lambda: open_run(config)):
+    for touch in (locked_run(Path(run_dir)).__enter__, lambda: open_run(config)):
         with pytest.raises(CheckpointError) as caught:
             touch()
         assert caught.value.code in ("unreadable", "unwritable")

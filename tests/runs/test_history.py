@@ -176,7 +176,7 @@ def test_damaged_and_torn_rows_are_reported_and_left_out(tmp_path: Path) -> None
     np.testing.assert_array_equal(columns["embedding_std"], [0.1, np.nan])
     assert notes == [
         f"{path}: 3 of 5 rows are damaged and left out (line 3, 4, 5)",
-        f"{path}: the last row is torn and left out",
+        f"{path}: the last row is incomplete and left out",
     ]
 
 

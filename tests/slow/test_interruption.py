@@ -141,7 +141,7 @@ def test_held_work_is_finished_before_it_stops() -> None:
 
     def work() -> None:
         with stop_on_signals(RUN_SIGNALS) as stop:
-            with stop.held():
+            with stop.deferred():
                 signal.raise_signal(signal.SIGUSR1)
                 done.append("held")
             done.append("after")
@@ -166,7 +166,7 @@ def test_no_handler_of_errors_takes_a_stop_for_its_own() -> None:
 
 def test_an_error_in_held_work_is_that_error() -> None:
     def work() -> None:
-        with stop_on_signals() as stop, stop.held():
+        with stop_on_signals() as stop, stop.deferred():
             signal.raise_signal(signal.SIGTERM)
             raise KeyError("x")
 

@@ -294,7 +294,7 @@ from byola_rq.runtime.distributed import process_group, rank
 def hangs_here():
     time.sleep(1000)
 
-with stop_on_signals(RUN_SIGNALS) as stop, process_group(torch.device("cpu")), stop.held():
+with stop_on_signals(RUN_SIGNALS) as stop, process_group(torch.device("cpu")), stop.deferred():
     with Watchdog(limit / 60, folder) as watchdog:
         watchdog.heartbeat("step 3")
         if rank() == 1:

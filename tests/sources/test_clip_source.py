@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from byola_rq.errors import AudioError
-from byola_rq.sources.clip_source import ClipSource, clean_name, joined_labels, printable
+from byola_rq.sources.clip_source import ClipSource, clean_name, joined_labels
+from byola_rq.text.shown import printable
 from tests.refusal import refused
 
 

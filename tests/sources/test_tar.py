@@ -155,7 +155,7 @@ def test_a_tar_cut_anywhere_gives_what_is_whole(tmp_path: Path, wav: bytes) -> N
     ("change", "reason"),
     [
         (lambda data: b"\x1f\x8b" + data, "compressed"),
-        (lambda data: data + data, "behind the end mark at byte"),
+        (lambda data: data + data, "after the end mark at byte"),
     ],
 )
 def test_compressed_and_joined_tars_are_reported(
