@@ -4,7 +4,7 @@
 # make gpu-check   what only a GPU can show, tests and rates, in four minutes
 # make test   the test suite, without what is slow
 # make test-all   all of it: processes and signals, kills, browser, notebooks, commands of the docs
-# make lint   formatting, lint, types, layers
+# make lint   formatting, lint, spelling, types, layers
 # make docs   the documentation as a site, in build/site
 # make release-check   build, check, and a small job of the wheel in a clean environment
 # Each sets up .venv when it is missing. PYTHON names the interpreter to make it with.
@@ -84,6 +84,7 @@ gpu-check:
 lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	git ls-files '*.py' '*.md' '*.yaml' '*.yml' '*.toml' '*.ipynb' | xargs $(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -1,1 +1,1 @@
-"""Scripts behind the figures in docs/results.md and docs/performance.md; run from the checkout."""
+"""Scripts that produce the figures in docs/results.md and docs/performance.md."""

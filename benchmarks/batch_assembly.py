@@ -1,4 +1,4 @@
-"""Ways from (shard, first sample) of 256 segments to one array, all in memory."""
+"""Assembly of 256 segments, given by (shard, first sample), into one array, in memory."""
 
 import os
 from collections.abc import Callable
@@ -12,18 +12,18 @@ from benchmarks.harness import Contender, Row, compare, timed
 from byola_rq.corpus.packed_clips import MappedShard
 
 BATCH = 256
-SEGMENT = 15_200  # samples: 0.95 s
+SEGMENT = 15_200  # samples, 0.95 s
 
 _Ints = npt.NDArray[np.int64]
 _Segments = npt.NDArray[np.int16]
 _Way = Callable[[_Ints, _Ints], _Segments]
 
 _HEADER_BYTES = 128
-_BATCHES = 10  # in a round
+_BATCHES = 10  # per round
 
 
 def compare_assembly(folder: Path, rounds: int) -> list[Row]:
-    """Segments a second by the way they are put together."""
+    """Compare ways to assemble a batch, in segments per second."""
     ways = _Ways(folder)
     contenders = {
         "slices": ways.slices,
@@ -59,7 +59,7 @@ def compare_assembly(folder: Path, rounds: int) -> list[Row]:
 
 
 class _Ways:
-    """Each takes the shards and first samples of a batch, and gives int16 `(B, S)`."""
+    """Ways to assemble a batch: shards and first samples -> int16 `(B, S)`."""
 
     def __init__(self, folder: Path) -> None:
         paths = sorted(folder.glob("pcm-*.npy"))

@@ -1,4 +1,4 @@
-"""What other work on the cores costs a training step, by how threads wait for each other.
+"""Cost of other work on the cores for a training step, by how threads wait for each other.
 
 Run from the checkout: python -m benchmarks.busy --help
 """
@@ -34,14 +34,14 @@ WAITS = {
 @app.command()
 def main(
     *,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Of each measurement.")] = 8.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Duration of each measurement.")] = 8.0,
     dim: Annotated[int, typer.Option(min=1, help="Embedding size D.")] = 512,
-    batch: Annotated[int, typer.Option(min=2, help="Segments of a step.")] = 64,
-    loops: Annotated[int, typer.Option(min=0, help="Most busy loops beside it.")] = 2,
+    batch: Annotated[int, typer.Option(min=2, help="Segments per step.")] = 64,
+    loops: Annotated[int, typer.Option(min=0, help="Largest number of busy loops.")] = 2,
     child: Annotated[bool, typer.Option("--child", hidden=True)] = False,
     out: Out = None,
 ) -> None:
-    """Train for some seconds, alone and beside busy loops, for each way to wait.
+    """Train for some seconds, alone and beside busy loops, for each way of waiting.
 
     \b
     1  segments a second with 0, 1, ... busy loops on the machine's cores
@@ -77,7 +77,7 @@ def main(
 
 
 def measure(seconds: float, dim: int, batch: int) -> float:
-    """Segments a second of training here."""
+    """Segments per second of training in this process."""
     keep_freed_memory()
     state = make_training(dim, batch, torch.device("cpu"), "float32")
     segments = write_batch(batch)
@@ -91,7 +91,7 @@ def measure(seconds: float, dim: int, batch: int) -> float:
 
 @contextlib.contextmanager
 def busy_loops(number: int) -> Iterator[None]:
-    """Other processes that never wait."""
+    """Run other processes that never wait."""
     loop = [sys.executable, "-c", "while True: pass"]
     others = [subprocess.Popen(loop) for _ in range(number)]  # noqa: S603  # our own command
     try:

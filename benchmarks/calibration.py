@@ -1,4 +1,4 @@
-"""What the level of clips, and batch norms that know a corpus, do to an encoder's scores.
+"""Effect of clip level and of calibrated batch norms on an encoder's scores.
 
 Run from the checkout: python -m benchmarks.calibration --help
 """
@@ -27,16 +27,16 @@ from evaluate.tasks.task import Task
 
 app = new_app(no_args_is_help=True)
 
-NUM_SEGMENTS = 512  # of the corpus, or clips of the task, that batch norms are calibrated on
+NUM_SEGMENTS = 512  # of the corpus, or clips of the task, to calibrate batch norms on
 SEGMENT_SAMPLES = 15_200
-RMS = 0.05  # of every clip at one level: -26 dB
+RMS = 0.05  # of every clip at `one level`, -26 dB
 BATCH_FRAMES = 8192
 LEVELS = ("as recorded", "one level")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """An untrained encoder: what its batch norms know, and whether it has its ReLUs."""
+    """Untrained encoder: calibration of its batch norms, and whether it has ReLUs."""
 
     calibrated_on: str = ""  # corpus or task; empty: batch norms are the identity
     parts: tuple[str, ...] = ("mean", "variance")
@@ -58,31 +58,31 @@ VARIANTS = {
 
 @dataclass(frozen=True, eq=False)
 class LogMels:
-    """A task as log-mels `(N, 1, F, T)`, standardized by the training clips of its first fold.
+    """Task as log-mels `(N, 1, F, T)`, standardized by the training clips of its first fold.
 
-    (`python -m evaluate` standardizes fold by fold.)
+    `python -m evaluate` instead standardizes fold by fold.
     """
 
     task: Task
-    levelled: dict[str, Tensor]  # of each of LEVELS
+    leveled: dict[str, Tensor]  # by each of LEVELS
 
 
 @app.command()
 def main(
     *,
-    tasks: Annotated[list[Path], typer.Argument(help="Labelled csv files.")],
-    corpus: Annotated[Path, typer.Option(help="To calibrate on: packed, or a folder of clips.")],
+    tasks: Annotated[list[Path], typer.Argument(help="Labeled csv files.")],
+    corpus: Annotated[Path, typer.Option(help="Packed corpus or folder of clips to calibrate on.")],
     unit_seconds: Annotated[float, typer.Option(help="Length of a clip.")] = 1.0,
-    model: Annotated[list[Path] | None, typer.Option(help="Trained model; repeat.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Untrained encoders.")] = 3,
-    dim: Annotated[int, typer.Option(min=1, help="Embedding size of these.")] = 512,
+    model: Annotated[list[Path] | None, typer.Option(help="Trained model; repeatable.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of untrained encoders.")] = 3,
+    dim: Annotated[int, typer.Option(min=1, help="Embedding size of untrained encoders.")] = 512,
     device: Device = "auto",
     out: Out = None,
 ) -> None:
-    """Probe untrained encoders as they are, calibrated, and without ReLU; and trained ones.
+    """Probe untrained encoders, calibrated and without ReLU, and trained ones.
 
-    Each with the clips as recorded, and with all of one level (RMS). Percent right of a logistic
-    probe, as in `python -m evaluate`; of several seeds the mean, lowest and highest.
+    Uses the clips as recorded, and all at one level (RMS). Prints the accuracy in percent of a
+    logistic probe, as in `python -m evaluate`: mean, lowest and highest over seeds.
 
     \b
     Example:
@@ -100,7 +100,7 @@ def main(
 
 
 def read_segments(source: Path, frontend: LogMelSpectrogram, device: torch.device) -> Tensor:
-    """Standardized log-mels of random segments of a corpus, `(N, 1, F, T)`."""
+    """Compute standardized log-mels of random segments of a corpus, `(N, 1, F, T)`."""
     clips, _ = open_clips([source], frontend.sample_rate, print)
     chosen = np.linspace(0, len(clips) - 1, min(NUM_SEGMENTS, len(clips)), dtype=np.int64)
     items = np.stack([np.zeros_like(chosen), chosen], axis=1)
@@ -110,7 +110,7 @@ def read_segments(source: Path, frontend: LogMelSpectrogram, device: torch.devic
 
 
 def read_log_mels(task: Task, frontend: LogMelSpectrogram, device: torch.device) -> LogMels:
-    """Decode a task's clips; those that are shorter than its unit get zeros behind."""
+    """Decode a task's clips; pad those shorter than its unit with zeros at the end."""
     num_samples = round(task.unit_seconds * frontend.sample_rate)
     read: dict[str, list[Tensor]] = {level: [] for level in LEVELS}
     for clip in task.clips:
@@ -119,20 +119,20 @@ def read_log_mels(task: Task, frontend: LogMelSpectrogram, device: torch.device)
         for level, gain in zip(LEVELS, (torch.ones(()), RMS / rms), strict=True):
             read[level].append(fit_length(waveform * gain, num_samples))
     train = make_folds(task, 0)[0].train
-    levelled: dict[str, Tensor] = {}
+    leveled: dict[str, Tensor] = {}
     for level, waveforms in read.items():
         parts = torch.split(torch.stack(waveforms), 64)
         log_mel = torch.cat([frontend(part.to(device)) for part in parts])[:, None]
-        levelled[level] = measure_statistics([log_mel[train]]).standardize(log_mel)
-    return LogMels(task, levelled)
+        leveled[level] = measure_statistics([log_mel[train]]).standardize(log_mel)
+    return LogMels(task, leveled)
 
 
 def probe_untrained(log_mels: LogMels, segments: Tensor, num_seeds: int, dim: int) -> Iterator[Row]:
-    """A row for each variant and level."""
+    """Yield a row for each variant and level."""
     train = make_folds(log_mels.task, 0)[0].train[:NUM_SEGMENTS]
     for name, variant in VARIANTS.items():
         for level in variant.levels:
-            x = log_mels.levelled[level]
+            x = log_mels.leveled[level]
             known = {"corpus": segments, "task": x[train]}.get(variant.calibrated_on)
             scores = []
             for seed in range(num_seeds):
@@ -145,15 +145,15 @@ def probe_untrained(log_mels: LogMels, segments: Tensor, num_seeds: int, dim: in
 
 
 def probe_trained(log_mels: LogMels, paths: Sequence[Path] | None) -> Iterator[Row]:
-    """A row for each model and level."""
+    """Yield a row for each model and level."""
     for path in paths or []:
-        for level, x in log_mels.levelled.items():
+        for level, x in log_mels.leveled.items():
             score = probe(load(path, x.device).encoder, log_mels.task, x)
             yield make_row(path.stem, level, [score])
 
 
 def make_row(encoder: str, level: str, scores: Sequence[float]) -> Row:
-    """A row of the table."""
+    """Return a row of the table."""
     return {
         "encoder": encoder,
         "level": level,
@@ -163,7 +163,7 @@ def make_row(encoder: str, level: str, scores: Sequence[float]) -> Row:
 
 
 def without_relu(encoder: Encoder) -> Callable[[Tensor], Tensor]:
-    """The encoder with nothing between its layers but max-pooling."""
+    """Return the encoder with only max-pooling between its layers."""
     layers = [each for each in encoder.fc if not isinstance(each, nn.ReLU)]
     encoder.fc = nn.Sequential(*layers)
 
@@ -177,14 +177,14 @@ def without_relu(encoder: Encoder) -> Callable[[Tensor], Tensor]:
 
 @torch.no_grad()
 def calibrate(encoder: Encoder, x: Tensor, parts: Sequence[str]) -> None:
-    """Set running statistics to those of `x (N, 1, F, T)`, one block after the other."""
+    """Set running statistics to those of `x`, `(N, 1, F, T)`, block by block."""
     for convolution, norm, *rest in split_blocks(encoder.features):
         assert isinstance(norm, nn.BatchNorm2d)
         moments = [
             (part.sum((0, 2, 3)), part.square().sum((0, 2, 3)))
             for part in (convolution(each).double() for each in torch.split(x, 32))
         ]
-        size = len(x) * x.shape[2] * x.shape[3]  # convolutions keep bands and frames
+        size = len(x) * x.shape[2] * x.shape[3]  # convolutions preserve bands and frames
         mean, square = (torch.stack(each).sum(0) / size for each in zip(*moments, strict=True))
         if "mean" in parts:
             norm.get_buffer("running_mean").copy_(mean)
@@ -199,7 +199,7 @@ def calibrate(encoder: Encoder, x: Tensor, parts: Sequence[str]) -> None:
 
 @torch.no_grad()
 def probe(embed: Callable[[Tensor], Tensor], task: Task, x: Tensor) -> float:
-    """Percent of the test clips that a logistic probe gets right, mean over folds."""
+    """Accuracy in percent of a logistic probe on the test clips, mean over folds."""
     size = max(1, BATCH_FRAMES // x.shape[-1])
     embeddings = torch.cat([embed(part) for part in torch.split(x, size)]).cpu().numpy()
     labels = class_indices(task)

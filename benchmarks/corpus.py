@@ -1,4 +1,4 @@
-"""How fast segments are read: packed, decoded, cold, warm, and at two million clips.
+"""Speed of reading segments: packed, decoded, cold, warm, and from two million clips.
 
 Run from the checkout: python -m benchmarks.corpus --help
 """
@@ -45,41 +45,45 @@ app = new_app()
 def main(
     *,
     folder: Annotated[
-        Path | None, typer.Option(help="Where 1.5 GB of files are made; a temporary one else.")
+        Path | None, typer.Option(help="Folder for 1.5 GB of files; temporary by default.")
     ] = None,
     out: Out = None,
     rounds: Rounds = 5,
-    clips: Annotated[int, typer.Option(min=8, help="Sounds of 10 s that are encoded.")] = 32,
+    clips: Annotated[int, typer.Option(min=8, help="Number of sounds of 10 s to encode.")] = 32,
     rows: Annotated[int, typer.Option(min=1000, help="Rows of the generated index.")] = 2_000_000,
     packed_clips: Annotated[
         int,
-        typer.Option(min=16, help="Clips of 320 kB that are packed; twice as many are read cold."),
+        typer.Option(min=16, help="Clips of 320 kB to pack; twice as many are read cold."),
     ] = 1600,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps of table 7, by form.")] = 3,
+    steps: Annotated[
+        int, typer.Option(min=1, help="Training steps of table 7, for each form.")
+    ] = 3,
     train: Annotated[
-        list[str] | None, typer.Option(help="SECTION.KEY=VALUE of table 7's training.")
+        list[str] | None, typer.Option(help="SECTION.KEY=VALUE for the training of table 7.")
     ] = None,
-    device: Annotated[str, typer.Option(help="Of tables 6 and 7: auto, cpu, cuda.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="Device of tables 6 and 7: auto, cpu, cuda.")
+    ] = "auto",
 ) -> None:
     """Measure how segments of 0.95 s are read, in seven tables.
 
     \b
-    1  segments a second: packed against decoding wav, flac, ogg, mp3, in one process;
+    1  segments per second: packed, and decoded from wav, flac, ogg, mp3, in one process;
        `part` seeks to the segment as training does, `whole` decodes the clip and cuts it
-    2  how a batch of 256 is put together: the way taken against others, all in memory
+    2  ways to assemble a batch of 256, in memory
     3  batches from loader processes: ours against torch's own way of sending tensors
-    4  from the disk: the files are put out of memory before each round; `hints` tell the kernel
-       of a whole batch before any of it is waited for; where `windows` is faster than random
-       reads, data.shuffle=windows is worth its price
+    4  from the disk: files are evicted from memory before each round; `hints` tell the kernel
+       of a whole batch before waiting for any of it; data.shuffle=windows pays off if `windows`
+       is faster than random reads
     5  start-up, order and memory of a corpus with two million clips; bytes per hour of sound
-    6  batches of a packed corpus that lie on the device as float32
-    7  share of the time that training waits for data, packed and decoded, with D = 512 and a batch
-       of 64 unless --train says otherwise (--train train.batch_size=256 --train encoder.dim=2048 is
-       the paper's recipe)
+    6  batches of a packed corpus on the device as float32
+    7  share of time that training waits for data, packed and decoded, by default with D = 512 and
+       batches of 64 (--train train.batch_size=256 --train encoder.dim=2048 is the paper's recipe)
 
-    Every figure is the median of rounds in which all contenders of a table do their turn, low and
-    high are the extremes, ratio is that to the table's first row. What counts are ratios: of one
-    machine, in one run. A load above 0.5 at the start makes all figures preliminary. About
+
+    Each figure is the median over rounds in which the contenders of a table take turns; low and
+    high are the extremes, and ratio compares with the table's first row. Compare only ratios, of
+    one machine and run. A load above 0.5 at the start makes all figures preliminary. Takes about
     two minutes on two cores.
 
     \b
@@ -110,21 +114,21 @@ def main(
 
 
 def compare_forms(packed: Path, encoded: dict[str, Path], rounds: int) -> list[Row]:
-    """Segments a second, by the form in which the clips lie in memory."""
+    """Compare forms of clips in memory, in segments per second."""
     contenders = {"packed": reader(packed_corpus(packed), 20 * BATCH)}
     for name, folder in encoded.items():
         corpus = decoded_corpus(folder)
         if "kHz" not in name:
             contenders[f"{name}, part"] = reader(corpus, 128)
         contenders[f"{name}, whole"] = whole_reader(corpus, 32)
-    # libmpg123 complains of every seek about frames before the place, which it throws away.
+    # libmpg123 warns at every seek about the frames before it, which it discards.
     with silent_stderr():
         return compare(contenders, unit="segments", rounds=rounds)
 
 
 @contextmanager
 def silent_stderr() -> Iterator[None]:
-    """Also what C libraries write there."""
+    """Silence stderr, including the output of C libraries."""
     before = os.dup(2)
     with open(os.devnull, "wb") as nothing:
         os.dup2(nothing.fileno(), 2)
@@ -136,7 +140,7 @@ def silent_stderr() -> Iterator[None]:
 
 
 def decoded_corpus(folder: Path) -> SegmentCorpus:
-    """A corpus whose clips are decoded."""
+    """Open a corpus whose clips are decoded."""
     clips = measure_clips(find_clips([folder])[0], SAMPLE_RATE)
     return SegmentCorpus(clips, segment_samples=SEGMENT, seed=0)
 
@@ -155,7 +159,7 @@ def reader(corpus: SegmentCorpus, num_segments: int) -> Contender:
 
 
 def whole_reader(corpus: SegmentCorpus, num_segments: int) -> Contender:
-    """Decode (and resample) all of each clip, then cut the segment."""
+    """Decode (and resample) whole clips, then cut the segment."""
     batches, clips = batches_of(corpus, num_segments), corpus.clips
     assert isinstance(clips, DecodedClips)
 
@@ -168,7 +172,7 @@ def whole_reader(corpus: SegmentCorpus, num_segments: int) -> Contender:
 
 
 def measure_bytes(encoded: dict[str, Path], num_clips: int) -> list[Row]:
-    """Megabytes per hour of sound, by form."""
+    """Return megabytes per hour of sound for each form."""
     hours = num_clips * CLIP / SAMPLE_RATE / 3600
     rows: list[Row] = [{"name": "packed", "MB/hour": SAMPLE_RATE * 2 * 3600 / 1e6, "ratio": 1.0}]
     for name, folder in encoded.items():

@@ -1,4 +1,4 @@
-"""Sounds in every form that the corpus benchmarks read."""
+"""Sounds in all forms that the corpus benchmarks read."""
 
 import hashlib
 import json
@@ -28,13 +28,13 @@ CODECS = {
 
 
 def write_sounds(folder: Path, num_clips: int) -> list[npt.NDArray[np.int16]]:
-    """Synthesized clips of 10 s."""
+    """Synthesize clips of 10 s."""
     paths = write_corpus(folder, num_clips=num_clips, seed=0, seconds=(10.0, 10.0))
     return [soundfile.read(path, dtype="int16")[0] for path in paths]
 
 
 def write_encoded(folder: Path, sounds: list[npt.NDArray[np.int16]]) -> dict[str, Path]:
-    """The sounds in every form, a folder each."""
+    """Write the sounds in every form, one folder each."""
     folders = {}
     for name, (suffix, container, subtype, rate) in CODECS.items():
         folders[name] = folder / name
@@ -49,7 +49,7 @@ def write_encoded(folder: Path, sounds: list[npt.NDArray[np.int16]]) -> dict[str
 def write_packed(
     folder: Path, sounds: list[npt.NDArray[np.int16]], num_clips: int, clips_per_shard: int = 800
 ) -> Path:
-    """A packed corpus of the sounds, repeated."""
+    """Write a packed corpus of the sounds, repeated."""
     folder.mkdir()
     for shard in range(num_clips // clips_per_shard):
         numbers = range(shard * clips_per_shard, (shard + 1) * clips_per_shard)
@@ -60,7 +60,7 @@ def write_packed(
 
 
 def write_index(folder: Path, num_clips: int, clips_per_shard: int) -> None:
-    """Index and corpus.json of shards that are there."""
+    """Write index and corpus.json of existing shards."""
     number = np.arange(num_clips)
     columns = {
         "clip_id": [f"Y{each:011d}" for each in number],
@@ -73,17 +73,22 @@ def write_index(folder: Path, num_clips: int, clips_per_shard: int) -> None:
     }
     table = pa.table(columns).cast(INDEX_SCHEMA)
     pq.write_table(table, folder / "index.parquet", compression="zstd")
+    (folder / "rejected.csv").write_text("source,reason\n")
     shards = sorted(folder.glob("pcm-*.npy"))
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": hashlib.sha256(b"").hexdigest()}
-        for path in (*shards, folder / "index.parquet")
+        for path in (*shards, folder / "index.parquet", folder / "rejected.csv")
     }
     info = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "sample_rate": SAMPLE_RATE,
         "clips": num_clips,
+        "hours": num_clips * CLIP / SAMPLE_RATE / 3600,
+        "rejected": 0,
+        "duplicates": 0,
         "shards": len(shards),
         "files": files,
+        "options": {},
     }
     (folder / "corpus.json").write_text(json.dumps(info))

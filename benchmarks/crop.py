@@ -1,4 +1,4 @@
-"""How fast log-mels are cropped and resized, against a loop over samples and torch's ways.
+"""Speed of cropping and resizing log-mels, compared with a per-sample loop and torch's functions.
 
 Run from the checkout: python -m benchmarks.crop --help
 """
@@ -23,11 +23,11 @@ def main(
     device: Device = "auto",
     out: Out = None,
 ) -> None:
-    """Crop and resize a batch by the recipe: ours, by embedding bags, against other formulations.
+    """Crop and resize a batch with the recipe's options, by embedding bags and by other ways.
 
     The loop cuts each sample out of its canvas and calls F.interpolate: the definition. `worst` is
-    the largest difference from it, `ms` the median time of a batch. All apply boxes drawn before,
-    but for the second to fourth row; called, ours is one kernel on a GPU.
+    the largest difference from it, `ms` the median time per batch. Boxes are drawn in advance,
+    except in the second to fourth row; `called` runs as one kernel on a GPU.
 
     \b
     Examples:
@@ -42,7 +42,7 @@ def main(
 
 
 def compare_ways(x: Tensor, key: Tensor, rounds: int) -> list[Row]:
-    """The loop first, so that ratios are factors over it."""
+    """Compare ways to crop; the loop comes first, so that ratios are factors over it."""
     crop = RandomResizedCrop()
     boxes = crop.draw(x, key)
     works: dict[str, Callable[[], Tensor]] = {
@@ -65,7 +65,7 @@ def compare_ways(x: Tensor, key: Tensor, rounds: int) -> list[Row]:
 
 
 def by_loop(x: Tensor, boxes: CropBoxes) -> Tensor:
-    """Canvas, cut, bicubic resize, sample by sample."""
+    """Paste on the canvas, cut and resize bicubically, sample by sample."""
     (tall, wide), (num_bands, num_frames) = boxes.canvas, x.shape[-2:]
     canvas = x.new_zeros(len(x), 1, tall, wide)
     top, left = (tall - num_bands) // 2, (wide - num_frames) // 2
@@ -84,7 +84,7 @@ def by_loop(x: Tensor, boxes: CropBoxes) -> Tensor:
 
 
 def find_taps(start: Tensor, size: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """Places and weights of the four taps of each output, `(B, length, 4)`."""
+    """Return places and weights of the four taps of each output, `(B, length, 4)`."""
     position = torch.arange(length, device=size.device) * ((size - 1) / (length - 1))[:, None]
     below = position.floor()
     weights = torch.stack(_cubic_weights(position - below), dim=-1)
@@ -95,7 +95,7 @@ def find_taps(start: Tensor, size: Tensor, length: int) -> tuple[Tensor, Tensor]
 
 
 def both_taps(x: Tensor, boxes: CropBoxes) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Of bands and of frames."""
+    """Return the taps of bands and of frames."""
     num_bands, num_frames = x.shape[-2:]
     top = boxes.top - (boxes.canvas[0] - num_bands) // 2
     left = boxes.left - (boxes.canvas[1] - num_frames) // 2
@@ -103,7 +103,7 @@ def both_taps(x: Tensor, boxes: CropBoxes) -> tuple[tuple[Tensor, Tensor], tuple
 
 
 def by_gathers(x: Tensor, boxes: CropBoxes) -> Tensor:
-    """Element by element, a tap at a time."""
+    """Gather element by element, one tap at a time."""
     (band, band_weight), (frame, frame_weight) = both_taps(x, boxes)
     rows = torch.zeros_like(x)
     for k in range(4):
@@ -117,7 +117,7 @@ def by_gathers(x: Tensor, boxes: CropBoxes) -> Tensor:
 
 
 def by_index_select(x: Tensor, boxes: CropBoxes) -> Tensor:
-    """Whole rows, a tap at a time, turned in between."""
+    """Select whole rows, one tap at a time, transposing in between."""
 
     def resize(planes: Tensor, place: Tensor, weight: Tensor) -> Tensor:
         first = torch.arange(len(planes), device=x.device)[:, None, None] * planes.shape[1]
@@ -132,7 +132,7 @@ def by_index_select(x: Tensor, boxes: CropBoxes) -> Tensor:
 
 
 def by_products(x: Tensor, boxes: CropBoxes) -> Tensor:
-    """Two small interpolation matrices for each sample; bits that depend on the batch."""
+    """Multiply by two small interpolation matrices per sample; bits depend on the batch."""
 
     def matrix(place: Tensor, weight: Tensor) -> Tensor:
         length = place.shape[1]

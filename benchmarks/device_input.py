@@ -1,4 +1,4 @@
-"""How fast segments come to lie on the device, and what of that a step there sees.
+"""Speed of bringing segments to the device, and its effect on a step there.
 
 Run from the checkout: python -m benchmarks.device_input --help
 """
@@ -26,11 +26,11 @@ from byola_rq.runtime.device import choose_device
 
 app = new_app()
 
-GOAL = 25_000  # segments a second of a step that never waits
+GOAL = 25_000  # segments per second of a step that never waits
 
-_BATCHES = 60  # of a turn
-_STALE = 12  # passed over before it: more than are ever read ahead
-_TOUCHED = 2**30  # bytes of a piece of a GPU's step
+_BATCHES = 60  # per turn
+_STALE = 12  # skipped before it: more than are ever read ahead
+_TOUCHED = 2**30  # bytes touched by a part of a GPU's step
 
 Step = Callable[[], object]
 
@@ -40,7 +40,7 @@ def main(
     *,
     packed_clips: Annotated[int, typer.Option(min=16, help="Clips of 320 kB.")] = 1600,
     folder: Annotated[
-        Path | None, typer.Option(help="Where they are packed; a temporary one else.")
+        Path | None, typer.Option(help="Folder to pack them in; temporary by default.")
     ] = None,
     device: Device = "auto",
     rounds: Rounds = 5,
@@ -49,13 +49,13 @@ def main(
     """Bring batches of 256 segments to the device as training does, in two tables.
 
     \b
-    1  segments a second of input alone, as float32 on the device: read by this process, by one and
-       two others, and gathered from clips that lie there whole
-    2  the same behind steps of 10.24 ms, the rate of 25,000 segments a second (on a GPU its memory
-       is kept busy, on a CPU this process sleeps): `ms seen` is how much longer a step takes than
-       without input
+    1  segments per second of input alone, as float32 on the device: read by this process, by one
+       and two others, and gathered from clips resident there
+    2  the same before steps of 10.24 ms, 25,000 segments per second (on a GPU its memory is kept
+       busy, on a CPU this process sleeps): `ms seen` is how much longer a step takes than without
+       input
 
-    The clips are noise, packed, and in the machine's memory by the second round.
+    The clips are noise, packed, and in memory from the second round on.
 
     \b
     Examples:
@@ -73,7 +73,7 @@ def main(
 def measure_input(
     device: torch.device, packed_clips: int, rounds: int, folder: Path | None = None
 ) -> Iterator[tuple[str, list[Row]]]:
-    """Both tables."""
+    """Measure both tables."""
     with tempfile.TemporaryDirectory(dir=folder) as made:
         generator = np.random.default_rng(0)
         sounds = [generator.integers(-9000, 9000, CLIP).astype(np.int16) for _ in range(16)]
@@ -85,14 +85,14 @@ def measure_input(
 
 @contextlib.contextmanager
 def open_inputs(corpus: SegmentCorpus, device: torch.device) -> Iterator[dict[str, DeviceBatches]]:
-    """Endless batches on the device, by the way they get there."""
+    """Open endless batches on the device, by the way they get there."""
     assert isinstance(corpus.clips, PackedClips)
-    with contextlib.ExitStack() as opened:  # the last to start is the first to end
+    with contextlib.ExitStack() as opened:  # closed in reverse order
         inputs = {}
         for name, num_workers in (("this process", 0), ("1 process", 1), ("2 processes", 2)):
             inputs[name] = delivered(corpus, num_workers, device)
             opened.callback(inputs[name].close)
-            next(inputs[name])  # its processes have started
+            next(inputs[name])  # wait until its processes have started
         resident = ResidentClips(corpus.clips, SEGMENT, device)
         gathered = resident.load_batches(corpus, batches_of(corpus))
         inputs["resident"] = DeviceBatches(gathered, device, resident=resident)
@@ -103,7 +103,7 @@ def open_inputs(corpus: SegmentCorpus, device: torch.device) -> Iterator[dict[st
 def compare_inputs(
     inputs: dict[str, DeviceBatches], device: torch.device, rounds: int
 ) -> list[Row]:
-    """Segments a second of input alone."""
+    """Compare input alone, in segments per second."""
     contenders = {name: taker(batches, device) for name, batches in inputs.items()}
     return compare(contenders, unit="segments", rounds=rounds)
 
@@ -111,7 +111,7 @@ def compare_inputs(
 def compare_behind_steps(
     inputs: dict[str, DeviceBatches], device: torch.device, rounds: int
 ) -> list[Row]:
-    """Segments a second of steps that take as long as the goal allows, and what they see."""
+    """Compare steps at the goal's rate with input, in segments per second and added ms."""
     step = busy_step(device, BATCH / GOAL)
     contenders = {"no input": taker(None, device, step)}
     contenders |= {name: taker(batches, device, step) for name, batches in inputs.items()}
@@ -124,7 +124,7 @@ def compare_behind_steps(
 def taker(
     batches: DeviceBatches | None, device: torch.device, step: Step | None = None
 ) -> Contender:
-    """Take batches, each with a step behind it; without batches, only do the steps."""
+    """Take batches, each followed by a step; without batches, only run the steps."""
 
     def take(num: int) -> float:
         for _ in range(num):
@@ -145,7 +145,7 @@ def taker(
 
 
 def busy_step(device: torch.device, seconds: float) -> Step:
-    """Work that keeps a GPU busy for so long; a CPU's step is asleep."""
+    """Return work that keeps a GPU busy for `seconds`; on a CPU it sleeps."""
     if device.type != "cuda":
         return lambda: time.sleep(seconds)
     memory = torch.zeros(_TOUCHED // 4, device=device)

@@ -1,4 +1,4 @@
-"""How far randomized quantization and mixup move log-mel spectrograms of real clips, in nat.
+"""Distortion of log-mel spectrograms of real clips by quantization and mixup, in nat.
 
 Run from the checkout: python -m benchmarks.distortion --help
 """
@@ -36,11 +36,11 @@ SEGMENT_SAMPLES = 15_200
 @app.command()
 def main(
     sources: Annotated[list[Path], typer.Argument(help="Folders, manifests or audio files.")],
-    clips: Annotated[int, typer.Option(min=2, help="Clips, drawn from all.")] = 200,
-    seed: Annotated[int, typer.Option(min=0, help="Of clips and quantizers.")] = 0,
+    clips: Annotated[int, typer.Option(min=2, help="Number of clips, drawn from all.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of clips and quantizers.")] = 0,
     picture: Annotated[Path | None, typer.Option(help="Also draw the curves.")] = None,
 ) -> None:
-    """Quantize the loudest segment of each clip with each number of bins K and each rule.
+    """Quantize the loudest segment of each clip for all numbers of bins K and all rules.
 
     \b
     Example:
@@ -67,7 +67,7 @@ def main(
 
 
 def read_log_mels(sources: list[Path], num: int, seed: int) -> Tensor:
-    """The loudest segment of `num` clips as log-mel spectrograms, `(num, F, T)`."""
+    """Read the loudest segment of `num` clips as log-mel spectrograms, `(num, F, T)`."""
     frontend = LogMelSpectrogram()
     found, _ = find_clips(sources)
     waveforms: list[Tensor] = []
@@ -84,7 +84,7 @@ def read_log_mels(sources: list[Path], num: int, seed: int) -> Tensor:
 
 
 def _mixup(log_mels: Tensor, statistics: Statistics) -> float:
-    """Each segment with a share of one of the others."""
+    """Mean distance of segments from their mixtures with another segment."""
     x = statistics.standardize(log_mels)[:, None]
     mixup = Mixup(memory=len(x))
     mixup.remember(x.roll(1, dims=0))
@@ -93,7 +93,7 @@ def _mixup(log_mels: Tensor, statistics: Statistics) -> float:
 
 
 def _quantize(log_mels: Tensor, per: Literal["channel", "instance"]) -> float:
-    """How far five bins move values, of 16 draws a segment."""
+    """Mean distance of values from their quantization by five bins, over 16 draws a segment."""
     rows = log_mels.repeat_interleave(16, dim=0)
     keys = sample_keys(0, 0, torch.arange(len(rows)))
     return float((RandomizedQuantization(5, per=per)(rows, keys) - rows).abs().mean())

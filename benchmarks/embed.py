@@ -1,4 +1,4 @@
-"""How fast a trained encoder embeds clips: in batches of one length, and one clip at a time.
+"""Speed of embedding clips: in batches of one length, and one clip at a time.
 
 Run from the checkout: python -m benchmarks.embed --help
 """
@@ -31,7 +31,7 @@ from byola_rq.synthesis.generate import KINDS, make_clip
 
 app = new_app()
 
-AGREEMENT = 1e-3  # of the embeddings' largest element, in float32
+AGREEMENT = 1e-3  # relative to the embeddings' largest element, in float32
 
 Embed = Callable[[list[Tensor]], list[Tensor]]
 
@@ -42,16 +42,18 @@ def main(
     dim: Annotated[list[int] | None, typer.Option(help="Embedding sizes.")] = None,
     seconds: Annotated[list[float] | None, typer.Option(help="Lengths of clips.")] = None,
     clips: Annotated[int, typer.Option(min=2, help="Clips of each length.")] = 32,
-    batch_seconds: Annotated[float, typer.Option(min=0.1, help="Sound in a batch.")] = 40.0,
+    batch_seconds: Annotated[
+        float, typer.Option(min=0.1, help="Seconds of sound per batch.")
+    ] = 40.0,
     rounds: Rounds = 3,
     device: Device = "auto",
     out: Out = None,
 ) -> None:
-    """Embed clips of 1, 4 and 10 s and clips of all these lengths, in a table for each D.
+    """Embed clips of 1, 4 and 10 s, and of all these lengths, in one table for each D.
 
-    `batches` puts clips of one length together, so that none is padded; `one by one` is the loop
-    as it is first written. Both give the same embeddings, which is checked first. Reading the
-    files is not part of it (see benchmarks.corpus).
+    `batches` groups clips of one length, so that none is padded; `one by one` is a simple loop.
+    Both must give the same embeddings, which is checked first. Reading files is not included (see
+    benchmarks.corpus).
 
     \b
     Examples:
@@ -78,14 +80,14 @@ def main(
 
 
 def load_untrained(dim: int, device: torch.device) -> Embedder:
-    """A model file's embedder, as a user has it; its weights do not matter here."""
+    """Load an embedder from a model file, as users do; its weights do not matter here."""
     with tempfile.TemporaryDirectory() as folder:
         Embedder.untrained(dim=dim).save(Path(folder) / "encoder.safetensors")
         return byola_rq.load(Path(folder) / "encoder.safetensors", device)
 
 
 def cut(sounds: list[Tensor], lengths: list[float], num_clips: int) -> list[Tensor]:
-    """Clips of these lengths in turn, `(S,)` each."""
+    """Cut clips of the given lengths in turn, `(S,)` each."""
     return [
         sounds[number % len(sounds)][: round(lengths[number % len(lengths)] * SAMPLE_RATE)]
         for number in range(num_clips)
@@ -99,7 +101,7 @@ def compare_ways(
     rounds: int,
     device: torch.device,
 ) -> list[Row]:
-    """Clips a second."""
+    """Compare ways to embed, in clips per second."""
     ways: dict[str, Embed] = {
         "one by one": lambda clips: [embedder(clip, SAMPLE_RATE)[0] for clip in clips],
         "batches": lambda clips: embed_by_length(embedder, clips, batch_seconds),
@@ -131,7 +133,7 @@ def compare_ways(
 def embed_by_length(
     embedder: Embedder, waveforms: list[Tensor], batch_seconds: float
 ) -> list[Tensor]:
-    """Embeddings in the clips' order, those of one length together."""
+    """Embed clips grouped by length; return embeddings in the clips' order."""
     by_length: dict[int, list[int]] = {}
     for number, waveform in enumerate(waveforms):
         by_length.setdefault(len(waveform), []).append(number)

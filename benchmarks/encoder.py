@@ -1,4 +1,4 @@
-"""How fast the encoders are: forward for embeddings, forward and backward for training.
+"""Speed of the encoders: forward for embeddings, forward and backward for training.
 
 Run from the checkout: python -m benchmarks.encoder --help
 """
@@ -37,24 +37,24 @@ BANDS = 64
 @app.command()
 def main(
     *,
-    batch: Annotated[int, typer.Option(min=2, help="Segments of a batch.")] = 32,
+    batch: Annotated[int, typer.Option(min=2, help="Segments per batch.")] = 32,
     dim: Annotated[int, typer.Option(min=1, help="Embedding size D of the 2020 encoder.")] = 2048,
-    frames: Annotated[int, typer.Option(min=8, help="Log-mel frames of a segment.")] = 96,
+    frames: Annotated[int, typer.Option(min=8, help="Log-mel frames per segment.")] = 96,
     rounds: Rounds = 5,
     device: Device = "auto",
     precision: PrecisionOption = None,
     full: Full = False,
     out: Out = None,
 ) -> None:
-    """Measure the encoders at a reduced batch, in three tables.
+    """Measure the encoders at a reduced batch size, in three tables.
 
     \b
     1  the 2020 encoder, forward and backward: written from the equations (`plain`), ours, and ours
-       with one part set back; peak is memory beyond the weights
-    2  the same, forward alone with running statistics, as for embeddings
+       with one part replaced by torch's; peak is memory beyond the weights
+    2  the same, forward only with running statistics, as for embeddings
     3  the 2022 encoder, forward and backward, D = 3072
 
-    Each contender's result is first compared with that of `plain` or of ours set back.
+    All results are first compared with those of `plain`, or of ours with parts replaced.
 
     \b
     Examples:
@@ -88,7 +88,7 @@ def main(
 
 
 def variants(encoder: nn.Module) -> dict[str, nn.Module]:
-    """Ours, and copies of it with one part set back."""
+    """Return our encoder, and copies with one part replaced by torch's."""
     encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     set_back: dict[str, Callable[[nn.Module], None]] = {
         "torch's modules": _use_torch_modules,
@@ -107,7 +107,7 @@ def _use_torch_modules(encoder: nn.Module) -> None:
 
 
 def check(encoders: dict[str, nn.Module], x: Tensor) -> None:
-    """Refuse to time what does not give the same."""
+    """Raise if the encoders do not give equal results."""
     with torch.no_grad(), float32_products():
         first, *others = [each.eval()(x[:4]) for each in encoders.values()]
     for other in others:
@@ -115,7 +115,7 @@ def check(encoders: dict[str, nn.Module], x: Tensor) -> None:
 
 
 def train(encoder: nn.Module, x: Tensor, precision: Precision) -> float:
-    """Forward and backward with batch statistics."""
+    """Run forward and backward with batch statistics."""
     encoder.train().zero_grad(set_to_none=True)
     with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         y = encoder(x)
@@ -124,7 +124,7 @@ def train(encoder: nn.Module, x: Tensor, precision: Precision) -> float:
 
 
 def embed(encoder: nn.Module, x: Tensor, precision: Precision) -> float:
-    """Forward with running statistics."""
+    """Run forward with running statistics."""
     encoder.eval()
     with (
         torch.inference_mode(),

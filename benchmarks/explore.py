@@ -1,4 +1,4 @@
-"""Search, copies, clusters and maps of many clips: time, memory, page size, frame rate.
+"""Search, duplicates, clusters and maps of many clips: time, memory, page size, frame rate.
 
 Run from the checkout: python -m benchmarks.explore --help
 """
@@ -25,21 +25,21 @@ from byola_rq.synthesis.generate import write_corpus
 
 app = new_app()
 
-NUM_SOUNDS = 60  # of the pages; every clip of a page is one of them
+NUM_SOUNDS = 60  # different sounds on a page; its clips repeat them
 NUM_DRAWS = 30
 
 
 @app.command()
 def main(
     *,
-    clips: Annotated[list[int], typer.Option(help="Sizes of collections; repeat.")] = [1000, 20000],  # noqa: B006
+    clips: Annotated[list[int], typer.Option(help="Collection sizes; repeatable.")] = [1000, 20000],  # noqa: B006
     points: Annotated[int, typer.Option(min=1, help="Clips on the page.")] = 5000,
     out: Out = None,
 ) -> None:
-    """Time what `byola-rq search` and `map` do with synthesized embeddings, D = 512.
+    """Time `byola-rq search` and `map` on synthesized embeddings, D = 512.
 
-    Where Chromium is installed, the page is opened and drawn there, without a GPU, whole and
-    zoomed in. Peak memory is that of the process so far.
+    If Chromium is installed, the page is opened and drawn there without a GPU, whole and zoomed
+    in. Peak memory is that of the process so far.
     """
     report = Report()
     rows: list[Row] = []
@@ -58,14 +58,14 @@ def main(
 
 
 def timed(work: Callable[[], Any]) -> Row:
-    """Seconds of one call, and the peak of memory so far."""
+    """Return seconds of one call, and peak memory so far."""
     started = time.perf_counter()
     work()
     return {"seconds": time.perf_counter() - started, "peak MB": peak_megabytes()}
 
 
 def synthesize(num_clips: int, dim: int = 512, num_kinds: int = 40) -> Collection:
-    """Embeddings of so many kinds, normal around each: not those of sounds, but of their size."""
+    """Generate embeddings of `num_kinds` Gaussian clusters, of the size of real embeddings."""
     rng = np.random.default_rng(0)
     centers = rng.standard_normal((num_kinds, dim), np.float32)
     rows = centers[rng.integers(num_kinds, size=num_clips)]
@@ -75,7 +75,7 @@ def synthesize(num_clips: int, dim: int = 512, num_kinds: int = 40) -> Collectio
 
 
 def measure_page(num_points: int) -> Row:
-    """Write a page of the default size; draw it in Chromium where that is installed."""
+    """Write a page of the default size; draw it in Chromium if installed."""
     with tempfile.TemporaryDirectory() as place:
         folder, page = Path(place) / "sounds", Path(place) / "map.html"
         sounds = write_corpus(folder, num_clips=NUM_SOUNDS, seed=0, seconds=(3.0, 6.0))
@@ -95,7 +95,7 @@ def measure_page(num_points: int) -> Row:
 
 
 def draw_often(page: Path, profile: Path) -> Row:
-    """Frames a second of the page's own drawing, and seconds until it can be used."""
+    """Return frames per second of the page's drawing, and seconds until it is usable."""
     from tests.browser import Browser, find_chromium
 
     if find_chromium() is None:

@@ -1,4 +1,4 @@
-"""What `byola-rq classify` makes of 1, 3 or 10 labels a class, by the embeddings it is given.
+"""Accuracy of `byola-rq classify` with 1, 3 or 10 labels per class, by embedding model.
 
 Run from the checkout: python -m benchmarks.few_labels --help
 """
@@ -22,16 +22,17 @@ app = new_app(no_args_is_help=True)
 
 @app.command()
 def main(
-    task: Annotated[list[Path], typer.Argument(help="Labelled csv files.")],
+    task: Annotated[list[Path], typer.Argument(help="Labeled csv files.")],
     model: Annotated[
-        list[str], typer.Option(help="Model file, `builtin`, `random` or `logmel`; repeat.")
+        list[str],
+        typer.Option(help="Model file, `builtin`, `random` or `logmel`; repeatable."),
     ],
-    labels: Annotated[list[int], typer.Option(help="Labels a class; repeat.")] = [1, 3, 10],  # noqa: B006
-    seeds: Annotated[int, typer.Option(min=2, help="Draws of the labelled clips.")] = 10,
+    labels: Annotated[list[int], typer.Option(help="Labels per class; repeatable.")] = [1, 3, 10],  # noqa: B006
+    seeds: Annotated[int, typer.Option(min=2, help="Number of draws of labeled clips.")] = 10,
 ) -> None:
-    """Print accuracy on the test clips, in percent: mean and standard deviation over the draws.
+    """Print accuracy on the test clips in percent: mean and standard deviation over draws.
 
-    Labelled clips are drawn from the other parts; of a set in folds the last is tested.
+    Labeled clips are drawn from the other parts; sets in folds are tested on their last fold.
 
     \b
     Example:
@@ -51,7 +52,7 @@ def main(
             for num in labels:
                 scores = []
                 for seed in range(seeds):
-                    chosen = draw_labelled(clips, ~is_test, num, seed)
+                    chosen = draw_labeled(clips, ~is_test, num, seed)
                     made = fit_classifier(
                         rows[chosen],
                         [clips[place].label for place in chosen],
@@ -66,10 +67,8 @@ def main(
             print(f"| {path.parent.name} | {name} | " + " | ".join(cells) + " |", flush=True)
 
 
-def draw_labelled(
-    clips: tuple[Clip, ...], is_allowed: np.ndarray, num: int, seed: int
-) -> list[int]:
-    """Places of `num` clips of each class, or of all that there are; the same for every model."""
+def draw_labeled(clips: tuple[Clip, ...], is_allowed: np.ndarray, num: int, seed: int) -> list[int]:
+    """Draw positions of up to `num` clips of each class; the same for every model."""
     places = defaultdict(list)
     for place in np.random.default_rng(seed).permutation(np.flatnonzero(is_allowed)).tolist():
         places[clips[place].label].append(place)

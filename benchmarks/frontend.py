@@ -1,4 +1,4 @@
-"""How fast waveforms become log-mel spectrograms, against the libraries and the plain chain.
+"""Speed of log-mel spectrograms, compared with libraries and with plain torch operations.
 
 Run from the checkout: python -m benchmarks.frontend --help
 """
@@ -34,12 +34,12 @@ HOP, N_FFT, BINS, BANDS = 160, 1024, 513, 64
 
 LogMel = Callable[[Tensor], Tensor]
 
-_FEW = 32  # segments, for a contender that takes so long over each
+_FEW = 32  # segments, for slow contenders
 
 
 @app.command()
 def main(
-    clips: Annotated[int, typer.Option(min=1, help="Segments of a batch.")] = 256,
+    clips: Annotated[int, typer.Option(min=1, help="Segments per batch.")] = 256,
     seconds: Annotated[float, typer.Option(min=0.1, help="Length of a segment.")] = 0.95,
     rounds: Rounds = 5,
     device: Device = "auto",
@@ -48,12 +48,11 @@ def main(
     """Compute the log-mel spectrograms of a batch, in two tables.
 
     \b
-    1  segments a second: ours, the libraries through the same class, librosa clip by clip as its
-       users call it, torch.stft and a product as the formulas stand. Every contender's result is
-       first compared with ours; `worst` is the largest difference in nat. Peak is memory beyond
-       what was there before, result included.
-    2  bytes to and from memory of the plain chain, counted from the sizes of its tensors, and of
-       ours, where what stays in a piece stays in the cache
+    1  segments per second: ours, the libraries through the same class, librosa clip by clip as
+       its users call it, and torch.stft with a matrix product. Results are first compared with
+       ours; `worst` is the largest difference in nat. Peak is added memory, result included
+    2  bytes to and from memory of the plain operations, counted from the sizes of their tensors,
+       and of ours, whose pieces stay in the cache
 
     \b
     Examples:
@@ -69,7 +68,7 @@ def main(
 
 
 def write_waveform(num_clips: int, num_samples: int) -> Tensor:
-    """Synthesized sounds, some repeated, `(B, S)`."""
+    """Synthesize sounds, some repeated, `(B, S)`."""
     distinct = [
         torch.from_numpy(make_clip(kind, seed=0, seconds=num_samples / SAMPLE_RATE))
         for kind in KINDS[:num_clips]
@@ -78,7 +77,7 @@ def write_waveform(num_clips: int, num_samples: int) -> Tensor:
 
 
 def compare_frontends(waveform: Tensor, rounds: int) -> list[Row]:
-    """Segments a second of every contender that is installed."""
+    """Compare all installed contenders, in segments per second."""
     contenders: dict[str, LogMel] = {"ours": LogMelSpectrogram().to(waveform.device)}
     for name in ("torchaudio", "nnaudio", "librosa"):
         try:
@@ -116,12 +115,12 @@ def compare_frontends(waveform: Tensor, rounds: int) -> list[Row]:
 
 
 def one_by_one(frontend: LogMel) -> LogMel:
-    """A clip at a time."""
+    """Compute one clip at a time."""
     return lambda waveform: torch.stack([frontend(clip) for clip in waveform])
 
 
 def plain_chain(device: torch.device) -> LogMel:
-    """The formulas, one operation after the other, over the whole batch."""
+    """Compute the formulas one operation after the other, over the whole batch."""
     filters = mel_filterbank(SAMPLE_RATE, N_FFT, BANDS, 60, 7800).to(device)
     window = torch.hann_window(N_FFT, device=device)
 
@@ -136,7 +135,7 @@ def plain_chain(device: torch.device) -> LogMel:
 
 
 def count_bytes(num_clips: int, num_samples: int) -> list[Row]:
-    """Megabytes read and written by each operation, every tensor once."""
+    """Return megabytes read and written by each operation, each tensor once."""
     frames = num_clips * (1 + num_samples // HOP)
     wave, framed = 4 * num_clips * num_samples, 4 * frames * N_FFT
     spectrum, power, mel = 8 * frames * BINS, 4 * frames * BINS, 4 * frames * BANDS

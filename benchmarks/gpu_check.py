@@ -1,4 +1,4 @@
-"""Everything that only a GPU can show, in one run: tests, equality, rates, a profile, one report.
+"""Checks that need a GPU, in one run: tests, equality, speed, a profile; one report.
 
 Run from the checkout: python -m benchmarks.gpu_check --help
 """
@@ -23,12 +23,13 @@ from benchmarks.step import make_training, unfuse, unfuse_first, write_batch
 from byola_rq.corpus.segments import SegmentBatch
 from byola_rq.runtime.device import Precision
 from byola_rq.train.graph import WARM_UP_STEPS, GraphedStep
-from byola_rq.train.step import StepOutcome, TrainState, train_step
+from byola_rq.train.state import TrainState
+from byola_rq.train.step import StepOutcome, train_step
 
 app = new_app()
 
 CUDA = torch.device("cuda")
-STEPS = 20  # of a measurement
+STEPS = 20  # per measurement
 
 Step = Callable[[SegmentBatch], StepOutcome | Tensor]
 
@@ -37,13 +38,13 @@ Step = Callable[[SegmentBatch], StepOutcome | Tensor]
 def main(
     out: Annotated[Path, typer.Option(help="Folder for report.json and the tests' output.")],
     only: Annotated[
-        list[str] | None, typer.Option(help="Sections to run, by name; may be repeated.")
+        list[str] | None, typer.Option(help="Sections to run, by name; repeatable.")
     ] = None,
 ) -> None:
-    """Check this package on one CUDA GPU, in under four minutes; needs torch and no network.
+    """Check this package on one CUDA GPU in under four minutes; needs torch and no network.
 
-    Sections: profile, equality, steps, parts, pretrain, tests, sizes, input, losses. One that fails
-    is named with its error, and the others go on; the exit status then is 1.
+    Sections: profile, equality, steps, parts, pretrain, tests, sizes, input, losses. If one fails,
+    its error is printed, the others continue, and the exit status is 1.
 
     \b
     Examples:
@@ -67,7 +68,7 @@ def main(
         try:
             for title, rows in section(out):
                 report.add(f"{name}: {title}", rows)
-        except Exception as error:  # what fails must not hide the rest
+        except Exception as error:  # a failure must not hide the rest
             failed.append(name)
             traceback.print_exc()
             report.add(f"{name}: failed", [{"error": f"{type(error).__name__}: {error}"[:300]}])
@@ -83,7 +84,7 @@ Tables = Iterator[tuple[str, list[Row]]]
 
 
 def run_tests(out: Path) -> Tables:
-    """The tests marked `gpu`; files that cannot be imported here are passed over."""
+    """Run the tests marked `gpu`; skip files that cannot be imported here."""
     command = [
         sys.executable, "-m", "pytest", "-m", "gpu", "-q", "--no-header", "--tb=short",
         "--continue-on-collection-errors", "-p", "no:cacheprovider", "tests",
@@ -100,7 +101,7 @@ def run_tests(out: Path) -> Tables:
 
 
 def check_equality(_: Path) -> Tables:
-    """20 replays against 20 eager steps, at full size; and two eager runs, for what repeats."""
+    """Compare 20 replays with 20 eager steps at full size, and two eager runs."""
     states = [make_training(2048, 256, CUDA, "bfloat16") for _ in range(3)]
     steps: list[Step] = [_eager(states[0]), _eager(states[1]), GraphedStep(states[2])]
     batches = [shuffled(number) for number in range(WARM_UP_STEPS + STEPS)]
@@ -122,7 +123,7 @@ def check_equality(_: Path) -> Tables:
 
 
 def race_steps(_: Path) -> Tables:
-    """The step written from the equations, ours eager and as a graph, the first block both ways."""
+    """Compare a plain step with ours, eager and as a graph, with and without the fused block."""
     for precision in ("bfloat16", "tf32", "float32"):
         segments = write_batch(256).to(CUDA)
         contenders = {
@@ -137,7 +138,7 @@ def race_steps(_: Path) -> Tables:
 
 
 def make_contenders(batch: int, dim: int, precision: Precision) -> dict[str, Step]:
-    """Steps by name, from the same weights."""
+    """Return steps by name, all from the same weights."""
     plain, eager, graph, unfused, modules = (
         make_training(dim, batch, CUDA, precision) for _ in range(5)
     )
@@ -153,7 +154,7 @@ def make_contenders(batch: int, dim: int, precision: Precision) -> dict[str, Ste
 
 
 def scale(_: Path) -> Tables:
-    """Plain and the graph by batch and D."""
+    """Compare plain and graphed steps by batch size and D."""
     sizes = [(batch, 2048) for batch in (64, 128, 512, 1024)]
     rows: list[Row] = []
     for batch, dim in [*sizes, *((256, dim) for dim in (512, 1024, 3072))]:
@@ -183,7 +184,7 @@ def scale(_: Path) -> Tables:
 
 
 def time_parts(_: Path) -> Tables:
-    """Frontend, views and transforms alone, each as a graph: what the device takes for them."""
+    """Time frontend, views and augmentations alone, each as a graph."""
     from benchmarks.crop import by_loop
     from benchmarks.quantize import one_mask_per_bin
     from byola_rq import RandomizedQuantization, RandomResizedCrop
@@ -210,14 +211,14 @@ def time_parts(_: Path) -> Tables:
 
 
 def milliseconds(work: Callable[[], object]) -> float:
-    """Median of calls one after the other, launches included."""
+    """Median time of successive calls in milliseconds, launches included."""
     from triton.testing import do_bench  # type: ignore[import-untyped]
 
     return float(do_bench(work, warmup=20, rep=60, return_mode="median"))
 
 
 def device_time(work: Callable[[], object]) -> float:
-    """Milliseconds of all kernels of a call, by torch's profiler."""
+    """Time of all kernels of a call in milliseconds, by torch's profiler."""
     work()
     torch.cuda.synchronize()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
@@ -228,7 +229,7 @@ def device_time(work: Callable[[], object]) -> float:
 
 
 def pretrain_runs(_: Path) -> Tables:
-    """`byola-rq pretrain` on a packed corpus of synthesized sounds: its own metrics.csv."""
+    """Run `byola-rq pretrain` on a packed corpus of synthesized sounds; read its metrics.csv."""
     import csv
 
     import numpy as np
@@ -280,7 +281,7 @@ RUNS: dict[str, list[str]] = {
 
 
 def profile_kernels(_: Path) -> Tables:
-    """Kernels of one replayed step, by name, summed."""
+    """Sum the kernels of one replayed step by name."""
     step = GraphedStep(make_training(2048, 256, CUDA, "bfloat16"))
     segments = write_batch(256).to(CUDA)
     repeat(step, segments, WARM_UP_STEPS + 2)
@@ -306,7 +307,7 @@ def profile_kernels(_: Path) -> Tables:
 
 
 def compare_losses(_: Path) -> Tables:
-    """300 steps on other batches each, eager and as a graph."""
+    """Compare losses over 300 steps on changing batches, eager and as a graph."""
     batches = [shuffled(number) for number in range(24)]
     curves: dict[str, list[float]] = {}
     for name, make in (("eager", _eager), ("graph", GraphedStep)):
@@ -321,7 +322,7 @@ def compare_losses(_: Path) -> Tables:
 
 
 def shuffled(number: int) -> SegmentBatch:
-    """The same sounds, turned in time, with keys of their own."""
+    """Return the same sounds, rotated in time, with new keys."""
     waveform, key, _ = BATCHES.setdefault(0, write_batch(256).to(CUDA))
     return SegmentBatch(waveform.roll(613 * number, dims=1), key + 1000 * number)
 
@@ -343,14 +344,14 @@ def _loss(outcome: Any) -> Tensor:
 
 
 def repeat(step: Step, segments: SegmentBatch, times: int = STEPS) -> float:
-    """Do steps one after the other; gives their segments."""
+    """Run steps one after the other; return their number of segments."""
     for _ in range(times):
         step(segments)
     return times * len(segments.key)
 
 
 def run_input(_: Path) -> Tables:
-    """Batches as they reach the device."""
+    """Measure batches on their way to the device."""
     from benchmarks.device_input import measure_input
 
     yield from measure_input(CUDA, packed_clips=800, rounds=2)

@@ -1,4 +1,4 @@
-"""How far bfloat16 turns the gradient of one step of the paper's recipe.
+"""Deviation of the gradient in bfloat16 for one step of the paper's recipe.
 
 Run from the checkout: python -m benchmarks.gradient --help
 """
@@ -24,11 +24,11 @@ app = new_app()
 @app.command()
 def main(
     sources: Annotated[list[Path], typer.Argument(help="Folders, manifests or audio files.")],
-    clips: Annotated[int, typer.Option(min=2, help="The batch: a segment of each clip.")] = 256,
+    clips: Annotated[int, typer.Option(min=2, help="Batch size: one segment per clip.")] = 256,
     dim: Annotated[int, typer.Option(min=1, help="Embedding size.")] = 2048,
-    seed: Annotated[int, typer.Option(min=0, help="Of clips, weights and views.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of clips, weights and views.")] = 0,
 ) -> None:
-    """Take one step's gradient in float32 and under bfloat16's autocast, same weights and views.
+    """Compute one gradient in float32 and in bfloat16's autocast, from equal weights and views.
 
     \b
     Example:
@@ -47,8 +47,8 @@ def main(
 def gradient(
     pair: tuple[Tensor, Tensor], dim: int, seed: int, *, is_bfloat16: bool
 ) -> dict[str, Tensor]:
-    """The gradient of encoder, projector and predictor, each as one vector."""
-    torch.manual_seed(seed)  # of the weights, and of dropout
+    """Return the gradient of encoder, projector and predictor, each as one vector."""
+    torch.manual_seed(seed)  # for weights and dropout
     encoder = build_encoder("audio_ntt_2020", dim=dim, n_mels=pair[0].shape[-2])
     byol = BYOL(encoder, projection_dim=256, hidden_dim=4096)
     with torch.autocast("cpu", torch.bfloat16, enabled=is_bfloat16):

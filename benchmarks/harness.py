@@ -1,4 +1,4 @@
-"""What every benchmark here does alike: warm up, alternate, take medians, write tables and JSON."""
+"""Common parts of the benchmarks: alternating measurements, medians, tables and JSON."""
 
 import ctypes
 import gc
@@ -25,18 +25,19 @@ from byola_rq.runtime.memory import keep_freed_memory
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds of each comparison.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 PrecisionOption = Annotated[
-    Precision | None, typer.Option(help="Of all.  [default: float32 on a CPU, else auto]")
+    Precision | None,
+    typer.Option(help="Precision of all contenders.  [default: float32 on a CPU, else auto]"),
 ]
 Full = Annotated[bool, typer.Option(help="The paper's recipe: batch 256, D = 2048.")]
-LogMels = Annotated[int, typer.Option(min=2, help="Log-mels of 64 x 96.")]
+LogMels = Annotated[int, typer.Option(min=2, help="Number of log-mels of 64 x 96.")]
 Out = Annotated[Path | None, typer.Option(help="JSON file to write the tables to.")]
 
-Contender = Callable[[], tuple[float, float]]  # does some work; gives (units, seconds)
+Contender = Callable[[], tuple[float, float]]  # does some work; returns (units, seconds)
 Row = dict[str, Any]
 
 
 def new_app(*, no_args_is_help: bool = False) -> typer.Typer:
-    """What the commands of a benchmark belong to."""
+    """Create the typer application of a benchmark."""
     return typer.Typer(
         add_completion=False,
         no_args_is_help=no_args_is_help,
@@ -47,18 +48,18 @@ def new_app(*, no_args_is_help: bool = False) -> typer.Typer:
 
 
 def open_device(name: str) -> torch.device:
-    """The device of that name; freed memory is kept, as in pretraining, which helps others most."""
+    """Choose a device; freed memory is kept, as in pretraining, which helps the others most."""
     keep_freed_memory()
     return choose_device(name)
 
 
 def usual_precision(device: torch.device) -> Precision:
-    """What networks compute in on a device, where nothing else is asked for."""
+    """Return the default precision of networks on a device."""
     return "float32" if device.type == "cpu" else choose_precision("auto", device)
 
 
 def timed(work: Callable[[], float], device: torch.device | None = None) -> Contender:
-    """A contender of a function that gives the units it did; a GPU's `device` is waited for."""
+    """Make a contender of a function that returns its units; waits for `device` if a GPU."""
     is_cuda = device is not None and device.type == "cuda"
 
     def contender() -> tuple[float, float]:
@@ -80,17 +81,17 @@ def compare(
     rounds: int,
     peaks_on: torch.device | None = None,
 ) -> list[Row]:
-    """Let contenders do their work in turn, so that what else the machine does hits all alike.
+    """Run contenders in turn, so that other work on the machine affects all alike.
 
     Args:
-        contenders: By name; the first is what the others are compared with.
-        unit: Of what they do, for example `segments`.
-        rounds: Rounds that count; one more before them warms up.
-        peaks_on: Measure memory too, in a further round, on this device (see `peak_mib`).
+        contenders: Contenders by name; the first is the reference.
+        unit: Name of the units, such as `segments`.
+        rounds: Number of rounds that count, after one to warm up.
+        peaks_on: Device on which to measure memory in one more round; see `peak_mib`.
 
     Returns:
-        A row for each: median, lowest and highest rate, and the median of its ratios to the
-        first within a round; with `peaks_on` its peak.
+        A row for each contender: median, lowest and highest rate, and the median of its ratios to
+        the first within a round; with `peaks_on` its peak memory.
     """
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     for round_number in range(rounds + 1):
@@ -116,10 +117,10 @@ def compare(
 
 
 def peak_mib(work: Callable[[], object], device: torch.device) -> float:
-    """Memory that a work takes at its peak, beyond what was taken before it, in MiB.
+    """Peak memory of a call beyond what was in use before, in MiB.
 
-    On a GPU what its tensors take; on a CPU what the process takes, which the kernel counts (Linux;
-    nan elsewhere), once what was freed before has been given back.
+    Counts tensors on a GPU; on a CPU the resident memory of the process (Linux; nan elsewhere),
+    after freed memory has been returned to the system.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -134,7 +135,7 @@ def peak_mib(work: Callable[[], object], device: torch.device) -> float:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is now what is taken
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the peak
     before_kib = _status_kib("VmRSS")
     work()
     return (_status_kib("VmHWM") - before_kib) / 1024
@@ -146,7 +147,7 @@ def _status_kib(name: str) -> int:
 
 
 def describe_machine(*packages: str) -> Row:
-    """What a benchmark ran on, with its load: figures of a busy machine are preliminary."""
+    """Describe the machine and its load; figures of a busy machine are preliminary."""
     description: Row = {
         "date": time.strftime("%Y-%m-%d %H:%M"),
         "command": " ".join(["python -m", _module_name(), *sys.argv[1:]]),
@@ -167,11 +168,11 @@ def describe_machine(*packages: str) -> Row:
 
 
 class Report:
-    """Tables as they are printed, and all of them as one JSON file.
+    """Tables, printed as they come and saved as one JSON file.
 
     Args:
-        packages: Whose versions to tell, beside those of this package and torch.
-        about: What else to tell of the measurement, by name.
+        packages: Packages whose versions to report, besides this one and torch.
+        about: Further facts of the measurement, by name.
     """
 
     def __init__(self, *packages: str, **about: object) -> None:
@@ -181,7 +182,7 @@ class Report:
         self._console.print("  ".join(f"{key} {value}" for key, value in machine.items()))
 
     def add(self, title: str, rows: list[Row]) -> None:
-        """Print rows of the same keys as a table, and keep them."""
+        """Print rows with equal keys as a table, and store them."""
         self._values[title] = rows
         table = Table(title=title, title_justify="left", box=None, pad_edge=False)
         for key, value in rows[0].items():
@@ -192,7 +193,7 @@ class Report:
         self._console.print(table)
 
     def save(self, path: Path | None) -> None:
-        """Write everything as JSON, where a path is given."""
+        """Write everything as JSON, if a path is given."""
         if path:
             path.write_text(json.dumps(self._values, indent=1) + "\n", encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""How well and how fast a log-mel spectrogram becomes sound again, beside librosa and torchaudio.
+"""Quality and speed of inverting log-mel spectrograms, compared with librosa and torchaudio.
 
 Run from the checkout: python -m benchmarks.inversion --help
 """
@@ -31,12 +31,12 @@ KINDS = {
     "music": ("gm_notes_fluidr3",),
     "environment": ("esc10",),
 }
-OUR_ITERATIONS, THEIR_ITERATIONS = 24, 32  # everybody's default
+OUR_ITERATIONS, THEIR_ITERATIONS = 24, 32  # the defaults of each library
 
 
 @dataclass(frozen=True)
 class Inversion:
-    """What a method made of a log-mel, and how long it took."""
+    """Result of a method on one log-mel, and its time."""
 
     power: Tensor  # (n_fft / 2 + 1, T)
     waveform: Tensor  # (S,)
@@ -51,19 +51,21 @@ app = new_app()
 
 @app.command()
 def main(
-    data: Annotated[Path, typer.Option(exists=True, help="Folder of the labelled sets.")],
-    clips: Annotated[int, typer.Option(min=3, help="Clips, a third of each kind.")] = 51,
-    curve_clips: Annotated[int, typer.Option(min=3, help="Of them, those of the curves.")] = 12,
+    data: Annotated[Path, typer.Option(exists=True, help="Folder of the labeled sets.")],
+    clips: Annotated[int, typer.Option(min=3, help="Number of clips, a third of each kind.")] = 51,
+    curve_clips: Annotated[
+        int, typer.Option(min=3, help="Number of these to use for the curves.")
+    ] = 12,
     seconds: Annotated[float, typer.Option(min=0.1, help="Longest clip.")] = 5.0,
     out: Out = None,
 ) -> None:
-    """Invert the log-mel spectrograms of real clips, and analyze what comes out.
+    """Invert the log-mel spectrograms of real clips, and analyze the result.
 
-    The error is the mean absolute difference in nat between the log-mel given and that of the
-    sound made from it, averaged over clips, p95 over clips; linear is that of the linear
-    spectrogram in between. s/s is seconds per second of sound, in all and for the linear
-    spectrogram alone; a ratio is the median over clips of a method's time to ours. Methods take
-    turns clip by clip, each with its own default of iterations.
+    The error is the mean absolute difference in nat between the given log-mel and that of the
+    inverted sound, averaged over clips, with p95 over clips; linear is that of the intermediate
+    linear spectrogram. s/s is seconds per second of sound, in total and for the linear spectrogram;
+    the ratio is the median over clips of a method's time to ours. Methods take turns clip by clip,
+    each with its default number of iterations.
 
     \b
     Examples:
@@ -92,7 +94,7 @@ def main(
 
 
 def choose_clips(data: Path, num_clips: int) -> Iterator[tuple[str, Path]]:
-    """Clips of the test parts, kinds in turn, spread evenly over each set."""
+    """Yield clips of the test parts, alternating kinds, spread evenly over each set."""
     paths: dict[str, list[Path]] = {}
     for kind, folders in KINDS.items():
         sets = []
@@ -108,7 +110,7 @@ def choose_clips(data: Path, num_clips: int) -> Iterator[tuple[str, Path]]:
 
 
 def ours(frontend: LogMelSpectrogram, iterations: int = OUR_ITERATIONS) -> Method:
-    """mel_to_audio; its linear fit is timed once more by itself."""
+    """Make a method of mel_to_audio; its linear fit is also timed alone."""
 
     def invert(log_mel: Tensor, num_samples: int) -> Inversion:
         started = time.perf_counter()
@@ -123,7 +125,7 @@ def ours(frontend: LogMelSpectrogram, iterations: int = OUR_ITERATIONS) -> Metho
 def in_two_stages(
     linear: Callable[[Tensor], Tensor], phases: Callable[[Tensor, int], Tensor]
 ) -> Method:
-    """A method of mel -> linear power, and linear power -> sound."""
+    """Make a method of two stages: mel to linear power, and linear power to sound."""
 
     def invert(log_mel: Tensor, num_samples: int) -> Inversion:
         started = time.perf_counter()
@@ -136,7 +138,7 @@ def in_two_stages(
 
 
 def torchaudio_s(frontend: LogMelSpectrogram) -> Method:
-    """Least squares, then fast Griffin-Lim."""
+    """Make torchaudio's method: least squares, then fast Griffin-Lim."""
     inverse = import_torchaudio().transforms.InverseMelScale(
         frontend.n_fft // 2 + 1,
         frontend.n_mels,
@@ -150,7 +152,7 @@ def torchaudio_s(frontend: LogMelSpectrogram) -> Method:
 
 
 def griffin_lim(frontend: LogMelSpectrogram, iterations: int) -> Callable[[Tensor, int], Tensor]:
-    """torchaudio's, momentum 0.99."""
+    """Make torchaudio's Griffin-Lim with momentum 0.99."""
 
     def phases(power: Tensor, num_samples: int) -> Tensor:
         torch.manual_seed(0)
@@ -168,7 +170,7 @@ def griffin_lim(frontend: LogMelSpectrogram, iterations: int) -> Callable[[Tenso
 
 
 def librosa_s(frontend: LogMelSpectrogram) -> Method:
-    """What its mel_to_audio does: non-negative least squares by L-BFGS-B, fast Griffin-Lim."""
+    """Make librosa's mel_to_audio: non-negative least squares by L-BFGS-B, fast Griffin-Lim."""
     import librosa
 
     def linear(mel: Tensor) -> Tensor:
@@ -204,7 +206,7 @@ def measure(
     kinds: Sequence[str],
     frontend: LogMelSpectrogram,
 ) -> list[Row]:
-    """A row for each method: errors in nat, seconds per second of sound by stage, ratio."""
+    """Return a row for each method: errors in nat, seconds per second of sound by stage, ratio."""
     for method in methods.values():
         method(frontend(waveforms[0][:8000]), len(waveforms[0][:8000]))  # warms up
     found: dict[str, list[Inversion]] = {name: [] for name in methods}
@@ -231,12 +233,12 @@ def measure(
 
 
 def round_trip_error(waveform: Tensor, log_mel: Tensor, frontend: LogMelSpectrogram) -> float:
-    """Mean absolute, in nat, after analysing the sound again."""
+    """Mean absolute difference in nat, after analyzing the sound again."""
     return float((frontend(waveform) - log_mel).abs().mean())
 
 
 def linear_error(power: Tensor, log_mel: Tensor, frontend: LogMelSpectrogram) -> float:
-    """Mean absolute, in nat, of the linear power's log-mel."""
+    """Mean absolute difference in nat of the linear power's log-mel."""
     f = frontend
     filters = mel_filterbank(f.sample_rate, f.n_fft, f.n_mels, f.f_min, f.f_max)
     found = (filters @ power.clamp(min=0) + EPSILON).log()
@@ -246,7 +248,7 @@ def linear_error(power: Tensor, log_mel: Tensor, frontend: LogMelSpectrogram) ->
 def invert_all(
     method: Method, waveforms: list[Tensor], frontend: LogMelSpectrogram
 ) -> tuple[float, float]:
-    """Mean error in nat, and seconds per second of sound."""
+    """Return the mean error in nat, and seconds per second of sound."""
     errors, seconds = [], 0.0
     for waveform in waveforms:
         log_mel = frontend(waveform)
@@ -258,7 +260,7 @@ def invert_all(
 
 
 def by_iterations(waveforms: list[Tensor], frontend: LogMelSpectrogram) -> list[Row]:
-    """Beside ours, Griffin-Lim with the magnitudes of our linear spectrogram."""
+    """Compare iterations of ours, and of Griffin-Lim on magnitudes of our linear spectrogram."""
     rows: list[Row] = []
     for iterations in (1, 2, 4, 8, 16, 32, 64, 128):
         phases = griffin_lim(frontend, iterations)
@@ -272,7 +274,7 @@ def by_iterations(waveforms: list[Tensor], frontend: LogMelSpectrogram) -> list[
 
 
 def by_momentum(waveforms: list[Tensor], frontend: LogMelSpectrogram) -> list[Row]:
-    """Of ours, which has it as a constant."""
+    """Compare values of the momentum, a constant of ours."""
     rows: list[Row] = []
     chosen = inversion.MOMENTUM
     for momentum in (0.0, 0.5, 0.8, 0.9, 0.95, 0.99):

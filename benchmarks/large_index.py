@@ -1,4 +1,4 @@
-"""Start-up, order and memory of a corpus with millions of clips; its shards are holes on disk."""
+"""Start-up, order and memory of a corpus with millions of clips, in sparse files."""
 
 import json
 import pickle
@@ -21,7 +21,7 @@ from byola_rq.corpus.packed_format import shard_name
 
 
 def measure_index(folder: Path, num_rows: int) -> list[Row]:
-    """Open, order and send a large corpus, in a process of its own; its shards are holes."""
+    """Open, order and send a large corpus in a separate process; its shards are sparse files."""
     folder.mkdir()
     clips_per_shard = 3300
     for shard in range(-(-num_rows // clips_per_shard)):
@@ -38,7 +38,7 @@ def measure_index(folder: Path, num_rows: int) -> list[Row]:
 
 
 def print_index_figures(folder: Path, started_at: float) -> None:
-    """What `measure_index` runs apart, so that nothing else is in its memory."""
+    """Run the measurements of `measure_index` in this process and print them."""
     rows: list[Row] = []
 
     def note(what: str, work: Callable[[], Any]) -> Any:
@@ -65,8 +65,8 @@ def print_index_figures(folder: Path, started_at: float) -> None:
 
 
 def peak_megabytes() -> float:
-    """The most memory that this process has had, shared libraries included."""
-    # Not getrusage's figure, which a process inherits from the one that started it.
+    """Peak memory of this process in MB, including shared libraries."""
+    # Not getrusage's figure, which a process inherits from its parent.
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
 

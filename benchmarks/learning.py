@@ -1,4 +1,4 @@
-"""Whether the fast step learns what the plain one does: loss curves over seeds, on real clips.
+"""Loss curves of the fast step and of the plain one, over seeds, on real clips.
 
 Run from the checkout: python -m benchmarks.learning --help
 """
@@ -23,7 +23,8 @@ from byola_rq.embed.embedder import Embedder
 from byola_rq.model.encoder import build_encoder
 from byola_rq.runtime.device import Precision
 from byola_rq.runtime.progress import ProgressBar
-from byola_rq.train.step import build_state, train_step
+from byola_rq.train.state import build_state
+from byola_rq.train.step import train_step
 
 app = new_app()
 
@@ -33,23 +34,22 @@ def main(
     *,
     source: Annotated[Path, typer.Argument(help="Packed corpus, or a folder of clips.")],
     steps: Annotated[int, typer.Option(min=10, help="Steps of each run.")] = 300,
-    seeds: Annotated[int, typer.Option(min=2, help="Runs of each path.")] = 3,
-    batch: Annotated[int, typer.Option(min=2, help="Segments of a step.")] = 32,
+    seeds: Annotated[int, typer.Option(min=2, help="Number of runs of each path.")] = 3,
+    batch: Annotated[int, typer.Option(min=2, help="Segments per step.")] = 32,
     dim: Annotated[int, typer.Option(min=1, help="Embedding size D.")] = 512,
     device: Device = "auto",
     models: Annotated[
-        Path | None, typer.Option(help="Folder for the model files, to be probed.")
+        Path | None, typer.Option(help="Folder for the model files, for probing.")
     ] = None,
     out: Out = None,
 ) -> None:
-    """Run the plain and the fast step from the same weights on the same clips, with several seeds.
+    """Run the plain and the fast step from equal weights on equal clips, with several seeds.
 
-    The plain step computes in float32, the fast one in float32 and in bfloat16. A seed is that of
-    weights, order, crops and augmentations; dropout differs between the paths, as it would between
-    two seeds. For each tenth of the run a row: mean loss over the seeds with the lowest and
-    highest, and the distance of the means from plain's in units of plain's standard deviation over
-    seeds. Equal learning is a distance of a unit or two, of either sign. About a quarter of an
-    hour on two cores.
+    The plain step computes in float32, the fast one in float32 and in bfloat16. A seed determines
+    weights, order, crops and augmentations; dropout differs between the paths as between seeds.
+    Each tenth of the run has a row: mean loss over seeds, lowest and highest, and the distance from
+    the mean of plain in units of plain's standard deviation over seeds. Equal learning is a
+    distance of a unit or two, of either sign. Takes about a quarter of an hour on two cores.
 
     \b
     Examples:
@@ -87,7 +87,7 @@ def main(
 
 
 class Learner:
-    """A run of one path."""
+    """Training run of one path."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class Learner:
         self.plain = None if is_fast else PlainStep(self.training)
 
     def losses(self) -> Iterator[float]:
-        """Take all steps."""
+        """Run all steps and yield their losses."""
         for items in self.sampler:
             yield self._step(self.corpus.load(items)).item()
 
@@ -140,7 +140,7 @@ class Learner:
 
 
 def summarize(curves: dict[str, list[list[float]]]) -> list[Row]:
-    """A row for each tenth of the runs and each path, the first of which is the measure."""
+    """Return a row for each tenth of the runs and each path; the first path is the reference."""
     num_steps = len(next(iter(curves.values()))[0])
     rows: list[Row] = []
     for tenth in range(10):

@@ -1,4 +1,4 @@
-"""Batches of a packed corpus in the training process, from memory and from the disk."""
+"""Batches of a packed corpus in the training process, from memory and from disk."""
 
 import threading
 import time
@@ -22,12 +22,12 @@ from byola_rq.corpus.segments import SegmentCorpus
 
 
 def packed_corpus(folder: Path) -> SegmentCorpus:
-    """A corpus whose clips are sliced."""
+    """Open a corpus whose clips are sliced."""
     return SegmentCorpus(PackedClips.open([folder]), segment_samples=SEGMENT, seed=0)
 
 
 def delivered(corpus: SegmentCorpus, num_workers: int, device: torch.device) -> DeviceBatches:
-    """Random batches without end on the device, as training gets them."""
+    """Return endless random batches on the device, as in training."""
     loaded = load_batches(
         corpus,
         batches_of(corpus),
@@ -40,13 +40,13 @@ def delivered(corpus: SegmentCorpus, num_workers: int, device: torch.device) -> 
 
 
 def batches_of(corpus: SegmentCorpus, size: int = BATCH) -> Iterator[IntArray]:
-    """Random batches without end, others in every call."""
+    """Yield endless random batches, different in every call."""
     order = ClipOrder(len(corpus.clips), seed=time.monotonic_ns() % 2**31)
     return iter(StepSampler(order, size, first_step=0, num_steps=10**9))
 
 
 class _TensorDataset(Dataset[Any]):
-    """Batches as tensors, which torch's loader sends in shared memory made for each."""
+    """Batches as tensors, for which torch's loader allocates shared memory each time."""
 
     def __init__(self, corpus: SegmentCorpus) -> None:
         self.corpus = corpus
@@ -56,7 +56,7 @@ class _TensorDataset(Dataset[Any]):
 
 
 def compare_loaders(folder: Path, rounds: int) -> list[Row]:
-    """Segments a second that reach the training process; they are in memory."""
+    """Compare loaders of clips in memory, in segments per second."""
     corpus = packed_corpus(folder)
 
     def theirs(num_workers: int) -> Iterator[Any]:
@@ -78,14 +78,14 @@ def compare_loaders(folder: Path, rounds: int) -> list[Row]:
     }
     contenders = {name: puller(loader, 60) for name, loader in loaders.items()}
     rows = compare(contenders, unit="segments", rounds=rounds)
-    for loader in reversed(loaders.values()):  # ours kill what was started after them
+    for loader in reversed(loaders.values()):  # ours kill processes started after them
         if isinstance(loader, Generator):
             loader.close()
     return rows
 
 
 def puller(batches: Iterator[Any], num: int) -> Contender:
-    """Take batches; those read ahead while others were measured are passed over."""
+    """Take batches, skipping those read ahead while others were measured."""
 
     def contender() -> tuple[float, float]:
         for _ in range(6):
@@ -99,7 +99,7 @@ def puller(batches: Iterator[Any], num: int) -> Contender:
 
 
 def compare_cold(folder: Path, rounds: int) -> list[Row]:
-    """Segments a second from files that are not in memory, and once more from memory."""
+    """Compare reading from disk and from memory, in segments per second."""
     shards = sorted(folder.glob("pcm-*.npy"))
     residue: list[float] = []
 
@@ -113,7 +113,7 @@ def compare_cold(folder: Path, rounds: int) -> list[Row]:
             samples = batches_of(corpus)
             batches = load_batches(corpus, samples, batch_size=BATCH, num_workers=num_workers)
             with closing(batches):
-                next(batches)  # by then the processes have started
+                next(batches)  # wait until the processes have started
                 started = time.perf_counter()
                 for _ in range(24):
                     next(batches)
@@ -127,8 +127,8 @@ def compare_cold(folder: Path, rounds: int) -> list[Row]:
         assert isinstance(corpus.clips, PackedClips)
         for shard in corpus.clips.shards:
             shard.pages = None
-        # Few: what the kernel reads around each is soon all of these files, and would be nothing
-        # of a large corpus.
+        # Few batches: read-ahead around each would soon bring all of these files to memory, which
+        # it could not for a large corpus.
         return timed(lambda: len(corpus.load(next(batches_of(corpus, 32))).key))()
 
     def whole_shards() -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""What a model file takes: its first embedding, a long recording, half precision.
+"""Cost of a model file: first embedding, long recording, half precision.
 
 Run from the checkout: python -m benchmarks.model_file --help
 """
@@ -41,7 +41,7 @@ def main(
     folder: Annotated[Path, typer.Argument(help="Folder of recordings, at least three minutes.")],
     hours: Annotated[float, typer.Option(min=0.01, help="Length of the long recording.")] = 2.0,
 ) -> None:
-    """Measure on one core; the long recording is written, embedded and removed.
+    """Measure on one core; the long recording is a temporary file.
 
     \b
     Example:
@@ -57,7 +57,7 @@ def main(
 
 
 def time_first(path: Path) -> None:
-    """Time from `import byola_rq` to the first embedding, in a process of its own."""
+    """Time from `import byola_rq` to the first embedding, in a separate process."""
     runs = []
     for _ in range(5):
         command = [sys.executable, "-c", FIRST, str(path)]
@@ -73,7 +73,7 @@ def time_first(path: Path) -> None:
 
 
 def compare_precisions(path: Path, sound: torch.Tensor) -> None:
-    """Half precision against float32."""
+    """Compare half precision with float32."""
     clips = sound[: 32 * 5 * 16000].reshape(32, -1)
     expected = byola_rq.load(path)(clips, 16000)
     for dtype in (torch.float16, torch.bfloat16):
@@ -86,7 +86,7 @@ def compare_precisions(path: Path, sound: torch.Tensor) -> None:
 
 
 def embed_long_file(model: Embedder, sound: torch.Tensor, hours: float) -> None:
-    """Time and memory of one long file."""
+    """Measure time and memory of one long file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "long.wav"
         with soundfile.SoundFile(path, "w", 22050, 1) as file:

@@ -1,4 +1,4 @@
-"""Clips embedded by onnxruntime against this package, one thread: `-m benchmarks.onnx_export`."""
+"""Embedding by onnxruntime and by this package, one thread: `-m benchmarks.onnx_export`."""
 
 import argparse
 import tempfile
@@ -16,10 +16,10 @@ FILES = ("safetensors", "onnx")
 
 
 def main() -> None:
-    """Compare both for every encoder, for single clips and batches of two lengths."""
+    """Compare both for every encoder, on single clips and batches of two lengths."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9, help="rounds that count")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--rounds", type=int, default=9, help="number of rounds that count")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     torch.set_num_threads(1)
     report = Report("onnxruntime")
@@ -45,14 +45,14 @@ def main() -> None:
 
 
 def size_in_mb(path: Path) -> float:
-    """Megabytes."""
+    """Size of a file in megabytes."""
     return path.stat().st_size / 1e6
 
 
 def contenders(
     model: byola_rq.Embedder, path: Path, batch: int, seconds: int
 ) -> dict[str, Contender]:
-    """The model and its ONNX file, each embedding the same batch a few times."""
+    """Make contenders of the model and its ONNX file, embedding the same batch a few times."""
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])

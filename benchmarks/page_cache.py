@@ -1,4 +1,4 @@
-"""Files put out of memory, so that reading them is reading the disk."""
+"""Eviction of files from memory, so that reading them reads the disk."""
 
 import ctypes
 import mmap
@@ -10,15 +10,15 @@ import numpy as np
 
 
 def drop_from_memory(paths: Sequence[Path]) -> float:
-    """Ask the kernel to forget files' pages; those that a process has mapped stay.
+    """Ask the kernel to evict files' pages; pages mapped by a process stay.
 
     Returns:
-        The share of the pages that is still in memory, 0 to 1.
+        Share of the pages still in memory, 0 to 1.
     """
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            os.fsync(descriptor)  # a page that is not on the disk yet cannot be forgotten
+            os.fsync(descriptor)  # dirty pages cannot be evicted
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(descriptor)
@@ -33,5 +33,5 @@ def _resident_share(path: Path) -> float:
         address = ctypes.c_void_p(ctypes.addressof(first))
         if libc.mincore(address, ctypes.c_size_t(len(pages)), flags):
             raise OSError(ctypes.get_errno(), "mincore")
-        del first  # or the map could not be closed
+        del first  # else the map cannot be closed
     return float(np.mean(np.ctypeslib.as_array(flags) & 1))

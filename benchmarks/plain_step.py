@@ -1,8 +1,8 @@
-"""A straightforward training step, written from the papers' equations: what ours is held against.
+"""A straightforward training step, written from the papers' equations, as a reference.
 
 Convolution, batch norm, ReLU, pooling in this order and in torch's default memory layout; torch's
-own modules; Adam as it comes; the target follows parameter by parameter. Frontend and views are
-ours. The parameters' names are ours too, so that both can start from the same weights.
+own modules; default Adam; the target is updated parameter by parameter. Frontend, views and
+parameter names are this package's, so that both can start from the same weights.
 """
 
 import copy
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from byola_rq.corpus.segments import SegmentBatch
 from byola_rq.runtime.device import float32_products
-from byola_rq.train.step import TrainState
+from byola_rq.train.state import TrainState
 
 
 class PlainEncoder(nn.Module):
-    """The encoder of 2020, `(B, 1, F, T)` -> `(B, D)`. Source: arXiv:2103.06695."""
+    """The 2020 encoder, `(B, 1, F, T)` -> `(B, D)`. Source: arXiv:2103.06695."""
 
     def __init__(self, dim: int, n_mels: int, *, pools_first: bool = False) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class PlainEncoder(nn.Module):
         )
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        """Embed standardized log-mel spectrograms."""
+        """Embed standardized log-mel spectrograms, `(B, 1, F, T)` -> `(B, D)`."""
         x = self.features(log_mel).permute(0, 3, 2, 1).flatten(2)
         x = self.fc(x)  # (B, T // 8, D)
         embedding: Tensor = x.max(1).values + x.mean(1)
@@ -43,7 +43,7 @@ class PlainEncoder(nn.Module):
 
 
 class PlainBYOL(nn.Module):
-    """Online and target network. Source: Grill et al. (arXiv:2006.07733)."""
+    """Online and target networks. Source: Grill et al. (arXiv:2006.07733)."""
 
     def __init__(self, encoder: nn.Module, dim: int, hidden_dim: int, projection_dim: int) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class PlainBYOL(nn.Module):
         self.target_projector = copy.deepcopy(self.projector).requires_grad_(False)
 
     def forward(self, view_1: Tensor, view_2: Tensor) -> Tensor:
-        """The loss of a batch of view pairs."""
+        """Compute the loss of a batch of view pairs, `(B, 1, F, T)` each."""
         loss = torch.zeros((), device=view_1.device)
         for own, other in ((view_1, view_2), (view_2, view_1)):
             q = self.predictor(self.projector(self.encoder(own)))
@@ -73,7 +73,7 @@ class PlainBYOL(nn.Module):
 
     @torch.no_grad()
     def update_target(self, ema_decay: float) -> None:
-        """Move each parameter of the target."""
+        """Move each parameter of the target toward the online one."""
         pairs = ((self.target_encoder, self.encoder), (self.target_projector, self.projector))
         for target, online in pairs:
             for t, o in zip(target.parameters(), online.parameters(), strict=True):
@@ -81,12 +81,12 @@ class PlainBYOL(nn.Module):
 
 
 class PlainStep:
-    """One step after the other, from the weights that a training of ours has now.
+    """Plain training steps, starting from the weights of a `TrainState`.
 
     Args:
-        training: Whose configuration, weights, frontend and views are taken; it is left as it is.
-        is_tuned: Only what torch offers by an option: channels last, pooling before the ReLU, fused
-            Adam, and matrix products and convolutions as they are.
+        training: State whose configuration, weights, frontend and views are used; not changed.
+        is_tuned: Use options that torch offers: channels last, pooling before the ReLU, fused Adam,
+            and its default matrix products and convolutions.
     """
 
     def __init__(self, training: TrainState, *, is_tuned: bool = False) -> None:
@@ -104,7 +104,7 @@ class PlainStep:
         self.step = 0
 
     def __call__(self, batch: SegmentBatch) -> Tensor:
-        """Learn from a batch; its loss, still on the device."""
+        """Train on a batch; return its loss, still on the device."""
         training = self.training
         waveform, key, _ = batch.to(training.device)
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""How fast `byola-rq prepare` packs, by the form of its source.
+"""Speed of packing by `byola-rq prepare`, by form of its source.
 
 Run from the checkout: python -m benchmarks.prepare --help
 """
@@ -36,18 +36,18 @@ app = new_app()
 @app.command()
 def main(
     folder: Annotated[
-        Path | None, typer.Option(help="Where the files are made; a temporary one else.")
+        Path | None, typer.Option(help="Folder for the files; temporary by default.")
     ] = None,
     out: Out = None,
     rounds: Rounds = 1,
     clips: Annotated[int, typer.Option(min=16, help="Clips of 10 s in each source.")] = 600,
     workers: Annotated[int, typer.Option(min=1, help="Decoding processes.")] = 1,
 ) -> None:
-    """Pack the same clips of 10 s from every form, and count clips a second.
+    """Pack the same clips of 10 s from every form, and measure clips per second.
 
-    Listing, starting the processes, decoding, resampling and writing are all in it. With one
-    decoding process the main process works beside it, on less than half a core. The peak is that of
-    the main process, over all that was packed before, the making of the sources included.
+    Includes listing, starting the processes, decoding, resampling and writing. With one decoding
+    process, the main process works beside it on less than half a core. The peak is that of the main
+    process over everything so far, including the making of the sources.
 
     \b
     Examples:
@@ -63,7 +63,7 @@ def main(
 
 
 def write_sources(folder: Path, num_clips: int) -> dict[str, Path]:
-    """Folders of every codec, and a tar and a Parquet file of FLAC."""
+    """Write folders of every codec, and a tar and a Parquet file of FLAC."""
     distinct = min(num_clips, 16)  # synthesizing and encoding take longer than packing
     sources = write_encoded(folder / "encoded", write_sounds(folder / "sounds", distinct))
     for source in sources.values():
@@ -88,7 +88,7 @@ def write_sources(folder: Path, num_clips: int) -> dict[str, Path]:
 def measure_sources(
     sources: dict[str, Path], folder: Path, num_workers: int, rounds: int
 ) -> list[Row]:
-    """A row for each source: clips a second, and the memory of the main process."""
+    """Return a row for each source: clips per second, and memory of the main process."""
     peaks: dict[str, float] = {}
 
     def contender(name: str) -> Contender:

@@ -1,4 +1,4 @@
-"""How fast linear classifiers fit frozen embeddings: the protocol's probes and scikit-learn's.
+"""Speed of fitting linear classifiers to frozen embeddings: our probes and scikit-learn's.
 
 Run from the checkout: python -m benchmarks.probe --help
 """
@@ -31,8 +31,8 @@ from evaluate.probes.prepared import FittedProbe, Part
 app = new_app()
 
 RANK = 256  # directions in which the features vary, the i-th with variance 1 / i
-SEPARATION = 0.5  # of the classes' centres, in units of the spread within a class
-ONE_C = 0.01  # of the classifiers that choose none
+SEPARATION = 0.5  # distance of class centers, in units of the spread within a class
+ONE_C = 0.01  # for classifiers that do not choose C
 
 Features = npt.NDArray[np.float32]
 
@@ -44,17 +44,19 @@ def main(
     dim: Annotated[int, typer.Option(min=2, help="Embedding size D.")] = 512,
     classes: Annotated[int, typer.Option(min=2, help="Classes.")] = 35,
     rounds: Rounds = 1,
-    only: Annotated[list[str] | None, typer.Option(help="Contenders by name; all else.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Contenders by name; all by default.")
+    ] = None,
     device: Annotated[str, typer.Option(help="torch device of our probes.")] = "cpu",
     out: Out = None,
 ) -> None:
-    """Fit every classifier on the same embeddings, and count fits a second.
+    """Fit every classifier on the same embeddings, and measure fits per second.
 
-    Our probes do what the protocol asks: logistic tries 7 penalties, adam starts from 3 seeds, knn
-    tries 7 numbers of neighbors, all choose on validation clips, a fifth of the training clips.
+    Our probes follow the protocol: logistic tries 7 penalties, adam starts from 3 seeds, knn tries
+    7 numbers of neighbors; all choose on validation clips, a fifth of the training clips.
     scikit-learn's classifiers are fitted once, with one penalty. Features are clusters in 256
-    directions of falling variance, so that there is something to learn and not all is learned.
-    Speech Commands' size would be --clips 20000 --dim 2048: minutes a round.
+    directions of falling variance, so that accuracy is neither chance nor 100 %. Speech Commands'
+    size would be --clips 20000 --dim 2048, at minutes per round.
 
     \b
     Examples:
@@ -69,16 +71,16 @@ def main(
 
 
 def draw_parts(num_clips: int, dim: int, num_classes: int) -> tuple[Part, Part, Part]:
-    """Clusters, one per class: to train on, and a fifth as many each to choose and to test."""
+    """Draw clusters, one per class: to train on, and a fifth as many to validate and to test."""
     generator = np.random.default_rng(0)
     spread = np.arange(1, RANK + 1) ** -0.5
     mixing = (generator.standard_normal((RANK, dim)) * spread[:, None]).astype(np.float32)
-    centres = generator.standard_normal((num_classes, RANK)).astype(np.float32) * SEPARATION
+    centers = generator.standard_normal((num_classes, RANK)).astype(np.float32) * SEPARATION
 
     def part(size: int) -> Part:
         labels = np.arange(size) % num_classes
-        latent = centres[labels] + generator.standard_normal((size, RANK)).astype(np.float32)
-        return Part(np.maximum(latent @ mixing, 0), labels)  # embeddings have no negative element
+        latent = centers[labels] + generator.standard_normal((size, RANK)).astype(np.float32)
+        return Part(np.maximum(latent @ mixing, 0), labels)  # embeddings are non-negative
 
     return part(num_clips), part(max(num_clips // 5, 2)), part(max(num_clips // 5, 2))
 
@@ -86,7 +88,7 @@ def draw_parts(num_clips: int, dim: int, num_classes: int) -> tuple[Part, Part, 
 def compare_probes(
     train: Part, valid: Part, test: Part, *, rounds: int, only: list[str] | None, device: str
 ) -> list[Row]:
-    """A row for each classifier, with its accuracy on the test clips."""
+    """Return a row for each classifier, with its accuracy on the test clips."""
     fits: dict[str, Callable[[], Any]] = {
         name: chosen(fit, train, valid, device) for name, fit in PROBES.items()
     }
@@ -117,12 +119,12 @@ def compare_probes(
 def chosen(
     fit: Callable[..., tuple[FittedProbe, ...]], train: Part, valid: Part, device: str
 ) -> Callable[[], Any]:
-    """Fit a probe of the protocol."""
+    """Fit a probe of the protocol and return it."""
     return lambda: fit(train, valid, seed=0, device=device)[0].predict
 
 
 def scikit_learn_models() -> dict[str, Callable[[], Any]]:
-    """Other ways to a linear classifier."""
+    """Return other linear classifiers by name."""
     return {
         "lbfgs, one C": lambda: LogisticRegression(C=ONE_C, max_iter=1000),
         "saga, one C": lambda: LogisticRegression(C=ONE_C, solver="saga", max_iter=50),
@@ -132,7 +134,7 @@ def scikit_learn_models() -> dict[str, Callable[[], Any]]:
 
 
 def once(model: Callable[[], Any], train: Part) -> Callable[[], Any]:
-    """Scale, and fit a model of scikit-learn."""
+    """Return a call that scales features and fits a scikit-learn model."""
 
     def fit() -> Any:
         scaler = StandardScaler()

@@ -19,25 +19,25 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Clips to train, validate and test on; classes; whether a clip may have several.
+# Clips to train, validate and test on; classes; True if a clip may have several.
 TASKS = {
     "vc1": ((138_361, 6_904, 8_251), 1_251, False),
     "fsd50k": ((36_796, 4_170, 10_231), 200, True),
 }
 RANK = 256  # directions in which the synthetic features vary, the i-th with variance 1 / i
-SEPARATION = 0.5  # of the classes' centres, in units of the spread within a class
+SEPARATION = 0.5  # distance of class centers, in units of the spread within a class
 CHUNK_CLIPS = 4096
-# Fractions that take less than a minute each on 2 cores; knn is quick but grows with their square.
+# Fractions that take under a minute each on 2 cores; knn is fast but grows with their square.
 SCALES = {"logistic": [0.01, 0.03], "adam": [0.01, 0.02], "knn": [0.1, 0.2]}
 
 HELP = """\
 Time and peak memory of the probes on synthetic features of a large task's size.
 
-Each probe is fitted on a few small fractions of the task's clips, with all its classes and
-dimensions, each in a process of its own, so that a peak is that fit's alone. A straight line
-through the smallest and the largest fraction gives what a step would take on the whole task (knn:
-through their squares); --scale 1 measures it instead. The features are clusters, one per class, in
-256 directions of falling variance, so that a probe has something to learn and does not learn all.
+Each probe is fitted on a few small fractions of the task's clips, with all classes and dimensions,
+each in a separate process, so that the peak is that of the fit. A straight line through the
+smallest and the largest fraction extrapolates to the whole task (knn: through their squares);
+--scale 1 measures it instead. The features are clusters, one per class, in 256 directions of
+falling variance, so that accuracy is neither chance nor 100 %.
 """
 EXAMPLES = """\
 examples:
@@ -51,7 +51,7 @@ columns:
   fit       wall seconds of the fit, validation included; CPU: processor seconds, threads summed
   test      wall seconds to score the test clips
   peak      largest resident memory of the process, features and libraries included
-  score     accuracy, or mAP where clips have several classes
+  score     accuracy, or mAP if clips have several classes
 """
 
 
@@ -74,34 +74,38 @@ def main() -> None:
 
 
 def parse_options() -> argparse.Namespace:
-    """The command line; sizes are checked before anything is measured."""
+    """Parse the command line, and check sizes before anything is measured."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.probe_size",
         description=HELP,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--task", choices=TASKS, default="vc1", help="whose size (default: vc1)")
+    parser.add_argument(
+        "--task", choices=TASKS, default="vc1", help="task of this size (default: vc1)"
+    )
     parser.add_argument(
         "--probe",
         nargs="+",
         choices=("logistic", "adam", "knn"),
         default=["logistic", "adam", "knn"],
-        help="which to fit (default: all)",
+        help="probes to fit (default: all)",
     )
     parser.add_argument(
         "--scale",
         nargs="+",
         type=float,
         metavar="FRACTION",
-        help="of the task's clips, one measurement each (default: 2 of less than a minute)",
+        help="fractions of the task's clips, each measured (default: 2 of under a minute)",
     )
-    parser.add_argument("--dim", type=int, default=2048, help="dimensions (default: 2048)")
-    parser.add_argument("--classes", type=int, help="default: the task's")
+    parser.add_argument("--dim", type=int, default=2048, help="embedding size (default: 2048)")
+    parser.add_argument("--classes", type=int, help="number of classes (default: the task's)")
     parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
-    parser.add_argument("--seed", type=int, default=0, help="of features and probes (default: 0)")
     parser.add_argument(
-        "--adam-seeds", type=int, default=1, help="of the protocol's 3, alike in cost (default: 1)"
+        "--seed", type=int, default=0, help="seed of features and probes (default: 0)"
+    )
+    parser.add_argument(
+        "--adam-seeds", type=int, default=1, help="seeds of adam, 3 in the protocol (default: 1)"
     )
     parser.add_argument("--measure-one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -118,7 +122,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def measure_apart(name: str, scale: float, options: argparse.Namespace) -> dict[str, Any]:
-    """`measure` in a fresh process."""
+    """Run `measure` in a fresh process."""
     command = [sys.executable, "-m", "benchmarks.probe_size", "--measure-one"]
     command += ["--probe", name, "--scale", str(scale), "--task", options.task]
     for option in ("dim", "classes", "device", "seed", "adam-seeds"):
@@ -133,7 +137,7 @@ def measure_apart(name: str, scale: float, options: argparse.Namespace) -> dict[
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Fit one probe at one scale."""
+    """Fit one probe at one scale; return its measurements."""
     from evaluate.probes import fit as probe
     from evaluate.probes.metrics import METRICS, metric_for
 
@@ -163,14 +167,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def draw_parts(scale: float, options: argparse.Namespace) -> "list[Part]":
-    """Clusters of equal size; several classes' centres add up where a clip has them."""
+    """Draw clusters of equal size; centers add up for clips of several classes."""
     from evaluate.probes.prepared import Part
 
     sizes, _, is_multilabel = TASKS[options.task]
     generator = np.random.default_rng(options.seed)
     spread = np.arange(1, RANK + 1) ** -0.5
     directions = (spread[:, None] * generator.normal(size=(RANK, options.dim))).astype(np.float32)
-    centres = SEPARATION * generator.normal(size=(options.classes, RANK)).astype(np.float32)
+    centers = SEPARATION * generator.normal(size=(options.classes, RANK)).astype(np.float32)
     parts = []
     for size in (round(scale * size) for size in sizes):
         labels = generator.permutation(np.arange(size) % options.classes)
@@ -181,7 +185,7 @@ def draw_parts(scale: float, options: argparse.Namespace) -> "list[Part]":
         features = np.empty((size, options.dim), dtype=np.float32)
         for start in range(0, size, CHUNK_CLIPS):
             rows = slice(start, start + CHUNK_CLIPS)
-            latent = targets[rows].astype(np.float32) @ centres
+            latent = targets[rows].astype(np.float32) @ centers
             latent += generator.standard_normal(latent.shape, dtype=np.float32)
             features[rows] = latent @ directions
             features[rows] += 0.1 * generator.standard_normal(
@@ -192,7 +196,7 @@ def draw_parts(scale: float, options: argparse.Namespace) -> "list[Part]":
 
 
 def count_steps(probes: "tuple[FittedProbe, ...]") -> int:
-    """Iterations of lbfgs, epochs of adam, 0 of knn."""
+    """Number of steps: iterations of lbfgs, epochs of adam, 0 for knn."""
     return sum(
         getattr(probe.classifier, "num_iterations_", getattr(probe.classifier, "num_epochs_", 0))
         for probe in probes
@@ -200,20 +204,20 @@ def count_steps(probes: "tuple[FittedProbe, ...]") -> int:
 
 
 def peak_gib() -> float:
-    """Largest resident memory of this process so far."""
+    """Peak resident memory of this process in GiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return float(peak) / (2**30 if sys.platform == "darwin" else 2**20)  # bytes or KiB
 
 
 def gpu_gib(device: str) -> float:
-    """Largest memory that torch held on the GPU so far."""
+    """Peak memory of torch on the GPU in GiB."""
     import torch
 
     return torch.cuda.max_memory_allocated() / 2**30 if device.startswith("cuda") else 0.0
 
 
 def format_row(row: dict[str, Any]) -> str:
-    """One measurement."""
+    """Format one measurement as a line of the table."""
     line = (
         f"{row['clips']:>7} {row['scale']:>8g} {row['steps'] or '':>6} {row['fit_seconds']:>8.1f} "
         f"{row['cpu_seconds']:>8.1f} {row['test_seconds']:>8.1f} {row['peak_gib']:>9.2f}  "
@@ -225,20 +229,20 @@ def format_row(row: dict[str, Any]) -> str:
 
 
 def extrapolate(name: str, rows: list[dict[str, Any]], options: argparse.Namespace) -> list[str]:
-    """What the whole task would take if the cost grew as its arithmetic does."""
+    """Estimate the cost of the whole task, if it grows as the arithmetic does."""
     last, num_clips = rows[-1], TASKS[options.task][0][0]
     if last["scale"] == 1:
         return []
 
     def at_full(values: list[float], power: int = 1) -> float:
-        """On the line through the first and the last value; through zero if it does not rise."""
+        """Extrapolate along the first and last value; through zero if they do not rise."""
         sizes: list[float] = [row["scale"] ** power for row in rows]
         if values[-1] <= values[0]:
             sizes, values = [0.0, *sizes], [0.0, *values]
         slope = (values[-1] - values[0]) / (sizes[-1] - sizes[0])
         return values[-1] + slope * (1 - sizes[-1])
 
-    # A search compares all training clips with all others, and both grow.
+    # A search compares all training clips with all others, so both factors grow.
     power = 2 if name == "knn" else 1
     steps = [row["steps"] or 1 for row in rows]
     wall, processor = (
@@ -257,14 +261,14 @@ def extrapolate(name: str, rows: list[dict[str, Any]], options: argparse.Namespa
 
 
 def format_seconds(seconds: float) -> str:
-    """Seconds, minutes or hours, whichever reads best."""
+    """Format a duration in seconds, minutes or hours."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def describe_machine(device: str) -> str:
-    """What the figures hold for."""
+    """Describe the machine and versions that the figures hold for."""
     processor = platform.processor() or platform.machine()
     cpu_info = Path("/proc/cpuinfo")
     if cpu_info.exists():

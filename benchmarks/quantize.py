@@ -1,4 +1,4 @@
-"""How fast log-mel bands are quantized, against masks as the paper writes them and torch's ways.
+"""Speed of quantizing log-mel bands, compared with masks as in the paper and with torch's ways.
 
 Run from the checkout: python -m benchmarks.quantize --help
 """
@@ -39,13 +39,13 @@ def main(
     """Quantize a batch into 5 bins for each band, in three tables.
 
     \b
-    1  all of it, numbers drawn too: ours, and eq. 1-4 as they stand: a mask for each bin, times
-       its value, summed over the bins, with torch's own random numbers; a copy, as the limit.
-       Drawn and applied one after the other, and called, which on a GPU is one kernel
-    2  drawn numbers applied: ours against other ways to say it in torch, every result equal
+    1  drawing and applying: ours, and eq. 1-4 literally: a mask for each bin, times its value,
+       summed over the bins, with torch's random numbers; a copy, as the limit. Ours is drawn and
+       applied one after the other, and called, which on a GPU is one kernel
+    2  applying drawn numbers: ours and other formulations in torch, all with equal results
     3  ours by number of bins; ratios to the first
 
-    `ms` is the median time of a batch.
+    `ms` is the median time per batch.
 
     \b
     Examples:
@@ -62,13 +62,13 @@ def main(
 
 
 def draw_batch(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Log-mels of random numbers, `(B, 1, 64, 96)`, and their keys."""
+    """Draw log-mels of random numbers, `(B, 1, 64, 96)`, and their keys."""
     x = torch.randn(size, 1, 64, 96, generator=torch.Generator().manual_seed(0))
     return x.to(device), sample_keys(0, 0, torch.arange(size)).to(device)
 
 
 def race(works: Mapping[str, Callable[[], object]], x: Tensor, rounds: int) -> list[Row]:
-    """Rates and milliseconds of works that each take the batch once."""
+    """Compare rates and milliseconds of functions that process the batch once."""
 
     def contender(work: Callable[[], object]) -> Contender:
         def units() -> float:
@@ -86,7 +86,7 @@ def race(works: Mapping[str, Callable[[], object]], x: Tensor, rounds: int) -> l
 
 
 def compare_whole(x: Tensor, key: Tensor, rounds: int) -> list[Row]:
-    """The equations first, so that our ratio is the factor."""
+    """Compare with the equations, which come first, so that ratios are factors over them."""
     ours = RandomizedQuantization(BINS)
     return race(
         {
@@ -103,7 +103,7 @@ def compare_whole(x: Tensor, key: Tensor, rounds: int) -> list[Row]:
 
 
 def one_mask_per_bin(x: Tensor, num_bins: int) -> Tensor:
-    """Eq. 1-4 of arXiv:2212.08663: y = sum over bins of value * [x in bin]."""
+    """Quantize by eq. 1-4 of arXiv:2212.08663: y = sum over bins of value * [x in bin]."""
     rows = x[:, 0, :, None]  # (B, F, 1, T)
     low, high = rows.amin(dim=-1, keepdim=True), rows.amax(dim=-1, keepdim=True)
     inner = low + torch.rand(*rows.shape[:2], num_bins - 1, 1, device=x.device) * (high - low)
@@ -116,7 +116,7 @@ def one_mask_per_bin(x: Tensor, num_bins: int) -> Tensor:
 
 
 def compare_ways(x: Tensor, key: Tensor, rounds: int) -> list[Row]:
-    """Other formulations; each must give the very bits of ours."""
+    """Compare other formulations, which must give exactly our bits."""
     ours = RandomizedQuantization(BINS)
     drawn = ours.draw(x, key)
     ways: dict[str, Callable[[Tensor, QuantizationBins], Tensor]] = {
@@ -134,13 +134,13 @@ def compare_ways(x: Tensor, key: Tensor, rounds: int) -> list[Row]:
 
 
 def by_searchsorted(x: Tensor, drawn: QuantizationBins) -> Tensor:
-    """The bin's index, looked up."""
+    """Look up the bin's index."""
     index = torch.searchsorted(drawn.edges, x[:, 0].contiguous(), right=True)
     return drawn.values.gather(-1, index)[:, None]
 
 
 def by_where(x: Tensor, drawn: QuantizationBins) -> Tensor:
-    """One choice per edge."""
+    """Choose once per edge."""
     rows, result = x[:, 0], drawn.values[..., :1]
     for k in range(drawn.edges.shape[-1]):
         result = torch.where(
@@ -150,7 +150,7 @@ def by_where(x: Tensor, drawn: QuantizationBins) -> Tensor:
 
 
 def count_edges(x: Tensor, drawn: QuantizationBins) -> Tensor:
-    """Edges at or below each element, in bytes."""
+    """Count edges at or below each element, in bytes."""
     rows = x[:, 0]
     count = (rows >= drawn.edges[..., :1]).view(torch.uint8)
     for k in range(1, drawn.edges.shape[-1]):
@@ -159,12 +159,12 @@ def count_edges(x: Tensor, drawn: QuantizationBins) -> Tensor:
 
 
 def by_count(x: Tensor, drawn: QuantizationBins) -> Tensor:
-    """The index without a search."""
+    """Count edges for the index, instead of a search."""
     return drawn.values.gather(-1, count_edges(x, drawn).long())[:, None]
 
 
 def by_index_select(x: Tensor, drawn: QuantizationBins) -> Tensor:
-    """The same, looked up in one long table by 32-bit indices."""
+    """Look up counted indices in one long table by 32-bit indices."""
     num_rows, num_bins = drawn.values[..., 0].numel(), drawn.values.shape[-1]
     first = torch.arange(num_rows, dtype=torch.int32, device=x.device) * num_bins
     index = count_edges(x, drawn) + first.reshape(*drawn.values.shape[:2], 1)
@@ -172,7 +172,7 @@ def by_index_select(x: Tensor, drawn: QuantizationBins) -> Tensor:
 
 
 def by_bits(x: Tensor, drawn: QuantizationBins) -> Tensor:
-    """Values as integers, whose differences add up exactly."""
+    """Add differences of values as integers, which is exact."""
     rows, bits = x[:, 0], drawn.values.view(torch.int32)
     steps = bits.diff(dim=-1)
     result = (rows >= drawn.edges[..., :1]) * steps[..., :1]
@@ -182,7 +182,7 @@ def by_bits(x: Tensor, drawn: QuantizationBins) -> Tensor:
 
 
 def by_lerp_in_pieces(x: Tensor, drawn: QuantizationBins) -> Tensor:
-    """As ours on a CPU, in pieces that stay in its second-level cache."""
+    """Use lerp as ours does on a CPU, in pieces that fit its second-level cache."""
     ours, result = RandomizedQuantization(BINS), torch.empty_like(x)
     for first in range(0, len(x), 32):
         piece = slice(first, first + 32)
@@ -192,7 +192,7 @@ def by_lerp_in_pieces(x: Tensor, drawn: QuantizationBins) -> Tensor:
 
 
 def compare_bins(x: Tensor, key: Tensor, rounds: int) -> list[Row]:
-    """What more bins cost."""
+    """Compare numbers of bins."""
 
     def work(num_bins: int) -> Callable[[], object]:
         ours = RandomizedQuantization(num_bins)

@@ -1,4 +1,4 @@
-"""How well clips of one label find each other: mean average precision, by how rows are scaled.
+"""Retrieval of clips with the same label: mean average precision, by scaling of embeddings.
 
 Run from the checkout: python -m benchmarks.retrieval --help
 """
@@ -33,14 +33,15 @@ SCALINGS: dict[str, Callable[[Features], Tensor]] = {
 
 @app.command()
 def main(
-    task: Annotated[list[Path], typer.Argument(help="Labelled csv files.")],
+    task: Annotated[list[Path], typer.Argument(help="Labeled csv files.")],
     model: Annotated[
-        list[str], typer.Option(help="Model file, `builtin`, `random` or `logmel`; repeat.")
+        list[str],
+        typer.Option(help="Model file, `builtin`, `random` or `logmel`; repeatable."),
     ],
 ) -> None:
-    """Print the mean average precision of finding the clips of a query's label, in percent.
+    """Print the mean average precision of retrieving clips with a query's label, in percent.
 
-    Every clip asks once, among all others of its set, whatever their part.
+    Every clip is a query once, among all other clips of its set, regardless of part.
 
     \b
     Example:
@@ -49,19 +50,19 @@ def main(
     print("| task | model | " + " | ".join(SCALINGS) + " |")
     print("|---" * (2 + len(SCALINGS)) + "|")
     for path in task:
-        labelled = read_labelled_csv(path)
-        labels = np.unique([clip.label for clip in labelled.clips], return_inverse=True)[1]
+        labeled = read_labelled_csv(path)
+        labels = np.unique([clip.label for clip in labeled.clips], return_inverse=True)[1]
         for name in model:
-            features = embed_paths(name, [clip.path for clip in labelled.clips])
+            features = embed_paths(name, [clip.path for clip in labeled.clips])
             cells = [
                 f"{100 * retrieval_map(scale(features).numpy(), labels):.1f}"
                 for scale in SCALINGS.values()
             ]
-            print(f"| {labelled.name} | {name} | " + " | ".join(cells) + " |", flush=True)
+            print(f"| {labeled.name} | {name} | " + " | ".join(cells) + " |", flush=True)
 
 
 def embed_paths(model: str, paths: Sequence[Path]) -> Features:
-    """Embeddings `(N, D)` of whole files by a model, or by a baseline of the built-in's size."""
+    """Embed whole files, `(N, D)`, by a model, or by a baseline of the built-in's size."""
     if model not in BASELINES:
         return np.asarray(load(model).embed_files(paths).numpy())
     builtin = load()
@@ -76,7 +77,7 @@ def embed_paths(model: str, paths: Sequence[Path]) -> Features:
 
 
 def retrieval_map(rows: Features, labels: npt.NDArray[Any]) -> float:
-    """Mean average precision over all queries, each among all other rows `(N, D)`, by cosine."""
+    """Mean average precision by cosine of every row among all others, `(N, D)`."""
     rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     precisions = []
     for query, similarity in enumerate(rows @ rows.T):

@@ -1,4 +1,4 @@
-"""Scores of encoders against the segments that they have seen: the table, and the picture.
+"""Scores of encoders over the number of segments seen: table and picture.
 
 Run from the checkout: python -m benchmarks.score_curve --help
 """
@@ -25,7 +25,7 @@ app = new_app(no_args_is_help=True)
 
 @dataclass(frozen=True)
 class Point:
-    """An encoder: how much it has seen, and its score of each task, `mean` last, in percent."""
+    """Encoder with its number of segments, and its score on each task, `mean` last, in percent."""
 
     name: str
     num_segments: int
@@ -34,20 +34,20 @@ class Point:
 
     @property
     def mean(self) -> float:
-        """Over the tasks."""
+        """Mean over the tasks."""
         return self.scores["mean"][0]
 
 
 @app.command()
 def main(
-    results: Annotated[list[Path], typer.Argument(help="Folders that evaluate has written.")],
-    model: Annotated[list[Path], typer.Option(help="Model files that were evaluated; repeat.")],
+    results: Annotated[list[Path], typer.Argument(help="Folders written by `python -m evaluate`.")],
+    model: Annotated[list[Path], typer.Option(help="Model files that were evaluated; repeatable.")],
     picture: Annotated[Path | None, typer.Option(help="Also draw mean over segments.")] = None,
 ) -> None:
-    """Print what `python -m evaluate` found of each model, and the mean over all tasks.
+    """Print scores of `python -m evaluate` for each model, and their mean over all tasks.
 
-    Intervals: 95 %, bootstrap over test clips; of several seeds together where a baseline was
-    run with several. Segments (steps times batch) are told by the model files.
+    Intervals: 95 %, bootstrap over test clips, with all seeds of a baseline together. The number of
+    segments (steps times batch) comes from the model files.
 
     \b
     Example:
@@ -57,7 +57,7 @@ def main(
     for path in model:
         embedder = load(path)
         if not {"steps", "batch_size"} <= embedder.summary.keys():
-            raise typer.BadParameter(f"{path}: does not tell its steps and batch size")
+            raise typer.BadParameter(f"{path}: has no steps and batch size")
         seen = embedder.summary["steps"] * embedder.summary["batch_size"]
         num_segments[embedder.weights_sha256] = seen
     points = keep_whole([point for out in results for point in read_points(out, num_segments)])
@@ -67,7 +67,7 @@ def main(
 
 
 def read_points(out: Path, num_segments: Mapping[str, int]) -> list[Point]:
-    """The encoders of one folder; the seeds of a baseline are one of them."""
+    """Read the encoders of one folder; seeds of a baseline form one point."""
     rows_of: dict[tuple[str, str], list[ResultRow]] = {}
     for row in (each for each in read_results(out) if each.label_fraction == 1):
         digest = "" if row.model in BASELINES else row.weights_sha256
@@ -98,7 +98,7 @@ def _make_point(out: Path, name: str, rows: Sequence[ResultRow], num_segments: i
 
 
 def keep_whole(points: Sequence[Point]) -> list[Point]:
-    """Those that have a score of every task: other means are of something else."""
+    """Keep points with a score on every task; other means are not comparable."""
     tasks = dict.fromkeys(task for point in points for task in point.scores)
     for point in points:
         if lacking := [task for task in tasks if task not in point.scores]:
@@ -107,7 +107,7 @@ def keep_whole(points: Sequence[Point]) -> list[Point]:
 
 
 def print_table(points: Sequence[Point]) -> None:
-    """The points as a table of Markdown."""
+    """Print the points as a Markdown table."""
     tasks = list(points[0].scores)
     print(f"| encoder | segments | {' | '.join(tasks)} |\n{'|---' * (len(tasks) + 2)}|")
     for point in points:
@@ -119,7 +119,7 @@ def print_table(points: Sequence[Point]) -> None:
 
 
 def draw_curve(points: Sequence[Point]) -> Any:
-    """A figure of the mean score against segments: a line per name, one across for a baseline."""
+    """Plot the mean score over segments: a line per name, a horizontal one for a baseline."""
     figure = make_figure(7.5, 4.6)
     axes = figure.subplots()
     most = max(point.num_segments for point in points) / 1e6

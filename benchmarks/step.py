@@ -1,4 +1,4 @@
-"""How fast a whole training step is, from waveforms to updated weights.
+"""Speed of a whole training step, from waveforms to updated weights.
 
 Run from the checkout: python -m benchmarks.step --help
 """
@@ -42,11 +42,8 @@ from byola_rq.model.linear import linear
 from byola_rq.runtime.device import Precision
 from byola_rq.runtime.rng import sample_keys
 from byola_rq.synthesis.generate import KINDS, make_clip
-from byola_rq.train.step import (
-    TrainState,
-    build_state,
-    train_step,
-)
+from byola_rq.train.state import TrainState, build_state
+from byola_rq.train.step import train_step
 
 app = new_app()
 
@@ -54,7 +51,7 @@ app = new_app()
 @app.command()
 def main(
     *,
-    batch: Annotated[int, typer.Option(min=2, help="Segments of a step.")] = 32,
+    batch: Annotated[int, typer.Option(min=2, help="Segments per step.")] = 32,
     dim: Annotated[int, typer.Option(min=1, help="Embedding size D.")] = 2048,
     rounds: Rounds = 5,
     device: Device = "auto",
@@ -65,18 +62,18 @@ def main(
     ] = False,
     out: Out = None,
 ) -> None:
-    """Measure steps of the paper's recipe at a reduced batch, with what each part is worth.
+    """Measure steps of the paper's recipe at a reduced batch, and the gain of each part.
 
     \b
-    1  segments a second: the step written from the equations (`plain`), the same with the options
-       that torch offers for it, ours, and ours with one part set back. All share frontend and
-       views, and freed memory is kept as in pretraining, which helps the plain step most
-       (peak: memory of a step beyond weights and optimizer; GPU: of its tensors)
+    1  segments per second: the step written from the equations (`plain`), the same with the options
+       that torch offers, ours, and ours with one part replaced by torch's. All share frontend and
+       views, and freed memory is kept as in pretraining, which helps the plain step most (peak:
+       memory of a step beyond weights and optimizer; on a GPU of its tensors)
     2  with --scaling, ours by batch and D
-    3  what this machine reaches in nothing but a large matrix product, or copy, and how much of
-       it ours uses, by the operations and bytes counted in 4
+    3  the machine's limits in a large matrix product and a copy, and the share that ours uses, by
+       the operations and bytes counted in 4
     4  operations and bytes of a segment, counted
-    5  what a GPU would reach if nothing but arithmetic or memory took time: expected, not measured
+    5  limits of GPUs if only arithmetic or memory took time: expected, not measured
 
     \b
     Examples:
@@ -104,7 +101,7 @@ def main(
 
 
 def write_batch(size: int) -> SegmentBatch:
-    """Synthesized sounds of every kind, 0.95 s each."""
+    """Synthesize sounds of every kind, 0.95 s each."""
     count = min(size, 64)
     clips = [
         make_clip(KINDS[n % len(KINDS)], seed=n, seconds=0.95).astype(np.float32)
@@ -116,7 +113,7 @@ def write_batch(size: int) -> SegmentBatch:
 
 
 def make_training(dim: int, batch: int, device: torch.device, precision: Precision) -> TrainState:
-    """Ours, at its start."""
+    """Build our training state."""
     config = load_config(
         default_config_path(),
         [f"encoder.dim={dim}", f"train.batch_size={batch}", "run.dir=unused", "data.source=unused"],
@@ -130,7 +127,7 @@ def make_training(dim: int, batch: int, device: torch.device, precision: Precisi
 def make_steps(
     dim: int, batch: int, device: torch.device, precision: Precision
 ) -> dict[str, Callable[[SegmentBatch], object]]:
-    """The contenders by name; all from the same weights."""
+    """Return the contenders by name, all from the same weights."""
 
     def ours(set_back: Callable[[nn.Module], None] | None = None) -> TrainState:
         training = make_training(dim, batch, device, precision)
@@ -153,32 +150,32 @@ def make_steps(
 
 
 class _ModuleNorm(nn.BatchNorm2d):
-    """No batch norm of torch's own any more, so that nothing is fused with it."""
+    """Batch norm of another class, which keeps it from being fused."""
 
 
 def unfuse(network: nn.Module) -> None:
-    """Let the convolution blocks run module by module."""
+    """Make the convolution blocks run module by module."""
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = _ModuleNorm
 
 
 def unfuse_first(network: nn.Module) -> None:
-    """Let the first convolution block of each encoder run so."""
+    """Make the first convolution block of each encoder run module by module."""
     for name, module in network.named_modules():
         if f".{name}".endswith(".features.1"):
             unfuse(module)
 
 
 def use_torch_linear(network: nn.Module) -> None:
-    """Let linear layers be torch's own."""
+    """Use torch's own linear layers."""
     for module in network.modules():
         if isinstance(module, nn.Linear):
             module.__class__ = nn.Linear
 
 
 def measure_scaling(device: torch.device, precision: Precision) -> list[Row]:
-    """Ours at other batches and embedding sizes; what does not fit is left out."""
+    """Measure ours at other batch and embedding sizes; skip those that do not fit in memory."""
     rows: list[Row] = []
     sizes = [(batch, 2048) for batch in (64, 128, 256, 512, 1024)]
     for batch, dim in [*sizes, *((256, dim) for dim in (512, 1024, 3072))]:
@@ -194,7 +191,7 @@ def measure_scaling(device: torch.device, precision: Precision) -> list[Row]:
 
 
 def compare_limits(rate: float, dim: int, device: torch.device, precision: Precision) -> list[Row]:
-    """The best of ten large products and copies, and what a step at this rate makes of them."""
+    """Compare a step with the best of ten large products and copies."""
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     size = 4096 if device.type == "cuda" else 2048
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
@@ -205,7 +202,7 @@ def compare_limits(rate: float, dim: int, device: torch.device, precision: Preci
         name: min(timed(lambda work=work: float(len(work())), device)()[1] for _ in range(10))  # type: ignore[misc]
         for name, work in works.items()
     }
-    # Counted in bfloat16.
+    # Bytes are counted for bfloat16.
     moved = bytes_of_step(dim, "first block fused") * (1 if dtype is torch.bfloat16 else 2)
     limits = {
         "GFLOP/s": (2 * size**3 / seconds["matrix product"], operations_of_step(dim)),

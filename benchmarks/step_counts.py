@@ -1,8 +1,8 @@
-"""Operations and bytes of a training step, counted from sizes; what a GPU would make of them.
+"""Operations and bytes of a training step, counted from sizes, and the limits they imply on GPUs.
 
-One segment of 64 bands and 96 frames, two views. Counted are tensors that are written and read
-whole by one kernel after the other; what stays in a cache or register is nothing. The encoder is
-that of 2020, at batch 256 for what is moved once a step (weights, Adam, EMA).
+For one segment of 64 bands and 96 frames, two views. Counts tensors written and read by successive
+kernels; data in caches or registers is free. The encoder is that of 2020; what is moved once per
+step (weights, Adam, EMA) is shared by a batch of 256.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ HALF, FULL, INDEX, MASK = 2, 4, 8, 1  # bytes of bfloat16, float32, int64, bool
 
 
 class Card(NamedTuple):
-    """A GPU's limits by its data sheet."""
+    """Limits of a GPU by its data sheet."""
 
     name: str
     operations: float  # per second, dense bfloat16
@@ -30,7 +30,7 @@ CARDS = (Card("H100 SXM 80 GB", 790e12, 3.0e12, 80e9), Card("H200 141 GB", 790e1
 
 
 class Moved(NamedTuple):
-    """Bytes of one view, of a forward and a backward pass, and those kept in between."""
+    """Bytes moved for one view forward and backward, and bytes kept in between."""
 
     forward: float
     backward: float
@@ -38,27 +38,27 @@ class Moved(NamedTuple):
 
 
 def first_block_plain() -> Moved:
-    """Convolution, batch norm (statistics, then normalized), ReLU, pooling with int64 indices."""
+    """Count convolution, batch norm, ReLU, and pooling with int64 indices."""
     return _block_plain(BLOCKS[0], BANDS * FRAMES, needs_input_gradient=False)
 
 
 def other_blocks_plain() -> Moved:
-    """The same of blocks 2 and 3."""
+    """Count the same for blocks 2 and 3."""
     return _sum(_block_plain(n, n, needs_input_gradient=True) for n in BLOCKS[1:])
 
 
 def other_blocks() -> Moved:
-    """Blocks 2 and 3 with pooling before the ReLU, as torch's modules do it."""
+    """Count blocks 2 and 3 with pooling before the ReLU, by torch's modules."""
     return _sum(_block_pools_first(n) for n in BLOCKS[1:])
 
 
 def other_blocks_compiled() -> Moved:
-    """Blocks 2 and 3 with normalization, pooling, ReLU in one kernel, and one-byte indices."""
+    """Count blocks 2 and 3 with one kernel for norm, pooling, ReLU, and one-byte indices."""
     return _sum(_block_compiled(n) for n in BLOCKS[1:])
 
 
 def first_block_fused() -> Moved:
-    """One kernel from 4 x 4 patches to what is behind the pooling, computed again backwards."""
+    """Count one kernel from 4 x 4 patches to the pooled output, recomputed in the backward pass."""
     pooled = BLOCKS[0] // 4
     patches = PATCHES * FULL
     forward = BANDS * FRAMES * FULL * 3 + patches * 3 + pooled * HALF  # made, moments, product
@@ -66,7 +66,7 @@ def first_block_fused() -> Moved:
 
 
 def frames_and_heads(dim: int) -> Moved:
-    """Linear layers, ReLU, dropout, pooling over time, heads: activations only."""
+    """Count activations of linear layers, ReLU, dropout, pooling over time and heads."""
     frames = FRAMES // 8  # embeddings of a segment
     wide = frames * dim * HALF
     narrow = frames * CHANNELS * 8 * HALF
@@ -79,7 +79,7 @@ def frames_and_heads(dim: int) -> Moved:
 
 
 def num_weights(dim: int) -> tuple[int, int]:
-    """Of the online network, and of the target."""
+    """Number of weights of the online and of the target network."""
     encoder = 10 * 64 + 2 * (9 * 64 + 1) * 64 + 6 * 64 + 513 * dim + (dim + 1) * dim
     projector = (dim + 3) * HIDDEN + (HIDDEN + 1) * PROJECTION
     predictor = (PROJECTION + 3) * HIDDEN + (HIDDEN + 1) * PROJECTION
@@ -87,7 +87,7 @@ def num_weights(dim: int) -> tuple[int, int]:
 
 
 def bytes_of_weights(dim: int) -> float:
-    """A segment's share: Adam reads 4 and writes 3, EMA 2 and 1, norm 1, casts, gradients."""
+    """Return a segment's share: Adam reads 4, writes 3; EMA 2 and 1; norm 1; casts, gradients."""
     online, target = num_weights(dim)
     adam_norm_and_gradients = online * FULL * (7 + 1 + 2 + 2)
     casts = (2 * online + 2 * target) * (FULL + HALF)
@@ -102,34 +102,34 @@ FORMULATIONS = {
 
 
 def bytes_of_step(dim: int, name: str) -> float:
-    """A segment's bytes in a step: online forward and backward, target forward, two views."""
+    """Bytes of a segment in a step: online forward and backward, target forward, two views."""
     return sum(
         2 * (2 * part.forward + part.backward) for part in _parts(dim, name)
     ) + bytes_of_weights(dim)
 
 
 def bytes_kept(dim: int, name: str) -> float:
-    """What a segment keeps from forward to backward, both views."""
+    """Bytes kept for a segment from forward to backward, both views."""
     return sum(2 * part.kept for part in _parts(dim, name))
 
 
 def operations_of_step(dim: int) -> float:
-    """A segment's multiplications and additions in a step."""
+    """Multiplications and additions of a segment in a step."""
     forward = _operations(dim)
     online = sum(forward.values())
-    # Backwards twice the forward operations, but for the input, which needs no gradient.
+    # The backward pass takes twice the operations, except for the input, which needs no gradient.
     backward = 2 * online - forward["convolution 1"]
     return 2 * (online + backward + online - forward["predictor"])
 
 
 def count_operations(dim: int) -> list[Row]:
-    """Rows of a table: MFLOP of one view, forward."""
+    """Return table rows: MFLOP of one view, forward."""
     rows = [_row(f"{name}, forward, MFLOP", n / 1e6) for name, n in _operations(dim).items()]
     return [*rows, _row("a step, both views, MFLOP", operations_of_step(dim) / 1e6)]
 
 
 def count_bytes(dim: int) -> list[Row]:
-    """Rows of a table: MB of one view and of a step."""
+    """Return table rows: MB of one view and of a step."""
     parts = {
         "first block, plain": first_block_plain(),
         "first block, fused": first_block_fused(),
@@ -150,7 +150,7 @@ def count_bytes(dim: int) -> list[Row]:
 
 
 def expect(dim: int, card: Card) -> Row:
-    """Segments a second if nothing but arithmetic, or nothing but memory, took time."""
+    """Return segments per second if only arithmetic, or only memory, took time."""
     row: Row = {"card": card.name, "arithmetic": card.operations / operations_of_step(dim)}
     row |= {name: card.bytes / bytes_of_step(dim, name) for name in FORMULATIONS}
     # Weights, two moments, gradients, target, copies in bfloat16: 24 bytes a weight.

@@ -1,4 +1,4 @@
-"""What a training run survives, and what it costs.
+"""Robustness of training runs against kills, damage, signals and bad values, and their memory.
 
 Run from the checkout: python -m benchmarks.survival --help
 """
@@ -25,11 +25,11 @@ from benchmarks.survival_signals import Stop, stop_often
 
 app = new_app(no_args_is_help=True)
 
-Data = Annotated[Path | None, typer.Option(help="Folder of real clips; synthesized ones else.")]
-Clips = Annotated[int, typer.Option(min=16, help="Clips taken, spread over the folder.")]
-Seed = Annotated[int, typer.Option(help="Of all that is random in it.")]
+Data = Annotated[Path | None, typer.Option(help="Folder of real clips; synthesized by default.")]
+Clips = Annotated[int, typer.Option(min=16, help="Number of clips, spread over the folder.")]
+Seed = Annotated[int, typer.Option(help="Seed of all random choices.")]
 Folder = Annotated[
-    Path | None, typer.Option(help="Where runs are made and left; a temporary one else.")
+    Path | None, typer.Option(help="Folder for runs, which is kept; temporary by default.")
 ]
 
 MIB = 2.0**20
@@ -38,14 +38,14 @@ MIB = 2.0**20
 @app.command()
 def kills(
     *,
-    kills: Annotated[int, typer.Option(min=1, help="Kills in all.")] = 200,
+    kills: Annotated[int, typer.Option(min=1, help="Total number of kills.")] = 200,
     data: Data = None,
     clips: Clips = 96,
     seed: Seed = 0,
     out: Out = None,
     folder: Folder = None,
 ) -> None:
-    """Kill -9 runs of 3 epochs at random moments; all must end as the one that nothing disturbs."""
+    """Kill runs of 3 epochs by SIGKILL at random moments; all must end like an undisturbed run."""
     with _scene(folder, data, clips) as (place, source):
         found = kill_often(source, place, times=kills, seed=seed, on_kill=_tell_kill)
         report = Report()
@@ -64,14 +64,14 @@ def kills(
 @app.command()
 def damages(
     *,
-    times: Annotated[int, typer.Option(min=1, help="Damages in all.")] = 1000,
+    times: Annotated[int, typer.Option(min=1, help="Total number of damages.")] = 1000,
     data: Data = None,
     clips: Clips = 24,
     seed: Seed = 0,
     out: Out = None,
     folder: Folder = None,
 ) -> None:
-    """Damage checkpoints of a run in every way; each damage must be noticed."""
+    """Damage checkpoints of a run in all ways; every damage must be detected."""
     with _scene(folder, data, clips) as (place, source):
         config = make_config(source, place / "run", THREE_EPOCHS)
         Process(config, place).finish()
@@ -94,7 +94,7 @@ def sigterm(
     out: Out = None,
     folder: Folder = None,
 ) -> None:
-    """Stop a run with two loaders by SIGTERM; how long until its last process has ended."""
+    """Stop a run with two loaders by SIGTERM; measure the time until its last process ends."""
     with _scene(folder, data, clips) as (place, source):
         stops = stop_often(source, place, times=times, seed=seed, on_stop=_tell_stop)
         seconds = [stop.seconds for stop in stops]
@@ -123,7 +123,7 @@ def memory(
     out: Out = None,
     folder: Folder = None,
 ) -> None:
-    """Memory of a run over its steps; flat where the run would grow by less than 1 %."""
+    """Sample the memory of a run over its steps; it must grow by less than 1 % over a run."""
     with _scene(folder, data, clips) as (place, source):
         samples = sample_memory(source, place, steps=steps, on_sample=_tell_sample)
         report = Report()
@@ -155,14 +155,14 @@ def memory(
 @app.command()
 def nonfinite(
     *,
-    values: Annotated[int, typer.Option(min=4, help="Values in all.")] = 40,
+    values: Annotated[int, typer.Option(min=4, help="Total number of values.")] = 40,
     data: Data = None,
     clips: Clips = 24,
     seed: Seed = 0,
     out: Out = None,
     folder: Folder = None,
 ) -> None:
-    """Put values that are not finite into clips, segments, losses and gradients."""
+    """Inject non-finite values into clips, segments, losses and gradients."""
     with _scene(folder, data, clips) as (place, source):
         injections = inject_often(source, place, values=values, seed=seed)
         kinds = Counter((each.place, each.value) for each in injections)
@@ -170,7 +170,7 @@ def nonfinite(
         for (where, value), count in sorted(kinds.items()):
             group = [each for each in injections if (each.place, each.value) == (where, value)]
             row = {"place": where, "value": value, "times": count}
-            row["refused or skipped"] = sum(each.is_caught for each in group)
+            row["rejected or skipped"] = sum(each.is_caught for each in group)
             row["changed something"] = sum(bool(each.changed) for each in group)
             rows.append(row)
         wrong = [str(each) for each in injections if not each.is_right]
@@ -187,7 +187,7 @@ def samples(
     out: Out = None,
     folder: Folder = None,
 ) -> None:
-    """Digest what every sample is and draws, for 1 and 2 processes and 0, 1, 2 loaders."""
+    """Digest all samples and their random draws, for 1 and 2 processes and 0, 1, 2 loaders."""
     with _scene(folder, data, clips) as (place, source):
         ways = [(processes, workers) for processes in (1, 2) for workers in (0, 1, 2)]
         found = digest_sequences(source, place, steps=steps, ways=ways)
@@ -203,7 +203,7 @@ def samples(
 
 @contextlib.contextmanager
 def _scene(folder: Path | None, data: Path | None, clips: int) -> Iterator[tuple[Path, Path]]:
-    """A folder to make runs in, and that of their clips."""
+    """Return a folder for runs, and the folder of their clips."""
     with contextlib.ExitStack() as stack:
         place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         place.mkdir(parents=True, exist_ok=True)
@@ -213,11 +213,11 @@ def _scene(folder: Path | None, data: Path | None, clips: int) -> Iterator[tuple
 def _finish(
     report: Report, title: str, rows: list[Row], out: Path | None, wrong: list[str]
 ) -> None:
-    """The last table, the file, and status 1 if something is not as it must be."""
+    """Add the last table, save the file, and exit with status 1 if anything is wrong."""
     report.add(title, rows)
     report.save(out)
     for line in wrong:
-        _say(f"WRONG: {line}")
+        _log(f"WRONG: {line}")
     if wrong:
         raise typer.Exit(1)
 
@@ -227,19 +227,19 @@ def _count(lines: Sequence[str], text: str) -> int:
 
 
 def _tell_kill(kills: Kills) -> None:
-    _say(f"kill {kills.num_kills}, run {kills.num_runs + 1}, {len(kills.differences)} differences")
+    _log(f"kill {kills.num_kills}, run {kills.num_runs + 1}, {len(kills.differences)} differences")
 
 
 def _tell_stop(stop: Stop) -> None:
-    _say(f"{stop.seconds:.2f} s after step {stop.done}, status {stop.status}")
+    _log(f"{stop.seconds:.2f} s after step {stop.done}, status {stop.status}")
 
 
 def _tell_sample(sample: Sample) -> None:
     if sample.step % 500 == 0:
-        _say(f"step {sample.step}: {sample.main / MIB:.1f} MiB, {sample.total / MIB:.1f} in all")
+        _log(f"step {sample.step}: {sample.main / MIB:.1f} MiB, {sample.total / MIB:.1f} in all")
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Random damages of checkpoint directories, each undone again."""
+"""Random damage of checkpoint directories, each undone afterwards."""
 
 import json
 import random
@@ -9,20 +9,20 @@ from pathlib import Path
 from byola_rq.errors import CheckpointError
 from byola_rq.runs.checkpoint import find_damage, load_newest_checkpoint
 
-BLOCK = 512  # bytes; what a disk loses at once is a multiple
+BLOCK = 512  # bytes; disks lose multiples of it
 
 Files = dict[Path, bytes]
 Damage = Callable[[random.Random, Path, Path], None]
 
 
 def damage_often(run_dir: Path, times: int, seed: int) -> tuple[Counter[str], list[str]]:
-    """Damage the newest two checkpoints of a run in turn, `times` times.
+    """Damage the newest two checkpoints of a run in turn, `times` times in total.
 
-    What happens to leave the same content (a zeroed block of zeros, a reordered manifest) does not
-    count.
+    Damage that leaves the content unchanged (a zeroed block of zeros, a reordered manifest) is not
+    counted.
 
     Returns:
-        How often each kind of damage was done, and a line for every one that went unnoticed.
+        The number of damages of each kind, and a line for each one that went undetected.
     """
     older, newest = sorted(run_dir.glob("step-*"))[-2:]
     whole = _read_files(older, newest)
@@ -43,7 +43,7 @@ def damage_often(run_dir: Path, times: int, seed: int) -> tuple[Counter[str], li
 
 
 def _miss(run_dir: Path, newest: Path, older: Path, damaged: list[Path]) -> str | None:
-    """What the loader did wrong with damaged checkpoints; None where it did right."""
+    """Return how the loader mishandled damaged checkpoints; None if it did not."""
     for path in damaged:
         if find_damage(path) is None:
             return f"find_damage sees nothing in {path.name}"
@@ -54,11 +54,13 @@ def _miss(run_dir: Path, newest: Path, older: Path, damaged: list[Path]) -> str 
         return "whole checkpoints were not found" if others else None
     expected = next((path for path in (newest, older) if path not in damaged), None)
     if checkpoint is None or expected is None:
-        return "a damaged checkpoint was loaded, or none"
+        return "a damaged checkpoint was loaded, or none at all"
     if checkpoint.state["step"] != int(expected.name.removeprefix("step-")):
-        return f"step {checkpoint.state['step']} was loaded in the place of {expected.name}"
-    is_told = all(any(path.name in line for line in lines) for path in damaged if path > expected)
-    return None if is_told else "no line tells of it"
+        return f"step {checkpoint.state['step']} was loaded instead of {expected.name}"
+    is_reported = all(
+        any(path.name in line for line in lines) for path in damaged if path > expected
+    )
+    return None if is_reported else "no line reports it"
 
 
 def _is_changed(folder: Path, whole: Files, now: Files) -> bool:
@@ -153,7 +155,7 @@ def _take_block_of_another(rng: random.Random, newest: Path, older: Path) -> Non
 
 
 def _swap_between(rng: random.Random, newest: Path, older: Path) -> None:
-    """Any of the files, all of them at times."""
+    """Swap a file, or all files, between the checkpoints."""
     names = sorted(path.name for path in newest.iterdir())
     for name in rng.sample(names, rng.randint(1, len(names))):
         mine, other = (newest / name).read_bytes(), (older / name).read_bytes()

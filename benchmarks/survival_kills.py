@@ -1,4 +1,4 @@
-"""A run that is killed again and again, against one that nothing disturbs."""
+"""Repeated kills of a run, compared with an undisturbed one."""
 
 import random
 from collections import Counter
@@ -9,16 +9,16 @@ from pathlib import Path
 from benchmarks.survival_runs import Process, digest_results, make_config
 from byola_rq.config import Config
 
-# Every clip three times; a checkpoint every two steps of some 50 ms; a loader to be started.
+# Each clip three times; a checkpoint every two steps of some 50 ms; one loader to start.
 THREE_EPOCHS = ("train.epochs=3", "checkpoint.every_steps=2", "checkpoint.keep=2", "data.workers=1")
 
 
 @dataclass
 class Kills:
-    """What came of them."""
+    """Outcome of the kills."""
 
-    seconds: float  # of the run that nothing disturbed
-    expected: dict[str, str]  # its digests
+    seconds: float  # of the undisturbed run
+    expected: dict[str, str]  # digests of the undisturbed run
     num_kills: int = 0
     num_runs: int = 0
     by_phase: Counter[str] = field(default_factory=Counter)
@@ -34,19 +34,19 @@ def kill_often(
     overrides: Sequence[str] = THREE_EPOCHS,
     on_kill: Callable[[Kills], object],
 ) -> Kills:
-    """Kill runs `times` times in all, each at random moments until it ends, and compare their ends.
+    """Kill runs at random moments until they end, `times` times in total, and compare results.
 
-    A moment is uniform between the start of a process and the end that the undisturbed run's had.
-    A run is started again after each kill; one that ends before its moment came is compared, and
-    another one is begun.
+    Moments are uniform between the start of a process and the duration of the undisturbed run. A
+    killed run is started again; a run that ends before its moment is compared, and another one
+    begins.
 
     Args:
-        clips: Folder to learn from.
-        folder: For the runs; those that differ are left in it.
-        times: Kills.
-        seed: Of the moments.
-        overrides: Of the runs' configuration.
-        on_kill: Called after each.
+        clips: Folder of clips to train on.
+        folder: Folder for the runs; runs that differ are kept.
+        times: Total number of kills.
+        seed: Seed of the moments.
+        overrides: Overrides of the runs' configuration.
+        on_kill: Called after each kill.
     """
     whole = make_config(clips, folder / "whole", overrides)
     seconds = Process(whole, folder).finish()
@@ -77,9 +77,9 @@ def _compare(kills: Kills, config: Config) -> None:
 
 
 def _phase(process: Process, folder: Path) -> str:
-    """What a killed process was at."""
+    """Return the phase in which a process was killed."""
     run_dir = process.config.run.dir
-    begun = run_dir / "config.yaml"  # written anew by every process
+    begun = run_dir / "config.yaml"  # rewritten by every process
     saved = [path.name for path in run_dir.glob("step-*")]
     last = max(path.name for path in (folder / "whole").glob("step-*"))
     if not begun.exists() or begun.stat().st_mtime < process.started_at:

@@ -11,9 +11,9 @@ from scipy.stats import theilslopes
 from benchmarks.survival_runs import Process, make_config
 from byola_rq.runs.metrics import read_metrics
 
-WARM_UP = 0.1  # of the steps
-BLOCK = 50  # steps; what lies nearer together is not independent
-SECONDS_BETWEEN = 1.0  # a look costs some 10 ms
+WARM_UP = 0.1  # share of the steps
+BLOCK = 50  # steps; closer samples are not independent
+SECONDS_BETWEEN = 1.0  # a sample costs some 10 ms
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class Sample:
 
     step: int
     main: int  # resident, of the training process
-    total: int  # of it, and of its loaders what they share with nobody
+    total: int  # of it, plus the private pages of its loaders
 
 
 @dataclass(frozen=True)
 class Slope:
-    """Bytes per step, with a 95 % interval, and the median of the memory itself."""
+    """Growth in bytes per step with a 95 % interval, and the median memory."""
 
     name: str
     slope: float
@@ -39,7 +39,7 @@ class Slope:
 def sample_memory(
     clips: Path, folder: Path, *, steps: int, on_sample: Callable[[Sample], object]
 ) -> list[Sample]:
-    """Memory of a tiny run with two loaders that saves every 100 steps."""
+    """Sample the memory of a tiny run with two loaders that saves every 100 steps."""
     overrides = (
         f"train.max_steps={steps}",
         "train.epochs=1000000",
@@ -68,7 +68,7 @@ def sample_memory(
 def block_medians(
     samples: list[Sample], size: int, first: int
 ) -> list[tuple[int, float, float, int]]:
-    """First step, median memory of process and of all, and number of samples, by block of steps."""
+    """Return first step, median memory of process and total, number of samples, per block."""
     blocks: dict[int, list[Sample]] = {}
     for sample in samples:
         blocks.setdefault(sample.step // size * size, []).append(sample)
@@ -85,7 +85,7 @@ def block_medians(
 
 
 def fit_slopes(samples: list[Sample]) -> list[Slope]:
-    """Of process and of all, after the warm-up: the Theil-Sen slope over medians of blocks.
+    """Fit Theil-Sen slopes to the process and the total, over medians of blocks after warm-up.
 
     Raises:
         ValueError: If there are too few samples.
@@ -109,10 +109,10 @@ def _look(process: Process, step: int) -> Sample | None:
         try:
             lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
         except OSError:
-            continue  # it has just ended
+            continue  # the process has just ended
         sizes = {name: int(rest.split()[0]) * 1024 for name, _, rest in _fields(lines)}
-        # Not the proportional share: that falls and rises with other processes of the machine,
-        # which may have the same libraries.
+        # Not the proportional share, which depends on other processes of the machine with the same
+        # libraries.
         if pid == process.process.pid:
             main = sizes["Rss"]
             total += main

@@ -1,4 +1,4 @@
-"""Values that are not finite, put into a training: what they change."""
+"""Injection of non-finite values into a training run, and their effects."""
 
 import random
 from collections.abc import Callable
@@ -18,7 +18,8 @@ from byola_rq.corpus.decoded_clips import DecodedClips, measure_clips
 from byola_rq.corpus.order import ClipOrder, StepSampler
 from byola_rq.corpus.segments import SegmentCorpus, find_clips
 from byola_rq.errors import AudioError
-from byola_rq.train.step import TrainState, build_state, train_step
+from byola_rq.train.state import TrainState, build_state
+from byola_rq.train.step import train_step
 
 VALUES = {"NaN": float("nan"), "+Inf": float("inf"), "-Inf": float("-inf")}
 PLACES = ("float wav", "segment", "loss", "gradient")
@@ -27,30 +28,30 @@ BATCH_SIZE = 8
 
 @dataclass(frozen=True)
 class Injection:
-    """One value: where it was put, at which step, and what came of it."""
+    """Injected value: its place, its step, and its effects."""
 
     place: str
     value: str
     step: int
-    is_caught: bool  # refused when its file was read, with the file's name; else the step skipped
-    names_clip: bool  # the clip that was spoilt is told, and no other
+    is_caught: bool  # rejected when reading its file, by name; otherwise the step is skipped
+    names_clip: bool  # exactly the corrupted clip is named
     changed: tuple[str, ...]  # weights, statistics and optimizer values that differ after it
-    learns_after: bool  # whether the next step, a good one, changes weights
+    learns_after: bool  # the next, undisturbed step changes weights
 
     @property
     def is_right(self) -> bool:
-        """Whether it was caught, told and without effect."""
+        """True if it was caught, reported and without effect."""
         return self.is_caught and self.names_clip and not self.changed and self.learns_after
 
 
 def inject_often(clips: Path, folder: Path, *, values: int, seed: int) -> list[Injection]:
-    """Train, and put a value into a file, a segment, the loss or the gradient at every other step.
+    """Train, and inject a value into file, segment, loss or gradient at every other step.
 
-    What lies in a file does not reach a step: reading refuses it.
+    Values in files do not reach a step, since reading rejects them.
     """
     rng = random.Random(seed)  # noqa: S311  # nothing secret
     training, batches, paths = _prepare(clips, folder, values)
-    train_step(training, batches.corpus.load(batches.items(0)))  # makes the optimizer's state
+    train_step(training, batches.corpus.load(batches.items(0)))  # allocates the optimizer's state
     injections = []
     for number in range(values):
         place, value, step = PLACES[number % len(PLACES)], rng.choice(list(VALUES)), training.step
@@ -81,7 +82,7 @@ def _inject_into_file(
     batches: "_Batches", paths: list[Path], value: float, rng: random.Random
 ) -> tuple[bool, bool]:
     clip = rng.randrange(len(paths))
-    restore = _spoil_file(paths[clip], value, rng)
+    restore = _corrupt_file(paths[clip], value, rng)
     try:
         batches.clips.read(clip)
     except AudioError as error:
@@ -95,23 +96,23 @@ def _inject_into_step(
     training: TrainState, batches: "_Batches", place: str, value: float, rng: random.Random
 ) -> tuple[bool, bool]:
     batch = batches.corpus.load(batches.items(training.step))
-    spoilt = [False] * BATCH_SIZE
+    corrupted = [False] * BATCH_SIZE
     hooks: list[RemovableHandle] = []
     if place == "segment":
         row = rng.randrange(BATCH_SIZE)
-        spoilt[row] = True
+        corrupted[row] = True
         batch.waveform[row, rng.randrange(batch.waveform.shape[1])] = value
     else:
-        hooks.append(_spoil_network(training, place, value))
+        hooks.append(_corrupt_network(training, place, value))
     outcome = train_step(training, batch)
     for hook in hooks:
         hook.remove()
-    return bool(outcome.is_skipped), (~outcome.is_finite).tolist() == spoilt
+    return bool(outcome.is_skipped), (~outcome.is_finite).tolist() == corrupted
 
 
 @dataclass
 class _Batches:
-    """The real sampler's batches of a corpus of float clips, by step."""
+    """Batches of the real sampler over float clips, by step."""
 
     corpus: SegmentCorpus
     clips: DecodedClips
@@ -123,7 +124,7 @@ class _Batches:
 
 
 def _prepare(clips: Path, folder: Path, values: int) -> tuple[TrainState, _Batches, list[Path]]:
-    """A training on clips of a segment's length, so that every sample of them is in a batch."""
+    """Set up training on clips of one segment each, so that batches contain all their samples."""
     floats = folder / "floats"
     config = make_config(
         floats, folder / "unused", (f"train.batch_size={BATCH_SIZE}", "optimizer.clip_norm=null")
@@ -152,8 +153,8 @@ def _prepare(clips: Path, folder: Path, values: int) -> tuple[TrainState, _Batch
     return training, _Batches(corpus, found, config.run.seed), paths
 
 
-def _spoil_file(path: Path, value: float, rng: random.Random) -> Callable[[], object]:
-    """Write a value into a clip's file; returns what undoes it."""
+def _corrupt_file(path: Path, value: float, rng: random.Random) -> Callable[[], object]:
+    """Write a value into a clip's file; return a function that undoes it."""
     content = path.read_bytes()
     waveform, rate = soundfile.read(path, dtype="float32")
     waveform[rng.randrange(len(waveform))] = value
@@ -161,30 +162,30 @@ def _spoil_file(path: Path, value: float, rng: random.Random) -> Callable[[], ob
     return lambda: path.write_bytes(content)
 
 
-def _spoil_network(training: TrainState, place: str, value: float) -> RemovableHandle:
-    """Let the next step's loss, or one element of its gradient, be a value."""
+def _corrupt_network(training: TrainState, place: str, value: float) -> RemovableHandle:
+    """Replace the next step's loss, or one element of its gradient, by a value."""
     if place == "loss":
 
-        def spoil_loss(module: Any, inputs: Any, output: Any) -> Any:
+        def corrupt_loss(module: Any, inputs: Any, output: Any) -> Any:
             del module, inputs
-            # Added, it leaves the gradient finite: the loss alone must be reason enough.
+            # Added to the loss it leaves the gradient finite: the loss alone must be detected.
             return (output[0] + value, *output[1:])
 
-        return training.network.register_forward_hook(spoil_loss)
+        return training.network.register_forward_hook(corrupt_loss)
     weights = [each for each in training.byol.parameters() if each.requires_grad]
     weight = weights[training.step % len(weights)]
 
-    def spoil_gradient(gradient: Tensor) -> Tensor:
-        spoilt = gradient.clone(memory_format=torch.contiguous_format)
-        spoilt.view(-1)[training.step % spoilt.numel()] = value
-        return spoilt
+    def corrupt_gradient(gradient: Tensor) -> Tensor:
+        corrupted = gradient.clone(memory_format=torch.contiguous_format)
+        corrupted.view(-1)[training.step % corrupted.numel()] = value
+        return corrupted
 
-    hook: RemovableHandle = weight.register_hook(spoil_gradient)  # type: ignore[no-untyped-call]
+    hook: RemovableHandle = weight.register_hook(corrupt_gradient)  # type: ignore[no-untyped-call]
     return hook
 
 
 def _copy(training: TrainState) -> dict[str, Tensor]:
-    """All that training changes, but for what mixup remembers (none here)."""
+    """Copy everything that training changes, except mixup's ring (unused here)."""
     checkpoint = training.snapshot(corpus_digest="")
     optimizer = {f"optimizer.{name}": value for name, value in checkpoint.optimizer.items()}
     return {name: value.clone() for name, value in {**checkpoint.model, **optimizer}.items()}

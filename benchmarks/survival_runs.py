@@ -1,4 +1,4 @@
-"""Runs in processes of their own, small and on few clips, to be disturbed from outside."""
+"""Small training runs in separate processes, to be disturbed from outside."""
 
 import atexit
 import hashlib
@@ -18,7 +18,7 @@ from byola_rq.synthesis.generate import write_corpus
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# The paper's recipe with networks so small that a step takes some 50 ms on one core.
+# The paper's recipe with networks so small that a step takes about 50 ms on one core.
 TINY = (
     "encoder.dim=16",
     "byol.hidden_dim=32",
@@ -27,20 +27,20 @@ TINY = (
     "train.log_every=1",
     "run.device=cpu",
 )
-SECONDS_AT_MOST = 300  # far more than anything here takes
+SECONDS_AT_MOST = 300  # far more than any step here takes
 
 
 class Process:
-    """`byola-rq pretrain` in a process group of its own."""
+    """`byola-rq pretrain` in its own process group."""
 
     def __init__(self, config: Config, folder: Path) -> None:
         path = folder / f"{config.run.dir.name}.yaml"
         path.write_text(config.to_yaml(), encoding="utf-8")
         self.config = config
-        # A file: a pipe would fill.
+        # A file, since a pipe would fill up.
         self._stderr = folder / f"{config.run.dir.name}.stderr"
         self.started = time.monotonic()
-        self.started_at = time.time()  # as files' times are
+        self.started_at = time.time()  # same clock as file times
         with self._stderr.open("w") as stderr:
             self.process = subprocess.Popen(  # noqa: S603  # nothing from outside is in it
                 [sys.executable, "-m", "byola_rq", "pretrain", str(path)],
@@ -48,14 +48,14 @@ class Process:
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
                 start_new_session=True,
-                # The number of threads decides about last bits.
+                # The number of threads affects the last bits.
                 env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
             )
 
-        atexit.register(self._leave_nothing)  # also after Ctrl-C
+        atexit.register(self._leave_nothing)  # even after Ctrl-C
 
     def wait_until(self, moment: float) -> bool:
-        """Wait until so many seconds after the start; whether it still runs then."""
+        """Wait until `moment` seconds after the start; return True if it still runs."""
         try:
             self.process.wait(max(self.started + moment - time.monotonic(), 0))
         except subprocess.TimeoutExpired:
@@ -63,22 +63,22 @@ class Process:
         return False
 
     def wait_for_steps(self, num: int) -> None:
-        """Wait until metrics.csv has so many rows.
+        """Wait until metrics.csv has `num` rows.
 
         Raises:
-            RuntimeError: If the process ends before.
+            RuntimeError: If the process ends before that.
         """
         while len(read_metrics(self.config.run.dir / "metrics.csv")) < num:
-            self._refuse_end()
+            self._check_running()
             time.sleep(0.01)
 
     def kill(self) -> None:
-        """SIGKILL to all its processes; they are gone when this returns."""
+        """Send SIGKILL to all its processes, and wait until they are gone."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.wait()
 
     def wait(self) -> int:
-        """Status, once it and all its children are gone."""
+        """Wait until the process and its children are gone; return its status."""
         status = self.process.wait(SECONDS_AT_MOST)
         end = time.monotonic() + SECONDS_AT_MOST
         while any(self.members()):
@@ -88,7 +88,7 @@ class Process:
         return status
 
     def finish(self) -> float:
-        """Wait for its end; returns the seconds since its start.
+        """Wait for its end; return the seconds since its start.
 
         Raises:
             RuntimeError: If it fails.
@@ -100,7 +100,7 @@ class Process:
         return seconds
 
     def members(self) -> Iterator[int]:
-        """Its processes that run, loaders included."""
+        """Yield the process ids of its running processes, including loaders."""
         for path in Path("/proc").glob("[0-9]*"):
             try:
                 fields = (path / "stat").read_text().rsplit(")", 1)[1].split()
@@ -111,14 +111,14 @@ class Process:
                 yield int(path.name)
 
     def said(self) -> str:
-        """The end of its stderr."""
+        """Return the end of its stderr."""
         return self._stderr.read_text(errors="replace")[-1000:]
 
     def _leave_nothing(self) -> None:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
 
-    def _refuse_end(self) -> None:
+    def _check_running(self) -> None:
         if self.process.poll() is not None:
             raise RuntimeError(
                 f"{self.config.run.dir}: ended early, with {self.process.returncode}: {self.said()}"
@@ -126,7 +126,7 @@ class Process:
 
 
 def collect_clips(data: Path | None, folder: Path, num_clips: int) -> Path:
-    """A folder of so many clips: of `data`, spread over it, or else synthesized."""
+    """Collect clips in a folder: spread over `data`, or else synthesized."""
     if data is None:
         write_corpus(folder, num_clips=num_clips, seed=5, seconds=(1.0, 2.0))
         return folder
@@ -139,13 +139,13 @@ def collect_clips(data: Path | None, folder: Path, num_clips: int) -> Path:
 
 
 def make_config(clips: Path, run_dir: Path, overrides: Sequence[str] = ()) -> Config:
-    """A tiny run's configuration."""
+    """Make the configuration of a tiny run."""
     first = (f"data.source={clips}", f"run.dir={run_dir}", *TINY)
     return load_config(default_config_path(), (*first, *overrides))
 
 
 def digest_results(run_dir: Path) -> dict[str, str]:
-    """SHA-256 of what a run that has ended leaves: model file, tensors, steps and losses."""
+    """SHA-256 of the results of a finished run: model file, tensors, steps and losses."""
     checkpoint, _ = load_newest_checkpoint(run_dir)
     if checkpoint is None:
         raise RuntimeError(f"{run_dir}: no checkpoint in it")

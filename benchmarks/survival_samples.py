@@ -1,6 +1,6 @@
-"""What each place of each step is trained on, whatever reads it: one digest.
+"""Digests of the samples of every step, independent of who reads them.
 
-`python -m benchmarks.survival_samples CONFIG FOLDER FIRST LAST` is one process of such a reading.
+`python -m benchmarks.survival_samples CONFIG FOLDER FIRST LAST` runs one process of a reading.
 """
 
 import hashlib
@@ -29,27 +29,27 @@ from byola_rq.corpus.order import ClipOrder, IntArray, StepSampler
 from byola_rq.corpus.segments import SegmentCorpus, find_clips
 from byola_rq.runtime.distributed import is_main, process_group, rank, world_size
 
-# Every augmentation there is; mixup's ring travels with the checkpoint.
+# All augmentations; mixup's ring is saved in the checkpoint.
 AUGMENTATIONS = (
     "views.augmentations=[mixup, random_resized_crop, randomized_quantization, random_linear_fader]"
 )
-STATISTICS = Statistics(mean=-6.0, std=4.0)  # near those of real recordings
+STATISTICS = Statistics(mean=-6.0, std=4.0)  # close to those of real recordings
 RING = "views.safetensors"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Who reads which steps."""
+    """Range of steps, with the number of processes and loaders that read it."""
 
     processes: int
     workers: int
     first: int
-    last: int  # step after the last
+    last: int  # end of the range, exclusive
 
 
 @dataclass(frozen=True)
 class Sequence:
-    """A whole run's samples: who read them, how many there were, and their digest."""
+    """Samples of a whole run: readers, number of samples, and digest."""
 
     name: str
     samples: int
@@ -59,10 +59,10 @@ class Sequence:
 def digest_sequences(
     clips: Path, folder: Path, *, steps: int, ways: Iterable[tuple[int, int]]
 ) -> list[Sequence]:
-    """Digest the samples of so many steps, read by (processes, loaders each), and moved half-way.
+    """Digest samples read by (processes, loaders each), and by a number that changes half-way.
 
-    A sample is its (epoch, clip index), the bytes of its segment, its randomness key and all that
-    both views' augmentations draw for it.
+    A sample is its (epoch, clip index), the bytes of its segment, its randomness key and all
+    draws of both views' augmentations.
     """
     plans = {
         f"{processes} process(es) x {workers} loaders": [Reading(processes, workers, 0, steps)]
@@ -87,7 +87,7 @@ def digest_sequences(
 
 
 def _start(clips: Path, place: Path, reading: Reading) -> None:
-    """Run the processes of a reading, to their end."""
+    """Run the processes of a reading to their end."""
     overrides = (AUGMENTATIONS, "views.mixup.memory=16", f"data.workers={reading.workers}")
     config = place / "config.yaml"
     config.write_text(make_config(clips, place, overrides).to_yaml(), encoding="utf-8")
@@ -106,7 +106,7 @@ def _start(clips: Path, place: Path, reading: Reading) -> None:
 
 
 def read_part(config: Config, place: Path, first: int, last: int) -> None:
-    """One process' part of every step, sample by sample, into `place`."""
+    """Write one process's part of every step, sample by sample, to `place`."""
     rate, size, seed = config.frontend.sample_rate, config.train.batch_size, config.run.seed
     clips = measure_clips(find_clips(config.data.sources)[0], rate)
     corpus = SegmentCorpus(clips, segment_samples=config.segment_samples, seed=seed)
@@ -135,7 +135,7 @@ def read_part(config: Config, place: Path, first: int, last: int) -> None:
 
 
 def _record_draws(views: Views) -> list[Tensor]:
-    """A list to which every draw of the views' augmentations adds its tensors, `(B, ...)` each."""
+    """Return a list that receives all draws of the views' augmentations, `(B, ...)` each."""
     drawn: list[Tensor] = []
 
     def record(augmentation: Any) -> None:
@@ -167,6 +167,6 @@ def _digest_rows(items: IntArray, values: list[Tensor]) -> list[str]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     _config, _place, _first, _last = sys.argv[1:]
-    # Before anything asks for this process' rank: alone, it is rank 0 of 1.
+    # Set before the rank is read: a lone process is rank 0 of 1.
     with process_group(torch.device("cpu")):
         read_part(load_config(Path(_config)), Path(_place), int(_first), int(_last))

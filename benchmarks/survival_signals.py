@@ -1,4 +1,4 @@
-"""From SIGTERM to the end of a run's last process."""
+"""Time from SIGTERM to the end of a run's last process."""
 
 import os
 import random
@@ -13,7 +13,7 @@ from byola_rq.config import Config
 from byola_rq.runs.checkpoint import load_newest_checkpoint
 from byola_rq.runs.metrics import read_metrics
 
-# 40 MB of checkpoint, steps of some 200 ms on a core, and never an end.
+# A checkpoint of 40 MB, steps of some 200 ms on a core, and no end.
 SMALL = (
     "encoder.dim=512",
     "byol.hidden_dim=1024",
@@ -24,29 +24,29 @@ SMALL = (
     "checkpoint.keep=2",
     "data.workers=2",
 )
-WINDOW = 4.0  # seconds after the first step of a process, in which its signal comes: some saves
+WINDOW = 4.0  # seconds after a process's first step in which its signal comes; includes saves
 
 
 @dataclass(frozen=True)
 class Stop:
-    """One of them."""
+    """Outcome of one stop."""
 
-    seconds: float  # to the end of the last process, loaders included
+    seconds: float  # until the end of the last process, loaders included
     status: int
     done: int  # steps in metrics.csv
     saved: int  # step of the newest checkpoint
-    was_saving: bool  # when the signal came
+    was_saving: bool  # True if the signal came during a save
 
     @property
     def is_right(self) -> bool:
-        """Whether nothing was lost, and the status says what happened."""
+        """True if nothing was lost, and the status is correct."""
         return self.status == 128 + signal.SIGTERM and self.saved == self.done
 
 
 def stop_often(
     clips: Path, folder: Path, *, times: int, seed: int, on_stop: Callable[[Stop], object]
 ) -> list[Stop]:
-    """Stop one run again and again, at random moments, and let it go on each time."""
+    """Stop one run again and again at random moments, resuming it each time."""
     config = make_config(clips, folder / "stopped", SMALL)
     rng = random.Random(seed)  # noqa: S311  # nothing secret
     stops = []

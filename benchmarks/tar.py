@@ -1,4 +1,4 @@
-"""How long it takes to find the members of a tar by its headers, and in how much memory.
+"""Time and memory of listing the members of a tar by their headers.
 
 Run from the checkout: python -m benchmarks.tar --help
 """
@@ -21,19 +21,19 @@ app = new_app()
 @app.command()
 def main(
     folder: Annotated[
-        Path | None, typer.Option(help="Where the tar is made; a temporary folder else.")
+        Path | None, typer.Option(help="Folder for the tar; temporary by default.")
     ] = None,
     out: Out = None,
     rounds: Rounds = 1,
-    members: Annotated[int, typer.Option(min=10, help="Members of the tar.")] = 200_000,
+    members: Annotated[int, typer.Option(min=10, help="Number of members.")] = 200_000,
     kilobytes: Annotated[
-        int, typer.Option(min=1, help="Size of each; on the disk it is a hole.")
+        int, typer.Option(min=1, help="Size of each in kB; a sparse file on disk.")
     ] = 1,
 ) -> None:
-    """List name, place and size of every member: `tarfile` within our limits, and by itself.
+    """List name, offset and size of every member: `tarfile` within our limits, and alone.
 
-    `r:` steps over what lies between headers, `r|` reads it. `tarfile` keeps an object for each
-    member; `forgetting` empties its list after each one, as we do. The first is what ratios are to.
+    `r:` seeks over the data between headers, `r|` reads it. `tarfile` keeps an object for each
+    member; `forgetting` clears its list after each one, as ours does. Ratios are to the first row.
 
     \b
     Examples:
@@ -64,7 +64,7 @@ def main(
 
 
 def write_tar(path: Path, num_members: int, num_bytes: int) -> None:
-    """Headers alone; what is between them the file system need not store."""
+    """Write only the headers; the file system need not store the data in between."""
     with path.open("wb") as file:
         for number in range(num_members):
             member = tarfile.TarInfo(f"{number // 1000:04d}/{number:08d}.flac")
@@ -75,7 +75,7 @@ def write_tar(path: Path, num_members: int, num_bytes: int) -> None:
 
 
 def count(path: Path, mode: Literal["r:", "r|"], *, is_forgetting: bool) -> float:
-    """Members that `tarfile` finds."""
+    """Count the members that `tarfile` finds."""
     return sum(1 for _ in _members(path, mode, is_forgetting=is_forgetting))
 
 
@@ -86,7 +86,7 @@ def _members(
         for member in tar:
             yield member.name, member.offset_data, member.size
             if is_forgetting:
-                tar.members.clear()  # type: ignore[attr-defined]  # it is no part of the interface
+                tar.members.clear()  # type: ignore[attr-defined]  # not part of the interface
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How fast both views of a batch are made, and what each way moves through memory.
+"""Speed of making both views of a batch, and bytes moved through memory.
 
 Run from the checkout: python -m benchmarks.views --help
 """
@@ -29,7 +29,7 @@ GENERAL: dict[str, dict[str, Any]] = {
     "random_linear_fader": {},
     "randomized_quantization": {},
 }
-BANDWIDTH = 3.0e12  # bytes a second of an H100's memory
+BANDWIDTH = 3.0e12  # bytes per second of an H100's memory
 
 
 @app.command()
@@ -39,14 +39,14 @@ def main(
     device: Device = "auto",
     out: Out = None,
 ) -> None:
-    """Make both views of a batch by the recipe, in two tables.
+    """Make both views of a batch with the recipe's options, in two tables.
 
     \b
-    1  ours (on a GPU the kernel and the plain path), all four augmentations too, and the
-       straightforward way: crops in a loop over samples, a mask for each bin, numbers from torch;
-       two copies, as the limit
-    2  bytes that each reads and writes, every operation's tensors once, without what stays in
-       registers; `expected` is their time at 3.0 TB/s, not a measurement
+    1  ours (on a GPU both the kernel and the plain path), also with all four augmentations, and the
+       straightforward way: a loop over samples to crop, a mask for each bin, torch's random
+       numbers; two copies, as the limit
+    2  bytes read and written by each, every operation's tensors once, without registers;
+       `expected` is their time at 3.0 TB/s, not a measurement
 
     \b
     Examples:
@@ -64,7 +64,7 @@ def main(
 
 
 def list_ways(x: Tensor, key: Tensor) -> dict[str, Callable[[], object]]:
-    """Every way to make the views, the straightforward one first."""
+    """Return ways to make the views, the straightforward one first."""
 
     def ours(
         chain: dict[str, dict[str, Any]] = CHAIN, *, post_norm: bool = False, is_plain: bool = False
@@ -88,19 +88,19 @@ def list_ways(x: Tensor, key: Tensor) -> dict[str, Callable[[], object]]:
 
 
 def straightforward(x: Tensor, key: Tensor) -> list[Tensor]:
-    """Both views from the definitions."""
+    """Make both views by the definitions."""
     crop = RandomResizedCrop()
     boxes = [crop.draw(x, fold_in(key, view)) for view in (1, 2)]
     return [one_mask_per_bin(by_loop(x, each), BINS) for each in boxes]
 
 
 def count_bytes(works: dict[str, Callable[[], object]], x: Tensor) -> list[Row]:
-    """Megabytes of each way; the kernel's from what it reads and writes."""
+    """Count the megabytes of each way; those of the kernel from its input and output."""
     rows: list[Row] = [{"name": "the kernel", "MB": megabytes_of_kernel(x)}]
     for name, work in works.items():
         with _Counting() as counting:
             work()
-        # On a GPU ours is the kernel, whose tensors no dispatcher sees.
+        # On a GPU ours is one kernel, whose tensors no dispatcher sees.
         if x.device.type == "cpu" or not name.startswith("ours") or "plain" in name:
             rows.append({"name": name, "MB": sum(counting.moved.values()) / 1e6})
     for row in rows:
@@ -110,12 +110,12 @@ def count_bytes(works: dict[str, Callable[[], object]], x: Tensor) -> list[Row]:
 
 
 def megabytes_of_kernel(x: Tensor) -> float:
-    """The input once (both views of a sample find it in the second-level cache), both views."""
+    """Megabytes of the input once (both views share the second-level cache) and of the views."""
     return (3 * x.numel() * x.element_size() + 2 * len(x) * 8) / 1e6
 
 
 class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of the tensors that operations take and give; views move none."""
+    """Counts bytes of tensors that operations take and return; views of tensors are free."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -137,7 +137,7 @@ class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _bytes_of(value: object) -> int:
-    """In memory: what repeats along a dimension is there once."""
+    """Size in memory; repeated dimensions count once."""
     if not isinstance(value, Tensor):
         return 0
     sizes = [size for size, stride in zip(value.shape, value.stride(), strict=True) if stride]

@@ -1,4 +1,4 @@
-"""Batches that reach the device, and how long training waits for them."""
+"""Delivery of batches to the device, and the time that training waits for them."""
 
 import contextlib
 import csv
@@ -13,13 +13,13 @@ from byola_rq.audio.io import SAMPLE_RATE
 from byola_rq.config import default_config_path, load_config
 from byola_rq.train.loop import pretrain
 
-_BATCHES = 40  # of a turn
+_BATCHES = 40  # per turn
 
 
 def compare_delivery(packed: Path, rounds: int, device: torch.device) -> list[Row]:
-    """Segments a second that lie on the device as float32, from a packed corpus in memory."""
+    """Compare delivery of packed segments to the device as float32, in segments per second."""
     corpus = packed_corpus(packed)
-    loaders = contextlib.ExitStack()  # the last to start is the first to end
+    loaders = contextlib.ExitStack()  # closed in reverse order
 
     def contender(num_workers: int) -> Contender:
         batches = delivered(corpus, num_workers, device)
@@ -48,7 +48,7 @@ def compare_delivery(packed: Path, rounds: int, device: torch.device) -> list[Ro
 def measure_waiting(
     sources: dict[str, Path], folder: Path, *, steps: int, overrides: list[str]
 ) -> list[Row]:
-    """Share of the time that `byola-rq pretrain` waits for its data, by the form of its clips."""
+    """Measure the share of time that `byola-rq pretrain` waits for data, by form of its clips."""
     rows: list[Row] = []
     for name, source in sources.items():
         for num_workers in (0, 1):
@@ -69,7 +69,7 @@ def measure_waiting(
             )
             pretrain(config)
             with (run / "metrics.csv").open(encoding="utf-8", newline="") as file:
-                last = list(csv.DictReader(file))[-1]  # the first half warms up
+                last = list(csv.DictReader(file))[-1]  # the first half is warm-up
             rows.append(
                 {
                     "name": name,

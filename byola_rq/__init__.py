@@ -46,7 +46,7 @@ __all__ = [
 
 __version__ = importlib.metadata.version("byola_rq")
 
-# Loaded on first use, so that `byola-rq --help` need not wait for torch.
+# Loaded on first use, so that `byola-rq --help` does not import torch.
 _MODULES = {
     "BYOL": "model.byol",
     "DACL": "augment.dacl",

@@ -1,4 +1,4 @@
-"""The HEAR 2021 interface over the embedder: `hear-validator byola_rq.hear [--model MODEL]`.
+"""HEAR 2021 interface: `hear-validator byola_rq.hear [--model MODEL]`.
 
 Source: https://hearbenchmark.com/hear-api.html
 """
@@ -14,24 +14,24 @@ from byola_rq.embed.embedder import Embedder, load
 from byola_rq.errors import AudioError, CheckpointError
 from byola_rq.model.builtin import NAME
 
-MAX_HOP_MS = 50.0  # between timestamps: HEAR's tolerance of onsets
-SAMPLE_RATES = (16000, 22050, 32000, 44100, 48000)  # at which HEAR's sets are published, Hz
+MAX_HOP_MS = 50.0  # between timestamps; HEAR's tolerance for onsets
+SAMPLE_RATES = (16000, 22050, 32000, 44100, 48000)  # of HEAR's published sets, in Hz
 
 
 class HearModel(nn.Module):
-    """An embedder with the attributes that HEAR asks of a model.
+    """Embedder with the attributes that HEAR requires of a model.
 
     Attributes:
-        sample_rate: Of the waveforms it takes, in Hz.
+        sample_rate: Sample rate of input waveforms, in Hz.
         scene_embedding_size: Embedding size `D`.
-        timestamp_embedding_size: The same.
+        timestamp_embedding_size: Embedding size `D`.
 
     Args:
-        embedder: Whose statistics standardize every sound, whatever is in the call.
+        embedder: Embedder to wrap; its statistics standardize all sounds.
 
     Raises:
-        CheckpointError: If HEAR has no sound at its rate, or its log-mel frames are over 50 ms
-            apart.
+        CheckpointError: If HEAR has no sounds at its sample rate, or its log-mel frames are more
+            than 50 ms apart.
     """
 
     def __init__(self, embedder: Embedder) -> None:
@@ -51,7 +51,7 @@ class HearModel(nn.Module):
         self.num_passes = _count_passes(embedder)
 
     def forward(self, audio: Tensor) -> Tensor:
-        """Scene embeddings, `(B, S)` -> `(B, D)`."""
+        """Compute scene embeddings: `(B, S)` -> `(B, D)`."""
         return get_scene_embeddings(audio, self)
 
 
@@ -59,7 +59,7 @@ def load_model(model_file_path: Path | str = "") -> HearModel:
     """Load a model for HEAR.
 
     Args:
-        model_file_path: As for `byola_rq.load`; the built-in encoder where it is empty.
+        model_file_path: Model for `byola_rq.load`; the built-in encoder if empty.
 
     Raises:
         CheckpointError: If the model cannot be used.
@@ -68,22 +68,21 @@ def load_model(model_file_path: Path | str = "") -> HearModel:
 
 
 def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, Tensor]:
-    """Embed each sound at regular moments, at most 50 ms apart.
+    """Embed each sound at regular times, at most 50 ms apart.
 
-    The encoder gives one embedding for every 8 log-mel frames (`audio_ntt_2022`: 4), 80 ms
-    (40 ms). Where that is more than 50 ms the sound is run through it again, later by a half (or
-    a quarter ...) of that step, and the passes are interleaved: every embedding is one of the
-    encoder's own, none is interpolated.
+    The encoder gives one embedding for every 8 log-mel frames (`audio_ntt_2022`: 4), 80 ms (40 ms).
+    If that is more than 50 ms, the encoder runs again on the sound shifted by a half (or a quarter
+    ...) of that step, and the passes are interleaved: no embedding is interpolated.
 
     Args:
         audio: Mono sounds, `(B, S)` in [-1, 1] at `model.sample_rate`, at least 0.1 s.
-        model: From `load_model`.
+        model: Model from `load_model`.
 
     Returns:
-        Embeddings, float32 `(B, T', D)`, and the centre of each in milliseconds, `(B, T')`.
+        Embeddings, float32 `(B, T', D)`, and the center of each in milliseconds, `(B, T')`.
 
     Raises:
-        AudioError: If the sounds have another form, or are too short.
+        AudioError: If the sounds have another shape, or are too short.
     """
     audio = _checked(audio)
     embedder = model.embedder
@@ -104,11 +103,11 @@ def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, T
         ]
     )
     order = samples.argsort()
-    # The first log-mel frame is centred on sample 0. Counted in samples up to here: seconds in
-    # float32 would not be regular to HEAR's 0.001 ms in a long sound.
-    centres = samples[order] + (step - embedder.frontend.hop_length) / 2
+    # The first log-mel frame is centered on sample 0. Integer samples up to here: float32 seconds
+    # of long sounds would not be regular to HEAR's 0.001 ms.
+    centers = samples[order] + (step - embedder.frontend.hop_length) / 2
     embeddings = torch.cat(passes, dim=1)
-    timestamps = (centres.double() * 1000 / model.sample_rate).float().to(embeddings.device)
+    timestamps = (centers.double() * 1000 / model.sample_rate).float().to(embeddings.device)
     embeddings = embeddings[:, order.to(embeddings.device)].float()
     return embeddings, timestamps.repeat(len(audio), 1)
 
@@ -117,32 +116,32 @@ def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:
     """Embed each sound as a whole.
 
     Args:
-        audio: As for `get_timestamp_embeddings`.
-        model: From `load_model`.
+        audio: Mono sounds, `(B, S)` in [-1, 1] at `model.sample_rate`, at least 0.1 s.
+        model: Model from `load_model`.
 
     Returns:
         Embeddings, float32 `(B, D)`: maximum plus mean over time, as in training.
 
     Raises:
-        AudioError: As `get_timestamp_embeddings`.
+        AudioError: If the sounds have another shape, or are too short.
     """
     embedding: Tensor = model.embedder(_checked(audio), model.sample_rate)
-    return embedding.float().clone()  # made outside inference mode: a head can be trained on it
+    return embedding.float().clone()  # no inference tensor, so that heads can be trained on it
 
 
 def _frames_from(start: int, audio: Tensor, embedder: Embedder, step: int) -> Tensor:
-    """The encoder's embeddings of the stretches of `step` samples from sample `start` on."""
+    """Embed stretches of `step` samples from sample `start` on."""
     if start == 0:
         return embedder.frames(audio, embedder.sample_rate)[0]
-    # Mirrored before its beginning, as the frontend itself does, the sound gives the same log-mel
-    # frames from sample 0 on, and every stretch sees what really was before it. The first begins
-    # before the sound and is left out.
+    # Reflecting the sound before its beginning, as the frontend does, keeps the log-mel frames from
+    # sample 0 on, and every stretch sees its real context. The first stretch begins before the
+    # sound and is dropped.
     earlier = F.pad(audio, (step - start, 0), mode="reflect")
     return embedder.frames(earlier, embedder.sample_rate)[0][:, 1:]
 
 
 def _count_passes(embedder: Embedder) -> int:
-    """The fewest passes, a divisor of the frames per embedding, that come close enough."""
+    """Return the smallest divisor of the frames per embedding that gives a fine enough hop."""
     stride = embedder.encoder.frames_per_embedding
     frame_ms = 1000 * embedder.frontend.hop_length / embedder.sample_rate
     for passes in range(1, stride + 1):
@@ -158,7 +157,7 @@ def _count_passes(embedder: Embedder) -> int:
 
 
 def _checked(audio: Tensor) -> Tensor:
-    """Float32 sounds in the one form that HEAR knows."""
+    """Check the shape of sounds for HEAR, `(B, S)`, and convert them to float32."""
     if audio.ndim != 2:
         shape = tuple(audio.shape)
         rule = f"audio: must be (B, S) for HEAR; got shape {shape}"

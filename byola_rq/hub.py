@@ -1,4 +1,4 @@
-"""Models on the Hugging Face hub: loaded, saved, pushed. Only this and its download go online."""
+"""Models on the Hugging Face hub: load, save, push. Only this and its download go online."""
 
 import json
 from pathlib import Path
@@ -15,10 +15,10 @@ with package_needed("byola_rq.hub", "huggingface_hub", extra="hub"):
 
 
 class HubEmbedder(ModelHubMixin, Embedder):
-    """An embedder with `from_pretrained`, `save_pretrained` and `push_to_hub`.
+    """Embedder with `from_pretrained`, `save_pretrained` and `push_to_hub`.
 
-    In a folder or repository there are the model file, a copy of its description for people and
-    programs to read (config.json), and a model card (README.md).
+    A folder or repository contains the model file, a readable copy of its description (config.json)
+    and a model card (README.md).
 
     Example:
         HubEmbedder.of(byola_rq.load("encoder.safetensors")).push_to_hub("owner/name")
@@ -26,7 +26,7 @@ class HubEmbedder(ModelHubMixin, Embedder):
 
     @classmethod
     def of(cls, embedder: Embedder) -> Self:
-        """The same embedder (shared weights) with the methods of the hub."""
+        """Wrap an embedder, sharing its weights, with the methods of the hub."""
         other = cls.__new__(cls)
         other.__dict__.update(embedder.__dict__)
         other._hub_mixin_config = None
@@ -34,11 +34,11 @@ class HubEmbedder(ModelHubMixin, Embedder):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Self:
-        """Load what `save_pretrained` or `push_to_hub` wrote.
+        """Load a model written by `save_pretrained` or `push_to_hub`.
 
         Args:
-            pretrained_model_name_or_path: Folder, or id on the hub, `owner/name`.
-            options: `device` as for `byola_rq.load`, and the mixin's own: `revision`, `token`,
+            pretrained_model_name_or_path: Folder, or repository id on the hub, `owner/name`.
+            options: `device`, see `byola_rq.load`, and the mixin's options: `revision`, `token`,
                 `cache_dir`, `force_download`, `local_files_only`.
 
         Raises:
@@ -56,12 +56,12 @@ class HubEmbedder(ModelHubMixin, Embedder):
         """Write model file, description and model card into a folder.
 
         Args:
-            save_directory: Made where missing. A README.md that is there already is kept, whoever
-                wrote it: remove it for a new model card.
-            options: The mixin's: `push_to_hub`, `repo_id` ...
+            save_directory: Folder; created if missing. An existing README.md is kept: remove it to
+                get a new model card.
+            options: Options of the mixin: `push_to_hub`, `repo_id` ...
 
         Raises:
-            CheckpointError: If the disk refuses.
+            CheckpointError: If the folder cannot be written.
         """
         try:
             url: str | None = super().save_pretrained(save_directory, **options)
@@ -74,14 +74,15 @@ class HubEmbedder(ModelHubMixin, Embedder):
         """Upload model file, description and model card.
 
         Args:
-            repo_id: Id on the hub, `owner/name`; made where missing.
-            options: The mixin's: `private`, `token`, `branch`, `commit_message`, `create_pr` ...
+            repo_id: Repository id on the hub, `owner/name`; created if missing.
+            options: Options of the mixin: `private`, `token`, `branch`, `commit_message`,
+                `create_pr` ...
 
         Returns:
             URL of the commit.
 
         Raises:
-            CheckpointError: If the hub cannot be reached or refuses.
+            CheckpointError: If the hub cannot be reached or rejects the upload.
         """
         options["model_card_kwargs"] = {
             "repo_id": repo_id,
@@ -91,15 +92,15 @@ class HubEmbedder(ModelHubMixin, Embedder):
             return str(super().push_to_hub(repo_id, **options))
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:  # noqa: ARG002
-        """What `model_card.write_model_card` gives, as the hub's type."""
+        """Return the card of `model_card.write_model_card`, as the hub's type."""
         return ModelCard(write_model_card(self, kwargs.get("repo_id")))
 
     def _save_pretrained(self, save_directory: Path) -> None:
         card = save_directory / "README.md"
         if card.is_symlink() and not card.exists():
-            card.unlink()  # or the mixin would write the model card where it leads
+            card.unlink()  # else the mixin would write through the link
         self.save(save_directory / MODEL_FILE)
-        # Under one key: the mixin would hand those that are named like arguments to the class.
+        # Under one key, since the mixin passes top-level keys named like arguments to the class.
         config = {"byola_rq": {**self.description, "training": self.summary}}
         text = json.dumps(config, indent=2, sort_keys=True)
         replace_file(save_directory / "config.json", f"{text}\n")

@@ -1,4 +1,4 @@
-"""What the notebooks need of IPython: pictures, players, sliders."""
+"""IPython helpers of the notebooks: pictures, players, sliders."""
 
 import inspect
 import io
@@ -30,12 +30,12 @@ def show(figure: Any) -> None:
 
 
 def play(sounds: Mapping[str, Tensor], sample_rate: int, *, gain: float | None = None) -> None:
-    """Show a player for each waveform, by title; all have one gain, which is said.
+    """Show a player for each waveform, all with one gain, which is printed.
 
     Args:
-        sounds: Title -> waveform `(S,)`.
-        sample_rate: In Hz.
-        gain: By default that which brings the loudest sample of all to -1 dB.
+        sounds: Waveforms `(S,)` by title.
+        sample_rate: Sample rate in Hz.
+        gain: Common gain; by default the one that brings the loudest sample to -1 dB.
     """
     if gain is None:
         gain = common_gain(sounds.values()) if sounds else 1.0
@@ -43,18 +43,18 @@ def play(sounds: Mapping[str, Tensor], sample_rate: int, *, gain: float | None =
     say(f"gain of all players: {gain:.3g}")
     for title, waveform in sounds.items():
         samples = (waveform * gain).clamp(-1, 1).numpy()
-        # Without this, every player would be brought to full scale by itself.
+        # Otherwise every player would be normalized to full scale separately.
         audio = display.Audio(samples, rate=sample_rate, normalize=False)
         display.display(display.HTML(f"<b>{escape(title)}</b>"), audio)
 
 
 def play_files(clips: Mapping[str, Path], sample_rate: int = SAMPLE_RATE) -> None:
-    """Show a player for each file, by title; all have one gain, which is said."""
+    """Show a player for each file, by title, all with one gain, which is printed."""
     play({title: read_audio(path, sample_rate) for title, path in clips.items()}, sample_rate)
 
 
 def pick_clip(path: str, kind: str, seed: int = 0) -> Path:
-    """The file at `path`, or, where that is empty, a synthesized clip of a kind, 3 s long."""
+    """Return the file at `path`, or if empty, a synthesized clip of a kind, 3 s long."""
     if path:
         return Path(path)
     clip = Path(tempfile.mkdtemp(prefix="byola_rq-")) / f"{kind}.wav"
@@ -87,15 +87,15 @@ def explore_views(clip: Path, *, seed: int) -> None:
 def hear_views(
     clip: Path, *, num_bins: int, p: float, bins: str, values: str, seed: int
 ) -> Listening:
-    """Show and play a segment, its clean inversion, and the two views of training.
+    """Show and play a segment, its inversion, and the two views of training.
 
     Args:
-        clip: Any audio file.
-        num_bins: Bins `K`.
+        clip: Audio file.
+        num_bins: Number of bins `K`.
         p: Probability that a view is quantized.
-        bins: How edges are placed: random or uniform.
-        values: How reproduction values are chosen: random or midpoint.
-        seed: Of all that is drawn.
+        bins: Rule for edges: random or uniform.
+        values: Rule for reproduction values: random or midpoint.
+        seed: Seed of all random numbers.
     """
     options = {"num_bins": num_bins, "p": p, "bins": bins, "values": values}
     overrides = [f"views.randomized_quantization.{key}={value}" for key, value in options.items()]
@@ -111,7 +111,7 @@ def hear_views(
 
 
 def hear_neighbors(embeddings: FloatArray, clips: Sequence[Path], row: int, num: int = 5) -> None:
-    """Play the clip of a row, then those nearest to it, with their cosines."""
+    """Play the clip of a row, then its nearest neighbors, with their cosines."""
     titles = {f"the clip itself: {clips[row].name}": clips[row]}
     for other, cosine in find_nearest(embeddings, row, num):
         titles[f"{cosine:.3f}  {clips[other].name}"] = clips[other]
@@ -119,21 +119,21 @@ def hear_neighbors(embeddings: FloatArray, clips: Sequence[Path], row: int, num:
 
 
 def explore(function: Callable[..., object], **controls: Any) -> Any:
-    """Call a function now, and again whenever one of its controls is moved.
+    """Call a function now, and again whenever one of its controls changes.
 
     Args:
-        function: Has a default for every control.
-        controls: As for `ipywidgets.interact`: (lowest, highest) or (lowest, highest, step) is a
-            slider, a list a menu.
+        function: Function with a default for every control.
+        controls: Controls as for `ipywidgets.interact`: (lowest, highest) or (lowest, highest,
+            step) is a slider, a list a menu.
 
     Returns:
-        The controls, as an `ipywidgets.interactive`; None without ipywidgets: then the function
-        is called once, with its defaults.
+        The controls, as an `ipywidgets.interactive`; None without ipywidgets: then the function is
+        called once, with its defaults.
     """
     try:
         from ipywidgets import interactive
     except ImportError:
-        say(f"no sliders: `pip install ipywidgets`; shown for {_defaults(function)}")
+        say(f"no sliders: `pip install ipywidgets`; using {_defaults(function)}")
         function()
         return None
     widget = interactive(function, **controls)

@@ -26,21 +26,21 @@ class AudioEmbedder(
     TransformerMixin,  # type: ignore[misc]
     BaseEstimator,  # type: ignore[misc]
 ):
-    """Sound in, embeddings out; nothing is learned in `fit`, which only loads the model.
+    """Transformer from sounds to embeddings; `fit` only loads the model.
 
-    What `fit` and `transform` take: a sequence of n paths of audio files, a sequence of n
-    waveforms `(S,)` of any lengths, or an array `(n, S)`. Float waveforms are in [-1, 1];
-    uint8, int16 and int32 ones at full scale, as in a WAV file.
+    `fit` and `transform` take a sequence of n paths of audio files, a sequence of n waveforms
+    `(S,)` of any lengths, or an array `(n, S)`. Float waveforms are in [-1, 1]; uint8, int16 and
+    int32 use full scale, as in a WAV file.
 
     Args:
-        model: Model file, hub id or `builtin` (as for `byola_rq.load`), an `Embedder`, or
-            `untrained`: an encoder that has learned nothing, the baseline of every comparison.
-        sample_rate: Of waveforms, in Hz; files say their own.
-        device: Where to load the model to, for example "cuda"; an `Embedder` stays where it is.
-        short: What to do with sound under 0.1 s: `error`, or `pad` it with zeros at both ends.
+        model: Model file, hub id or `builtin` (see `byola_rq.load`), an `Embedder`, or `untrained`:
+            an encoder with random weights, as a baseline.
+        sample_rate: Sample rate of waveforms, in Hz; files have their own.
+        device: Device to load the model to, such as "cuda"; an `Embedder` stays on its device.
+        short: Treatment of sounds under 0.1 s: `error`, or `pad` with zeros at both ends.
 
     Attributes:
-        embedder_: What `fit` has loaded.
+        embedder_: Model loaded by `fit`.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class AudioEmbedder(
         device: str = "cpu",
         short: Literal["error", "pad"] = "error",
     ) -> None:
-        # Nothing is checked or changed here: scikit-learn's clone wants back what it gave.
+        # Arguments are stored unchanged and unchecked: scikit-learn's clone compares them.
         self.model = model
         self.sample_rate = sample_rate
         self.device = device
@@ -61,11 +61,11 @@ class AudioEmbedder(
         """Load the model.
 
         Args:
-            X: Sounds, checked for their form; none is embedded.
+            X: Sounds; their form is checked, nothing is embedded.
             y: Ignored.
 
         Raises:
-            ConfigError: If `short` is none of its values.
+            ConfigError: If `short` is neither `error` nor `pad`.
             CheckpointError: If the model cannot be loaded.
             ValueError, TypeError: If the sounds have another form.
         """
@@ -81,7 +81,7 @@ class AudioEmbedder(
         """Embed every sound.
 
         Args:
-            X: Sounds as above; other lengths than in `fit` are welcome.
+            X: Sounds as above; lengths may differ from those in `fit`.
 
         Returns:
             Embeddings, float32 `(n, D)`.
@@ -130,7 +130,7 @@ class AudioEmbedder(
 
     def _long_enough(self, waveform: Tensor) -> Tensor:
         if self.short == "error":
-            return waveform  # the model refuses what is too short
+            return waveform  # the model raises an error for short sounds
         model = self.embedder_
         return pad_both_ends(
             waveform, math.ceil(model.clips.min_samples * self.sample_rate / model.sample_rate)
@@ -138,7 +138,7 @@ class AudioEmbedder(
 
 
 def _as_sounds(sounds: Any) -> list[Path] | list[Tensor]:
-    """Paths, or checked float32 waveforms `(S,)`; scikit-learn's own errors for anything else."""
+    """Convert to paths or checked float32 waveforms `(S,)`; else raise scikit-learn's errors."""
     if isinstance(sounds, (str, Path)):
         raise TypeError(f"sounds must be a sequence of paths or waveforms; got one path, {sounds}")
     items = _as_list(sounds)
@@ -151,12 +151,12 @@ def _as_sounds(sounds: Any) -> list[Path] | list[Tensor]:
         return list(as_rows(items))  # of any lengths
     if isinstance(sounds, Tensor):
         sounds = sounds.detach().cpu().numpy()
-    # Row by row: many samples of a few features are what scikit-learn's checks embed.
+    # Row by row: scikit-learn's checks call with many samples of a few features.
     return list(as_rows(list(check_array(sounds, dtype="numeric", force_writeable=True))))
 
 
 def _as_list(sounds: Any) -> list[Any]:
-    """Items that may be paths or waveforms: of a list, an array of objects, a column of a table."""
+    """Return items that may be paths or waveforms, of a list, object array or table column."""
     if isinstance(sounds, (list, tuple)):
         return list(sounds)
     values: Any = np.asarray(sounds) if hasattr(sounds, "__array__") else np.empty(0)

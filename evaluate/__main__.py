@@ -1,4 +1,4 @@
-"""`python -m evaluate`: parses, checks, calls, and turns our errors into one line."""
+"""`python -m evaluate`: the command line of the evaluation."""
 
 import os
 import sys
@@ -16,6 +16,7 @@ from evaluate.options import (
     Baseline,
     DataRoot,
     Debug,
+    Device,
     LabelFractions,
     Norm,
     Out,
@@ -23,8 +24,10 @@ from evaluate.options import (
     Protocol,
     RunByDefault,
     Seed,
+    SetNames,
     SplitOfVoxForge,
     Tasks,
+    UnitSeconds,
     VoxForgeSplit,
     Workers,
     choose_device,
@@ -38,31 +41,31 @@ if TYPE_CHECKING:
     from evaluate.models import EmbeddingModel
 
 
-_HELP = """Measure how much frozen embeddings know of labelled sets: one linear probe on each.
+_HELP = """Evaluate embeddings on labeled sets with linear probes.
 
 \b
   python -m evaluate [run] --data-root DIR              the built-in encoder on the published sets
   python -m evaluate [run] MODEL... --data-root DIR     other models
-  python -m evaluate [run] MODEL... --task CSV          models on a labelled csv of your own
-  python -m evaluate inspect --data-root DIR            what is there, and whether it is whole
-  python -m evaluate compare A B --out results/         whether A is better than B
-  python -m evaluate miniature DIR                      the six published sets in small
-  python -m evaluate ablate GRID.yaml --data SOURCE     pretrain variants, evaluate and compare them
+  python -m evaluate [run] MODEL... --task CSV          models on your own csv of labeled clips
+  python -m evaluate inspect --data-root DIR            find data sets, check that they are complete
+  python -m evaluate compare A B --out results/         test whether A is better than B
+  python -m evaluate miniature DIR                      write miniatures of the six published sets
+  python -m evaluate ablate GRID.yaml --data SOURCE     pretrain, evaluate and compare variants
 """
 
-_HELP_RUN = """Probe frozen embeddings on labelled sets; the command where none is named.
+_HELP_RUN = """Evaluate models on labeled sets with probes. The default command.
 
-Published sets are found under --data-root by what they contain, unpacked as their publishers ship
-them: NSynth, UrbanSound8K, VoxCeleb1, VoxForge (also packed), Speech Commands V2 with 12 and with
-35 labels; ESC-50, GTZAN, CREMA-D, FSD50K. UrbanSound8K and ESC-50 are found as Kaggle ships them
-too, and the splits of EVAR's voxforge.csv and cremad.csv in the set's folder are used.
+Published sets are found under --data-root by their contents, unpacked as published: NSynth,
+UrbanSound8K, VoxCeleb1, VoxForge (also packed), Speech Commands V2 with 12 and with 35 labels;
+ESC-50, GTZAN, CREMA-D, FSD50K. The Kaggle copies of UrbanSound8K and ESC-50 are found too. EVAR's
+splits are used if its voxforge.csv or cremad.csv is in the set's folder.
 
-Published scores come from two probes, which --protocol names; a score is ranked among them only
-where split, probe and size agree.
+Published scores come from two probes, selected by --protocol; a score is ranked among them only if
+split, probe and size agree.
 
-A csv names its clips relative to its own folder, one a row, in the columns file_name, label (or
-labels: several, joined by commas, ; or |), and split (train, valid, test) or fold (leave one out).
-Where no validation clips are given, a tenth of the training clips is drawn.
+A csv has one clip per row: file_name, relative to the csv's folder; label (or labels: several,
+joined by commas, ; or |); and split (train, valid, test) or fold (leave one out). Without
+validation clips, a tenth of the training clips is drawn.
 
 \b
 Examples:
@@ -74,16 +77,16 @@ Examples:
   python -m evaluate a.safetensors --task birds.csv --probe finetune --label-fraction 0.1 1
 
 \b
-Written into --out, and added to by the next call:
+Written into --out, where later calls add to it:
   results.csv      one row per model, task, fold and seed
-  summary.csv      one row per model and probe, with 95 % intervals, beside published scores;
+  summary.csv      one row per model and probe, with 95 % intervals and published scores;
                    also as summary.md, summary.tex and summary.png
-  labels.png       score against the share of the labels, where there were several shares
-  predictions/     what each run said of each test clip
-  cache/           embeddings; delete it when you like
-A call that was stopped goes on where it was when it is given again; finished runs are not repeated.
-A task is named after its csv (metadata.csv: after its folder); a name of the paper's table
-(nsynth, us8k, vc1, voxforge, spcv2_12, spcv2) fills that column.
+  labels.png       score against share of the labels, if there are several shares
+  predictions/     predictions of each run for each test clip
+  cache/           embeddings; may be deleted between calls
+Repeating an interrupted call continues it; finished runs are not repeated. A task is named after
+its csv (metadata.csv: after its folder); a name of the paper's table (nsynth, us8k, vc1, voxforge,
+spcv2_12, spcv2) fills that column.
 """
 
 app = typer.Typer(
@@ -103,76 +106,61 @@ def run(
         typer.Argument(
             metavar="[MODEL]...",
             help="Model files, ids on the Hugging Face hub, or builtin.  "
-            "[default: builtin, where no --baseline is named]",
+            "[default: builtin, unless a --baseline is given]",
         ),
     ] = None,
     *,
     data_root: DataRoot = None,
-    tasks: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME...",
-            help="Of the sets under --data-root only these.  [default: all that are there]",
-        ),
-    ] = None,
+    tasks: SetNames = None,
     task: Tasks = None,
     out: Out = Path("results"),
     baseline: Annotated[
         list[Baseline] | None,
-        typer.Option(help="A model that has learned nothing, to compare with; repeat for both."),
+        typer.Option(help="Untrained model to compare with; repeatable."),
     ] = None,
     probe: Annotated[
         list[Probe] | None,
         typer.Option(
-            help="Fitted on the embeddings, or, finetune, together with the encoder; repeat for "
-            "more.  "
-            "[default: logistic, where no --protocol is named]"
+            help="Probe of the embeddings, or finetune, which trains the encoder too; repeatable.  "
+            "[default: logistic, unless a --protocol is given]"
         ),
     ] = None,
     protocol: Annotated[
         list[Protocol] | None,
         typer.Option(
-            help="The probe that published scores come from: BYOL-A's (rate 1e-3, patience 10, one "
-            "run) or EVAR's (published rates, patience 20, three runs)."
+            help="Probe of published scores: BYOL-A's (rate 1e-3, patience 10, one run) or EVAR's "
+            "(published rates, patience 20, three runs)."
         ),
     ] = None,
     label_fraction: LabelFractions = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=2, help="Clips of each class and part at most, for a quick look."),
-    ] = None,
-    unit_seconds: Annotated[
-        float | None,
         typer.Option(
-            help="Length every clip of a --task is cropped or padded to.  "
-            "[default: the longest, at most 10]"
+            min=2, help="Maximum number of clips of each class and part, for a quick run."
         ),
     ] = None,
+    unit_seconds: UnitSeconds = None,
     norm: Annotated[
-        Norm, typer.Option(help="Mean and std of the log-mels: the training clips' or the model's.")
+        Norm,
+        typer.Option(help="Mean and std of log-mels: of the training clips or the model's own."),
     ] = Norm.task,
     dim: Annotated[
-        int, typer.Option(min=1, help="Embedding size of random, where no model file is given.")
+        int, typer.Option(min=1, help="Embedding size of random, if no model is given.")
     ] = 2048,
     voxforge_split: SplitOfVoxForge = VoxForgeSplit.speaker,
     seed: Seed = 0,
-    device: Annotated[
-        str,
-        typer.Option(
-            help="Where embeddings are computed and probes fitted: auto, cpu, cuda, cuda:N or mps."
-        ),
-    ] = "auto",
+    device: Device = "auto",
     workers: Workers = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(min=1, help="Clips embedded together.  [default: by their length]"),
+        typer.Option(min=1, help="Clips per batch.  [default: chosen by their length]"),
     ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of embeddings.  [default: cache/ in --out]")
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Load, check and evaluate; what the options mean stands beside each."""
+    """Check the options, evaluate every model on every task, and write the summary."""
     with one_line_errors(debug):
         _check_usage(bool(data_root), bool(task), bool(tasks))
         if not (models or baseline):
@@ -228,7 +216,7 @@ def inspect(
     data_root: DataRoot = None,
     task: Tasks = None,
     out: Annotated[
-        Path | None, typer.Option(help="csv that every problem is written to.", metavar="CSV")
+        Path | None, typer.Option(help="Csv to write all problems to.", metavar="CSV")
     ] = None,
     digests: Annotated[
         bool, typer.Option("--digests", help="Also prove that no two parts share an audio file.")
@@ -238,9 +226,9 @@ def inspect(
     workers: Workers = None,
     debug: Debug = False,
 ) -> None:
-    """Say which sets are there, count them, and list what is missing, doubled or unreadable.
+    """Find data sets, count their clips, and list missing, duplicate and unreadable ones.
 
-    Needs no model. Exits with 1 if a set that was found is not sound.
+    Needs no model. Exits with status 1 if a set is not sound.
     """
     with one_line_errors(debug):
         if not (data_root or task):
@@ -261,13 +249,13 @@ def inspect(
 
 @app.command()
 def compare(
-    first: Annotated[str, typer.Argument(metavar="A", help="Model, as summary.csv names it.")],
-    second: Annotated[str, typer.Argument(metavar="B", help="The one it is held against.")],
+    first: Annotated[str, typer.Argument(metavar="A", help="Name of a model in summary.csv.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Name of the model to compare with.")],
     *,
     out: Out = Path("results"),
     debug: Debug = False,
 ) -> None:
-    """Say of every task that both have done whether A is better than B, by paired bootstrap."""
+    """Test on every common task whether A is better than B, by paired bootstrap."""
     with one_line_errors(debug):
         from evaluate.reports.comparison import compare as compare_models
         from evaluate.reports.comparison import print_comparisons
@@ -277,15 +265,15 @@ def compare(
 
 @app.command()
 def miniature(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the sets are written.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write the sets to.")],
     *,
     seed: Seed = 0,
     debug: Debug = False,
 ) -> None:
-    """Write the six published sets in small: synthesized sounds, the publishers' own layouts.
+    """Write miniatures of the six published sets: synthetic sounds in the publishers' layouts.
 
-    A few minutes of sound in all; --data-root DIR then evaluates them. A set that is already
-    there is left alone.
+    A few minutes of sound in total, to evaluate with --data-root DIR. Existing miniatures are
+    kept.
     """
     with one_line_errors(debug):
         from byola_rq.runtime.progress import ProgressBar
@@ -318,7 +306,7 @@ def _check_finetune(probes: tuple[str, ...], baselines: list[Baseline]) -> None:
             raise usage_error(
                 "--probe finetune trains an encoder; --baseline logmel has none", "--probe"
             )
-        warn("warning: logmel has no encoder, so finetune leaves it out")
+        warn("warning: logmel has no encoder, so finetune skips it")
 
 
 def _num_workers(workers: int | None) -> int:
@@ -326,7 +314,7 @@ def _num_workers(workers: int | None) -> int:
 
 
 def _report(out: Path) -> None:
-    """The summary in every form, and on the terminal."""
+    """Write the summary in every format, and print it."""
     from byola_rq.errors import MissingPackageError
     from evaluate.reports.chart import write_chart
     from evaluate.reports.label_curve import write_label_curve
@@ -349,7 +337,7 @@ def _report(out: Path) -> None:
 def _load_models(
     names: list[str], baselines: list[Baseline], dim: int, seed: int, device: str
 ) -> list["EmbeddingModel"]:
-    """The models, then the baselines in the likeness of the first."""
+    """Load the models, then make the baselines like the first of them."""
     from byola_rq.audio.frontend import LogMelSpectrogram
     from evaluate.models import load_model, make_baseline
 

@@ -1,4 +1,4 @@
-"""Embeddings and statistics of earlier calls, kept by what they were computed from."""
+"""Cache of embeddings and statistics, keyed by all they were computed from."""
 
 import hashlib
 import json
@@ -24,13 +24,13 @@ _KEY_BYTES = 16
 
 
 def make_clip_keys(clips: Sequence[Clip]) -> ClipKeys:
-    """A digest of each clip's place and file: path, member, start, size, times of last change.
+    """Digest path, member, start, file size and times of last change of each clip, `(N, 16)`.
 
-    The change time (ctime) stands beside the modification time because copying and unpacking tools
-    set the latter back: a file that was written to has another key whatever they did.
+    The change time (ctime) is included because copying and unpacking tools reset the modification
+    time: a rewritten file always gets another key.
 
     Raises:
-        TaskError: If a file is not there any more.
+        TaskError: If a file cannot be found.
     """
     keys = np.empty((len(clips), _KEY_BYTES), dtype=np.uint8)
     statuses: dict[Path, tuple[int, int, int]] = {}  # an archive holds many clips
@@ -52,7 +52,7 @@ def make_clip_keys(clips: Sequence[Clip]) -> ClipKeys:
 
 
 def digest_places(clips: Sequence[Clip]) -> str:
-    """SHA-256 of where the clips are, whatever the files hold."""
+    """Return the SHA-256 of the clips' places, regardless of file contents."""
     digest = hashlib.sha256()
     for clip in clips:
         place = (os.path.abspath(clip.path), clip.member, clip.start_seconds)
@@ -61,7 +61,7 @@ def digest_places(clips: Sequence[Clip]) -> str:
 
 
 def digest_task(task: Task, clip_keys: ClipKeys) -> str:
-    """SHA-256 of all that a score depends on: files, labels, parts, unit."""
+    """Return the SHA-256 of all that a score depends on: files, labels, parts, unit."""
     digest = hashlib.sha256(clip_keys.tobytes())
     facts = (task.name, task.has_folds, task.is_multilabel, task.unit_seconds, task.split_rule)
     digest.update(repr(facts).encode())
@@ -71,22 +71,22 @@ def digest_task(task: Task, clip_keys: ClipKeys) -> str:
 
 
 class EmbeddingCache:
-    """A folder of embeddings `(N, D)`, one subfolder for each model and list of clips.
+    """Folder of embeddings `(N, D)`, one subfolder for each model and list of clips.
 
-    A row counts only while its clip has the key with which it was written, so neither a changed
-    file nor a changed model ever meets an old embedding, and a killed call leaves its finished
-    rows to the next. The folder may be deleted at any time.
+    A row is valid only while its clip has the key with which it was written, so a changed file or
+    model never gets an old embedding, and the finished rows of a killed call are reused. The
+    folder may be deleted between calls.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def open_rows(self, key: Mapping[str, Any], clip_keys: ClipKeys, dim: int) -> "CachedRows":
-        """The rows of the model and clips that `key` describes, those of earlier calls done.
+        """Open the rows of a model and list of clips, with those that earlier calls finished.
 
         Args:
-            key: Everything that decides an embedding except the clip: JSON values.
-            clip_keys: Of the clips, in the order of the rows.
+            key: Facts that decide an embedding apart from the clip: JSON values.
+            clip_keys: Keys of the clips in the order of the rows, `(N, 16)`.
             dim: Embedding size `D`.
 
         Raises:
@@ -96,7 +96,7 @@ class EmbeddingCache:
         return CachedRows(self.folder / _digest(full_key)[:32], full_key, clip_keys, dim)
 
     def read_statistics(self, key: Mapping[str, Any]) -> Statistics | None:
-        """The statistics stored under `key`; None where there are none that can be read."""
+        """Return the statistics stored under `key`; None if missing or unreadable."""
         try:
             values = read_json(self._statistics_path(key), {"mean": float, "std": float})
             return Statistics(mean=float(values["mean"]), std=float(values["std"]))
@@ -122,7 +122,7 @@ class CachedRows:
     """Embeddings of one model and one list of clips.
 
     Attributes:
-        embeddings: Float32 `(N, D)`, read only; a row that is not done holds anything.
+        embeddings: Float32 `(N, D)`, read-only; unfinished rows are undefined.
     """
 
     def __init__(self, folder: Path, key: Mapping[str, Any], clip_keys: ClipKeys, dim: int) -> None:
@@ -134,23 +134,23 @@ class CachedRows:
 
     @property
     def missing(self) -> list[int]:
-        """Positions of the rows that have to be embedded."""
+        """Positions of the rows that are not finished."""
         return np.flatnonzero(~self._rows.is_done).tolist()
 
     def write(self, positions: Sequence[int], embeddings: npt.NDArray[np.float32]) -> None:
-        """Store the rows at `positions`; they count from the next sync on.
+        """Store the rows at `positions`; they are valid from the next `sync`.
 
         Raises:
-            TaskError: If the disk refuses.
+            TaskError: If they cannot be written.
         """
         with _clear_errors(self._folder):
             self._rows.add(positions, embeddings)
 
     def sync(self) -> None:
-        """Make every row written so far count, also after a power cut.
+        """Flush every row written so far, so that it survives a power cut.
 
         Raises:
-            TaskError: If the disk refuses.
+            TaskError: If they cannot be written.
         """
         with _clear_errors(self._folder):
             self._rows.flush()

@@ -1,4 +1,4 @@
-"""One probe fitted on the labelled clips of a fold, and what it says of the test clips."""
+"""Fit a probe on the labeled clips of a fold and score the test clips."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,28 +20,28 @@ from evaluate.tasks.folds import Fold, class_targets
 from evaluate.tasks.task import Task
 
 FINETUNE = "finetune"
-# Log-mel frames of a step of fine-tuning: its activations take about 100 KiB of each, 1.6 GiB.
+# Log-mel frames per step of fine-tuning: activations take about 100 KiB a frame, 1.6 GiB in all.
 _MAX_FRAMES = 16_384
-_MIN_CLIPS = 8  # of a step, for batch norm's sake
+_MIN_CLIPS = 8  # clips per step that batch norm needs
 
 Fitted = FittedProbe | FineTuned
 
 
 def can_fit(probe: str, model: EmbeddingModel) -> bool:
-    """Whether a model has what the probe needs: an encoder, to fine-tune it."""
+    """Return True if a model can be probed so: fine-tuning needs an encoder with weights."""
     return probe != FINETUNE or isinstance(model.encoder, nn.Module)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FoldData:
-    """A fold as a model sees it.
+    """Fold with a model's inputs and embeddings.
 
     Attributes:
-        task: The set.
-        fold: The clips of each part that can be read and whose labels count.
-        log_mels: Of the task.
-        statistics: What they are standardized by.
-        embeddings: Of every clip of the task, `(N, D)`.
+        task: Labeled set.
+        fold: Clips of each part that are readable and whose labels are used.
+        log_mels: Log-mel spectrograms of the task.
+        statistics: Mean and std that standardize the log-mels.
+        embeddings: Embeddings of every clip of the task, `(N, D)`.
     """
 
     task: Task
@@ -54,18 +54,18 @@ class FoldData:
 def fit_and_score(
     probe: str, model: EmbeddingModel, data: FoldData, *, seed: int, device: str, what: str
 ) -> Iterator[tuple[Fitted, Features]]:
-    """Fit a probe from each of its seeds.
+    """Fit a probe from each of its seeds and score the test clips.
 
     Args:
-        probe: Of `PROBES` and `OFFICIAL_PROBES`, or `FINETUNE`.
-        model: Whose encoder is fine-tuned.
-        data: The clips.
-        seed: The first.
-        device: A torch device.
-        what: Names the work on the progress bar.
+        probe: Key of `PROBES` or `OFFICIAL_PROBES`, or `FINETUNE`.
+        model: Model whose encoder is fine-tuned.
+        data: Fold to fit and score.
+        seed: First seed; the others follow it.
+        device: Torch device.
+        what: Label of the progress bar.
 
     Yields:
-        What was fitted, and its scores of the test clips, `(N, classes)`.
+        The fitted probe and its scores of the test clips, `(N, C)`.
     """
     fold = data.fold
     if probe == FINETUNE:
@@ -120,6 +120,6 @@ def _standardized(
 
 
 def _silence(frontend: LogMelSpectrogram, device: str) -> Tensor:
-    """The log-mel of digital silence, a scalar."""
+    """Return the log-mel value of digital silence, a scalar."""
     silent: Tensor = frontend(torch.zeros(1, frontend.min_samples, device=device))
     return silent.amin()

@@ -1,4 +1,4 @@
-"""`python -m evaluate inspect`: which data sets are there, and whether they are whole."""
+"""`python -m evaluate inspect`: find data sets and check that they are complete."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -26,25 +26,25 @@ from evaluate.tasks.archives import read_member
 from evaluate.tasks.labelled_csv import read_labelled_csv
 from evaluate.tasks.task import Clip, Problem, Task, TaskError
 
-_NUM_SHOWN = 10  # problems of a kind on the terminal; the csv has them all
+_NUM_SHOWN = 10  # problems of a kind on the terminal; the csv lists all
 _HARMLESS = frozenset({"unlisted"})  # a file that no list names is in no part
 _GROUPS = {layout.name: layout.group for layout in LAYOUTS}
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One audio file of a task, looked into."""
+    """Audio file of a task and the facts found in it."""
 
     name: str
-    clips: tuple[Clip, ...]  # one, or the windows of the file
+    clips: tuple[Clip, ...]  # a single clip, or the windows of the file
     seconds: float = 0.0
-    fault: str = ""  # why it cannot be used
-    digest: str = ""  # SHA-256 of its bytes, where asked for
+    fault: str = ""  # reason why it cannot be used
+    digest: str = ""  # SHA-256 of its bytes, if requested
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What there is to say of one data set; without clips where it could not be read."""
+    """Result of inspecting one data set; without clips if it could not be read."""
 
     name: str
     source: Path
@@ -53,11 +53,11 @@ class Finding:
     num_classes: int = 0
     unit_seconds: float = 0.0
     hours: float = 0.0
-    lines: tuple[str, ...] = ()  # what was counted, checked, decided and differs
+    lines: tuple[str, ...] = ()  # counts, checks, notes and warnings
 
     @property
     def is_sound(self) -> bool:
-        """Whether nothing is wrong that could change a score."""
+        """True if there is no problem that could change a score."""
         return all(problem.kind in _HARMLESS for problem in self.problems)
 
 
@@ -71,23 +71,23 @@ def inspect(
     out: Path | None = None,
     by_archive: bool = False,
 ) -> bool:
-    """Look into every file of every data set, and print what is there and what is wrong.
+    """Check every file of every data set; print counts and problems.
 
     Args:
-        data_root: Where published sets are looked for.
-        csv_tasks: Labelled csv files.
-        seed: Of splits that a publisher does not give.
-        num_workers: Threads that open files.
-        with_digests: Whether files are read whole, to prove that no two parts share one.
-        out: Csv that all problems are written to, `task,kind,name,detail`.
-        by_archive: Whether VoxForge is divided by archive; by speaker otherwise.
+        data_root: Folder to search for published sets.
+        csv_tasks: Csv files of labeled clips.
+        seed: Seed of splits that a publisher does not give.
+        num_workers: Number of threads that open files.
+        with_digests: True to read files completely, to prove that no two parts share one.
+        out: Csv to write all problems to, `task,kind,name,detail`.
+        by_archive: True to divide VoxForge by archive, not by speaker.
 
     Returns:
-        Whether there is a set and all are sound: nothing is missing, there twice, in two parts
-        or unreadable.
+        True if there is a set and all are sound: no clip is missing, duplicated, in two parts or
+        unreadable.
 
     Raises:
-        TaskError: If there is no folder `data_root`, or `out` cannot be written.
+        TaskError: If the folder `data_root` does not exist, or `out` cannot be written.
     """
     findings = []
     for name, source, read in _list_tasks(data_root, csv_tasks, seed, by_archive):
@@ -109,13 +109,13 @@ def inspect(
 
 
 def inspect_task(task: Task, *, num_workers: int, with_digests: bool) -> Finding:
-    """Look into every file of a task."""
+    """Check every file of a task."""
     clips_of: dict[tuple[Path, str], list[Clip]] = defaultdict(list)
     for clip in task.clips:
         clips_of[clip.path, clip.member].append(clip)
-    look = partial(look_into, with_digest=with_digests)
+    look = partial(check_file, with_digest=with_digests)
     recordings = []
-    with ProgressBar(f"looking into the files of {task.name}", len(clips_of)) as bar:
+    with ProgressBar(f"checking the files of {task.name}", len(clips_of)) as bar:
         for recording in map_ahead(look, clips_of.values(), num_workers):
             recordings.append(recording)
             bar.advance()
@@ -142,8 +142,8 @@ def inspect_task(task: Task, *, num_workers: int, with_digests: bool) -> Finding
     )
 
 
-def look_into(clips: Sequence[Clip], *, with_digest: bool) -> Recording:
-    """Open the file of one clip, or of several windows, and see whether it is all there."""
+def check_file(clips: Sequence[Clip], *, with_digest: bool) -> Recording:
+    """Open the file of one clip, or of several windows, and check that it is complete."""
     path, member = clips[0].path, clips[0].member
     name = clips[0].file_name if len(clips) == 1 else path.name
     source: Path | EncodedAudio = path
@@ -161,7 +161,7 @@ def look_into(clips: Sequence[Clip], *, with_digest: bool) -> Recording:
 
 
 def find_shared_files(recordings: Iterable[Recording]) -> list[Problem]:
-    """Files of the same bytes in two parts; windows aside, which share theirs by design."""
+    """Find files of equal bytes in two parts; windows are skipped: they share files by design."""
     first_of: dict[str, dict[str, str]] = defaultdict(dict)  # digest -> part -> name
     problems = []
     for recording in recordings:
@@ -178,7 +178,7 @@ def find_shared_files(recordings: Iterable[Recording]) -> list[Problem]:
 
 
 def describe_groups(task: Task, word: str) -> str:
-    """Which parts share speakers, or whatever the groups are; empty where there are none."""
+    """Describe the parts that share speakers, or other groups; empty if clips have no groups."""
     parts_of: dict[str, set[str]] = defaultdict(set)
     for clip in task.clips:
         if clip.group:
@@ -206,10 +206,10 @@ def _list_tasks(
 def _list_checks(
     task: Task, problems: Sequence[Problem], recordings: Sequence[Recording], has_digests: bool
 ) -> Iterator[str]:
-    """What was found to hold of all clips, and how the groups are divided."""
+    """Yield the properties that hold for all clips, and the division of groups."""
     kinds = {problem.kind for problem in problems}
     if "missing" not in kinds:
-        yield "every clip that is listed is there"
+        yield "no listed clip is missing"
     if not kinds & {"duplicate", "overlap"}:
         yield "no clip twice"
     if groups := describe_groups(task, _GROUPS.get(task.name) or "group"):
@@ -221,7 +221,7 @@ def _list_checks(
 
 
 def _describe(finding: Finding) -> Iterator[str]:
-    """The lines about one data set."""
+    """Yield the lines about one data set."""
     yield f"{finding.name} in {finding.source}"
     yield from (f"  {line}" for line in finding.lines)
     of_kind: dict[str, list[Problem]] = defaultdict(list)
@@ -231,13 +231,13 @@ def _describe(finding: Finding) -> Iterator[str]:
         yield f"  {kind}: {len(problems):,}"
         yield from (f"    {problem.name}: {problem.detail}" for problem in problems[:_NUM_SHOWN])
         if len(problems) > _NUM_SHOWN:
-            yield f"    and {len(problems) - _NUM_SHOWN:,} more (--out FILE has them all)"
+            yield f"    and {len(problems) - _NUM_SHOWN:,} more (--out FILE lists all)"
 
 
 def _count_parts(task: Task) -> str:
     counts = Counter(clip.part for clip in task.clips)
     order = ("train", "valid", "test")
-    # Folds 1, 2, 10 in this order.
+    # Sorts folds as 1, 2, 10.
     parts = sorted(counts, key=lambda p: (order.index(p) if p in order else 3, len(p), p))
     kind = "fold " if task.has_folds else ""
     return ", ".join(f"{kind}{part} {counts[part]:,}" for part in parts)

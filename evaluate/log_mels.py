@@ -1,4 +1,4 @@
-"""A task's clips as log-mel spectrograms, decoded once where they fit in memory."""
+"""Log-mel spectrograms of a task, decoded once if they fit in memory."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,25 +15,25 @@ from byola_rq.runtime.prefetch import map_ahead
 from evaluate.tasks.archives import read_member
 from evaluate.tasks.task import Clip, Task, TaskError
 
-# Below this all log-mels of a task are kept and every model and fold reads them from there; above
-# it every pass decodes anew. 4 GiB are 16.8 million frames: 41,000 clips of 4 s, 166,000 of 1 s.
+# Up to this size all log-mels of a task stay in memory for every model and fold; above it every
+# pass decodes again. 4 GiB are 16.8 million frames: 41,000 clips of 4 s, 166,000 of 1 s.
 MAX_BYTES_KEPT = 4 * 2**30
 
 
 class LogMels:
-    """The log-mel spectrograms of a task, each clip cropped or padded to the task's unit.
+    """Log-mel spectrograms of a task, each clip cropped or padded to the task's unit.
 
     Args:
-        task: The clips and their unit.
-        frontend: Computes them.
-        device: Where the frontend is, and where the log-mels are wanted.
-        num_workers: Threads that decode; libsndfile works outside Python's lock.
-        max_bytes_kept: Above this nothing is kept.
+        task: Clips and their unit.
+        frontend: Waveform to log-mel.
+        device: Device of the frontend and of the returned log-mels.
+        num_workers: Number of decoding threads; libsndfile releases Python's lock.
+        max_bytes_kept: Largest size in bytes that stays in memory; above it nothing does.
 
     Attributes:
-        unreadable: The rule that the clip at a position breaks, of those decoded so far. In a task
-            that must be whole (`max_skipped` 0) such a clip raises instead.
-        decode_seconds: Spent waiting for waveforms so far.
+        unreadable: Error code by clip position, of unreadable clips found so far. In a task
+            without missing clips (`max_skipped` 0) such a clip raises instead.
+        decode_seconds: Seconds spent waiting for waveforms so far.
     """
 
     def __init__(
@@ -61,22 +61,22 @@ class LogMels:
 
     @property
     def is_kept(self) -> bool:
-        """Whether the log-mels stay in memory; if not, every pass over them decodes."""
+        """True if the log-mels stay in memory; if not, every pass decodes again."""
         return self._kept is not None
 
     @torch.no_grad()
     def batches(
         self, positions: Sequence[int], batch_size: int
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """Log-mels `(B, 1, F, T)` on the frontend's device, with the positions of their clips.
+        """Yield positions of clips and their log-mels `(B, 1, F, T)` on the frontend's device.
 
         Args:
-            positions: Which clips, each once; those that cannot be read are left out.
-            batch_size: Clips at a time, at most.
+            positions: Positions of clips in the task, each once; unreadable clips are skipped.
+            batch_size: Maximum number of clips per batch.
 
         Raises:
-            AudioError: If a clip cannot be read and the task must be whole.
-            TaskError: If more clips cannot be read than the task may lack.
+            AudioError: If a clip is unreadable and the task allows none to be skipped.
+            TaskError: If more clips are unreadable than the task allows to be skipped.
         """
         wanted = [position for position in positions if position not in self.unreadable]
         to_decode = [position for position in wanted if not self._is_kept[position]]
@@ -98,16 +98,16 @@ class LogMels:
         batch_size: int,
         on_progress: Callable[[int], None] = lambda _count: None,
     ) -> Statistics:
-        """Mean and standard deviation over all elements of the clips at `positions`.
+        """Measure mean and standard deviation over all log-mel elements of clips.
 
         Args:
-            positions: As for `batches`.
-            batch_size: As for `batches`.
+            positions: Positions of the clips, each once.
+            batch_size: Maximum number of clips per batch.
             on_progress: Called with the number of clips just measured.
 
         Raises:
-            AudioError: As `batches`.
-            TaskError: As `batches`, and if the clips are all the same, silence for example.
+            AudioError: As for `batches`.
+            TaskError: As for `batches`, and if all elements are equal, as in silence.
         """
 
         def log_mels() -> Iterator[Tensor]:
@@ -127,7 +127,7 @@ class LogMels:
     def _decode(
         self, positions: Sequence[int], decoded: Iterator[Tensor | AudioError]
     ) -> tuple[list[int], Tensor]:
-        """The next of the decoded waveforms, as many as positions, those that could be read."""
+        """Return readable ones of `positions`, and log-mels of the next waveforms of `decoded`."""
         start = time.perf_counter()
         readable, waveforms = [], []
         for position in positions:
@@ -169,10 +169,10 @@ class LogMels:
 
 
 def read_clip(clip: Clip, sample_rate: int, num_samples: int) -> Tensor:
-    """A clip's waveform `(S,)`: from its start, `num_samples` long, zeros where it ends before.
+    """Read a clip's waveform `(S,)` from its start, cropped or zero-padded to `num_samples`.
 
     Raises:
-        AudioError: If it cannot be decoded or its file was cut short.
+        AudioError: If it cannot be decoded or its file is truncated.
     """
     source = read_member(clip.path, clip.member) if clip.member else clip.path
     start = round(clip.start_seconds * sample_rate)

@@ -1,4 +1,4 @@
-"""What is compared: a model file or a baseline, each turning log-mels into one embedding a clip."""
+"""Models to evaluate: model files and baselines, which embed each clip's log-mel."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -24,16 +24,16 @@ Features = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingModel:
-    """A frozen model as the evaluation sees it.
+    """Frozen model with its frontend.
 
     Attributes:
-        name: How it is called in the results.
-        encoder_name: Its architecture; empty where there is none.
-        weights_sha256: Of the weights; empty where there are none.
-        version: Of the built-in encoder; empty for others.
-        embedding_dim: Length `D` of an embedding.
+        name: Name in the results.
+        encoder_name: Architecture; empty for the logmel baseline.
+        weights_sha256: SHA-256 of the weights; empty if there are none.
+        version: Release of the built-in encoder; empty for other models.
+        embedding_dim: Embedding size `D`.
         frontend: Waveform to log-mel.
-        statistics: Of its pretraining corpus; None for a baseline, which has had none.
+        statistics: Log-mel mean and std of the pretraining corpus; None for a baseline.
         encoder: Standardized log-mel `(B, 1, F, T)` to embedding `(B, D)`.
     """
 
@@ -48,7 +48,7 @@ class EmbeddingModel:
 
     @property
     def key(self) -> dict[str, Any]:
-        """What decides its embeddings, but for clip, unit and statistics: JSON values."""
+        """Facts that decide embeddings apart from clip, unit and statistics: JSON values."""
         return {
             "model": self.encoder_name or self.name,
             "weights_sha256": self.weights_sha256,
@@ -60,10 +60,10 @@ class EmbeddingModel:
 def load_model(model: Path | str, device: str) -> EmbeddingModel:
     """Load a model file, `builtin` or a model of the hub, as `byola_rq.load` does.
 
-    It is named after the file, or its folder if it is `encoder.safetensors`.
+    The model is named after its file, or after the folder of an `encoder.safetensors`.
 
     Raises:
-        CheckpointError: If it is missing or no model file.
+        CheckpointError: If the file is missing or is not a model file.
     """
     embedder, path = load(model, device), Path(model)
     has_telling_folder = path.stem == "encoder" and re.search(r"\w", path.parent.name)
@@ -78,12 +78,12 @@ def make_baseline(
     """Make `logmel` (mean and std of each band over time) or `random` (an untrained encoder).
 
     Args:
-        name: One of `BASELINES`.
+        name: `logmel` or `random`.
         encoder_name: Architecture of `random`.
         dim: Embedding size of `random`.
-        frontend: Of the model that the baseline is held against.
-        seed: Of the weights of `random`.
-        device: A torch device.
+        frontend: Frontend of the model that the baseline is compared with.
+        seed: Seed of the weights of `random`.
+        device: Torch device.
     """
     if name == "logmel":
         frontend = frontend.to(device)
@@ -93,13 +93,13 @@ def make_baseline(
 
 
 def describe_bands(log_mel: Tensor) -> Tensor:
-    """Mean and standard deviation of each mel band over time: `(B, 1, F, T)` -> `(B, 2 F)`."""
+    """Compute mean and std of each mel band over time: `(B, 1, F, T)` -> `(B, 2 F)`."""
     bands = log_mel.squeeze(1)
     return torch.cat([bands.mean(dim=-1), bands.std(dim=-1, correction=0)], dim=-1)
 
 
 def default_batch_size(num_frames: int, device: str) -> int:
-    """Clips of `num_frames` to embed together."""
+    """Return the number of clips of `num_frames` frames to embed together."""
     return max(1, min(1024, FRAMES_AT_ONCE[torch.device(device).type] // num_frames))
 
 
@@ -112,20 +112,20 @@ def embed(
     *,
     batch_size: int,
 ) -> Iterator[tuple[list[int], Features]]:
-    """Embed clips of a task, each on its own whatever its batch.
+    """Embed clips of a task; an embedding does not depend on the other clips of its batch.
 
     Args:
-        model: A frozen model.
-        log_mels: Of the task, made with the model's frontend.
-        statistics: What the log-mels are standardized by.
-        positions: Which clips of the task, each once.
-        batch_size: Clips at a time; changes speed and memory alone.
+        model: Frozen model.
+        log_mels: Log-mels of the task by the model's frontend.
+        statistics: Mean and std that standardize the log-mels.
+        positions: Positions of the clips in the task, each once.
+        batch_size: Clips per batch; affects only speed and memory.
 
     Yields:
-        Positions of the clips that could be read, and their embeddings `(B, D)`.
+        Positions of the readable clips, and their embeddings `(B, D)`.
 
     Raises:
-        AudioError, TaskError: As `LogMels.batches`.
+        AudioError, TaskError: As for `LogMels.batches`.
         CheckpointError: If an embedding is not finite.
     """
     for readable, log_mel in log_mels.batches(positions, batch_size):

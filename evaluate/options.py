@@ -1,4 +1,4 @@
-"""What commands of `python -m evaluate` take on their command line, and how each reports."""
+"""Options and error reporting of the commands of `python -m evaluate`."""
 
 import os
 import traceback
@@ -20,14 +20,14 @@ _LISTS = ("--tasks", "--label-fraction")  # options that take several values aft
 
 
 class Baseline(StrEnum):
-    """A model that has learned nothing."""
+    """Untrained model to compare with."""
 
     logmel = "logmel"
     random = "random"
 
 
 class Probe(StrEnum):
-    """What is fitted: on the embeddings, or, finetune, with the encoder that makes them."""
+    """Probe fitted on the embeddings, or, finetune, together with the encoder."""
 
     logistic = "logistic"
     adam = "adam"
@@ -36,21 +36,21 @@ class Probe(StrEnum):
 
 
 class Protocol(StrEnum):
-    """The probe of a published evaluation, by its authors' rules."""
+    """Probe of a published evaluation, by its authors' rules."""
 
     byol_a = "byol_a"
     evar = "evar"
 
 
 class Norm(StrEnum):
-    """Whose mean and std standardize the log-mels."""
+    """Source of the mean and std that standardize the log-mels."""
 
     task = "task"
     checkpoint = "checkpoint"
 
 
 class VoxForgeSplit(StrEnum):
-    """What stands in one part alone where no csv gives VoxForge's split."""
+    """Group of VoxForge that is kept in one part, if no csv gives the split."""
 
     speaker = "speaker"
     archive = "archive"
@@ -59,16 +59,33 @@ class VoxForgeSplit(StrEnum):
 DataRoot = Annotated[
     Path | None, typer.Option(help="Folder that holds the published sets.", metavar="DIR")
 ]
-Tasks = Annotated[list[Path] | None, typer.Option(help="Labelled csv; repeat.", metavar="CSV")]
+Tasks = Annotated[
+    list[Path] | None, typer.Option(help="Csv of labeled clips; repeatable.", metavar="CSV")
+]
+SetNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tasks",
+        metavar="NAME...",
+        help="Names of sets under --data-root to evaluate on.  [default: all found]",
+    ),
+]
+UnitSeconds = Annotated[
+    float | None,
+    typer.Option(
+        help="Length in seconds to which clips of a --task are cropped or padded.  "
+        "[default: the longest, at most 10]"
+    ),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Out = Annotated[Path, typer.Option(help="Folder the results are added to.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of every draw. Same seed, same rows.")]
+Out = Annotated[Path, typer.Option(help="Folder that results are added to.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of every draw; equal seeds, equal results.")]
 SplitOfVoxForge = Annotated[
     VoxForgeSplit,
     typer.Option(
         "--voxforge-split",
-        help="No speaker in two parts, or, as in the published split, no archive. A voxforge.csv "
-        "in its folder goes before.",
+        help="Keep each speaker in one part, or, as in the published split, each archive. A "
+        "voxforge.csv in the set's folder takes precedence.",
     ),
 ]
 LabelFractions = Annotated[
@@ -76,26 +93,24 @@ LabelFractions = Annotated[
     typer.Option(
         "--label-fraction",
         metavar="SHARE...",
-        help="Of the labels of each class so many, the same for every model: several shares, such "
-        "as 0.01 0.1 1, make a curve.  [default: 1]",
+        help="Share of the labels of each class, the same for every model; several shares, such "
+        "as 0.01 0.1 1, give a curve.  [default: 1]",
     ),
 ]
 Device = Annotated[
     str,
-    typer.Option(
-        help="Where embeddings are computed and probes fitted: auto, cpu, cuda, cuda:N or mps."
-    ),
+    typer.Option(help="Device of embeddings and probes: auto, cpu, cuda, cuda:N or mps."),
 ]
 Workers = Annotated[
-    int | None, typer.Option(min=1, help="Decoding threads.  [default: a core each, at most 8]")
+    int | None, typer.Option(min=1, help="Decoding threads.  [default: one per core, at most 8]")
 ]
 
 
 class RunByDefault(TyperGroup):
-    """`python -m evaluate MODEL ...` is `python -m evaluate run MODEL ...`."""
+    """Command group that runs `run` if no command is named: `python -m evaluate MODEL ...`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Name the command where none is named; `~` is the home folder."""
+        """Insert `run` if no command is named; expand `~` to the home folder."""
         args = expand_homes(args)
         if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
             args = ["run", *args]
@@ -106,10 +121,10 @@ class RunByDefault(TyperGroup):
 
 
 def spread_lists(args: Sequence[str]) -> list[str]:
-    """`--tasks a b` and `--tasks a,b` as `--tasks a --tasks b`; `--label-fraction` the same way.
+    """Expand `--tasks a b` and `--tasks a,b` to `--tasks a --tasks b`; also `--label-fraction`.
 
-    Models are told apart from names: a model file has a dot or slash, and no set is called
-    `builtin`. From shares, the first of which may be anything, by not being numbers.
+    After `--tasks`, a model is recognized by a dot or slash, or as `builtin`. After
+    `--label-fraction`, a model is what is not a number, except for the first value.
     """
     spread: list[str] = []
     option, is_first = "", False
@@ -120,7 +135,7 @@ def spread_lists(args: Sequence[str]) -> list[str]:
             is_first = False
             continue
         if is_first:
-            spread.append(option)  # without a value, which is for the parser to say
+            spread.append(option)  # without a value: the parser reports it
         option = argument if argument in _LISTS else ""
         is_first = bool(option)
         if not option:
@@ -136,7 +151,7 @@ def _is_of_list(option: str, argument: str, is_first: bool) -> bool:
 
 @contextmanager
 def one_line_errors(debug: bool) -> Iterator[None]:
-    """Wrong input exits 2, a failure at work 1, each with one line; the traceback on demand."""
+    """Print errors as one line: exit with 2 for wrong input, 1 for failures; optional traceback."""
     take_any_text()
     try:
         yield
@@ -154,22 +169,22 @@ def one_line_errors(debug: bool) -> Iterator[None]:
 
 
 def print_error(error: BaseException, debug: bool) -> None:
-    """One line on stderr; with `debug` the traceback before it."""
+    """Print an error as one line on stderr; with `debug` after its traceback."""
     if debug:
         for line in "".join(traceback.format_exception(error)).splitlines():
             warn(line)
-    is_ours = isinstance(error, ByolaRQError)
-    message = " ".join(str(error).split()) if is_ours else describe_fault(error)
+    is_expected = isinstance(error, ByolaRQError)
+    message = " ".join(str(error).split()) if is_expected else describe_fault(error)
     warn(f"error: {message}")
 
 
 def usage_error(text: str, option: str | None = None) -> ByolaRQError:
-    """Arguments that do not go together; the line says where to read on."""
+    """Make the error of arguments that do not fit together, with a pointer to --help."""
     return ByolaRQError(f"{text}; see python -m evaluate --help", code="usage", key=option)
 
 
 def choose_device(name: str) -> str:
-    """Name the torch device that `--device` stands for here.
+    """Return the name of the torch device that `--device` selects.
 
     Raises:
         ConfigError: If there is no such device.
@@ -178,6 +193,6 @@ def choose_device(name: str) -> str:
 
     chosen = device.choose_device(name, key="--device")
     if chosen.type == "cuda":
-        # scipy reads this once, when it is first imported; scikit-learn on a GPU needs it.
+        # scikit-learn on a GPU needs it, and scipy reads it only when first imported.
         os.environ.setdefault("SCIPY_ARRAY_API", "1")
     return str(chosen)

@@ -32,22 +32,22 @@ from evaluate.tasks.task import Task
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a call chooses; everything else is the protocol's."""
+    """Options of a call; everything else is fixed by the protocol."""
 
-    probes: tuple[str, ...]  # of PROBES and OFFICIAL_PROBES, or FINETUNE
+    probes: tuple[str, ...]  # keys of PROBES and OFFICIAL_PROBES, or FINETUNE
     label_fractions: tuple[float, ...] = (1.0,)
     norm: str  # task or checkpoint
     seed: int
     device: str
     num_workers: int
-    batch_size: int | None  # None: by the length of the clips
+    batch_size: int | None  # None: chosen by the length of the clips
     cache: Path
     debug: bool = False  # show the traceback of a task that fails
 
 
 @dataclass
 class Clock:
-    """Where the seconds of one model on one task went."""
+    """Seconds that one model spends on one task, by stage."""
 
     decode: float = 0.0
     model: float = 0.0  # log-mel and encoder
@@ -65,20 +65,20 @@ class Clock:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One task with what every model needs of it."""
+    """Task with its folds, clip keys, embedding cache and log-mels."""
 
     task: Task
     folds: tuple[Fold, ...]
     clip_keys: ClipKeys
     cache: EmbeddingCache
-    log_mels: dict[str, LogMels] = field(default_factory=dict)  # the last frontend's
+    log_mels: dict[str, LogMels] = field(default_factory=dict)  # only those of the last frontend
 
 
 def prepare(task: Task, settings: Settings) -> Job:
-    """Divide a task and look at its files.
+    """Divide a task into folds and key its files.
 
     Raises:
-        TaskError: If its folds cannot be made or a file is gone.
+        TaskError: If its folds cannot be made or a file is missing.
     """
     folds = make_folds(task, settings.seed)
     return Job(task, folds, make_clip_keys(task.clips), EmbeddingCache(settings.cache))
@@ -86,9 +86,9 @@ def prepare(task: Task, settings: Settings) -> Job:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """One fitted probe on one fold, and what it says of the test clips."""
+    """Fitted probe of one fold with its scores of the test clips."""
 
-    fold: Fold  # without the clips that could not be read, or whose labels were not used
+    fold: Fold  # without unreadable clips and clips whose labels were not used
     probe: str
     fitted: Fitted
     statistics: Statistics
@@ -96,7 +96,7 @@ class Outcome:
     num_unlabelled: int
     label_fraction: float
     embed_seconds: float
-    scores: npt.NDArray[np.float32]  # of the test clips, (N, classes)
+    scores: npt.NDArray[np.float32]  # scores of the test clips, (N, C)
 
 
 def run_fold(
@@ -112,7 +112,7 @@ def run_fold(
     """Standardize by a fold's training clips, embed, fit every probe, predict the test clips.
 
     Nothing fitted here sees a test clip: not the statistics, the scaler, C, k or the best epoch.
-    The statistics, which need no label, are of all training clips whatever `label_fraction` is.
+    The statistics need no label: they are of all training clips for any `label_fraction`.
 
     Yields:
         The outcomes of each probe as it is fitted, one for each of its seeds.
@@ -147,7 +147,7 @@ def run_fold(
         fits = fit_and_score(
             probe, model, data, seed=settings.seed, device=settings.device, what=f"{where}, {probe}"
         )
-        outcomes = [make_outcome(probe=probe, fitted=each, scores=said) for each, said in fits]
+        outcomes = [make_outcome(probe=probe, fitted=each, scores=scores) for each, scores in fits]
         for warning in (warning for each in outcomes for warning in each.fitted.warnings):
             warn(f"warning: {where}: {warning}")
         clock.probe += time.perf_counter() - start
@@ -159,7 +159,7 @@ def _num_labels(fold: Fold) -> int:
 
 
 def leave_out(fold: Fold, positions: Collection[int]) -> Fold:
-    """The fold without the clips at `positions`."""
+    """Return the fold without the clips at `positions`."""
     if not positions:
         return fold
     train, valid, test = (
@@ -169,12 +169,12 @@ def leave_out(fold: Fold, positions: Collection[int]) -> Fold:
 
 
 def fold_suffix(fold: Fold) -> str:
-    """How a fold is named behind its task."""
+    """Return the text that names a fold after its task."""
     return f" fold {fold.name}" if fold.name else ""
 
 
 def version_of(distribution: str) -> str:
-    """The installed version of a distribution."""
+    """Return the installed version of a distribution."""
     try:
         return version(distribution)
     except PackageNotFoundError:
@@ -182,7 +182,7 @@ def version_of(distribution: str) -> str:
 
 
 def _log_mels(model: EmbeddingModel, job: Job, settings: Settings) -> LogMels:
-    """The task's log-mels as the model's frontend makes them; those of one frontend are kept."""
+    """Return the task's log-mels by the model's frontend; those of one frontend are cached."""
     key = json.dumps(model.frontend.options, sort_keys=True)
     if key not in job.log_mels:
         job.log_mels.clear()
@@ -221,7 +221,7 @@ def _embed_missing(
     settings: Settings,
     clock: Clock,
 ) -> CachedRows:
-    """The embeddings of every clip that can be read, those of earlier calls from the cache."""
+    """Embed every readable clip that is not in the cache; return the rows of all."""
     log_mels = _log_mels(model, job, settings)
     key = {
         **model.key,
@@ -246,7 +246,7 @@ def _embed_missing(
                 clock.num_embedded += len(positions)
                 bar.advance(len(positions))
     finally:
-        rows.sync()  # whatever stopped it: what is embedded need not be embedded again
+        rows.sync()  # also on an error, so that finished rows are not embedded again
     return rows
 
 

@@ -1,4 +1,4 @@
-"""What a run writes down: its id, its rows of results.csv, its predictions."""
+"""Records of a run: its id, its rows of results.csv, its predictions."""
 
 import hashlib
 import json
@@ -13,18 +13,19 @@ from evaluate.embedding_cache import digest_task
 from evaluate.models import EmbeddingModel
 from evaluate.probes.metrics import METRICS
 from evaluate.protocol import Job, Outcome, Settings, version_of
-from evaluate.reports.results import PredictionRow, ResultRow
+from evaluate.reports.predictions import PredictionRow
+from evaluate.reports.results import ResultRow
 from evaluate.tasks.folds import class_targets
 from evaluate.tasks.task import Task
 
-# What a probe's name meant before is another run: rows of it are not taken for those of today.
+# A probe whose rules changed gets new run ids: rows fitted by its old rules are not reused.
 _RULES = {"adam": "adam, the last best epoch"}
 
 
 def make_run_id(
     model: EmbeddingModel, job: Job, probe: str, settings: Settings, label_fraction: float = 1.0
 ) -> str:
-    """A digest of all that decides a run: the same run has the same id whenever it starts."""
+    """Digest all that decides a run: the same run always has the same id."""
     norm = _norm_of(model, settings)
     facts = {
         "name": model.name,
@@ -36,7 +37,7 @@ def make_run_id(
         "seed": settings.seed,
         "byola_rq": version_of("byola_rq"),
     }
-    if label_fraction < 1:  # not a fact of runs with all labels, which older folders know
+    if label_fraction < 1:  # omitted for all labels, so that older folders' run ids stay valid
         facts["label_fraction"] = label_fraction
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -44,7 +45,7 @@ def make_run_id(
 def make_rows(
     run_id: str, model: EmbeddingModel, task: Task, outcomes: Sequence[Outcome], settings: Settings
 ) -> list[ResultRow]:
-    """The rows of results.csv of one run's fold, a row for each seed."""
+    """Return the rows of results.csv of one run's fold, one for each seed."""
     metric = "mAP" if task.is_multilabel else "accuracy"
     targets = class_targets(task)
     return [
@@ -84,20 +85,20 @@ def make_rows(
 
 
 def make_predictions(task: Task, outcomes: Sequence[Outcome]) -> list[PredictionRow]:
-    """What each outcome says of every test clip."""
+    """Return each outcome's prediction for every test clip."""
     classes = np.array(task.classes, dtype=object)
     predictions = []
     for outcome in outcomes:
         for position, scores in zip(outcome.fold.test, outcome.scores, strict=True):
             if task.is_multilabel:
-                said = ",".join(classes[scores >= 0.5])
+                predicted = ",".join(classes[scores >= 0.5])
             else:
-                said = classes[scores.argmax()]
+                predicted = classes[scores.argmax()]
             predictions.append(
                 PredictionRow(
                     file_name=task.clips[position].file_name,
                     label=task.clips[position].label,
-                    prediction=said,
+                    prediction=predicted,
                     fold=outcome.fold.name,
                     seed=outcome.fitted.seed,
                     scores=tuple(scores.tolist()) if task.is_multilabel else (),

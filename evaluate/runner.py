@@ -1,4 +1,4 @@
-"""The loop over tasks, models, folds and probes; what is finished goes to results.csv at once."""
+"""Loop over tasks, models, folds and probes; each finished fold goes to results.csv at once."""
 
 import itertools
 import traceback
@@ -23,15 +23,11 @@ from evaluate.protocol import (
     run_fold,
 )
 from evaluate.publishers.layouts import LAYOUTS, find_layouts, read_layout
-from evaluate.reports.results import (
-    ReportError,
-    append_fold,
-    finished,
-    open_folder,
-)
+from evaluate.reports.records import ReportError
+from evaluate.reports.results import append_fold, finished, open_folder
 from evaluate.reports.scores import name_setting
 from evaluate.rows import make_predictions, make_rows, make_run_id
-from evaluate.tasks.few_labels import describe_small_classes, find_refusals
+from evaluate.tasks.few_labels import describe_small_classes, find_rejected
 from evaluate.tasks.folds import make_folds
 from evaluate.tasks.labelled_csv import read_labelled_csv
 from evaluate.tasks.task import Task, TaskError, check_names, limit_clips
@@ -48,23 +44,23 @@ def gather_tasks(
     label_fractions: Sequence[float] = (1.0,),
     by_archive: bool = False,
 ) -> tuple[list[Task], list[Exception]]:
-    """Read every set that was asked for, before the first is evaluated.
+    """Read every requested set before the first is evaluated.
 
     Args:
         data_root: Folder of published sets.
-        names: Of those, which; all that are there by default.
-        csvs: Labelled csvs.
-        unit_seconds: For the csvs.
-        limit: Clips of each class and part at most.
-        seed: Of splits and of what `limit` draws.
-        label_fractions: Shares of the labels, of which a task must have one at least.
-        by_archive: Whether VoxForge is divided by archive; by speaker otherwise.
+        names: Names of published sets; by default all that are found.
+        csvs: Csv files of labeled clips.
+        unit_seconds: Unit in seconds of the csv tasks; None for that of the longest clip.
+        limit: Maximum number of clips of each class and part.
+        seed: Seed of drawn splits and of the clips that `limit` keeps.
+        label_fractions: Shares of the labels; a task must allow at least one.
+        by_archive: True to divide VoxForge by archive, not by speaker.
 
     Returns:
-        The tasks that can be evaluated, and why others cannot, or not with a share of the labels.
+        The tasks that can be evaluated, and the errors of others and of shares of the labels.
 
     Raises:
-        TaskError: If two tasks have one name.
+        TaskError: If two tasks have the same name.
     """
     tasks: list[Task] = []
     errors: list[Exception] = []
@@ -83,10 +79,10 @@ def gather_tasks(
             task = read()
             if limit is not None:
                 task = limit_clips(task, limit, seed)
-            folds = make_folds(task, seed)  # what cannot be divided is found now, not after hours
-            refusals = find_refusals(task, folds, label_fractions)
-            errors += refusals.values()
-            if len(refusals) < len(label_fractions):
+            folds = make_folds(task, seed)  # fail here, not after hours
+            rejected = find_rejected(task, folds, label_fractions)
+            errors += rejected.values()
+            if len(rejected) < len(label_fractions):
                 tasks.append(task)
         except (ByolaRQError, OSError) as error:
             errors.append(error)
@@ -99,15 +95,15 @@ def evaluate(
 ) -> int:
     """Evaluate every model on every task; results.csv grows with each fold.
 
-    Runs that results.csv holds already are not done again; one that was killed goes on with its
-    first missing fold. A model that fails on a task is reported, and the next one taken.
+    Runs in results.csv are not repeated; a killed run continues with its first missing fold. A
+    model that fails on a task is reported and skipped.
 
     Returns:
-        How many pairs of task and model failed.
+        The number of failed pairs of task and model.
 
     Raises:
-        ReportError: Before any work, if the output folder cannot be used; later, if the disk
-            refuses more results.
+        ReportError: Before any work, if the output folder cannot be used; later, if results
+            cannot be written.
     """
     open_folder(out)
     num_failed = 0
@@ -127,15 +123,15 @@ def evaluate_model(model: EmbeddingModel, job: Job, settings: Settings, out: Pat
     """Fit and test every probe on every fold that is not in results.csv yet.
 
     Raises:
-        ByolaRQError: As one line; what was finished before stays.
+        ByolaRQError: If a fold fails; folds finished before stay in results.csv.
     """
     task, clock = job.task, Clock()
-    refused = find_refusals(task, job.folds, settings.label_fractions)
+    rejected = find_rejected(task, job.folds, settings.label_fractions)
     run_ids = {
         (probe, fraction): make_run_id(model, job, probe, settings, fraction)
         for fraction in settings.label_fractions
         for probe in settings.probes
-        if fraction not in refused and can_fit(probe, model)
+        if fraction not in rejected and can_fit(probe, model)
     }
     done = {run: {fold for fold, _ in finished(out, id_)} for run, id_ in run_ids.items()}
     for fold, fraction in itertools.product(job.folds, settings.label_fractions):
@@ -180,9 +176,9 @@ def _names_found(data_root: Path) -> list[str]:
 
 @contextmanager
 def reported(what: str, debug: bool) -> Iterator[list[str]]:
-    """Print an error as one line, note it in the list given, and go on.
+    """Print an error as one line, append it to the yielded list, and continue.
 
-    Not where the results cannot be written: what follows would be lost too.
+    A `ReportError` is raised again: if results cannot be written, later ones would be lost too.
     """
     failures: list[str] = []
     try:
@@ -193,7 +189,7 @@ def reported(what: str, debug: bool) -> Iterator[list[str]]:
         if debug:
             traceback.print_exc()
         reason = " ".join(str(error).split())
-        if not isinstance(error, ByolaRQError | OSError):  # nothing that a user could have caused
+        if not isinstance(error, ByolaRQError | OSError):  # not caused by user input
             reason = describe_fault(error)
         failures.append(what)
         warn(f"error: {what}: {reason}")
@@ -208,8 +204,8 @@ def _introduce(job: Job, settings: Settings) -> None:
         division = "{} train / {} valid / {} test".format(*sizes)
     facts = [f"{len(task.clips)} clips, {len(task.classes)} classes", division, *task.notes]
     say(f"{task.name}: {'; '.join(facts)}")
-    refused = find_refusals(task, folds, settings.label_fractions)
-    kept = [each for each in settings.label_fractions if each not in refused]
+    rejected = find_rejected(task, folds, settings.label_fractions)
+    kept = [each for each in settings.label_fractions if each not in rejected]
     small = [describe_small_classes(task, folds, fraction) for fraction in kept]
     for warning in (*task.warnings, *filter(None, small)):
         warn(f"warning: {task.name}: {warning}")

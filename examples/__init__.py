@@ -1,1 +1,1 @@
-"""Programs to read: each is one page, or two with what the last three share."""
+"""Example programs of one page each; three of them share `comparison`."""

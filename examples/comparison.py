@@ -1,4 +1,4 @@
-"""What the examples on other data share: pretrain in several ways, probe each, print one table."""
+"""Common part of the examples on other data: pretrain variants, probe each, print a table."""
 
 import argparse
 import itertools
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from byola_rq import BYOL, IMix, InfoNCE
 
-LABELS, BATCH = 10, 64  # labels of each class, in the first column; the second has all
+LABELS, BATCH = 10, 64  # labels per class in the first column; the second uses all
 
 Transform = Callable[[Tensor], Tensor] | IMix
 Scores = NDArray[np.float64]
@@ -29,9 +29,12 @@ def parse_options(description: str | None, *, steps: int) -> argparse.Namespace:
     """Read `seeds`, `steps` and `objective` from the command line."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
-        "--seeds", type=int, default=5, help="of split, weights and views; 2 or more"
+        "--seeds",
+        type=int,
+        default=5,
+        help="number of seeds of split, weights and views, at least 2",
     )
-    parser.add_argument("--steps", type=int, default=steps, help="of pretraining")
+    parser.add_argument("--steps", type=int, default=steps, help="steps of pretraining")
     parser.add_argument("--objective", choices=("infonce", "byol"), default="infonce")
     options = parser.parse_args()
     if options.seeds < 2:
@@ -49,12 +52,12 @@ def pretrain(
     seed: int,
     options: argparse.Namespace,
 ) -> None:
-    """Train an encoder on two views of each input; i-Mix is a matter of the objective."""
+    """Train an encoder on two views of each input; the objective applies i-Mix."""
     imix = next((each for each in transforms if isinstance(each, IMix)), None)
     objective = {"byol": BYOL, "infonce": InfoNCE}[options.objective]
     model = objective(encoder, projection_dim=64, hidden_dim=256, imix=imix).train()
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3)
-    batches = torch.Generator().manual_seed(seed)  # the same ones for all variants
+    batches = torch.Generator().manual_seed(seed)  # equal for all variants
     for _ in range(options.steps):
         batch = inputs[torch.randint(len(inputs), (BATCH,), generator=batches)]
         loss, _ = model(make_view(batch, transforms), make_view(batch, transforms))
@@ -65,7 +68,7 @@ def pretrain(
 
 
 def make_view(batch: Tensor, transforms: tuple[Transform, ...]) -> Tensor:
-    """Transform a batch by one after the other."""
+    """Apply the transforms one after the other, except i-Mix."""
     for transform in transforms:
         batch = batch if isinstance(transform, IMix) else transform(batch)
     return batch
@@ -73,7 +76,7 @@ def make_view(batch: Tensor, transforms: tuple[Transform, ...]) -> Tensor:
 
 @torch.no_grad()
 def embed(encoder: nn.Module, inputs: Tensor) -> Tensor:
-    """Embeddings of all inputs, `(N, D)`."""
+    """Embed all inputs: `(N, D)`."""
     encoder.eval()
     return torch.cat([encoder(part) for part in torch.split(inputs, 256)])
 
@@ -98,15 +101,15 @@ def compare(
     plain: tuple[str, Tensor],
     options: argparse.Namespace,
 ) -> None:
-    """Print what a linear probe finds after each pretraining, as a markdown table.
+    """Print the accuracy of a linear probe after each pretraining, as a markdown table.
 
     Args:
-        inputs: `(N, ...)`; in each seed, 30 % are held out, evenly over the classes.
-        labels: int64 `(N,)`.
-        make_encoder: `(B, ...)` -> `(B, D)`, with `embedding_dim`.
-        variants: What makes a view, in order, for each pretraining; the reference is called `none`.
-        plain: Name and features `(N, D)` of what needs no network.
-        options: Of `parse_options`.
+        inputs: Inputs `(N, ...)`; each seed holds out 30 %, stratified by class.
+        labels: Class of each input, int64 `(N,)`.
+        make_encoder: Builds an encoder `(B, ...)` -> `(B, D)`, with attribute `embedding_dim`.
+        variants: Transforms of a view, in order, by variant; the reference is called `none`.
+        plain: Name and features `(N, D)` of a baseline without a network.
+        options: Options from `parse_options`.
     """
     scores: dict[str, list[Scores]] = {}
     for seed in range(options.seeds):
@@ -130,7 +133,7 @@ def compare(
 
 
 def print_table(scores: Mapping[str, list[Scores]], heading: str) -> None:
-    """Print means, paired differences to the reference, their intervals, and what it cost."""
+    """Print means, paired differences to the reference, their intervals, and processor time."""
     print(heading, "|---|---|---|---|---|", sep="\n")
     for name, values in scores.items():
         few, whole = interval(values)
@@ -150,7 +153,7 @@ def print_table(scores: Mapping[str, list[Scores]], heading: str) -> None:
 
 
 def interval(values: list[Scores] | Scores, *, sign: str = "") -> list[str]:
-    """Mean and half of its 95 % t interval over the seeds, of each column."""
+    """Format the mean and half of its 95 % t interval over seeds, for each column."""
     mean = np.mean(values, axis=0)
     half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values, axis=0)
     return [f"{m:{sign}z.1f} ± {h:.1f}" for m, h in zip(mean, half, strict=True)]

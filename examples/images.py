@@ -1,8 +1,8 @@
 """Randomized quantization of images: python -m examples.images.
 
 Pretrains a small convolutional network on scikit-learn's digits (1,797 images of 8 x 8, by 13
-hands) with and without a crop, with DACL and with quantization, and probes each.
-docs/other_data.md says what came out.
+writers) with and without a crop, with DACL and with quantization, and probes each.
+docs/other_data.md has the results.
 """
 
 import torch
@@ -15,7 +15,7 @@ from examples.comparison import compare, parse_options
 
 
 class SmallConvNet(nn.Sequential):
-    """Three convolutions and the mean over places: `(B, 1, 8, 8)` -> `(B, 64)`."""
+    """Three convolutions and global average pooling: `(B, 1, 8, 8)` -> `(B, 64)`."""
 
     embedding_dim = 64
 
@@ -28,7 +28,7 @@ class SmallConvNet(nn.Sequential):
 
 
 def crop(images: Tensor) -> Tensor:
-    """Resize a random square of 60 to 100 % of the width to the full size; never flip a digit."""
+    """Resize a random square of 60 to 100 % of the width to full size; never flip a digit."""
     scale = torch.empty(len(images)).uniform_(0.6, 1)
     boxes = torch.zeros(len(images), 2, 3)
     boxes[:, 0, 0] = boxes[:, 1, 1] = scale

@@ -1,9 +1,9 @@
 """Randomized quantization of point clouds: python -m examples.points.
 
-Draws clouds of 96 points from ten kinds of surfaces and curves, of random proportions, turned any
-way and measured with noise; pretrains a small PointNet (Qi et al., arXiv:1612.00593: one network
-for all points, and a maximum) with and without jitter and with quantization, and probes each.
-docs/other_data.md says what came out.
+Draws clouds of 96 points from ten kinds of surfaces and curves, with random proportions and
+orientation and with noise; pretrains a small PointNet (Qi et al., arXiv:1612.00593: one network for
+all points, and a maximum) with and without jitter and with quantization, and probes each.
+docs/other_data.md has the results.
 """
 
 import math
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from byola_rq import QuantizeAlong
 from examples.comparison import compare, parse_options
 
-NUM_POINTS, CLOUDS = 96, 200  # of a cloud; of a kind
+NUM_POINTS, CLOUDS = 96, 200  # per cloud; per kind
 
 
 class SmallPointNet(nn.Module):
-    """The maximum over points of what each is to two layers: `(B, N, 3)` -> `(B, 128)`."""
+    """Two layers on each point and the maximum over points: `(B, N, 3)` -> `(B, 128)`."""
 
     embedding_dim = 128
 
@@ -31,13 +31,13 @@ class SmallPointNet(nn.Module):
         )  # fmt: skip
 
     def forward(self, points: Tensor) -> Tensor:
-        """Embed clouds; the order of their points changes nothing."""
+        """Embed clouds, `(B, N, 3)`, independent of the order of their points."""
         features: Tensor = self.layers(points.flatten(0, 1))
         return features.view(*points.shape[:2], -1).amax(1)
 
 
 def draw_shapes() -> dict[str, Tensor]:
-    """Clouds `(CLOUDS, NUM_POINTS, 3)` of each kind, all with axes and sizes as they come."""
+    """Draw clouds `(CLOUDS, NUM_POINTS, 3)` of each kind, with axes aligned."""
     u, v = torch.rand(2, CLOUDS, NUM_POINTS)
     a = torch.rand(CLOUDS, 1)  # the proportion
     angle, height, flat = 2 * math.pi * u, 2 * v - 1, torch.zeros_like(u)
@@ -64,7 +64,7 @@ def draw_shapes() -> dict[str, Tensor]:
 
 
 def jitter(clouds: Tensor) -> Tensor:
-    """Scale each axis by 0.8 to 1.25; move each point by noise of 0.03 of the radius."""
+    """Scale each axis by 0.8 to 1.25, and add noise of 0.03 of the radius to each point."""
     scale = torch.empty(len(clouds), 1, 3).uniform_(0.8, 1.25)
     return clouds * scale + 0.03 * torch.randn_like(clouds)
 

@@ -1,8 +1,8 @@
-"""The method on one page of plain PyTorch: python examples/pretrain_in_100_lines.py [FOLDER].
+"""The method in plain PyTorch: python examples/pretrain_in_100_lines.py [FOLDER].
 
-Learns, in about a minute on two cores, from sounds made here, or from a folder of audio files.
-With seeds 0 to 2 it finds the other view in 57 to 58 % of the trials, untrained in 49 to 52 %; it
-tells kinds of sound no better yet, which takes more sound and time: docs/results.md.
+Trains for about a minute on two cores, on synthesized sounds or on a folder of audio files. With
+seeds 0 to 2 it finds the other view in 57 to 58 % of the trials, untrained in 49 to 52 %; it does
+not yet separate kinds of sound better, which takes more sound and time: docs/results.md.
 """
 
 import argparse
@@ -20,18 +20,18 @@ from byola_rq.audio.io import AUDIO_SUFFIXES, read_audio
 from byola_rq.model.encoder import AudioNTT2020
 from byola_rq.synthesis.generate import KINDS, make_clip
 
-# Hz; samples: 2 s, and 0.63 s; the paper's segments have 0.95 s, its batches 256 of them.
+# Hz; samples: 2 s and 0.63 s. The paper uses segments of 0.95 s and batches of 256.
 SAMPLE_RATE, CLIP, SEGMENT, BATCH = 16_000, 32_000, 10_080, 32
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("folder", type=Path, nargs="?", help="of audio files; synthesized sounds else")
-parser.add_argument("--steps", type=int, default=300, help="of 32 segments each")
-parser.add_argument("--clips", type=int, default=368, help="half of them are held out")
+parser.add_argument("folder", type=Path, nargs="?", help="audio files; default: synthesized")
+parser.add_argument("--steps", type=int, default=300, help="training steps of 32 segments each")
+parser.add_argument("--clips", type=int, default=368, help="number of clips; half are held out")
 parser.add_argument("--seed", type=int, default=0, help="of weights, segments and augmentations")
 options = parser.parse_args()
 torch.manual_seed(options.seed)
 
-# Sounds: clips of 2 s and what each is; half of them are held out.
+# Sounds: clips of 2 s with a label each; half of them are held out.
 if options.folder:
     paths = sorted(p for p in options.folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
     paths = [paths[number] for number in torch.randperm(len(paths))[: options.clips]]
@@ -47,7 +47,7 @@ clips = torch.from_numpy(np.stack([np.resize(each, CLIP) for each in waveforms])
 labels = torch.tensor([sorted(set(names)).index(name) for name in names])
 train, held_out = clips.chunk(2)
 
-# Networks: `encoder` is what is learned; BYOL adds projector, predictor and the target's copies.
+# Networks: `encoder` is trained; BYOL adds projector, predictor and the target network.
 frontend = LogMelSpectrogram(sample_rate=SAMPLE_RATE, hop_length=320)  # the paper's: 160
 crop, quantize = RandomResizedCrop(), RandomizedQuantization(num_bins=5)
 encoder = AudioNTT2020(dim=128)
@@ -56,7 +56,7 @@ optimizer = torch.optim.Adam([p for p in byol.parameters() if p.requires_grad], 
 
 
 def draw_segments() -> Tensor:
-    """Log-mels of a random part of each of some random clips, `(B, 1, F, T)`."""
+    """Compute log-mels of a random segment of random clips, `(B, 1, F, T)`."""
     rows = torch.randint(len(train), (BATCH,)).tolist()
     starts = torch.randint(CLIP - SEGMENT, (BATCH,)).tolist()
     parts = [train[row, start:][:SEGMENT] for row, start in zip(rows, starts, strict=True)]
@@ -64,14 +64,14 @@ def draw_segments() -> Tensor:
 
 
 def make_views(log_mel: Tensor) -> tuple[Tensor, ...]:
-    """Crop and quantize twice; both views are standardized together: their levels may differ."""
+    """Crop and quantize twice; standardize both views together, to keep their level difference."""
     views = torch.cat([quantize(crop(log_mel)) for _ in range(2)])
     return ((views - views.mean()) / views.std()).chunk(2)
 
 
 @torch.no_grad()
 def score(embed: Callable[[Tensor], Tensor]) -> str:
-    """How often a held-out view finds its other view, and a clip one of its kind, by cosine."""
+    """Shares of held-out views that find their other view, and of clips that find their kind."""
     whole, *views = (F.normalize(z - z.mean(0)) for z in map(embed, [whole_clips, *view_pairs]))
     found = (torch.stack(views[::2]) @ torch.stack(views[1::2]).mT).argmax(2)  # (8, N)
     nearest, kinds = (whole @ whole.T).fill_diagonal_(-1).argmax(1), labels[len(train) :]

@@ -38,7 +38,7 @@ def find_chromium() -> str | None:
 
 
 class Browser:
-    """One browser with one tab.
+    """Browser with one tab.
 
     `events` is everything that the tab has reported since it was opened: requests, log entries,
     console calls, exceptions.
@@ -141,7 +141,7 @@ class Browser:
 
     @property
     def requests(self) -> list[str]:
-        """What the tab has asked for."""
+        """Return the URLs that the tab has requested."""
         return [
             event["params"]["request"]["url"]
             for event in self.events

@@ -41,7 +41,7 @@ _WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 @dataclass(frozen=True)
 class Call:
-    """One call: its place in the save, the function, and the last part of the path it concerns."""
+    """System call of a save: its number, the function, and the last part of its path."""
 
     number: int
     name: str

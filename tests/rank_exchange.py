@@ -1,4 +1,4 @@
-"""What ranks tell each other, seen by each of them; started by torchrun."""
+"""Record the exchange between ranks, as seen by each of them; started by torchrun."""
 
 import json
 import signal
@@ -22,7 +22,7 @@ from byola_rq.runtime.distributed import (
     world_size,
 )
 from byola_rq.runtime.stop_vote import StopVote
-from byola_rq.train.skipped_steps import refuse_divergence
+from byola_rq.train.skipped_steps import check_same_weights
 
 
 def look() -> dict[str, object]:
@@ -67,7 +67,7 @@ def divergence(difference: float) -> list[object]:
             parameter.fill_(1.0)
         network.bias[0] += difference
     try:
-        refuse_divergence(network, Path("runs/a"))
+        check_same_weights(network, Path("runs/a"))
     except ByolaRQError as error:
         return [error.code, str(error.path), str(error)]
     return []

@@ -12,11 +12,12 @@ from byola_rq.config import Config, load_config
 from byola_rq.corpus.order import ClipOrder, StepSampler
 from byola_rq.corpus.segments import SegmentCorpus, open_clips
 from byola_rq.runtime.distributed import is_main, process_group, rank, world_size
-from byola_rq.train.step import build_state, train_step
+from byola_rq.train.state import build_state
+from byola_rq.train.step import train_step
 
 
 class DoubleLogMel(LogMelSpectrogram):
-    """In float32, whose rounding is the same in every batch, and then in float64."""
+    """Log-mel in float32, whose rounding is the same in every batch, converted to float64."""
 
     def forward(self, waveform: Tensor) -> Tensor:
         return super().forward(waveform).double()

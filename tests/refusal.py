@@ -1,4 +1,4 @@
-"""What an error of ours says to programs, asserted."""
+"""Assertion of the facts that an error gives to programs."""
 
 import contextlib
 from collections.abc import Iterator

@@ -43,7 +43,7 @@ class Run:
         self.wait_for(lambda: len(read_metrics(path)) >= num)
 
     def send(self, number: int) -> None:
-        """To the whole group, as terminals and schedulers do."""
+        """Send a signal to the whole process group, as terminals and schedulers do."""
         os.killpg(self.process.pid, number)
 
     def end(self) -> tuple[int, str]:

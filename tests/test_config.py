@@ -139,7 +139,7 @@ def test_a_configuration_of_before_the_newer_keys_loads(tmp_path: Path) -> None:
     assert load_config(path, ["train.segments=900"]).train.segments == 900
 
 
-def test_all_broken_rules_are_told_at_once() -> None:
+def test_all_broken_rules_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(DEFAULT, ["optimizer.lr=0", "train.epochs=0", "encoder.dim=-3"])
     problems = (("encoder.dim", -3), ("optimizer.lr", 0), ("train.epochs", 0))

@@ -96,7 +96,7 @@ def test_the_others_are_those_of_the_sound_begun_later(sounds: Path) -> None:
     torch.testing.assert_close(timestamps[0, 1::2], (seconds + 0.04) * 1000)
     # Beyond what the encoder sees to the left, the sound's beginning is nothing to them.
     torch.testing.assert_close(between[:, 2:], frames[:, 2:], atol=1e-5, rtol=1e-5)
-    # And they are no repetition of their neighbours.
+    # And they are no repetition of their neighbors.
     assert (between - embeddings[:, 0::2][:, : between.shape[1]]).norm() > 0.1 * between.norm()
 
 

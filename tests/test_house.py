@@ -1,5 +1,6 @@
-"""The repository itself: one configuration, a clean wheel, a README whose commands exist."""
+"""House rules of the repository: one configuration, a clean wheel, docstrings, the README."""
 
+import ast
 import importlib
 import re
 import shutil
@@ -15,6 +16,15 @@ import yaml
 import byola_rq
 from byola_rq.config import Config, default_config_path
 from tests.conftest import ROOT
+
+# Words that begin a fragment, not a sentence: a docstring begins with a verb or with a noun.
+FRAGMENT = re.compile(
+    r"[`.,]*(as|by|for|from|how|in|of|to|what|when|where|whether|which|who|with)\b", re.IGNORECASE
+)
+VAGUE = re.compile(
+    r"[`.,]*(all|among|and|any|at|both|but|each|if|its|may|not|on|one|that|their|those|until)\b",
+    re.IGNORECASE,
+)
 
 
 def version_to_be_built() -> str:
@@ -114,3 +124,36 @@ def test_every_module_imports_and_says_what_it_is() -> None:
             parts = path.relative_to(ROOT).with_suffix("").parts
             module = importlib.import_module(".".join(parts))
             assert (module.__doc__ or "").splitlines()[0].endswith((".", ",")), path
+
+
+@pytest.fixture(scope="module")
+def docstrings() -> list[tuple[str, str]]:
+    """Return place and text of every docstring of the code."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return [
+        (f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}", text)
+        for folder in ("byola_rq", "evaluate", "benchmarks", "examples")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, kinds) and (text := ast.get_docstring(node))
+    ]
+
+
+def test_docstrings_begin_with_a_verb_or_a_noun(docstrings: list[tuple[str, str]]) -> None:
+    found = [
+        f"{place}: {text.splitlines()[0]}"
+        for place, text in docstrings
+        if FRAGMENT.match(text) or VAGUE.match(text)
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_lines_of_arguments_stand_alone(docstrings: list[tuple[str, str]]) -> None:
+    found = [
+        f"{place}: {name}: {line}"
+        for place, text in docstrings
+        for section in re.findall(r"^(?:Args|Attributes):\n((?: .*\n?)+)", text, re.MULTILINE)
+        for name, line in re.findall(r"^ {4}(\w+): (.+)", section, re.MULTILINE)
+        if FRAGMENT.match(line)
+    ]
+    assert not found, "\n".join(found)

@@ -86,7 +86,7 @@ class Torchrun:
             time.sleep(0.005)
 
     def send(self, number: int, rank: int | None = None) -> None:
-        """To one rank, or to torchrun, which hands SIGTERM and SIGINT on to all."""
+        """Send a signal to one rank, or to torchrun, which forwards SIGTERM and SIGINT to all."""
         os.kill(self.process.pid if rank is None else self.pids()[rank], number)
 
     def end(self) -> tuple[int, str, str]:
@@ -117,7 +117,7 @@ class Torchrun:
             time.sleep(0.01)
 
     def _left(self) -> list[int]:
-        """All processes of the job, and those that they have started."""
+        """List all processes of the job and their children."""
         pids = (int(each.name) for each in Path("/proc").iterdir() if each.name.isdecimal())
         return [pid for pid in pids if _environment(pid).get(_MARK) == self.mark]
 
@@ -136,7 +136,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _environment(pid: int) -> dict[str, str]:
-    """With what variables a process was started; none where it is gone or another user's."""
+    """Return the environment of a process; empty if it has ended or is another user's."""
     try:
         text = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
     except OSError:

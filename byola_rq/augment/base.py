@@ -1,4 +1,4 @@
-"""What every augmentation shares: keys, identity in eval, first draw, then apply."""
+"""Base class of the augmentations: draw parameters per sample, then apply them."""
 
 import math
 from abc import ABC, abstractmethod
@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from byola_rq.augment.fused import launch, refusal
+from byola_rq.augment.fused import launch, unsupported_reason
 from byola_rq.runtime.rng import draw_keys
 from byola_rq.runtime.triton import Kernels
 
@@ -15,14 +15,14 @@ Parameters = TypeVar("Parameters")
 
 
 class Augmentation(nn.Module, ABC, Generic[Parameters]):
-    """A random transform of a batch, split into random parameters and a deterministic `apply`.
+    """Random transform of a batch, split into drawn parameters and a deterministic `apply`.
 
-    Dimension 0 counts samples; each has a key of its own, and its result depends on nothing else
-    in the batch, but for those that mix samples. A two-dimensional input is one sample. In `eval()`
-    the transform is the identity.
+    Dimension 0 indexes samples. Each sample has its own key, and its result depends on nothing else
+    in the batch, except for augmentations that mix samples. A two-dimensional input is one sample.
+    In `eval()` the transform is the identity.
 
     Attributes:
-        kernels: Where and whether drawing and applying are one kernel.
+        kernels: Decides whether one kernel draws and applies.
     """
 
     def __init__(self) -> None:
@@ -35,10 +35,10 @@ class Augmentation(nn.Module, ABC, Generic[Parameters]):
         """Draw parameters and apply them.
 
         Args:
-            x: Floating point `(B, ..., F, T)` or `(F, T)`; its type and device are kept.
-            key: int64 `(B,)`; the same key gives the same result on every device. Drawn from
-                `generator` when absent.
-            generator: torch generator; the global one by default.
+            x: Floating-point batch `(B, ..., F, T)` or sample `(F, T)`; dtype and device are kept.
+            key: Randomness key of each sample, int64 `(B,)`; the same key gives the same result on
+                every device. Drawn from `generator` if None.
+            generator: Torch generator; the global one by default.
 
         Returns:
             The augmented batch, of the shape of `x`.
@@ -51,7 +51,7 @@ class Augmentation(nn.Module, ABC, Generic[Parameters]):
         if not self.training:
             return x
         _check_input(x)
-        # Asked for first and read last, so that a GPU has work while the host waits for the answer.
+        # Start the reduction now, read it at the end: the GPU works while the host queues.
         extremes = _find_extremes(x.detach())
         batch = x if x.ndim > 2 else x[None]
         if key is None:
@@ -63,18 +63,19 @@ class Augmentation(nn.Module, ABC, Generic[Parameters]):
         return augmented.reshape(x.shape)
 
     def augment(self, x: Tensor, key: Tensor) -> Tensor:
-        """Draw and apply, by one kernel on a GPU that has Triton.
+        """Draw and apply, in one kernel on a GPU with Triton.
 
-        `forward` without its checks: the host never waits for the device. Float64, large planes
-        and inputs that want a gradient take the plain path, which gives the same.
+        Like `forward` without its checks, so the host never waits for the device. Float64 inputs,
+        large planes and inputs that need a gradient take the plain path, which gives the same
+        result.
 
         Args:
-            x: Finite, `(B, ..., F, T)`.
-            key: int64 `(B,)`, on the device of `x`.
+            x: Finite batch, `(B, ..., F, T)`.
+            key: Randomness keys, int64 `(B,)`, on the device of `x`.
         """
         is_served = self.step is not None and self.kernels.serve(x.device)
         planes = self.planes(x) if is_served and key.device == x.device else None
-        if planes is not None and refusal([self], planes) is None:
+        if planes is not None and unsupported_reason([self], planes) is None:
             keys = key[:, None].expand(-1, len(planes) // len(x)).flatten()
             state = self.prepare(x)
             made = self.kernels.run(x.device, lambda: launch([self], planes, keys, state=state))
@@ -91,10 +92,10 @@ class Augmentation(nn.Module, ABC, Generic[Parameters]):
         """Apply drawn parameters; deterministic."""
 
     def apply(self, x: Any, parameters: Parameters | None = None) -> Any:
-        """Apply drawn parameters to `x`; deterministic, `(B, ..., F, T)` in and out.
+        """Apply drawn parameters to `x`; deterministic, `(B, ..., F, T)` -> `(B, ..., F, T)`.
 
-        With a single argument it is `torch.nn.Module.apply(function)`, so that
-        `network.apply(initialize)` still reaches through an augmentation.
+        With a single argument this is `torch.nn.Module.apply(function)`, so
+        `network.apply(initialize)` still reaches submodules.
         """
         if parameters is None:
             return super().apply(x)
@@ -102,36 +103,36 @@ class Augmentation(nn.Module, ABC, Generic[Parameters]):
 
     @property
     def step(self) -> str | None:
-        """Its name in `fused.STEPS`; None where the kernel cannot do it."""
+        """Name in `fused.STEPS`; None if the kernel does not implement this augmentation."""
         return None
 
     @property
     def needs_all_bands(self) -> bool:
-        """Whether what becomes of a band depends on the others, to the kernel."""
+        """True if the kernel must see all bands to compute one of them."""
         return False
 
     def constants(self) -> tuple[Any, ...]:
-        """What its step of the kernel is compiled for."""
+        """Compile-time constants of the kernel's step."""
         return ()
 
     def prepare(self, x: Tensor) -> dict[str, Any]:  # noqa: ARG002
-        """What its step reads besides `x`, made to fit it; by the kernel's names."""
+        """Return the step's further kernel inputs, fitted to `x`, by argument name."""
         return {}
 
     def planes(self, x: Tensor) -> Tensor:
-        """`x` as the kernel takes it, `(N, F, T)`: those of a sample, side by side."""
+        """Reshape `x` to the kernel's input, `(N, F, T)`; the planes of a sample are adjacent."""
         return x.reshape(-1, *x.shape[-2:])
 
     def from_planes(self, planes: Tensor, x: Tensor) -> Tensor:
-        """Planes as a batch of the shape of `x`."""
+        """Reshape planes, `(N, F, T)`, to the shape of `x`."""
         return planes.reshape(x.shape)
 
     def remember(self, x: Tensor) -> None:
-        """Keep the untouched inputs, for augmentations that mix later samples with them."""
+        """Store the untouched inputs, for augmentations that mix later samples with them."""
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
-    """The type to compute in: float64 stays, everything narrower is widened to float32."""
+    """Return the dtype to compute in: float64 for float64, float32 for anything narrower."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
@@ -143,13 +144,13 @@ def _check_input(x: Tensor) -> None:
 
 
 def _find_extremes(x: Tensor) -> tuple[Tensor, ...]:
-    """Numbers that are finite where all of `x` are."""
-    # On a GPU one launch; on a CPU a twelfth of its time, and of isfinite's a twentieth.
+    """Reduce `x` to scalars that are finite exactly if all of `x` is."""
+    # The norm is one launch on a GPU; on a CPU, amin and amax take a twelfth of its time.
     return (torch.linalg.vector_norm(x, math.inf),) if x.is_cuda else (x.amin(), x.amax())
 
 
 def _check_finite(x: Tensor, extremes: tuple[Tensor, ...]) -> None:
-    # What a CUDA graph records cannot be read.
+    # Values cannot be read while a CUDA graph is being captured.
     if x.is_cuda and torch.cuda.is_current_stream_capturing():
         return
     if not all(math.isfinite(float(each)) for each in extremes):

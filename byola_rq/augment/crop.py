@@ -10,7 +10,7 @@ from torch import Tensor
 from byola_rq.augment.base import Augmentation, compute_dtype
 from byola_rq.runtime.rng import uniform
 
-CUBIC_A = -0.75  # the cubic kernel's free parameter; torch's and OpenCV's choice
+CUBIC_A = -0.75  # free parameter of the cubic kernel, as in torch and OpenCV
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class RandomResizedCrop(Augmentation[CropBoxes]):
         )
 
     def apply_parameters(self, x: Tensor, parameters: CropBoxes) -> Tensor:
-        """Cut and resize, bicubically, corner to corner, the box's border repeated outside it."""
+        """Cut and resize bicubically with aligned corners; the box's border extends beyond it."""
         boxes = parameters
         num_bands, num_frames = x.shape[-2:]
         # The segment lies in the middle of the canvas.
@@ -89,16 +89,16 @@ class RandomResizedCrop(Augmentation[CropBoxes]):
 
     @property
     def step(self) -> str:
-        """The kernel has it."""
+        """Name of the kernel's step."""
         return "crop"
 
     def constants(self) -> tuple[Any, ...]:
-        """Least and range of the height's scale, then of the width's."""
+        """Minimum and range of the height's scale, then of the width's."""
         (f_low, f_high), (t_low, t_high) = self.freq_scale, self.time_scale
         return f_low, f_high - f_low, t_low, t_high - t_low
 
     def prepare(self, x: Tensor) -> dict[str, Any]:
-        """The canvas' size."""
+        """Return the canvas size in bands (`tall`) and frames (`wide`)."""
         tall, wide = self._canvas_of(*x.shape[-2:])
         return {"tall": tall, "wide": wide}
 
@@ -112,8 +112,8 @@ def _draw_size(fraction: Tensor, scale: tuple[float, float], size: int, most: in
 
 
 def _draw_place(fraction: Tensor, room: Tensor) -> Tensor:
-    """Uniform among the integers 0 to `room`."""
-    # 24-bit fractions below 1: no product with an integer below 2^24 is rounded up to it.
+    """Scale a fraction in [0, 1) to an integer, uniform in 0 to `room` inclusive."""
+    # 24-bit fractions below 1: no product with an integer below 2^24 rounds up to it.
     return (fraction * (room + 1)).floor().long()
 
 
@@ -122,16 +122,16 @@ def _resize(x: Tensor, start: Tensor, size: Tensor) -> Tensor:
 
     The resize is separable and each output row is a weighted sum of four rows, which is what an
     embedding bag computes: no loop over samples, no canvas in memory, whole rows at a time, and,
-    unlike a matrix product, the same order of additions in whatever batch a sample stands.
+    unlike a matrix product, the same order of additions in every batch.
     """
     num_samples, num_channels, num_rows, _ = x.shape
-    # Divided by a tensor: by a number, a GPU would multiply by its reciprocal.
+    # Divide by a tensor: dividing by a number, a GPU would multiply by its reciprocal.
     last = torch.full_like(size, max(num_rows - 1, 1))
     position = torch.arange(num_rows, device=x.device) * ((size - 1).to(x.dtype) / last)[:, None]
     below = position.floor()
     weights = torch.stack(_cubic_weights(position - below), dim=-1)  # (B, R, 4)
     taps = torch.arange(-1, 3, device=x.device)
-    # Beyond the box its border repeats; beyond the segment the canvas is zero.
+    # Outside the box its border repeats; outside the segment the canvas is zero.
     place = (below.long()[..., None] + taps).clamp_(min=0).minimum(size[:, None, None] - 1)
     place += start[:, None, None]
     weights *= (place >= 0) & (place < num_rows)
@@ -139,7 +139,7 @@ def _resize(x: Tensor, start: Tensor, size: Tensor) -> Tensor:
     index = place.clamp_(0, num_rows - 1)[:, None] + planes.reshape(num_samples, -1, 1, 1)
     resized = F.embedding_bag(
         index.reshape(-1, 4),
-        # Laid out anew even where a view would do: other strides, other rounding.
+        # Copied even where a view would do: other strides give other rounding.
         x.reshape(-1, x.shape[-1]).contiguous(),
         per_sample_weights=weights[:, None].expand_as(index).reshape(-1, 4),
         mode="sum",

@@ -1,4 +1,4 @@
-"""How far randomized quantization moves a spectrogram, measured and as theory expects it."""
+"""Distortion of spectrograms by randomized quantization, measured and expected."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from byola_rq.runtime.rng import sample_keys
 
 @dataclass(frozen=True)
 class DistortionCurve:
-    """Mean absolute error against the number of bins, in the unit of the spectrograms.
+    """Mean absolute error for each number of bins, in the unit of the spectrograms.
 
-    `measured` is the mean over all elements and draws, `expected` what it would be if the values
-    of every band were spread evenly over its range.
+    `measured` is the mean over all elements and draws; `expected` assumes values spread evenly over
+    the range of every band.
     """
 
     num_bins: tuple[int, ...]
@@ -32,15 +32,15 @@ def measure_distortion(
     draws: int = 16,
     seed: int = 0,
 ) -> DistortionCurve:
-    """Quantize spectrograms with each number of bins, and measure how far their elements move.
+    """Measure how far quantization moves the elements of spectrograms, for each number of bins.
 
     Args:
-        log_mel: `(B, F, T)`, in nat.
-        num_bins: The numbers of bins `K`, each at least 1.
-        bins: How edges are placed, as for `RandomizedQuantization`.
-        values: How reproduction values are chosen.
-        draws: Quantizers drawn for each spectrogram.
-        seed: Of the draws.
+        log_mel: Log-mel spectrograms `(B, F, T)`, in nat.
+        num_bins: Numbers of bins `K` to measure, each at least 1.
+        bins: Rule for edges, see `RandomizedQuantization`.
+        values: Rule for reproduction values, see `RandomizedQuantization`.
+        draws: Number of quantizers drawn for each spectrogram.
+        seed: Seed of the draws.
     """
     rows = log_mel.repeat_interleave(draws, dim=0)  # (B * draws, F, T)
     keys = sample_keys(seed, 0, torch.arange(len(rows)))
@@ -60,7 +60,7 @@ def measure_distortion(
 
 
 def expected_error(num_bins: int, *, bins: Rule = "random", values: ValueRule = "random") -> float:
-    """Expected absolute error of values spread evenly over their range, in units of the range.
+    """Return the expected absolute error of evenly spread values, in units of their range.
 
     In a bin of width w, a value u and a reproduction value v, both uniform in the bin, are
     E|u - v| = w / 3 apart; u and the midpoint, E|u - w / 2| = w / 4. Uniform edges make every

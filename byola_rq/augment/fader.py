@@ -12,7 +12,7 @@ from byola_rq.runtime.rng import uniform
 
 @dataclass(frozen=True)
 class FaderGains:
-    """Added to the first and the last frame, float32 `(B,)` each."""
+    """Gains added to the first and the last frame, float32 `(B,)` each."""
 
     first: Tensor
     last: Tensor
@@ -22,7 +22,7 @@ class RandomLinearFader(Augmentation[FaderGains]):
     """Add a straight line over time, both ends uniform in [-`gain`, `gain`).
 
     Args:
-        gain: In units of the input (standardized log-mel), above 0.
+        gain: Largest gain, in units of the input (standardized log-mel), above 0.
 
     Raises:
         ValueError: If `gain` is not above 0.
@@ -47,7 +47,7 @@ class RandomLinearFader(Augmentation[FaderGains]):
         dtype = compute_dtype(x)
         num_frames = x.shape[-1]
         fraction = torch.arange(num_frames, device=x.device, dtype=dtype)
-        # Divided by a tensor: by a number, a GPU would multiply by its reciprocal.
+        # Divide by a tensor: dividing by a number, a GPU would multiply by its reciprocal.
         fraction /= torch.full_like(fraction, max(num_frames - 1, 1))
         first, last = parameters.first[:, None].to(dtype), parameters.last[:, None].to(dtype)
         slope = first * (1 - fraction) + last * fraction  # (B, T)
@@ -55,9 +55,9 @@ class RandomLinearFader(Augmentation[FaderGains]):
 
     @property
     def step(self) -> str:
-        """The kernel has it."""
+        """Name of the kernel's step."""
         return "fader"
 
     def constants(self) -> tuple[Any, ...]:
-        """The gain."""
+        """Compile-time constants of the kernel's step: the gain."""
         return (self.gain,)

@@ -1,4 +1,4 @@
-"""Augmentations one after the other, as one kernel computes them on a GPU."""
+"""Launcher of the GPU kernel that computes a chain of augmentations."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -9,39 +9,39 @@ from torch import Tensor
 from byola_rq.runtime import triton
 from byola_rq.runtime.rng import word_bits
 
-STEPS = ("mixup", "crop", "fader", "quantization")  # of the kernel, in its order
+STEPS = ("mixup", "crop", "fader", "quantization")  # steps of the kernel, in its order
 _NARROW = (torch.float16, torch.bfloat16)
-_MOST_ELEMENTS = 1 << 14  # of a block, in the registers of one program
+_MAX_ELEMENTS = 1 << 14  # per block: they live in the registers of one program
 
 
 class Step(Protocol):
-    """What the kernel asks of an augmentation."""
+    """Interface of an augmentation that the kernel implements."""
 
     @property
     def step(self) -> str | None:
-        """Its name in `STEPS`; None where the kernel cannot do it."""
+        """Name in `STEPS`; None if the kernel does not implement it."""
 
     @property
     def needs_all_bands(self) -> bool:
-        """Whether what becomes of a band depends on the others."""
+        """True if the kernel must see all bands to compute one of them."""
 
     def constants(self) -> tuple[Any, ...]:
-        """What its step is compiled for."""
+        """Compile-time constants of the step."""
 
 
-def refusal(steps: Sequence[Step], planes: Tensor) -> str | None:
-    """Why the kernel does not take planes, `(N, F, T)`; None where it does."""
-    # Between two steps a narrow type would round.
+def unsupported_reason(steps: Sequence[Step], planes: Tensor) -> str | None:
+    """Return why the kernel cannot take planes, `(N, F, T)`; None if it can."""
+    # A narrow dtype would be rounded between two steps.
     if planes.dtype != torch.float32 and (len(steps) > 1 or planes.dtype not in _NARROW):
         return f"input must be float32; got {str(planes.dtype).removeprefix('torch.')}"
     if planes.requires_grad and torch.is_grad_enabled():
-        return "a gradient is asked for"
+        return "the input requires a gradient"
     num_bands, num_frames = planes.shape[1:]
     block_bands, block_frames = _block(steps, num_bands, num_frames)
-    if block_bands * block_frames > _MOST_ELEMENTS:
+    if block_bands * block_frames > _MAX_ELEMENTS:
         return f"planes of {num_bands} x {num_frames} are too large"
     if planes.numel() == 0:
-        return "there is no element"
+        return "the input is empty"
     return None
 
 
@@ -53,23 +53,23 @@ def launch(
     state: Mapping[str, Any],
     words: Sequence[str] | None = None,
 ) -> Tensor:
-    """Make what the steps make one after the other.
+    """Apply the steps one after the other, in one kernel.
 
-    The random numbers are bit for bit those of the plain path, and the values its own but for the
-    rounding of interpolation, logarithm and exponential.
+    Random numbers equal those of the plain path bit for bit; values differ only by the rounding of
+    interpolation, logarithm and exponential.
 
     Args:
-        steps: In the order of `STEPS`.
-        planes: `(N, F, T)`, of any strides.
-        key: int64 `(N,)`.
-        state: What the steps' `prepare` gives.
-        words: Of which each step's key derives in `Views`, which makes two views; None for the only
-            step of one view, whose key is `key`.
+        steps: Augmentations in the order of `STEPS`.
+        planes: Input planes `(N, F, T)`, of any strides.
+        key: Randomness key of each plane, int64 `(N,)`.
+        state: Kernel arguments returned by the steps' `prepare`.
+        words: Words that derive each step's key, as in `Views`, for two views; None for one view of
+            a single step whose key is `key`.
 
     Returns:
-        `(V, N, F, T)`, with V = 1 or 2.
+        Augmented planes `(V, N, F, T)`, with V = 1 or 2.
     """
-    # Triton is imported where a kernel is launched, never on a CPU.
+    # Import only where a kernel is launched: Triton may be missing on a CPU.
     from byola_rq.augment.views_kernel import augment
 
     num_planes, num_bands, num_frames = planes.shape
@@ -92,7 +92,7 @@ def launch(
 def constants(
     steps: Sequence[Step], num_bands: int, num_frames: int, words: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """What the kernel is compiled for, in its order."""
+    """Return the kernel's compile-time constants by name, in the order of its arguments."""
     of_steps: dict[str | None, Any] = {}
     for number, step in enumerate(steps):
         word = None if words is None else word_bits(words[number])
@@ -107,25 +107,25 @@ def constants(
 
 
 def options(block_bands: int, block_frames: int) -> dict[str, Any]:
-    """How it is compiled."""
+    """Return the kernel's compile options for a block size."""
     elements = block_bands * block_frames
     return {
-        # Eight elements for each of their threads, and more where these would spill registers.
+        # Eight elements per thread; more where eight would spill registers.
         "num_warps": max(4, min(elements // 256, 16), elements // 512),
-        # A product and a sum fused into one rounding would draw other boxes and edges.
+        # Fusing product and sum into one rounding would draw other boxes and edges.
         "enable_fp_fusion": False,
     }
 
 
 def power_of_two(size: int) -> int:
-    """The smallest one that is not below `size`."""
+    """Return the smallest power of two that is at least `size`."""
     return 1 << (size - 1).bit_length()
 
 
 def _block(steps: Sequence[Step], num_bands: int, num_frames: int) -> tuple[int, int]:
-    """Bands and frames of a program's block, powers of two."""
+    """Return the block size of a program in bands and frames, both powers of two."""
     bands, frames = power_of_two(num_bands), power_of_two(num_frames)
-    # A range over all bands needs them all; else small blocks, for more programs at once.
+    # Small blocks keep more programs busy, but a range over all bands needs the whole plane.
     for step in steps:
         if step.needs_all_bands:
             return bands, frames

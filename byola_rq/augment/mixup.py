@@ -1,4 +1,4 @@
-"""Mixup of log-mel spectrograms: the background of an earlier input, mixed in as power."""
+"""Mixup of log-mel spectrograms: add the power of an earlier input as background."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,22 +12,22 @@ from byola_rq.runtime.rng import fold_in, integers, uniform, word_bits
 
 @dataclass(frozen=True)
 class MixupParameters:
-    """Share `a` of the earlier input, float32 `(B,)`, and its place in the ring, int64 `(B,)`."""
+    """Weight of the earlier input, float32 `(B,)`, and its place in the ring, int64 `(B,)`."""
 
     share: Tensor
     index: Tensor
 
 
 class Mixup(Augmentation[MixupParameters]):
-    """Mix each sample with one of the last inputs: `log((1 - a) exp(x) + a exp(z))`.
+    """Mix each sample with a recent input: `log((1 - a) exp(x) + a exp(z))`.
 
-    The earlier inputs live in a ring on the device and in the state dict. While the ring is empty,
-    nothing is mixed. Results depend on what went before, so, unlike the other augmentations', on
-    more than the key.
+    Earlier inputs are kept in a ring buffer on the device and in the state dict. While the ring is
+    empty, nothing is mixed. Unlike for other augmentations, results depend on earlier inputs and
+    not only on the key.
 
     Args:
-        ratio: Largest share of the earlier input; shares are uniform in [0, `ratio`).
-        memory: Inputs kept.
+        ratio: Largest weight of the earlier input; weights are uniform in [0, `ratio`).
+        memory: Number of inputs kept.
 
     Raises:
         ValueError: If `ratio` is not in (0, 1] or `memory` is below 1.
@@ -46,12 +46,13 @@ class Mixup(Augmentation[MixupParameters]):
             raise ValueError(f"memory must be at least 1; got {memory}")
         self.ratio = ratio
         self.memory = memory
-        # Sized by the first input; a count on the device lets no step wait for the host.
+        # Sized by the first input. The count lives on the device so that no step waits for the
+        # host.
         self.register_buffer("ring", torch.empty(0))
         self.register_buffer("num_seen", torch.zeros((), dtype=torch.int64))
 
     def draw(self, x: Tensor, key: Tensor) -> MixupParameters:
-        """Draw a share and an earlier input for each sample of `x`, `(B, ..., F, T)`."""
+        """Draw a weight and an earlier input for each sample of `x`, `(B, ..., F, T)`."""
         self.prepare(x)
         num_filled = self.num_seen.clamp(max=self.memory)
         share = uniform(fold_in(key, "share")) * self.ratio
@@ -59,15 +60,15 @@ class Mixup(Augmentation[MixupParameters]):
         return MixupParameters(share=torch.where(num_filled > 0, share, 0.0), index=index)
 
     def apply_parameters(self, x: Tensor, parameters: MixupParameters) -> Tensor:
-        """Mix with the drawn inputs of the ring, in power."""
+        """Mix `x`, `(B, ..., F, T)`, with the drawn inputs of the ring, in power."""
         dtype = compute_dtype(x)
         share = parameters.share.to(dtype).reshape(-1, *[1] * (x.ndim - 1))
         earlier = self.ring[parameters.index].to(dtype)
-        # A share of 0 is log 0 = -inf on the right, which leaves x as it is.
+        # A weight of 0 makes the right operand log 0 = -inf, which leaves x unchanged.
         return torch.logaddexp(x.to(dtype) + (-share).log1p(), earlier + share.log()).to(x.dtype)
 
     def remember(self, x: Tensor) -> None:
-        """Write the inputs over the oldest ones of the ring."""
+        """Overwrite the oldest inputs of the ring with `x`."""
         self.prepare(x)
         latest = x.detach()[-self.memory :]
         skipped = len(x) - len(latest)
@@ -77,18 +78,18 @@ class Mixup(Augmentation[MixupParameters]):
 
     @property
     def step(self) -> str:
-        """The kernel has it."""
+        """Name of the kernel's step."""
         return "mixup"
 
     def constants(self) -> tuple[Any, ...]:
-        """Words of share's and place's keys, then the largest share, and the ring's length."""
+        """Words of the keys of weight and place, the largest weight, and the ring's length."""
         return word_bits("share"), word_bits("index"), self.ratio, self.memory
 
     def prepare(self, x: Tensor) -> dict[str, Any]:
-        """Ring and count, made to fit the first input, `(B, ..., F, T)`.
+        """Return ring and count, allocated for the first input, `(B, ..., F, T)`.
 
         Raises:
-            ValueError: If inputs before had another shape.
+            ValueError: If earlier inputs had another shape.
         """
         shape = (self.memory, *x.shape[1:])
         if self.ring.numel() == 0:
@@ -102,7 +103,7 @@ class Mixup(Augmentation[MixupParameters]):
         return {"ring": self.ring, "num_seen": self.num_seen}
 
     def planes(self, x: Tensor) -> Tensor:
-        """One band of all elements for each sample, as the ring has it."""
+        """Flatten each sample to one band, `(B, 1, F * T)`, as the ring stores it."""
         return x.reshape(len(x), 1, -1)
 
     def _load_from_state_dict(

@@ -1,4 +1,4 @@
-"""Randomized quantization: every band through its own random non-uniform quantizer."""
+"""Randomized quantization: pass every band through its own random quantizer."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -14,13 +14,13 @@ Rule = Literal["random", "uniform"]
 ValueRule = Literal["random", "midpoint"]
 Scope = Literal["channel", "instance"]
 
-_MOST_EDGES = 64  # with more, looking the bins up is faster
-MOST_BINS = 64  # of the kernel, in its registers
+_MAX_EDGES = 64  # with more, looking up bins is faster
+MAX_BINS = 64  # of the kernel, whose bins live in registers
 
 
 @dataclass(frozen=True)
 class QuantizationBins:
-    """One quantizer per sample and channel (`C` is 1 with `per="instance"`).
+    """Quantizers of a batch, one per sample and channel (`C` is 1 with `per="instance"`).
 
     `edges`: inner edges, ascending, `(B, C, K - 1)`; bin k is [edge k - 1, edge k), the outermost
     reach to the range's ends and include them. `values`: reproduction value of each bin,
@@ -44,7 +44,7 @@ class RandomizedQuantization(Augmentation[QuantizationBins]):
         values: Reproduction value drawn uniformly from its bin (`random`), or its `midpoint`.
         per: One quantizer for each `channel`, or one for all channels of a sample (`instance`).
         p: Probability that a sample is quantized.
-        channel_dim: Where the channels are: -2 for `(..., F, T)`, 1 for images `(B, C, H, W)`, -1
+        channel_dim: Channel dimension: -2 for `(..., F, T)`, 1 for images `(B, C, H, W)`, -1
             for points `(B, N, 3)` and tokens `(B, T, D)`. Dimension 0 always counts samples.
 
     Raises:
@@ -98,11 +98,7 @@ class RandomizedQuantization(Augmentation[QuantizationBins]):
         """Replace every element of the chosen samples by the reproduction value of its bin."""
         rows = self._rows(x)  # (B, C, N)
         edges, values = parameters.edges, parameters.values
-        if (
-            rows.device.type == "cpu"
-            and not values.requires_grad
-            and edges.shape[-1] <= _MOST_EDGES
-        ):
+        if rows.device.type == "cpu" and not values.requires_grad and edges.shape[-1] <= _MAX_EDGES:
             quantized = _quantize_by_lerp(rows.detach(), edges, values)
         else:
             quantized = _quantize_by_index(rows, edges, values)
@@ -112,22 +108,22 @@ class RandomizedQuantization(Augmentation[QuantizationBins]):
 
     @property
     def step(self) -> str | None:
-        """The kernel has it, but not for any number of bins."""
-        return "quantization" if self.num_bins <= MOST_BINS else None
+        """Name of the kernel's step; None with more bins than it can take."""
+        return "quantization" if self.num_bins <= MAX_BINS else None
 
     @property
     def needs_all_bands(self) -> bool:
-        """One range for all channels needs them all."""
+        """True if one range spans all channels."""
         return self.per == "instance"
 
     def constants(self) -> tuple[Any, ...]:
-        """Words of its keys, bins, rules, probability, and the bins' number as a power of two."""
+        """Words of the keys, bins, rules, probability, and number of bins as a power of two."""
         words = (word_bits("edges"), word_bits("values"), word_bits("applied"))
         rules = (self.bins == "uniform", self.values == "midpoint", self.per == "instance")
         return *words, self.num_bins, *rules, self.p, power_of_two(max(self.num_bins, 2))
 
     def planes(self, x: Tensor) -> Tensor:
-        """`x` as `(B, C, N)`: what shares a quantizer lies in one row."""
+        """Reshape `x` to `(B, C, N)`: elements that share a quantizer lie in one row."""
         if x.ndim < 3 or self.channel_dim % x.ndim == 0:
             raise ValueError(
                 f"channel_dim must name a dimension after the first (samples) of an input with at "
@@ -136,7 +132,7 @@ class RandomizedQuantization(Augmentation[QuantizationBins]):
         return x.movedim(self.channel_dim, 1).flatten(2)
 
     def from_planes(self, planes: Tensor, x: Tensor) -> Tensor:
-        """Rows as a batch of the shape of `x`."""
+        """Reshape rows, `(B, C, N)`, to the shape of `x`."""
         channels_first = x.movedim(self.channel_dim, 1)
         return planes.reshape(channels_first.shape).movedim(1, self.channel_dim)
 
@@ -144,17 +140,17 @@ class RandomizedQuantization(Augmentation[QuantizationBins]):
         return self.planes(x).to(compute_dtype(x)).contiguous()
 
     def _draw_edges(self, low: Tensor, high: Tensor, key: Tensor) -> Tensor:
-        """Eq. 2: inner edges uniform in the range, sorted, `(B, C, K - 1)`."""
+        """Draw inner edges uniform in the range (eq. 2), sorted, `(B, C, K - 1)`."""
         if self.bins == "uniform":
             steps = torch.arange(1, self.num_bins, device=low.device, dtype=low.dtype)
-            # Divided by a tensor: by a number, a GPU would multiply by its reciprocal.
+            # Divide by a tensor: dividing by a number, a GPU would multiply by its reciprocal.
             fractions = (steps / torch.full_like(steps, self.num_bins)).expand(*low.shape[:2], -1)
         else:
             fractions = uniform(key, low.shape[1], self.num_bins - 1)
         return _between(low, high, fractions).sort(dim=-1).values
 
     def _draw_values(self, low: Tensor, high: Tensor, edges: Tensor, key: Tensor) -> Tensor:
-        """Eq. 3 and 4: one reproduction value inside each bin, `(B, C, K)`."""
+        """Draw one reproduction value inside each bin (eq. 3 and 4), `(B, C, K)`."""
         corners = torch.cat((low, edges, high), dim=-1)  # (B, C, K + 1)
         if self.values == "midpoint":
             fractions = torch.full_like(corners[..., 1:], 0.5)
@@ -165,17 +161,17 @@ class RandomizedQuantization(Augmentation[QuantizationBins]):
 
 def _quantize_by_index(rows: Tensor, edges: Tensor, values: Tensor) -> Tensor:
     """Look up the value of each element's bin; `(B, C, N)`, `(B, C, K - 1)`, `(B, C, K)`."""
-    # No mask per bin: an element's bin is the number of inner edges at or below it, and as no
-    # inner edge lies above the maximum, the last bin includes it.
+    # An element's bin is the number of inner edges at or below it, so no mask per bin is needed. No
+    # inner edge lies above the maximum, so the last bin includes it.
     edges = edges.expand(-1, rows.shape[1], -1).contiguous()
     index = torch.searchsorted(edges, rows, right=True)
     return values.expand(-1, rows.shape[1], -1).gather(-1, index)
 
 
 def _quantize_by_lerp(rows: Tensor, edges: Tensor, values: Tensor) -> Tensor:
-    """The same bits, edge by edge, without gradient: a fifth of the time on a CPU."""
-    # What torch computes a vector at a time even where an operand repeats along the row: a
-    # comparison written to a float, and lerp. `where`, gather and searchsorted are not among it.
+    """Quantize edge by edge, without gradient: the same bits in a fifth of the time on a CPU."""
+    # torch vectorizes a comparison written to a float and lerp even where an operand repeats along
+    # the row; it does not vectorize `where`, gather and searchsorted.
     quantized = torch.empty_like(rows).copy_(values[..., -1:])
     is_below = torch.empty_like(rows)  # 0.0 or 1.0
     for k in reversed(range(edges.shape[-1])):
@@ -185,5 +181,5 @@ def _quantize_by_lerp(rows: Tensor, edges: Tensor, values: Tensor) -> Tensor:
 
 
 def _between(low: Tensor, high: Tensor, fractions: Tensor) -> Tensor:
-    """The point at each fraction of the way; rounding never carries it outside [low, high]."""
+    """Interpolate from `low` to `high`; rounding never leaves [low, high]."""
     return (low + fractions * (high - low)).maximum(low).minimum(high)

@@ -1,4 +1,4 @@
-"""Randomized quantization of images, point clouds, token embeddings: one sample or a batch."""
+"""Randomized quantization of images, point clouds and token embeddings, alone or in batches."""
 
 import torch
 from torch import Tensor, nn
@@ -8,25 +8,24 @@ from byola_rq.runtime.straight_through import straight_through
 
 
 class QuantizeAlong(nn.Module):
-    """Randomized quantization as a step of any pipeline, on single samples as on batches.
+    """Randomized quantization as a step of any pipeline, on single samples or batches.
 
     Images `(C, H, W)`: `QuantizeAlong(8, channel_dim=-3, sample_ndim=3)`; points `(N, 3)`:
-    `QuantizeAlong(30, channel_dim=-1, sample_ndim=2)`; tokens `(T, D)` likewise; a batch of them
-    has one dimension more, in front. Every sample and channel has a quantizer of its own, drawn
-    from the sample's key: in a batch, a sample becomes what it becomes alone. The identity in
-    `eval()`.
+    `QuantizeAlong(30, channel_dim=-1, sample_ndim=2)`; tokens `(T, D)` likewise. A batch has one
+    more dimension in front. Every sample and channel has its own quantizer, drawn from the sample's
+    key, so a sample gets the same result alone and in a batch. The identity in `eval()`.
 
     Args:
         num_bins: Bins `K`, at least 1; the paper uses 8 for images, 30 for points, 5 for audio.
-        channel_dim: Where the channels are, counted from the end: -1, -2 ... -`sample_ndim`.
-        sample_ndim: Dimensions of one sample, at least 2.
+        channel_dim: Dimension of the channels, counted from the end: -1 to -`sample_ndim`.
+        sample_ndim: Number of dimensions of one sample, at least 2.
         bins: Inner edges drawn uniformly from the range (`random`), or equally spaced (`uniform`).
         values: Reproduction value drawn uniformly from its bin (`random`), or its `midpoint`.
         per: One quantizer for each `channel`, or one for all channels of a sample (`instance`).
         p: Probability that a sample is quantized.
-        straight_through: Pass the gradient on as if nothing was quantized, for inputs that are
-            learned, such as embeddings. Without it, the true gradient: it reaches each channel's
-            smallest and largest element alone, on which the bins depend.
+        straight_through: Pass the gradient on as if nothing was quantized, for learned inputs such
+            as embeddings. Otherwise the true gradient is used, which reaches only each channel's
+            smallest and largest element, on which the bins depend.
 
     Raises:
         ValueError: If an argument breaks a rule above.
@@ -71,19 +70,20 @@ class QuantizeAlong(nn.Module):
         """Quantize one sample, or each of a batch.
 
         Args:
-            x: Floating point, of `sample_ndim` dimensions or one more; type and device are kept.
-            key: An int64 for one sample, int64 `(B,)` for a batch; the same key gives the same
-                result on every device and in every batch. Drawn from `generator` when absent.
-            generator: torch generator; the global one by default, which torch's DataLoader seeds
-                differently in each of its workers.
+            x: Floating-point input of `sample_ndim` dimensions or one more; dtype and device are
+                kept.
+            key: One int64 for a sample, int64 `(B,)` for a batch; the same key gives the same
+                result on every device and in every batch. Drawn from `generator` if None.
+            generator: Torch generator; the global one by default, which torch's DataLoader seeds
+                differently in each worker.
 
         Returns:
             The quantized input, of the shape of `x`.
 
         Raises:
-            ValueError: If `x` has another number of dimensions, no element, or a value that is not
-                finite, or if `key` does not fit.
-            TypeError: If `x` is not a floating point tensor, or `key` not int64.
+            ValueError: If `x` has another number of dimensions, is empty or not finite, or if `key`
+                does not fit.
+            TypeError: If `x` is not a floating-point tensor, or `key` not int64.
         """
         if not isinstance(x, Tensor):
             raise TypeError(f"input must be a torch.Tensor; got {type(x).__name__}")
@@ -106,5 +106,5 @@ class QuantizeAlong(nn.Module):
         return result
 
     def extra_repr(self) -> str:
-        """What stands in the printed module."""
+        """Return the options shown in the printed module."""
         return f"sample_ndim={self.sample_ndim}, straight_through={self.straight_through}"

@@ -1,4 +1,4 @@
-"""Masks of SpecAugment: whole bands and whole frames withheld."""
+"""SpecAugment: mask whole bands and whole frames."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from byola_rq.runtime.rng import fold_in, integers
 
 @dataclass(frozen=True)
 class Masks:
-    """First band or frame of each mask and how many it covers, int64 `(B, M)` each."""
+    """Masks: first band or frame and number covered, int64 `(B, M)` each."""
 
     band: Tensor
     num_bands: Tensor
@@ -22,15 +22,15 @@ class Masks:
 class SpecAugment(Augmentation[Masks]):
     """Set ranges of bands and of frames to the mean of the sample.
 
-    A mask covers f bands, f uniform in 0 to `freq_width`, from band f0 on, f0 uniform in 0 to
-    F - f; masks of frames alike. Masks may overlap. The paper's time warping is left out, which by
-    its own account adds little.
+    A mask covers f bands from band f0 on, f uniform in 0 to `freq_width`, f0 uniform in 0 to F - f;
+    masks of frames likewise. Masks may overlap. The paper's time warping is left out: it adds
+    little by its own account.
 
     Args:
-        num_freq_masks: Masks of bands.
-        freq_width: Most bands of one.
-        num_time_masks: Masks of frames.
-        time_width: Most frames of one.
+        num_freq_masks: Number of band masks.
+        freq_width: Largest number of bands in a mask.
+        num_time_masks: Number of frame masks.
+        time_width: Largest number of frames in a mask.
 
     Raises:
         ValueError: If an argument is below 0.
@@ -69,7 +69,7 @@ class SpecAugment(Augmentation[Masks]):
         )
 
     def apply_parameters(self, x: Tensor, parameters: Masks) -> Tensor:
-        """Fill the masks with each sample's mean before them."""
+        """Fill the masks with the mean of each unmasked sample."""
         bands = _covered(parameters.band, parameters.num_bands, x.shape[-2])  # (B, F)
         frames = _covered(parameters.frame, parameters.num_frames, x.shape[-1])  # (B, T)
         is_masked = bands[:, :, None] | frames[:, None, :]
@@ -79,7 +79,7 @@ class SpecAugment(Augmentation[Masks]):
 
 
 def _draw_ranges(key: Tensor, num: int, width: int, size: int) -> tuple[Tensor, Tensor]:
-    """Where `num` ranges of at most `width` begin within `size`, and their lengths: `(B, num)`."""
+    """Draw start and length of `num` ranges of at most `width` within `size`, `(B, num)` each."""
     keys = (
         torch.stack([fold_in(key, number) for number in range(num)], 1)
         if num
@@ -90,7 +90,7 @@ def _draw_ranges(key: Tensor, num: int, width: int, size: int) -> tuple[Tensor, 
 
 
 def _covered(first: Tensor, length: Tensor, size: int) -> Tensor:
-    """Which places of `size` lie in one of the ranges, `(B, M)` each: bool `(B, size)`."""
+    """Mark the places that lie in a range: starts and lengths `(B, M)` -> bool `(B, size)`."""
     place = torch.arange(size, device=first.device)
     first, length = first[:, :, None], length[:, :, None]
     return ((place >= first) & (place < first + length)).any(1)

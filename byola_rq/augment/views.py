@@ -1,4 +1,4 @@
-"""One log-mel batch -> two independently augmented views."""
+"""Two independently augmented views of a log-mel batch."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
@@ -28,18 +28,17 @@ AUGMENTATIONS: Mapping[str, type[Augmentation[Any]]] = {
 
 
 class Views(nn.Module):
-    """Augment each segment twice, each view by numbers of its own.
+    """Augment each segment twice, with independent random numbers.
 
     Args:
-        augmentations: Name (of `AUGMENTATIONS`) -> its options, in the order of use. `mixup`, where
-            used, comes first: its ring holds the inputs of the whole chain. Any of mixup, crop,
-            fader and quantization, in this order, are one kernel on a GPU (`fused`); in another,
-            each is one.
-        post_norm: Standardize both views together by their own mean and std over the 2B batch, that
-            of all ranks.
+        augmentations: Options by name (of `AUGMENTATIONS`), in the order of use. `mixup`, if used,
+            comes first: its ring holds the inputs of the whole chain. Any of mixup, crop, fader and
+            quantization, in this order, run as one GPU kernel (`fused`); otherwise each runs alone.
+        post_norm: Standardize both views together by the mean and standard deviation of the 2B
+            spectrograms of all ranks.
 
     Raises:
-        ValueError: If a name is unknown or `mixup` stands behind another.
+        ValueError: If a name is unknown or `mixup` does not come first.
 
     Source: Niizumi et al., BYOL for Audio (arXiv:2103.06695).
     """
@@ -74,19 +73,19 @@ class Views(nn.Module):
         if views is None:
             views = torch.stack([self._augment(log_mel, fold_in(key, view)) for view in (1, 2)])
         if "mixup" in self.augmentations:
-            # From all ranks, so that the ring of each holds what that of one process would.
+            # Gathered, so that the ring of each rank equals that of a single process.
             log_mel = all_gather_rows(log_mel)
         for _, augmentation in self._chain():
             augmentation.remember(log_mel)
         if self.post_norm:
-            # Both together, so that a difference in level between two views is not normalized away.
+            # Standardized together, so that a difference in level between the views remains.
             views = _standardize(views)
         return views[0], views[1]
 
     def _augment(self, log_mel: Tensor, key: Tensor) -> Tensor:
         view = log_mel
         for name, augmentation in self._chain():
-            # Not called: forward's checks would wait for the device every step.
+            # `augment`, not `forward`, whose checks would wait for the device every step.
             view = augmentation.augment(view, fold_in(key, name))
         return view
 
@@ -95,9 +94,9 @@ class Views(nn.Module):
 
 
 def _standardize(x: Tensor) -> Tensor:
-    """By mean and standard deviation of the elements of all ranks."""
-    # Sums one after the other: torch's own standard deviation takes nine times as long on a CPU.
+    """Standardize by mean and standard deviation over the elements of all ranks."""
+    # Two explicit sums: torch's own standard deviation takes nine times as long on a CPU.
     count = x.numel() * world_size()
-    centred = x - all_reduce_sum(x.sum()) / count
-    std = (all_reduce_sum(centred.square().sum()) / (count - 1)).sqrt()
-    return centred * (1 / std.clamp(min=torch.finfo(std.dtype).eps))
+    centered = x - all_reduce_sum(x.sum()) / count
+    std = (all_reduce_sum(centered.square().sum()) / (count - 1)).sqrt()
+    return centered * (1 / std.clamp(min=torch.finfo(std.dtype).eps))

@@ -1,4 +1,4 @@
-"""The kernel of `fused`: mixup, crop, fader, quantization of a block of bands, in registers."""
+"""Triton kernel of `fused`: mixup, crop, fader and quantization of a block of bands."""
 
 # Importing this file needs Triton; its decorators and functions carry no types.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, import-untyped"
@@ -15,7 +15,7 @@ _MULTIPLIER_2 = tl.constexpr(MULTIPLIER_2)
 _A = tl.constexpr(CUBIC_A)
 
 
-# Compiled once for many sizes: only frames, whose number places rows, are looked at.
+# Specialize on num_frames alone, which places rows, so one compilation serves many sizes.
 @triton.jit(do_not_specialize=["num_planes", "num_bands", "tall", "wide"])
 def augment(
     planes,  # (N, F, T), of any strides
@@ -32,8 +32,8 @@ def augment(
     num_frames,
     tall,  # the crop's canvas
     wide,
-    views: tl.constexpr,  # words that make their keys from the given ones; None: one, by those
-    # Of each step, None without it, what `fused.constants` gives, the word of its key first.
+    views: tl.constexpr,  # words that derive the views' keys; None: one view, by the given keys
+    # Constants of each step as `fused.constants` returns them, the word of its key first, or None.
     mixup: tl.constexpr,
     crop: tl.constexpr,
     fader: tl.constexpr,
@@ -74,7 +74,7 @@ def augment(
 
 @triton.jit
 def _draw_partner(key, num_seen, mixup: tl.constexpr):
-    """Place in the ring and share of it; see `Mixup`."""
+    """Draw a place in the ring and its weight; see `Mixup`."""
     num_filled = tl.minimum(tl.load(num_seen), mixup[4]).to(tl.uint64)
     bits = _mix(_fold_in(key, mixup[2]) + _INCREMENT) >> 1
     place = bits % tl.maximum(num_filled, 1)
@@ -87,7 +87,7 @@ def _load(
     x, partner, share, stride_band, stride_frame, band, frame,
     num_frames, mixup: tl.constexpr,
 ):  # fmt: skip
-    """Elements at `band` and `frame`, mixed with their partner's."""
+    """Load the elements at `band` and `frame`, mixed with their partner's."""
     place = band[:, None] * stride_band + frame[None, :] * stride_frame
     result = tl.load(x + place).to(tl.float32)
     if mixup is not None:
@@ -106,7 +106,7 @@ def _crop(
     bands, frames, num_bands, num_frames, tall, wide,
     mixup: tl.constexpr, crop: tl.constexpr,
 ):  # fmt: skip
-    """Sixteen taps for each element, `(block_bands, block_frames)`; see `RandomResizedCrop`."""
+    """Sum sixteen taps per element, `(block_bands, block_frames)`; see `RandomResizedCrop`."""
     height = _draw_size(_uniform(key, 1), crop[1], crop[2], num_bands, tall)
     width = _draw_size(_uniform(key, 2), crop[3], crop[4], num_frames, wide)
     top = _draw_place(_uniform(key, 3), tall - height) - (tall - num_bands) // 2
@@ -114,7 +114,7 @@ def _crop(
     below_band, t_band = _position(bands, height, num_bands)
     below_frame, t_frame = _position(frames, width, num_frames)
     result = tl.zeros((bands.shape[0], frames.shape[0]), tl.float32)
-    # With mixup, all taps at once would need more registers than there are.
+    # With mixup, unrolling all taps would spill registers.
     unrolled: tl.constexpr = 4 if mixup is None else 1
     for i in tl.range(4, num_stages=1, loop_unroll_factor=unrolled):
         band, weight_band = _tap(i, below_band, t_band, top, height, num_bands)
@@ -124,8 +124,8 @@ def _crop(
             tap = _load(
                 x, partner, share, stride_band, stride_frame, band, frame, num_frames, mixup
             )
-            # Along the frames first, each sum as one chain of fused steps: what an embedding bag
-            # does, so that an element near an edge falls into the same bin.
+            # Sum along frames first, as one chain of fused multiply-adds, like an embedding bag, so
+            # that an element near an edge falls into the same bin.
             row = tl.fma(tap, tl.broadcast_to(weight_frame[None, :], row.shape), row)
         result = tl.fma(row, tl.broadcast_to(weight_band[:, None], row.shape), result)
     return result
@@ -144,7 +144,7 @@ def _draw_place(fraction, room):
 
 @triton.jit
 def _position(outputs, size, length):
-    """The element below each output's place in the box, and the way from it to the next."""
+    """Return the element below each output's position in the box, and the fraction beyond it."""
     step = tl.div_rn((size - 1).to(tl.float32), tl.maximum(length - 1, 1).to(tl.float32))
     position = outputs.to(tl.float32) * step
     below = tl.floor(position)
@@ -153,7 +153,7 @@ def _position(outputs, size, length):
 
 @triton.jit
 def _tap(number, below, t, start, size, length):
-    """Place and weight of tap `number`, 0 to 3, of each output."""
+    """Return position and weight of tap `number`, 0 to 3, of each output."""
     weight = tl.where(number < 2, _near(t), _near(1 - t))
     weight = tl.where(number == 0, _far(t + 1), weight)
     weight = tl.where(number == 3, _far(2 - t), weight)
@@ -174,7 +174,7 @@ def _far(d):
 
 @triton.jit
 def _fader_line(frames, key, num_frames, fader: tl.constexpr):
-    """See `RandomLinearFader`."""
+    """Return the line added to every band; see `RandomLinearFader`."""
     first = (_uniform(key, 1) * 2 - 1) * fader[1]
     last = (_uniform(key, 2) * 2 - 1) * fader[1]
     last_frame = tl.maximum(num_frames - 1, 1).to(tl.float32)
@@ -184,7 +184,7 @@ def _fader_line(frames, key, num_frames, fader: tl.constexpr):
 
 @triton.jit
 def _quantize(x, is_inside, bands, key, quantization: tl.constexpr):
-    """See `RandomizedQuantization`; a value that is drawn belongs to (row, place in the row)."""
+    """Quantize each row; draws are indexed by (row, place in the row)."""
     num_bins: tl.constexpr = quantization[4]
     p: tl.constexpr = quantization[8]
     low = tl.min(tl.where(is_inside, x, float("inf")), axis=1)
@@ -194,7 +194,7 @@ def _quantize(x, is_inside, bands, key, quantization: tl.constexpr):
         low = tl.zeros_like(low) + tl.min(low, axis=0)
         high = tl.zeros_like(high) + tl.max(high, axis=0)
         rows = tl.zeros_like(bands)
-    # Padding rows of the block would hold infinities.
+    # Padding rows would contain infinities.
     low = tl.where(low <= high, low, 0.0)
     high = tl.where(low <= high, high, 0.0)
     ends, fractions = _draw_fractions(rows[:, None], key, quantization)
@@ -205,7 +205,7 @@ def _quantize(x, is_inside, bands, key, quantization: tl.constexpr):
         end = _between(low, high, tl.sum(tl.where(places == k, ends, 0.0), axis=1))
         end = tl.where(k == num_bins - 1, high, end)
         value = _between(start, end, tl.sum(tl.where(places == k, fractions, 0.0), axis=1))
-        # The first bin reaches down to all that is there.
+        # The first bin also takes everything below its start.
         quantized = tl.where((x >= start[:, None]) | (k == 0), value[:, None], quantized)
         start = end
     if p < 1:
@@ -215,9 +215,9 @@ def _quantize(x, is_inside, bands, key, quantization: tl.constexpr):
 
 @triton.jit
 def _draw_fractions(rows, key, quantization: tl.constexpr):
-    """Where in the range each bin ends, ascending, and where in the bin its value lies.
+    """Draw the relative end of each bin, ascending, and the relative place of its value.
 
-    `(block_bands, block_bins)` each; of the last bin and beyond, the ends mean nothing.
+    `(block_bands, block_bins)` each; the ends of the last bin and of padding are not used.
     """
     num_bins: tl.constexpr = quantization[4]
     places = tl.arange(0, quantization[9])[None, :] + tl.zeros_like(rows)
@@ -225,7 +225,7 @@ def _draw_fractions(rows, key, quantization: tl.constexpr):
         divisor = tl.full(places.shape, num_bins, tl.float32)
         ends = tl.div_rn((places + 1).to(tl.float32), divisor)
     else:
-        # Sorted before they meet the range: an edge never falls as its fraction grows.
+        # Sorted as fractions: edges do not fall as fractions grow.
         counter = rows * (num_bins - 1) + places + 1
         drawn = _uniform(_fold_in(key, quantization[1]), counter)
         ends = tl.sort(tl.where(places < num_bins - 1, drawn, 2.0), dim=1)
@@ -243,14 +243,14 @@ def _between(low, high, fraction):
 
 @triton.jit
 def _uniform(key, counter):
-    """Number `counter`, from 1, of a key; see `rng.uniform`."""
+    """Draw number `counter`, from 1, of a key; see `rng.uniform`."""
     bits = _mix(key + tl.cast(counter, tl.uint64) * _INCREMENT)
     return (bits >> 40).to(tl.float32) * 5.9604644775390625e-08  # 2^-24
 
 
 @triton.jit
 def _fold_in(key, word: tl.constexpr):
-    """See `rng.fold_in` and `rng.word_bits`; without a word, the key itself."""
+    """Fold a word into the key, see `rng.fold_in`; the key itself if `word` is None."""
     if word is not None:
         key = _mix(key * 3 + tl.full((), word, tl.uint64))
     return key

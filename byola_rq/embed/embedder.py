@@ -258,7 +258,7 @@ def load(
     summary = stored.summary
     if path == builtin.NAME:
         summary = {**summary, "release": builtin.IDENTITY}
-    embedder = Embedder(stored.encoder, stored.frontend, stored.statistics, summary, stored.licence)
+    embedder = Embedder(stored.encoder, stored.frontend, stored.statistics, summary, stored.license)
     return embedder.to(device, dtype)
 
 

@@ -1,1 +1,1 @@
-"""Questions to a folder of recordings: what is alike, what is in there, which label fits."""
+"""Exploration of a folder of recordings: search, map and classification."""

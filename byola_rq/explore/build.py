@@ -1,4 +1,4 @@
-"""What `byola-rq search`, `map` and `classify` do: from a folder to an answer."""
+"""The commands `byola-rq search`, `map` and `classify`, from a folder to their output."""
 
 import os
 import shlex
@@ -26,7 +26,7 @@ from byola_rq.sources.labelled_csv import LabelledClip, read_labelled_rows
 from byola_rq.text.cells import csv_text
 from byola_rq.text.shown import printable
 
-MOST_SECONDS_FOUND = 5.0  # of an excerpt on a page of few clips
+MAX_EXCERPT_SECONDS = 5.0  # on a page of search results, which has few clips
 
 
 def search_folder(
@@ -39,12 +39,12 @@ def search_folder(
     out: Path | None,
     num_workers: int,
 ) -> Findings:
-    """Find what is most like a query in a folder, which is embedded first where it is not.
+    """Find the clips in a folder most similar to a query; embed the folder first if necessary.
 
     Raises:
         AudioError, CorpusError: If the query or the folder cannot be used.
     """
-    wanted = _embed_query(query, embedder, frames=frames)  # before work that takes long
+    wanted = _embed_query(query, embedder, frames=frames)  # errors show before long work
     collection = open_collection(source, embedder, frames=frames, out=out, num_workers=num_workers)
     if not frames:
         return find_clips(wanted, collection, k)
@@ -53,7 +53,7 @@ def search_folder(
 
 
 def _embed_query(query: Path, embedder: Embedder, *, frames: bool) -> Tensor:
-    """Embedding `(D,)`, or frame embeddings `(T', D)`, on the CPU."""
+    """Embed a query on the CPU: embedding `(D,)`, or frame embeddings `(T', D)`."""
     if not frames:
         return embedder.embed_files([query])[0]
     waveform = read_audio(query, embedder.sample_rate)
@@ -64,17 +64,17 @@ def _embed_query(query: Path, embedder: Embedder, *, frames: bool) -> Tensor:
 def make_found_page(
     query: Path, source: Path, found: Findings, embedder: Embedder, page: Path, *, frames: bool
 ) -> str:
-    """Write a page of the query and what was found; say what was written.
+    """Write a page of the query and the clips found; return a line about it.
 
     Raises:
-        ConfigError: If it cannot be written.
+        ConfigError: If the page cannot be written.
     """
     began = time.monotonic()
     paths = [str(query), *(each.path for each in found.clips)]
     seconds = [_seconds_of(path) for path in paths]
     collection = Collection(page.parent, paths, np.array(seconds), found.rows.numpy())
     starts = [0.0, *(each.second if frames else None for each in found.clips)]
-    longest = min(MOST_SECONDS_FOUND, seconds[0])
+    longest = min(MAX_EXCERPT_SECONDS, seconds[0])
     sound_map = draw_map(found.rows.numpy(), "pca", scaling=found.scaling)
     words = ["byola-rq", "search", str(query), str(source), "-k", str(len(found.clips))]
     words += ["--frames"] * frames + ["--html", str(page)]
@@ -94,7 +94,7 @@ def make_found_page(
 def _seconds_of(path: str) -> float:
     try:
         info = inspect_audio(Path(path))
-    except (ValueError, OSError):  # gone, or a member of an archive
+    except (ValueError, OSError):  # missing, or a member of an archive
         return float("nan")
     return info.num_samples / info.sample_rate
 
@@ -112,7 +112,7 @@ def make_map_page(
     out: Path | None,
     num_workers: int,
 ) -> str:
-    """Write the map of a folder; say what was written.
+    """Write the map of a folder; return a line about it.
 
     Raises:
         AudioError, ConfigError, CorpusError: If folder, labels or page cannot be used.
@@ -146,7 +146,7 @@ def make_map_page(
 
 
 def draw_clips(collection: Collection, num: int, seed: int) -> Collection:
-    """Draw clips of a collection without frames, kept in their order."""
+    """Draw `num` clips of a collection without frames, keeping their order."""
     kept = np.sort(permutation(len(collection), seed=seed, epoch=0)[:num].numpy())
     return replace(
         collection,
@@ -171,7 +171,7 @@ def classify_folder(
     out: Path | None,
     num_workers: int,
 ) -> Iterator[str]:
-    """Do what `byola-rq classify` does, and say what was found and written.
+    """Classify the clips of a folder; yield a line for each result and each output written.
 
     Raises:
         AudioError, CheckpointError, ConfigError, CorpusError: If labels, classifier, folder or a
@@ -179,18 +179,18 @@ def classify_folder(
         MissingPackageError: If scikit-learn is not installed.
     """
     classifier: Classifier | None = None
-    labelled: Sequence[LabelledClip] = ()
+    labeled: Sequence[LabelledClip] = ()
     if given.suffix == ".safetensors":
         classifier = Classifier.load(given)
-        classifier.refuse_other_model(given, embedder)
+        classifier.check_model(given, embedder)
     else:
-        labelled = read_labelled_rows(
+        labeled = read_labelled_rows(
             given, label_columns=("label",), part_columns=(), group_column="group"
         ).clips
     collection = open_collection(source, embedder, out=out, num_workers=num_workers)
     if classifier is None:
-        classifier = _fit(labelled, collection, embedder, num_workers=num_workers, seed=seed)
-        yield from _describe_fit(classifier, len(labelled))
+        classifier = _fit(labeled, collection, embedder, num_workers=num_workers, seed=seed)
+        yield from _describe_fit(classifier, len(labeled))
     probabilities = classifier.predict_proba(np.asarray(collection.rows))
     write_predictions(predictions, collection.paths, classifier.classes, probabilities)
     yield printable(f"{predictions} ({len(collection)} clips, the least sure first)")
@@ -200,41 +200,41 @@ def classify_folder(
 
 
 def _fit(
-    labelled: Sequence[LabelledClip],
+    labeled: Sequence[LabelledClip],
     collection: Collection,
     embedder: Embedder,
     *,
     num_workers: int,
     seed: int,
 ) -> Classifier:
-    """Fit on labelled clips; those of the collection are not embedded again."""
+    """Fit on labeled clips; clips in the collection are not embedded again."""
     place_of = {os.path.realpath(path): place for place, path in enumerate(collection.paths)}
-    places = [place_of.get(os.path.realpath(clip.path)) for clip in labelled]
-    rows = np.empty((len(labelled), embedder.embedding_dim), np.float32)
+    places = [place_of.get(os.path.realpath(clip.path)) for clip in labeled]
+    rows = np.empty((len(labeled), embedder.embedding_dim), np.float32)
     other = [number for number, place in enumerate(places) if place is None]
     if other:
-        paths = [labelled[number].path for number in other]
+        paths = [labeled[number].path for number in other]
         rows[other] = embedder.embed_files(paths, num_workers=num_workers, progress=True).numpy()
     for number, place in enumerate(places):
         if place is not None:
             rows[number] = collection.rows[place]
     return fit_classifier(
         rows,
-        [clip.label for clip in labelled],
-        [clip.group or os.path.realpath(clip.path) for clip in labelled],
+        [clip.label for clip in labeled],
+        [clip.group or os.path.realpath(clip.path) for clip in labeled],
         np.concatenate([collection.rows, rows[other]]),
         embedder,
         seed=seed,
     )
 
 
-def _describe_fit(classifier: Classifier, num_labelled: int) -> Iterator[str]:
-    yield f"{num_labelled} labelled clips of {len(classifier.classes)} classes"
+def _describe_fit(classifier: Classifier, num_labeled: int) -> Iterator[str]:
+    yield f"{num_labeled} labeled clips in {len(classifier.classes)} classes"
     if classifier.rare:
         names = printable(", ".join(classifier.rare))
-        yield f"with clips of one source alone, so not tried: {names}; label more of them"
+        yield f"not cross-validated, since all clips come from one source: {names}; label more"
     if classifier.expected is None:
-        yield "no score to expect: two classes need clips of two sources each"
+        yield "no expected accuracy: two classes need clips from two sources each"
         return
     score = classifier.expected
     yield (
@@ -246,10 +246,10 @@ def _describe_fit(classifier: Classifier, num_labelled: int) -> Iterator[str]:
 def write_predictions(
     path: Path, clips: Sequence[str], classes: Sequence[str], probabilities: FloatArray
 ) -> None:
-    """Write path, label, probability, and the second best of both, the least sure clips first.
+    """Write the two most probable labels of each clip with probabilities, least certain first.
 
     Raises:
-        ConfigError: If it cannot be written.
+        ConfigError: If the file cannot be written.
     """
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
     best = np.take_along_axis(probabilities, order, axis=1)

@@ -1,4 +1,4 @@
-"""A classifier from a few labels: logistic regression on frozen embeddings."""
+"""Classifier from a few labels: logistic regression on frozen embeddings."""
 
 import json
 from collections import Counter
@@ -19,7 +19,7 @@ from byola_rq.explore.collection import FloatArray
 from byola_rq.runtime.files import replace_file
 from byola_rq.text.parse import Shape, parse_json
 
-PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # the inverse strengths C that are tried
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # candidates for the inverse strength C
 NUM_FOLDS = 5
 MAX_HEADER_BYTES = 1 << 20
 _KEY = "byola_rq_classifier"
@@ -36,14 +36,14 @@ _SHAPE: Shape = {
 
 @dataclass(frozen=True)
 class Expected:
-    """What cross-validation says of a classifier.
+    """Cross-validated accuracy of a classifier.
 
     Attributes:
-        num_clips: Those that it was tried on, each once, by a classifier that had not seen its
-            group; clips of classes with a single group are not among them.
-        accuracy: In 0 to 1.
-        low: Lower end of the 95 % interval (Wilson), over clips.
-        high: Its upper end.
+        num_clips: Number of clips tested, each once, by a classifier fitted without its group;
+            clips of classes with a single group are excluded.
+        accuracy: Share of correct clips, 0 to 1.
+        low: Lower end of the 95 % Wilson interval over clips.
+        high: Upper end of the interval.
     """
 
     num_clips: int
@@ -57,15 +57,15 @@ class Classifier:
     """Logistic regression over standardized embeddings.
 
     Attributes:
-        classes: Their names, in alphabetical order.
-        mean: That embeddings are standardized by, float32 `(D,)`.
-        std: Also `(D,)`.
-        weights: Float32 `(C, D)`.
-        biases: Float32 `(C,)`.
-        model: Description of the embedder, whose embeddings alone it can classify.
-        penalty: The inverse strength C of the regression.
-        expected: What cross-validation says; None where no class has two groups.
-        rare: Classes with fewer than two groups, which could not be tried.
+        classes: Class names, in alphabetical order.
+        mean: Mean of embeddings to standardize by, float32 `(D,)`.
+        std: Standard deviation to standardize by, float32 `(D,)`.
+        weights: Weights, float32 `(C, D)`.
+        biases: Biases, float32 `(C,)`.
+        model: Description of the embedder; only its embeddings can be classified.
+        penalty: Inverse regularization strength C.
+        expected: Cross-validated accuracy; None if fewer than two classes have two groups.
+        rare: Classes with fewer than two groups, excluded from cross-validation.
     """
 
     classes: Sequence[str]
@@ -84,10 +84,10 @@ class Classifier:
         return np.asarray(torch.from_numpy(logits).double().softmax(dim=1).numpy())
 
     def save(self, path: Path) -> None:
-        """Write it as safetensors, without pickle; appears whole or not at all.
+        """Write the classifier as safetensors, without pickle, atomically.
 
         Raises:
-            CheckpointError: If the disk refuses.
+            CheckpointError: If the file cannot be written.
         """
         tensors = {name: getattr(self, name) for name in ("mean", "std", "weights", "biases")}
         about = {
@@ -108,10 +108,10 @@ class Classifier:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote; no code in it is run.
+        """Read a classifier written by `save`; runs no code from the file.
 
         Raises:
-            CheckpointError: If it is missing, damaged, or no classifier.
+            CheckpointError: If the file is missing, damaged or not a classifier.
         """
         try:
             with path.open("rb") as file:
@@ -144,14 +144,14 @@ class Classifier:
             raise CheckpointError(message, code="foreign", path=path) from error
         return made
 
-    def refuse_other_model(self, path: Path, embedder: Embedder) -> None:
-        """Raise `CheckpointError` if it was fitted on the embeddings of another model."""
+    def check_model(self, path: Path, embedder: Embedder) -> None:
+        """Raise `CheckpointError` if the classifier was fitted on embeddings of another model."""
         own = json.loads(json.dumps(embedder.description))
         if differ := [key for key in own if self.model.get(key) != own[key]]:
             wanted = str(self.model.get("weights_sha256", ""))
             raise CheckpointError(
                 f"{path}: needs the encoder whose weights_sha256 is {wanted:.16}... "
-                f"({', '.join(differ)} differ); name it by --model",
+                f"({', '.join(differ)} differ); give it with --model",
                 code="different",
                 path=path,
                 key=differ[0],
@@ -178,20 +178,20 @@ def fit_classifier(
     *,
     seed: int = 0,
 ) -> Classifier:
-    """Fit logistic regression (lbfgs); C and calibration are chosen by cross-validation.
+    """Fit logistic regression (lbfgs); choose C and calibration by cross-validation.
 
     Folds keep groups together and classes in proportion (scikit-learn's `StratifiedGroupKFold`).
-    C is the one of best accuracy over all held-out clips, of equal ones the smallest.
-    Probabilities are calibrated by one temperature, which minimizes the log loss of the held-out
-    clips. Where no class has two groups, C is 1 and the temperature 1.
+    C is the smallest with the best accuracy over all held-out clips. Probabilities are calibrated
+    by one temperature that minimizes the log loss of the held-out clips. If fewer than two classes
+    have two groups, C and temperature are 1.
 
     Args:
-        embeddings: Of the labelled clips, `(N, D)`.
-        labels: Their classes, two or more.
-        groups: What each was cut from; clips of one group are never on both sides of a fold.
-        everything: Embeddings that mean and standard deviation are measured on, `(M, D)`.
-        embedder: That made them.
-        seed: Of the folds.
+        embeddings: Embeddings of the labeled clips, `(N, D)`.
+        labels: Class of each labeled clip; at least two classes.
+        groups: Source of each labeled clip; a group never appears on both sides of a fold.
+        everything: Embeddings to compute mean and standard deviation from, `(M, D)`.
+        embedder: Embedder that computed them.
+        seed: Seed of the folds.
 
     Raises:
         CorpusError: If there are fewer than two classes.
@@ -216,7 +216,7 @@ def fit_classifier(
         penalty, temperature, expected = _cross_validate(*tried, seed=seed)
     fitted = LogisticRegression(C=penalty, max_iter=2000).fit(features, numbers)
     weights, biases = fitted.coef_, fitted.intercept_
-    if len(classes) == 2:  # scikit-learn keeps the difference alone
+    if len(classes) == 2:  # scikit-learn keeps only their difference
         weights = np.concatenate([-weights, weights]) / 2
         biases = np.concatenate([-biases, biases]) / 2
     return Classifier(
@@ -235,7 +235,7 @@ def fit_classifier(
 def _cross_validate(
     features: FloatArray, numbers: npt.NDArray[np.int64], groups: npt.NDArray[Any], *, seed: int
 ) -> tuple[float, float, Expected]:
-    """The best C, the temperature of its held-out probabilities, and what it scores."""
+    """Return the best C, the temperature of its held-out probabilities, and its accuracy."""
     from scipy.optimize import minimize_scalar
     from scipy.stats import binomtest
     from sklearn.linear_model import LogisticRegression
@@ -247,7 +247,7 @@ def _cross_validate(
     splits = list(folds.split(features, numbers, groups))
     best: tuple[float, float, FloatArray] | None = None
     for penalty in PENALTIES:
-        logits = np.full((len(features), len(classes)), -1e3)  # of a class that a fold has not
+        logits = np.full((len(features), len(classes)), -1e3)  # for classes missing in a fold
         for train, held_out in splits:
             fitted = LogisticRegression(C=penalty, max_iter=2000)
             fitted.fit(features[train], numbers[train])

@@ -1,4 +1,4 @@
-"""The embedded clips that a question is asked about: a folder of embeddings, or one made for it."""
+"""Collection of embedded clips: read from a folder of embeddings, or embedded on demand."""
 
 import hashlib
 import json
@@ -21,20 +21,21 @@ from byola_rq.text.parse import MAX_TEXT_BYTES, read_json, read_text
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
-_DECIDING = ("encoder", "frontend", "statistics", "weights_sha256")  # of meta.json
+_DECIDING = ("encoder", "frontend", "statistics", "weights_sha256")  # the model, in meta.json
 
 
 @dataclass(frozen=True, eq=False)
 class Collection:
-    """Clips and their embeddings.
+    """Embedded clips.
 
     Attributes:
-        folder: Of the embeddings.
-        paths: Of each clip, as `index.csv` names it.
-        seconds: Length of each clip, float64 `(N,)`.
-        rows: Embeddings `(N, D)`, or frame embeddings `(frames of all clips, D)`; float32, mapped.
-        first_frames: Of each clip, int64 `(N,)`; None without frames.
-        num_frames: Of each clip, int64 `(N,)`; None without frames.
+        folder: Folder of the embeddings.
+        paths: Path of each clip, as in `index.csv`.
+        seconds: Length of each clip in seconds, float64 `(N,)`.
+        rows: Embeddings `(N, D)`, or frame embeddings of all clips `(frames, D)`; float32,
+            memory-mapped.
+        first_frames: Row of each clip's first frame, int64 `(N,)`; None without frames.
+        num_frames: Number of frames of each clip, int64 `(N,)`; None without frames.
     """
 
     folder: Path
@@ -49,7 +50,7 @@ class Collection:
 
 
 def is_embedded(source: Path) -> bool:
-    """Whether a folder is one that `byola-rq embed` has written."""
+    """Return True if a folder was written by `byola-rq embed`."""
     return (source / "meta.json").is_file() and (source / "index.csv").is_file()
 
 
@@ -61,18 +62,18 @@ def open_collection(
     out: Path | None = None,
     num_workers: int = 2,
 ) -> Collection:
-    """Read a folder of embeddings; embed a folder of sound first.
+    """Read a folder of embeddings, or embed a folder of sounds first.
 
     Args:
-        source: What `byola-rq embed` has written, or what it takes as a source.
-        embedder: What the query is embedded with, and what has to have made the embeddings.
-        frames: Frame embeddings instead of one embedding a clip.
-        out: Where to keep new embeddings; by default in the user's cache folder, under a name that
-            `source` and the model decide.
-        num_workers: Decoding threads.
+        source: Folder written by `byola-rq embed`, or any source that it accepts.
+        embedder: Model of the query, which must also have made the embeddings.
+        frames: Use frame embeddings instead of one embedding per clip.
+        out: Folder for new embeddings; by default in the user's cache folder, under a name derived
+            from `source` and the model.
+        num_workers: Number of decoding threads.
 
     Raises:
-        AudioError, CorpusError: If `source` cannot be used, or its embeddings are those of another
+        AudioError, CorpusError: If `source` cannot be used, or its embeddings were made by another
             model or have no frames.
     """
     if is_embedded(source):
@@ -83,20 +84,20 @@ def open_collection(
         [source],
         folder,
         num_workers=num_workers,
-        # What lies in the cache was made for this question; files may have come or gone since.
+        # The cached embeddings may be outdated: files may have been added or removed since.
         overwrite=out is None,
         frames=frames,
     )
     if embedded.num_rejected:
-        log(f"{embedded.num_rejected} clips are left out; {folder / REJECTED} says why")
+        log(f"{embedded.num_rejected} clips are left out; see {folder / REJECTED}")
     return read_collection(folder, embedder, frames=frames)
 
 
 def read_collection(folder: Path, embedder: Embedder, *, frames: bool = False) -> Collection:
-    """Read what `byola-rq embed` has written.
+    """Read embeddings written by `byola-rq embed`.
 
     Raises:
-        CorpusError: If the folder holds something else, or the embeddings of another model.
+        CorpusError: If the folder contains anything else, or embeddings of another model.
     """
     name, other = (FRAMES, EMBEDDINGS) if frames else (EMBEDDINGS, FRAMES)
     if not (folder / name).exists() and (folder / other).exists():
@@ -114,19 +115,19 @@ def read_collection(folder: Path, embedder: Embedder, *, frames: bool = False) -
     except (OSError, ValueError, LookupError) as error:
         message = f"{folder}: not embeddings of `byola-rq embed` ({error})"
         raise CorpusError(message, code="foreign", path=folder) from error
-    _refuse_parts(folder, rows, len(paths), first_frames, num_frames)
-    _refuse_other_model(folder, meta, embedder)
+    _check_parts(folder, rows, len(paths), first_frames, num_frames)
+    _check_model(folder, meta, embedder)
     return Collection(folder, paths, seconds, rows, first_frames, num_frames)
 
 
-def _refuse_parts(
+def _check_parts(
     folder: Path,
     rows: FloatArray,
     num_clips: int,
     first_frames: npt.NDArray[np.int64] | None,
     num_frames: npt.NDArray[np.int64] | None,
 ) -> None:
-    """Raise `CorpusError` if index.csv and the array do not belong together, or for NaN."""
+    """Raise `CorpusError` if index.csv and the array do not match, or if a value is not finite."""
     fits = rows.ndim == 2 and rows.dtype == np.float32 and num_clips > 0
     if first_frames is None or num_frames is None:
         fits = fits and len(rows) == num_clips
@@ -135,19 +136,19 @@ def _refuse_parts(
         fits = fits and bool((num_frames > 0).all() and (first_frames == ends - num_frames).all())
         fits = fits and len(rows) == int(ends[-1])
     if not fits:
-        message = f"{folder}: index.csv and the array beside it do not belong together"
+        message = f"{folder}: index.csv and the array beside it do not match"
         raise CorpusError(message, code="damaged", path=folder)
     if not np.isfinite(rows.sum(dtype=np.float64)):
         message = f"{folder}: embeddings must be finite; some are not"
         raise CorpusError(message, code="not-finite", path=folder)
 
 
-def _refuse_other_model(folder: Path, meta: dict[str, Any], embedder: Embedder) -> None:
+def _check_model(folder: Path, meta: dict[str, Any], embedder: Embedder) -> None:
     own = json.loads(json.dumps(embedder.description))
     differ = [key for key in _DECIDING if meta.get(key) != own[key]]
     if differ:
         raise CorpusError(
-            f"{folder}: made by another model ({', '.join(differ)} differ); name that model by "
+            f"{folder}: made by another model ({', '.join(differ)} differ); give that model with "
             "--model, or embed the sounds again",
             code="different",
             path=folder,
@@ -156,7 +157,7 @@ def _refuse_other_model(folder: Path, meta: dict[str, Any], embedder: Embedder) 
 
 
 def cache_folder(source: Path, embedder: Embedder, *, frames: bool) -> Path:
-    """Where the embeddings of `source` are kept: under `$XDG_CACHE_HOME`, else `~/.cache`."""
+    """Return the cache folder for embeddings of `source`, in `$XDG_CACHE_HOME` or `~/.cache`."""
     identity = [os.path.realpath(source), embedder.description, frames]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

@@ -1,4 +1,4 @@
-"""The label of each clip of a collection: from a csv, or by the folder it lies in."""
+"""Labels of the clips of a collection, from a csv or from folder names."""
 
 import os
 from collections.abc import Sequence
@@ -10,17 +10,17 @@ from byola_rq.sources.labelled_csv import read_labelled_rows
 
 
 def folder_names(paths: Sequence[str]) -> list[str]:
-    """The folder of each clip below the one that all share; empty for clips that lie there."""
+    """Return each clip's folder below the common one; empty for clips directly in it."""
     folders = [os.path.dirname(path) for path in paths]
     shared = os.path.commonpath(folders) if len(set(folders)) > 1 else folders[0]
     return [os.path.relpath(each, shared) if each != shared else "" for each in folders]
 
 
 def read_labels(csv: Path, paths: Sequence[str]) -> list[str]:
-    """The label that a csv (`file_name,label`) gives each clip; empty where it names none.
+    """Return each clip's label from a csv (`file_name,label`); empty for clips it does not list.
 
     Raises:
-        CorpusError: If the csv cannot be read or names none of the clips.
+        CorpusError: If the csv cannot be read or lists none of the clips.
     """
     rows = read_labelled_rows(csv, label_columns=("label",), part_columns=()).clips
     label_of = {os.path.realpath(row.path): row.label for row in rows}

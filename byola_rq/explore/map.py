@@ -1,4 +1,4 @@
-"""Everything that a map of a folder shows: places, clusters, neighbors, pictures and excerpts."""
+"""Content of the map of a folder: positions, clusters, neighbors, pictures and excerpts."""
 
 import base64
 import importlib.util
@@ -28,23 +28,23 @@ Method = Literal["auto", "umap", "tsne", "pca"]
 
 NUM_NEIGHBORS = 8
 PICTURE_BANDS, PICTURE_FRAMES = 32, 64  # of 16 levels: 1 kB a clip
-MOST_FOR_TSNE = 10_000  # clips; more take many minutes
-MOST_CLUSTERS = 20  # as many as a list of them is still read
-# Of an excerpt in base64: Vorbis's tables and the picture, and a second of noise.
+MAX_TSNE_CLIPS = 10_000  # more take many minutes
+MAX_CLUSTERS = 20  # a list of more is hard to read
+# Size of an excerpt in base64: Vorbis tables and picture, and one second of noise.
 _BYTES_A_CLIP, _BYTES_A_SECOND = 8_000, 7_500
 
 
 @dataclass(frozen=True, eq=False)
 class SoundMap:
-    """A map of clips.
+    """Map of clips.
 
     Attributes:
-        method: How places were found.
-        places: In 0 to 1, `(N, 2)`.
+        method: Method that computed the positions.
+        places: Positions in 0 to 1, `(N, 2)`.
         clusters: Number of each clip's cluster, int64 `(N,)`.
-        centers: The clip nearest to each cluster's center.
-        neighbors: Nearest other clips, nearest first, int64 `(N, k)`.
-        similarities: Their cosines, `(N, k)`.
+        centers: Index of the clip nearest to each cluster's center.
+        neighbors: Indices of the nearest other clips, nearest first, int64 `(N, k)`.
+        similarities: Cosines of the neighbors, `(N, k)`.
     """
 
     method: str
@@ -58,18 +58,19 @@ class SoundMap:
 def draw_map(
     rows: FloatArray, method: Method = "auto", *, seed: int = 0, scaling: Scaling | None = None
 ) -> SoundMap:
-    """Place embeddings `(N, D)` in the plane, cluster them, and find the neighbors of each.
+    """Place embeddings in the plane, cluster them, and find the neighbors of each.
 
-    All three see the embeddings standardized and of length 1, as a search does.
+    All three use the embeddings standardized and scaled to length 1, like a search.
 
     Args:
-        rows: Of one clip or more.
-        method: `auto`: umap where it is installed, else tsne, and pca beyond 10,000 clips.
-        seed: Of what is drawn at random.
-        scaling: Before cosines are taken; by default rows are standardized by their own.
+        rows: Embeddings `(N, D)` of at least one clip.
+        method: Projection method; `auto` is umap if installed, else tsne, or pca above 10,000
+            clips.
+        seed: Seed of projection and clustering.
+        scaling: Scaling before cosines; by default standardization by `rows`.
 
     Raises:
-        MissingPackageError: If scikit-learn is not installed, or `umap` is asked for and is not.
+        MissingPackageError: If scikit-learn is missing, or umap is but was requested.
     """
     rows = np.array(rows, np.float32)
     scaled = (scaling or Scaling.standardized(rows))(torch.from_numpy(rows))
@@ -92,7 +93,7 @@ def draw_map(
 
 
 def choose_method(method: Method, num_clips: int) -> Literal["umap", "tsne", "pca", "none"]:
-    """The method that `auto` stands for; few clips have no neighborhoods to keep."""
+    """Resolve `auto` to a method; few clips have no neighborhoods to preserve."""
     if num_clips < 3:
         return "none"
     if method != "auto":
@@ -101,27 +102,28 @@ def choose_method(method: Method, num_clips: int) -> Literal["umap", "tsne", "pc
         return "pca"
     if importlib.util.find_spec("umap"):
         return "umap"
-    return "tsne" if num_clips <= MOST_FOR_TSNE else "pca"
+    return "tsne" if num_clips <= MAX_TSNE_CLIPS else "pca"
 
 
 def find_clusters(scaled: FloatArray, seed: int) -> tuple[npt.NDArray[np.int64], list[int]]:
-    """Cluster rows `(N, D)` by k-means: each row's cluster, and the row nearest to each center.
+    """Cluster rows `(N, D)` by k-means; return each row's cluster, and the row nearest each center.
 
-    There are the square root of N / 2 clusters, 2 to 20: a silhouette finds 2 in any folder.
+    The number of clusters is the square root of N / 2, 2 to 20; silhouettes would choose 2 for any
+    folder.
 
     Raises:
         MissingPackageError: If scikit-learn is not installed.
     """
     with package_needed("a map", "scikit-learn", extra="explore"):
         from sklearn.cluster import KMeans
-    count = min(max(round((len(scaled) / 2) ** 0.5), 2), MOST_CLUSTERS, len(scaled))
+    count = min(max(round((len(scaled) / 2) ** 0.5), 2), MAX_CLUSTERS, len(scaled))
     fitted = KMeans(count, n_init=3, random_state=seed).fit(scaled)
     return fitted.labels_.astype(np.int64), fitted.transform(scaled).argmin(axis=0).tolist()
 
 
 @dataclass(frozen=True)
 class Excerpt:
-    """What a page holds of a clip; `sound` is an Ogg file, `picture` its log-mel, in base64."""
+    """Excerpt of a clip in base64: `sound` is an Ogg file, `picture` its log-mel."""
 
     start_seconds: float
     sound: str
@@ -129,7 +131,7 @@ class Excerpt:
 
 
 def excerpt_seconds(num_clips: int, megabytes: float, longest: float = 3.0) -> float:
-    """How long excerpts may be for a page of so many megabytes: seconds, 0 to `longest`."""
+    """Return the length of excerpts, 0 to `longest` seconds, for a page of `megabytes`."""
     left = megabytes * 1e6 / num_clips - _BYTES_A_CLIP
     return float(np.clip(left / _BYTES_A_SECOND, 0.0, longest))
 
@@ -142,14 +144,14 @@ def read_excerpts(
     *,
     num_workers: int = 2,
 ) -> list[Excerpt | None]:
-    """Read a stretch of each clip; None where there is no file any more that can be read.
+    """Read an excerpt of each clip; None for clips that cannot be read.
 
     Args:
-        collection: The clips.
-        frontend: For the pictures.
-        seconds: Length of an excerpt.
-        starts: Where each begins, in seconds; None: where the clip's first minute is loudest.
-        num_workers: Threads that decode.
+        collection: Clips to read.
+        frontend: Frontend of the pictures.
+        seconds: Length of an excerpt in seconds.
+        starts: Start of each excerpt in seconds; None for the loudest place of the first minute.
+        num_workers: Number of decoding threads.
     """
     rate = frontend.sample_rate
 
@@ -172,13 +174,13 @@ def read_excerpts(
 def _encode(segment: Segment, frontend: LogMelSpectrogram) -> Excerpt:
     peak = max(float(segment.waveform.abs().max()), 1e-4)
     ogg = io.BytesIO()
-    waveform = (segment.waveform * min(0.9 / peak, 100.0)).numpy()  # quiet clips are heard as well
+    waveform = (segment.waveform * min(0.9 / peak, 100.0)).numpy()  # make quiet clips audible
     soundfile.write(ogg, waveform, segment.sample_rate, format="OGG", subtype="VORBIS")
     return Excerpt(segment.start_seconds, _base64(ogg.getvalue()), _picture(segment, frontend))
 
 
 def _picture(segment: Segment, frontend: LogMelSpectrogram) -> str:
-    """Log-mel in 16 levels of its own range, the lowest band first, two values a byte."""
+    """Quantize the log-mel to 16 levels of its range, lowest band first, two values per byte."""
     log_mel = frontend(segment.waveform)
     small: Tensor = F.adaptive_avg_pool2d(log_mel[None], (PICTURE_BANDS, PICTURE_FRAMES))[0]
     high = small.max()

@@ -1,4 +1,4 @@
-"""The map as one self-contained HTML page."""
+"""Self-contained HTML page of a map."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from byola_rq.plots import style
 from byola_rq.runtime.files import replace_file
 from byola_rq.text.shown import printable
 
-# Of plots.style.COLOR_MAP in 16 steps, so that a page needs no matplotlib.
+# plots.style.COLOR_MAP in 16 steps, so that a page needs no matplotlib.
 _PALETTE = (
     "000004 0b0924 20114b 3b0f70 57157e 721f81 8c2981 a8327d "
     "c43c75 de4968 f1605d fa7f5e fe9f6d febf84 fddea0 fcfdbf"
@@ -33,24 +33,24 @@ def write_map_page(
     command: str,
     start: int = -1,
 ) -> int:
-    """Write the page; nothing on it is loaded from elsewhere.
+    """Write the page as one file that loads nothing from elsewhere.
 
     Args:
-        collection: The clips.
-        sound_map: Of them.
-        excerpts: Of each clip what is heard and seen.
-        page: The file; its folder is made where missing.
-        title: For people.
-        colors: What clips can be colored by beside their cluster: a name, and of each clip its
-            class; empty where it has none.
-        command: That makes the page again.
-        start: The clip that is chosen as the page opens; none by default.
+        collection: Clips of the map.
+        sound_map: Map of the clips.
+        excerpts: Excerpt of each clip, or None.
+        page: File to write; its folder is created if missing.
+        title: Title of the page.
+        colors: Classes to color clips by besides their cluster: by name, the class of each clip,
+            empty for none.
+        command: Command that reproduces the page, printed on it.
+        start: Index of the clip selected when the page opens; -1 for none.
 
     Returns:
-        The page's size in bytes.
+        Size of the page in bytes.
 
     Raises:
-        ConfigError: If it cannot be written.
+        ConfigError: If the page cannot be written.
     """
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
         (files("byola_rq.explore") / "map.html").read_text(encoding="utf-8")
@@ -68,7 +68,7 @@ def write_map_page(
         replace_file(page, text)
     except OSError as error:
         reason = error.strerror or error
-        message = f"{page}: the page cannot be written there ({reason})"
+        message = f"{page}: the page cannot be written ({reason})"
         raise ConfigError(message, code="unwritable", path=page) from error
     return len(text.encode())
 
@@ -77,8 +77,8 @@ def _describe(
     collection: Collection, sound_map: SoundMap, excerpts: Sequence[Excerpt | None]
 ) -> str:
     methods = {
-        "umap": "UMAP: neighbors are near, distances between groups say little",
-        "tsne": "t-SNE: neighbors are near, distances between groups say nothing",
+        "umap": "UMAP: neighbors are near, distances between groups mean little",
+        "tsne": "t-SNE: neighbors are near, distances between groups mean nothing",
         "pca": "PCA: the two directions of largest spread",
         "none": "too few clips for a map",
     }
@@ -133,7 +133,7 @@ def _describe_excerpt(excerpt: Excerpt | None) -> dict[str, Any] | None:
 
 
 def _number(classes: Sequence[str]) -> dict[str, Any]:
-    """Names in their order, and of each clip the number of its name, -1 without one."""
+    """Return the sorted names, and the number of each clip's name, -1 for none."""
     names = sorted(set(classes) - {""})
     number_of = {name: number for number, name in enumerate(names)} | {"": -1}
     return {
@@ -143,7 +143,7 @@ def _number(classes: Sequence[str]) -> dict[str, Any]:
 
 
 def shorten(paths: Sequence[str]) -> list[str]:
-    """Paths below the folder that all share."""
+    """Return paths relative to their common folder."""
     folders = {os.path.dirname(path) for path in paths}
     shared = os.path.commonpath(folders)
     return [os.path.relpath(path, shared) if shared else path for path in paths]

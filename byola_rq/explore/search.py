@@ -1,4 +1,4 @@
-"""Nearest clips, the best moment within long ones, and pairs that are nearly the same."""
+"""Search: nearest clips, the best moment within long clips, and near-duplicates."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from byola_rq.errors import CorpusError, package_needed
 from byola_rq.explore.collection import Collection, FloatArray
 from byola_rq.runtime.progress import ProgressBar
 
-ROWS_AT_ONCE = 65_536  # of embeddings in float32: 128 MiB where D = 512
-FEWEST_CLIPS = 10  # that copies are told from
-MANY_CLIPS = 200_000  # from here on pairs are looked for by an index: exact search is quadratic
+ROWS_AT_ONCE = 65_536  # embeddings in float32: 128 MiB at D = 512
+MIN_CLIPS = 10  # fewer have no distribution to detect duplicates by
+MANY_CLIPS = 200_000  # above, pairs are found by an index, since exact search is quadratic
 
 
 class Found(NamedTuple):
-    """A clip that is like the query; `second` is where in it, 0 where clips are compared whole."""
+    """Clip similar to the query; `second` is the position in it, 0 if clips are compared whole."""
 
     path: str
     second: float
@@ -28,7 +28,7 @@ class Found(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Two clips, the later one second, and the cosine between them."""
+    """Pair of clip indices, the smaller first, and their cosine."""
 
     first: int
     second: int
@@ -37,14 +37,14 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Scaling:
-    """Shift and scale embeddings so that a product of two is a cosine that tells sounds apart.
+    """Shift and scale embeddings so that their cosines discriminate between sounds.
 
     The dimensions of an encoder that ends in a ReLU share a large mean, which makes all raw
-    cosines near 1.
+    cosines nearly 1.
 
     Attributes:
-        mean: Of each dimension, `(D,)`.
-        weight: What the rest is multiplied by: a factor for each dimension, `(D,)`, or `(D, D)`.
+        mean: Mean of each dimension, `(D,)`.
+        weight: Factor of each dimension, `(D,)`, or matrix, `(D, D)`, applied after the shift.
     """
 
     mean: Tensor
@@ -52,7 +52,7 @@ class Scaling:
 
     @classmethod
     def standardized(cls, rows: FloatArray) -> "Scaling":
-        """Give every dimension mean 0 and standard deviation 1 over rows `(N, D)`."""
+        """Scale every dimension to mean 0 and standard deviation 1 over rows `(N, D)`."""
         mean = _mean(rows)
         squares = ((block - mean).square().sum(0) for block in _blocks(rows))
         square = sum(squares, start=torch.zeros_like(mean))
@@ -61,11 +61,11 @@ class Scaling:
 
     @classmethod
     def whitened(cls, rows: FloatArray, shrinkage: float = 0.1) -> "Scaling":
-        """Make the covariance of rows `(N, D)` the identity, but for `shrinkage`.
+        """Make the covariance of rows `(N, D)` the identity, up to `shrinkage`.
 
-        Tells copies from sounds that are merely alike, and finds less of what is alike
-        (docs/explore.md). The share `shrinkage` of each variance is that of the mean dimension, so
-        that directions in which the rows hardly differ are not blown up.
+        Separates copies from similar sounds, but finds fewer similar sounds (docs/explore.md). The
+        share `shrinkage` of each variance is replaced by the mean variance, so that directions with
+        hardly any variation are not amplified.
         """
         mean = _mean(rows)
         products = ((block - mean).T @ (block - mean) for block in _blocks(rows))
@@ -76,19 +76,19 @@ class Scaling:
         return cls(mean.float(), (directions * scale).float())
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Scale rows `(N, D)`, each then to length 1."""
+        """Scale rows `(N, D)`, then normalize each to length 1."""
         rows = rows - self.mean
         return F.normalize(rows * self.weight if self.weight.ndim == 1 else rows @ self.weight)
 
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What a search has found, nearest first.
+    """Results of a search, nearest first.
 
     Attributes:
-        clips: At most as many as were asked for.
-        rows: The query's embedding, then those of the clips or of their stretches, `(1 + k, D)`.
-        scaling: That the similarities are of.
+        clips: Clips found, at most as many as requested.
+        rows: Embeddings of the query and of the clips or stretches found, `(1 + k, D)`.
+        scaling: Scaling that the similarities use.
     """
 
     clips: list[Found]
@@ -97,7 +97,7 @@ class Findings:
 
 
 def find_clips(query: Tensor, collection: Collection, k: int) -> Findings:
-    """Find the `k` clips nearest to a query's embedding `(D,)`; exact."""
+    """Find the `k` clips nearest to a query's embedding `(D,)`, exactly."""
     scaling = Scaling.standardized(collection.rows)
     wanted = scaling(query[None])[0]
     similarity = torch.cat([scaling(block) @ wanted for block in _blocks(collection.rows)])
@@ -114,18 +114,18 @@ def find_clips(query: Tensor, collection: Collection, k: int) -> Findings:
 def find_moments(
     query: Tensor, collection: Collection, k: int, *, frame_seconds: float
 ) -> Findings:
-    """Find the `k` clips that have the stretches nearest to a query, and where these begin.
+    """Find the `k` clips with the stretches nearest to a query, and the start of each stretch.
 
-    A stretch has as many frames as the query and is pooled as the encoder pools a clip, so it has
-    the embedding that it would have as a clip of its own, but for what its first and last frames
-    see of their neighborhood. A shorter clip is one stretch. Stretches begin at every frame; mean
-    and scale are those of stretches that overlap by half.
+    A stretch has as many frames as the query and is pooled as the encoder pools a clip. Its
+    embedding is therefore that of a separate clip, except that its first and last frames see their
+    context. A shorter clip is one stretch. Stretches begin at every frame; mean and scale are
+    computed from stretches that overlap by half.
 
     Args:
-        query: Frame embeddings, `(T', D)`.
-        collection: With frames.
-        k: Number of clips.
-        frame_seconds: Between two frames.
+        query: Frame embeddings of the query, `(T', D)`.
+        collection: Collection with frames.
+        k: Number of clips to find.
+        frame_seconds: Time between frames in seconds.
     """
     num_frames = len(query)
     stride = max(num_frames // 2, 1)
@@ -145,7 +145,7 @@ def find_moments(
 
 
 def pool_stretches(frames: Tensor, num_frames: int, stride: int) -> Tensor:
-    """Maximum plus mean over stretches of `num_frames`: `(T', D)` -> `(stretches, D)`."""
+    """Pool stretches of `num_frames` by maximum plus mean: `(T', D)` -> `(stretches, D)`."""
     size = min(num_frames, len(frames))
     by_dimension = frames.T[None]  # (1, D, T')
     largest = F.max_pool1d(by_dimension, size, stride)
@@ -153,23 +153,23 @@ def pool_stretches(frames: Tensor, num_frames: int, stride: int) -> Tensor:
 
 
 def find_duplicates(collection: Collection) -> tuple[list[Pair], float]:
-    """Find pairs of clips that are nearer to each other than sounds of one kind are.
+    """Find pairs of clips that are nearer to each other than different sounds of one kind.
 
-    Embeddings are whitened. Each clip's distance to its nearest neighbor, `1 - cosine`, is spread
-    about log-normally in a folder without copies; a pair is reported where its distance lies 5
-    standard deviations below the median, both measured robustly (median absolute deviation), so
-    that copies of up to half of the clips do not hide each other.
+    Embeddings are whitened. In a folder without copies, the distance `1 - cosine` of clips to their
+    nearest neighbor is roughly log-normal. A pair is reported if its distance lies 5 standard
+    deviations below the median, both estimated robustly (median absolute deviation), so that copies
+    of up to half of the clips do not hide each other.
 
     Returns:
-        The pairs, most alike first, and the cosine from which on they are reported.
+        The pairs, most similar first, and the smallest cosine at which a pair is reported.
 
     Raises:
-        CorpusError: If there are fewer than 10 clips: no distribution to tell copies by.
-        MissingPackageError: If there are more than 200,000, and usearch is not installed.
+        CorpusError: If there are fewer than 10 clips.
+        MissingPackageError: If there are more than 200,000 clips and usearch is not installed.
     """
-    if len(collection) < FEWEST_CLIPS:
+    if len(collection) < MIN_CLIPS:
         raise CorpusError(
-            f"{collection.folder}: copies are told from {FEWEST_CLIPS} clips on; "
+            f"{collection.folder}: finding copies needs at least {MIN_CLIPS} clips; "
             f"got {len(collection)}",
             code="too-short",
             path=collection.folder,
@@ -178,7 +178,7 @@ def find_duplicates(collection: Collection) -> tuple[list[Pair], float]:
     scaling = Scaling.whitened(collection.rows)
     places, similarities = _nearest(collection.rows, scaling)
     nearest = similarities[:, 0]
-    distance = np.log(np.maximum(1 - nearest, 1e-6))  # what float32 leaves of the cosine of copies
+    distance = np.log(np.maximum(1 - nearest, 1e-6))  # precision of the cosine of copies in float32
     median = np.median(distance)
     spread = 1.4826 * np.median(np.abs(distance - median))
     threshold = float(1 - np.exp(median - 5 * spread))
@@ -195,7 +195,7 @@ def find_duplicates(collection: Collection) -> tuple[list[Pair], float]:
 def _nearest(
     rows: FloatArray, scaling: Scaling, num: int = 16
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Places and cosines of the nearest other rows of each, nearest first: `(N, num)` each."""
+    """Indices and cosines of each row's nearest other rows, nearest first: `(N, num)` each."""
     scaled = torch.cat([scaling(block) for block in _blocks(rows)])
     num = min(num, len(scaled) - 1)
     if len(scaled) > MANY_CLIPS:
@@ -205,7 +205,7 @@ def _nearest(
         for first in range(0, len(scaled), 1024):
             product = scaled[first : first + 1024] @ scaled.T
             own = torch.arange(len(product))
-            product[own, first + own] = -2.0  # not oneself
+            product[own, first + own] = -2.0  # exclude the row itself
             best = product.topk(num)
             places.append(best.indices)
             similarities.append(best.values)
@@ -223,7 +223,7 @@ def _nearest_by_index(
     index.add(keys, scaled)
     matches = index.search(scaled, num + 1)
     found, distances = np.asarray(matches.keys, np.int64), np.asarray(matches.distances)
-    # Oneself is among them, but of copies not always first.
+    # The row itself is among its matches, but with copies not always first.
     is_own = found == keys[:, None]
     is_own[~is_own.any(1), -1] = True
     shape = (len(scaled), num)
@@ -231,7 +231,7 @@ def _nearest_by_index(
 
 
 def _mean(rows: FloatArray) -> Tensor:
-    """Of each dimension, float64 `(D,)`."""
+    """Mean of each dimension, float64 `(D,)`."""
     sums = (block.sum(0, dtype=torch.float64) for block in _blocks(rows))
     return sum(sums, start=torch.zeros(rows.shape[1], dtype=torch.float64)) / len(rows)
 

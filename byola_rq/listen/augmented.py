@@ -1,4 +1,4 @@
-"""Augmentations of one log-mel spectrogram, with what was drawn, as things to see and hear."""
+"""Augmentations of one log-mel spectrogram with their drawn parameters, to show and to play."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ from byola_rq.runtime.rng import fold_in
 
 @dataclass(frozen=True)
 class CropDrawn:
-    """A crop as it was drawn: the canvas, `(bands, frames)` in nat, and the box on it."""
+    """Drawn crop: the canvas, `(bands, frames)` in nat, and the box on it in bands and frames."""
 
     canvas: Tensor
     top: int
@@ -32,10 +32,10 @@ class CropDrawn:
 
 @dataclass(frozen=True)
 class BandDrawn:
-    """One band's quantizer as it was drawn, and what it did; all in nat.
+    """Drawn quantizer of one band and its effect, all in nat.
 
-    `edges` are the inner edges, `(K - 1,)`, `values` the reproduction values, `(K,)`, `before` and
-    `after` the band over time, `(T,)`.
+    `edges`: inner edges, `(K - 1,)`. `values`: reproduction values, `(K,)`. `before`, `after`: the
+    band over time, `(T,)`.
     """
 
     band: int
@@ -47,10 +47,10 @@ class BandDrawn:
 
 @dataclass(frozen=True)
 class Step:
-    """One augmentation of a chain: the key that replays it, and what it drew.
+    """Augmentation of a chain: the key that reproduces it, and its drawn parameters.
 
-    `share` is that of the other sound in a mixup or in DACL, `ends` a fader's first and last gain
-    in nat, `masks` SpecAugment's bands and frames, each mask's first and the one behind its last.
+    `share`: weight of the other sound in mixup or DACL. `ends`: first and last gain of a fader in
+    nat. `masks`: SpecAugment's masked bands and frames, as half-open ranges.
     """
 
     name: str
@@ -65,10 +65,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Sound:
-    """One thing to see and hear.
+    """Spectrogram and waveform of one sound on the page.
 
     `log_mel` is `(F, T)` in nat, `waveform` `(S,)` at the frontend's rate. `distance` is the mean
-    absolute difference from the original in nat; None where a frame is another moment.
+    absolute difference from the original in nat; None if the frames do not correspond.
     """
 
     name: str
@@ -88,15 +88,16 @@ def augment(
     band: int,
     other: Tensor | None = None,
 ) -> tuple[Tensor, tuple[Step, ...]]:
-    """Apply augmentations as a view does, and keep what they drew.
+    """Apply augmentations as for a view, and return their drawn parameters.
 
     Args:
-        augmentations: Name -> augmentation, in the order of use.
-        log_mel: `(F, T)`, in nat.
-        statistics: They standardize it before, and are undone behind.
-        key: Of the view, int64 `(1,)`; each augmentation's follows from its name, as in `Views`.
-        band: Whose quantizer is kept.
-        other: `(F, T)`, in nat: the second of a batch of two, for augmentations that mix samples.
+        augmentations: Augmentations by name, in the order of use.
+        log_mel: Log-mel spectrogram `(F, T)`, in nat.
+        statistics: Statistics to standardize by before, and to undo after.
+        key: Key of the view, int64 `(1,)`; each augmentation's key is derived by name, as in
+            `Views`.
+        band: Index of the band whose quantizer is returned.
+        other: Second spectrogram of the batch, `(F, T)` in nat, for augmentations that mix samples.
 
     Returns:
         The augmented spectrogram, `(F, T)` in nat, and a step for each augmentation.
@@ -117,12 +118,12 @@ def augment(
 def invert(
     log_mels: Sequence[Tensor], frontend: LogMelSpectrogram, num_samples: int, seed: int
 ) -> Tensor:
-    """The waveforms of spectrograms `(F, T)` in nat, `(B, S)`; all are inverted together."""
+    """Invert spectrograms, `(F, T)` each in nat, in one batch: waveforms `(B, S)`."""
     return mel_to_audio(torch.stack(tuple(log_mels)), frontend, seed=seed, num_samples=num_samples)
 
 
 def own_statistics(log_mel: Tensor) -> Statistics:
-    """Of one spectrogram by itself, also of silence, which has no spread."""
+    """Statistics of a single spectrogram; std 1 for silence, which has no spread."""
     if log_mel.std() < 1e-3:
         return Statistics(mean=float(log_mel.mean()), std=1.0)
     return measure_statistics([log_mel])
@@ -134,7 +135,7 @@ def mean_distance(log_mel: Tensor, original: Tensor) -> float:
 
 
 def widest_band(log_mel: Tensor) -> int:
-    """The band of `(F, T)` that changes most: there, a quantizer is seen best."""
+    """Return the index of the band of `(F, T)` with the widest range, best to show a quantizer."""
     return int((log_mel.amax(dim=1) - log_mel.amin(dim=1)).argmax())
 
 
@@ -151,7 +152,7 @@ def _with_drawn(
         return replace(step, crop=_crop_drawn(parameters, before[0, 0], statistics))
     if isinstance(parameters, QuantizationBins):
         is_applied = bool(parameters.is_applied[0])
-        place = min(band, parameters.edges.shape[1] - 1)  # 0 where all bands share a quantizer
+        place = min(band, parameters.edges.shape[1] - 1)  # 0 if all bands share a quantizer
         drawn = BandDrawn(
             band=band,
             edges=_in_nat(parameters.edges[0, place], statistics),

@@ -1,4 +1,4 @@
-"""A segment of a clip, its inversion and each of its augmentations, as sound."""
+"""Sounds of a segment: the original, its inversion and its augmentations."""
 
 import shlex
 import time
@@ -32,8 +32,8 @@ from byola_rq.listen.similarity import Similarity, measure_similarity, untrained
 from byola_rq.runtime.rng import fold_in, sample_keys
 from byola_rq.text.shown import shown
 
-MOST_BINS = 4096  # far more than a segment has values in a band
-_MOST_BESIDE = 6  # files that the views are compared with
+MAX_BINS = 4096  # far more than a band of a segment has values
+_MAX_BESIDE = 6  # files to compare the views with
 
 Augmentations = dict[str, Augmentation[Any]]
 
@@ -47,33 +47,32 @@ def listen_to_clip(
     model: Embedder | None = None,
     model_name: str = "",
 ) -> Listening:
-    """Make what training's augmentations make of a segment, and the sound of each.
+    """Apply the training's augmentations to a segment, and make each of them audible.
 
-    The views are those of the clip with index 0 in epoch 0. They are not standardized together as
-    the views of a batch are, which would take away their loudness. Each augmentation alone has
-    the keys of view 1.
+    The views are those of clip 0 in epoch 0. They are not standardized together as the views of a
+    batch are, since that would remove their loudness. Single augmentations use the keys of view 1.
 
     Args:
-        config: Of the segment, the views, the seed, and the frontend where there is no model.
-        clip: Any audio file.
-        start: Where the segment begins, in seconds; by default the loudest place.
-        bins: The numbers of bins `K`.
-        model: Gives frontend and statistics, and says how alike the sounds are to it.
-        model_name: What to call it.
+        config: Options of segment, views and seed, and of the frontend if there is no model.
+        clip: Audio file.
+        start: Start of the segment in seconds; the loudest place by default.
+        bins: Numbers of bins `K` to show.
+        model: Model that provides frontend and statistics, and measures similarity; None for none.
+        model_name: Name of the model on the page.
 
     Raises:
         AudioError: If the clip cannot be read, or `start` is not within it.
         ConfigError: If a number of bins is not within 1 to 4096.
     """
-    if wrong := [each for each in bins if not 1 <= each <= MOST_BINS]:
-        message = f"bins: must be within 1 to {MOST_BINS}; got {wrong[0]}"
+    if wrong := [each for each in bins if not 1 <= each <= MAX_BINS]:
+        message = f"bins: must be within 1 to {MAX_BINS}; got {wrong[0]}"
         raise ConfigError(message, code="value", key="bins", value=wrong[0])
     frontend, seed = _frontend(config, model), config.run.seed
     rate = frontend.sample_rate
     num_samples = max(round(config.data.segment_seconds * rate), frontend.min_samples)
     key = sample_keys(seed, 0, torch.tensor([0]))
     segment = read_segment(clip, rate, num_samples, start)
-    beside = read_beside(clip, rate, num_samples, most=_MOST_BESIDE, seed=seed)
+    beside = read_beside(clip, rate, num_samples, most=_MAX_BESIDE, seed=seed)
     others = [*beside, *synthesize_segments(rate, num_samples, seed=seed)]
     maker = _Maker(config, segment, others, model)
     listening = maker.make(key, bins)
@@ -96,7 +95,7 @@ def make_page(
     model: str,
     sounds: Path | None,
 ) -> Iterator[str]:
-    """Do what `byola-rq listen` does, and say what was written.
+    """Write the page of `byola-rq listen`; yield a line for each output written.
 
     Raises:
         AudioError, CheckpointError, ConfigError: If clip, model, a number or a path is wrong.
@@ -142,7 +141,7 @@ class _Maker:
         self.band = widest_band(self.log_mel)
 
     def make(self, key: Tensor, bins: Sequence[int]) -> Listening:
-        """Augment, then invert everything in one batch."""
+        """Augment the segment, then invert all results in one batch."""
         keys = fold_in(key, 1), fold_in(key, 2)
         crop, mixup = self._alone("random_resized_crop"), self._alone("mixup")
         made = [
@@ -181,7 +180,7 @@ class _Maker:
     def compare(
         self, listening: Listening, key: Tensor, model: Embedder, name: str
     ) -> tuple[Similarity, ...]:
-        """How alike the sounds are to the model and to its untrained twin."""
+        """Measure the similarity of the sounds to the model and to its untrained twin."""
         others = {}
         for number, (other, log_mel) in enumerate(
             zip(self.others, self.other_log_mels, strict=True), start=1
@@ -209,12 +208,12 @@ class _Maker:
         return self.config.run.seed
 
     def chain(self) -> Augmentations:
-        """The augmentations of a view, in their order."""
+        """Augmentations of a view, in their order."""
         names = self.config.views.chain()
         return {name: each for part in names for name, each in self._alone(part).items()}
 
     def _alone(self, name: str, **changes: Any) -> Augmentations:
-        """One augmentation with the configuration's options and `changes`."""
+        """Build one augmentation from the configuration's options and `changes`."""
         options = getattr(self.config.views, name).model_dump() | changes
         if name == "mixup":
             options["memory"] = 1
@@ -226,7 +225,7 @@ class _Maker:
         self, augmentations: Augmentations, key: Tensor, log_mel: Tensor
     ) -> tuple[Tensor, tuple[Step, ...]]:
         other = None
-        if "dacl" in augmentations:  # it takes another sample of the batch
+        if "dacl" in augmentations:  # it mixes with another sample of the batch
             other = self.log_mel if log_mel is not self.log_mel else self.other_log_mels[0]
         return augment(augmentations, log_mel, self.statistics, key, band=self.band, other=other)
 
@@ -244,7 +243,7 @@ class _Maker:
         return Sound(name, title, log_mel, torch.empty(0), steps, distance)
 
     def _inversion(self, waveform: Tensor) -> Sound:
-        """What is left after the way to log-mel and back; its picture is of what is heard."""
+        """Return the inverted sound, with the spectrogram of what is heard."""
         log_mel = self.frontend(waveform)
         distance = mean_distance(log_mel, self.log_mel)
         return Sound("inversion", "Clean inversion", log_mel, waveform, (), distance)

@@ -1,4 +1,4 @@
-"""What the listening page says in words: facts of the segment, what is unusual, what was drawn."""
+"""Texts of the listening page: facts of the segment, unusual properties, drawn parameters."""
 
 from math import log10
 
@@ -20,14 +20,14 @@ _DECIBELS = 10 / 2.302585093  # of one nat of power
 
 
 def describe_facts(listening: Listening) -> dict[str, str]:
-    """Name -> text: where the segment is from, and what holds for the whole page."""
+    """Return facts of the segment and the page by name."""
     segment, statistics = listening.segment, listening.statistics
     end = segment.start_seconds + len(segment.waveform) / segment.sample_rate
     channels = {1: "mono", 2: "stereo"}.get(
         segment.num_channels, f"{segment.num_channels} channels"
     )
     num_bands, num_frames = listening.original.log_mel.shape
-    whose = "of the model's corpus" if listening.similarities else "of its own: there is no model"
+    whose = "of the model's corpus" if listening.similarities else "of the segment (no model)"
     return {
         "segment": f"{segment.start_seconds:.3f} to {end:.3f} s of {segment.clip_seconds:,.2f} s",
         "file": f"{segment.clip_rate:,} Hz, {channels}",
@@ -39,7 +39,7 @@ def describe_facts(listening: Listening) -> dict[str, str]:
 
 
 def list_notes(listening: Listening) -> list[str]:
-    """A sentence for everything unusual about the segment."""
+    """Return one sentence for each unusual property of the segment."""
     segment = listening.segment
     waveform, notes = segment.waveform, []
     if segment.sounding_seconds < len(waveform) / segment.sample_rate - 1e-3:
@@ -48,9 +48,9 @@ def list_notes(listening: Listening) -> list[str]:
             "ends fill it up, as in training."
         )
     if segment.num_channels > 1:
-        notes.append(f"The mean of {segment.num_channels} channels is heard, as in training.")
+        notes.append(f"The {segment.num_channels} channels are averaged, as in training.")
     if not waveform.any():
-        notes.append("The segment is silent: there is nothing to hear but what is mixed in.")
+        notes.append("The segment is silent: only the mixed-in sound is audible.")
     elif (share := float((waveform.abs() >= 0.999).float().mean())) > 1e-3:
         notes.append(f"The recording is clipped: {share:.1%} of its samples are at full scale.")
     num_frames = listening.original.log_mel.shape[1]
@@ -63,10 +63,10 @@ def list_notes(listening: Listening) -> list[str]:
 
 
 def describe_step(step: Step) -> str:
-    """What an augmentation drew."""
+    """Describe the parameters that an augmentation drew."""
     name = NAMES[step.name]
     if not step.is_applied:
-        return f"{name}: drawn not to be applied"
+        return f"{name}: not applied in this draw"
     if step.crop is not None:
         crop, (bands, frames) = step.crop, step.crop.canvas.shape
         return (
@@ -88,7 +88,7 @@ def describe_step(step: Step) -> str:
 
 
 def describe_distance(listening: Listening, sound: Sound) -> str:
-    """How far a sound is from the original: to the ear, in nat and dB, and to the model."""
+    """Describe the distance of a sound from the original: in nat and dB, and to the model."""
     parts = []
     if sound.distance is not None:
         decibels = sound.distance * _DECIBELS
@@ -100,5 +100,5 @@ def describe_distance(listening: Listening, sound: Sound) -> str:
 
 
 def count_bins(sound: Sound) -> int:
-    """`K` of a quantized sound."""
+    """Number of bins `K` of a quantized sound."""
     return next(len(step.band.values) for step in sound.steps if step.band is not None)

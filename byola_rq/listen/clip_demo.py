@@ -1,4 +1,4 @@
-"""All there is to hear of a segment, and the same as plain files."""
+"""Sounds of a segment, and their export to files."""
 
 import io
 from collections.abc import Iterable
@@ -15,17 +15,17 @@ from byola_rq.listen.similarity import Similarity
 from byola_rq.runtime.files import replace_file
 from byola_rq.text.cells import csv_text
 
-PEAK = 0.89  # of full scale, -1 dB: the loudest sample of what is heard together
-MOST_GAIN = 100.0  # 40 dB: more would only lift the rounding of silence
+PEAK = 0.89  # of full scale, -1 dB: the loudest sample of all sounds
+MAX_GAIN = 100.0  # 40 dB: more would only amplify rounding errors of silence
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listening:
-    """All there is to hear of a segment; see `listen_to_clip`.
+    """Sounds of a segment; see `listen_to_clip`.
 
-    `mixed_in` is the sound that mixup adds. `band` is the band whose quantizers are shown.
-    `similarities`: with a model, its own, then its untrained twin's; the other sounds in them are
-    the files `beside` the clip and synthesized ones.
+    `mixed_in` is the sound that mixup adds, `band` the band whose quantizers are shown.
+    `similarities`: the model's, then its untrained twin's; empty without a model. They compare with
+    the files `beside` the clip and with synthesized sounds.
     """
 
     segment: Segment
@@ -46,24 +46,24 @@ class Listening:
 
     @property
     def sounds(self) -> tuple[Sound, ...]:
-        """Every sound, in the order of the page."""
+        """Sounds in the order of the page."""
         singles = (self.original, self.inversion, self.crop, *self.quantized)
         return (*singles, self.mixed_in, self.mixup, *self.views)
 
     @property
     def gain(self) -> float:
-        """The one factor for all sounds, so that what is louder is heard louder."""
+        """Common gain of all sounds, which keeps their relative loudness."""
         return common_gain(sound.waveform for sound in self.sounds)
 
 
 def common_gain(waveforms: Iterable[Tensor]) -> float:
-    """One factor for sounds that are heard together: the loudest sample of all comes to -1 dB."""
+    """Return one gain for all waveforms: the loudest sample is brought to -1 dB."""
     peak = max(float(waveform.abs().max()) for waveform in waveforms)
-    return min(PEAK / peak, MOST_GAIN) if peak > 0 else 1.0
+    return min(PEAK / peak, MAX_GAIN) if peak > 0 else 1.0
 
 
 def write_sounds(listening: Listening, folder: Path) -> list[Path]:
-    """Write every sound as 16-bit wav, all with the page's gain, and what they are to sounds.csv.
+    """Write every sound as 16-bit wav with the page's gain, and a table of them to sounds.csv.
 
     Raises:
         ConfigError: If the folder cannot be written.
@@ -88,6 +88,6 @@ def write_sounds(listening: Listening, folder: Path) -> list[Path]:
             paths.append(path)
         replace_file(folder / "sounds.csv", csv_text(rows))
     except (OSError, soundfile.SoundFileError) as error:
-        message = f"{folder}: the sounds cannot be written there ({error})"
+        message = f"{folder}: the sounds cannot be written ({error})"
         raise ConfigError(message, code="unwritable", path=folder) from error
     return paths

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of everything there is to hear of a segment."""
+"""Self-contained HTML page with the sounds of a segment."""
 
 import base64
 import io
@@ -29,15 +29,15 @@ from byola_rq.text.shown import printable
 
 
 def write_page(listening: Listening, page: Path, *, command: str) -> int:
-    """Write the page; nothing on it is loaded from elsewhere.
+    """Write the page as one file that loads nothing from elsewhere.
 
     Args:
-        listening: What to show.
-        page: The file; its folder is made where missing.
-        command: That makes the same page again.
+        listening: Sounds to show.
+        page: File to write; its folder is created if missing.
+        command: Command that reproduces the page, printed on it.
 
     Returns:
-        The page's size in bytes.
+        Size of the page in bytes.
 
     Raises:
         ConfigError: If it cannot be written.
@@ -49,14 +49,14 @@ def write_page(listening: Listening, page: Path, *, command: str) -> int:
         replace_file(page, text)
     except OSError as error:
         reason = error.strerror or error
-        message = f"{page}: the page cannot be written there ({reason})"
+        message = f"{page}: the page cannot be written ({reason})"
         raise ConfigError(message, code="unwritable", path=page) from error
     return len(text.encode())
 
 
 def render_page(listening: Listening, *, command: str) -> str:
-    """The page as text; see `write_page`."""
-    # Every text that is put in is escaped; only the pictures are markup, and say so by their type.
+    """Render the page as text; see `write_page`."""
+    # Autoescape covers all inserted text; only the pictures are trusted, as `Markup`.
     page = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     ).from_string((files("byola_rq.listen") / "page.html").read_text(encoding="utf-8"))
@@ -92,7 +92,7 @@ def render_page(listening: Listening, *, command: str) -> str:
 
 
 def wav_uri(waveform: Tensor, sample_rate: int) -> str:
-    """A waveform `(S,)` as a 16-bit file in a data URI."""
+    """Encode a waveform `(S,)` as a 16-bit wav file in a data URI."""
     data = io.BytesIO()
     soundfile.write(data, waveform.numpy(), sample_rate, format="WAV", subtype="PCM_16")
     return "data:audio/wav;base64," + base64.b64encode(data.getvalue()).decode()

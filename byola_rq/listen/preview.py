@@ -1,4 +1,4 @@
-"""A clip's segment and its two views, as training would make them, in one picture."""
+"""Picture of a clip's segment and its two views, as in training."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from byola_rq.runtime.rng import sample_keys
 from byola_rq.sources.clip_source import ClipSource
 
 _UNSEEN = {
-    "imix": "what the network gets of two views, with another clip of a batch, and its targets",
+    "imix": "the network's inputs, by mixing views with another clip of a batch, and its targets",
     "ssql": "the network",
 }
 
@@ -27,9 +27,10 @@ _UNSEEN = {
 def draw_preview(config: Config, clip: Path, picture: Path) -> None:
     """Draw the segment that the first epoch would cut from `clip`, and its two views.
 
-    The segment is standardized by its own mean and std: there is no corpus here. A mixup ring is
-    empty here, so mixup shows the segment as it is; dacl mixes in a synthesized sound. Of a segment
-    that is digital silence, and of augmentations that are not seen in a view, a line says so.
+    The segment is standardized by its own mean and std, since there is no corpus. The mixup ring is
+    empty, so mixup leaves the segment as it is; dacl mixes in a synthesized sound. A line is
+    printed for a segment of digital silence, and for each augmentation that does not show in a
+    view.
 
     Raises:
         AudioError: If the clip cannot be read.
@@ -42,12 +43,12 @@ def draw_preview(config: Config, clip: Path, picture: Path) -> None:
     frontend = LogMelSpectrogram(**config.frontend.model_dump())
     log_mel = frontend(batch.waveform)[:, None]  # (1, 1, F, T)
     log_mel, key = own_statistics(log_mel).standardize(log_mel), batch.key
-    if "dacl" in config.views.augmentations:  # it takes another sample of the batch
+    if "dacl" in config.views.augmentations:  # it mixes with another sample of the batch
         log_mel, key = _beside_another(log_mel, key, frontend, config)
     if not batch.waveform.any():
-        log(f"{clip}: the segment drawn is digital silence; another run.seed draws another")
+        log(f"{clip}: the drawn segment is digital silence; another run.seed draws another one")
     for name in config.views.of_objective():
-        log(f"{name} changes {_UNSEEN[name]}: the views are shown as they are without it")
+        log(f"{name} changes {_UNSEEN[name]}: the views are shown without it")
     with torch.no_grad():
         view_1, view_2 = Views(config.views.chain(), post_norm=config.views.post_norm)(log_mel, key)
     save_views_picture(
@@ -63,7 +64,7 @@ def draw_preview(config: Config, clip: Path, picture: Path) -> None:
 def _beside_another(
     log_mel: Tensor, key: Tensor, frontend: LogMelSpectrogram, config: Config
 ) -> tuple[Tensor, Tensor]:
-    """A batch of two: the segment, `(1, 1, F, T)`, and a synthesized sound, with a key each."""
+    """Return the segment, `(1, 1, F, T)`, and a synthesized sound as a batch, with their keys."""
     seed = config.run.seed
     (other,) = synthesize_segments(frontend.sample_rate, config.segment_samples, num=1, seed=seed)
     log(f"dacl takes its other sample from: {other.name}")

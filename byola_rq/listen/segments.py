@@ -1,4 +1,4 @@
-"""The segment of a clip that is listened to, and segments that have nothing to do with it."""
+"""The segment of a clip to listen to, and unrelated segments to compare it with."""
 
 from dataclasses import dataclass
 from itertools import islice
@@ -15,7 +15,7 @@ from byola_rq.synthesis.generate import make_clip
 from byola_rq.synthesis.primitives import SAMPLE_RATE as SYNTHESIS_RATE
 from byola_rq.text.shown import shown
 
-_MOST_FILES = 10_000  # of a folder that are looked at: there may be millions
+_MAX_FILES = 10_000  # listed in a folder, which may have millions
 
 VARIED_KINDS = (
     "voice-fr", "event-siren", "note-brass", "word-yes", "phrase-guitar", "event-rain",
@@ -24,11 +24,11 @@ VARIED_KINDS = (
 
 @dataclass(frozen=True)
 class Segment:
-    """A piece of a clip as the network would get it.
+    """Segment of a clip as the network gets it.
 
-    `waveform` is float32 `(S,)`, zeros at both ends where the clip has less; `start_seconds` is
-    where it begins in the clip, whose length is `clip_seconds`; `clip_rate` in Hz and
-    `num_channels` are the file's own.
+    `waveform` is float32 `(S,)`, padded with zeros at both ends if the clip is shorter. It begins
+    `start_seconds` into the clip, whose length is `clip_seconds`; `clip_rate`, in Hz, and
+    `num_channels` are the file's.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Segment:
 
     @property
     def sounding_seconds(self) -> float:
-        """How much of the segment is the clip; the rest are zeros at both ends."""
+        """Length of the clip's part of the segment in seconds; the rest is padding."""
         length = len(self.waveform) / self.sample_rate
         return min(self.clip_seconds - self.start_seconds, length)
 
@@ -49,13 +49,13 @@ class Segment:
 def read_segment(
     clip: Path, sample_rate: int, num_samples: int, start: float | None = None
 ) -> Segment:
-    """Read one segment, decoding little more than it; at most a minute of a clip of any length.
+    """Read one segment, decoding little more than it, and at most a minute of the clip.
 
     Args:
-        clip: Any file of a codec that is read.
-        sample_rate: Of the segment, in Hz.
-        num_samples: Its length.
-        start: Where it begins, in seconds; by default where the clip's first minute is loudest.
+        clip: Audio file.
+        sample_rate: Sample rate of the segment, in Hz.
+        num_samples: Length of the segment in samples.
+        start: Start of the segment in seconds; by default the loudest place of the first minute.
 
     Raises:
         AudioError: If the clip cannot be read, or `start` is not within it.
@@ -89,14 +89,14 @@ def read_segment(
 def read_beside(
     clip: Path, sample_rate: int, num_samples: int, *, most: int, seed: int
 ) -> list[Segment]:
-    """Segments of other files of the clip's folder; fewer than `most` where there are no more."""
+    """Read segments of other files in the clip's folder, at most `most`."""
     segments: list[Segment] = []
     for path in _files_beside(clip, seed):
         if len(segments) == most:
             break
         try:
             segments.append(read_segment(path, sample_rate, num_samples))
-        except AudioError:  # not what was asked for, so not worth a word
+        except AudioError:  # not the requested clip, so not worth a message
             continue
     return segments
 
@@ -104,7 +104,7 @@ def read_beside(
 def synthesize_segments(
     sample_rate: int, num_samples: int, *, num: int = len(VARIED_KINDS), seed: int
 ) -> list[Segment]:
-    """Segments of synthesized sounds, each of another kind, cut at their loudest place."""
+    """Synthesize segments of different kinds of sound, each cut at its loudest place."""
     return [
         make_segment(VARIED_KINDS[number % len(VARIED_KINDS)], sample_rate, num_samples, seed=seed)
         for number in range(num)
@@ -112,7 +112,7 @@ def synthesize_segments(
 
 
 def make_segment(kind: str, sample_rate: int, num_samples: int, *, seed: int) -> Segment:
-    """A segment of a synthesized sound of one of `byola_rq.synthesis.generate.KINDS`."""
+    """Synthesize a segment of one of `byola_rq.synthesis.generate.KINDS`."""
     seconds = max(2 * num_samples / sample_rate, 2.0)
     sound = torch.from_numpy(make_clip(kind, seed=seed, seconds=seconds).astype(np.float32))
     sound = resample(sound, SYNTHESIS_RATE, sample_rate)
@@ -129,7 +129,7 @@ def make_segment(kind: str, sample_rate: int, num_samples: int, *, seed: int) ->
 
 
 def _loudest_place(waveform: Tensor, num_samples: int) -> int:
-    """Where the segment with the most energy begins, to a quarter of its length."""
+    """Return the start of the segment with the most energy, to a quarter of its length."""
     if len(waveform) <= num_samples:
         return 0
     hop = max(num_samples // 4, 1)
@@ -138,10 +138,10 @@ def _loudest_place(waveform: Tensor, num_samples: int) -> int:
 
 
 def _files_beside(clip: Path, seed: int) -> list[Path]:
-    """Other audio files of the clip's folder, in an order of the seed's."""
+    """Return other audio files of the clip's folder, in an order drawn by the seed."""
     found = sorted(
         path
-        for path in islice(clip.resolve().parent.iterdir(), _MOST_FILES)
+        for path in islice(clip.resolve().parent.iterdir(), _MAX_FILES)
         if path.suffix.lower() in AUDIO_SUFFIXES
         and path.name != clip.resolve().name
         and not path.name.startswith(".")

@@ -1,4 +1,4 @@
-"""How alike sounds are to an encoder: cosines between their embeddings."""
+"""Similarity of sounds to an encoder: cosines between their embeddings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from byola_rq.embed.embedder import Embedder
 
 @dataclass(frozen=True)
 class Similarity:
-    """Cosines as one encoder gives them.
+    """Cosines between embeddings of one encoder.
 
-    `views`: between the two views. `to_original`: of each sound with the original. `to_others`: of
-    the first view with a view of each other sound.
+    `views`: between the two views. `to_original`: between each sound and the original. `to_others`:
+    between the first view and a view of each other sound.
     """
 
     encoder: str
@@ -35,11 +35,11 @@ def measure_similarity(
     """Embed spectrograms, `(F, T)` each, in nat, and compare the embeddings.
 
     Args:
-        model: Trained or untrained.
-        name: What it is called.
-        views: The two views of a segment.
-        original: The segment.
-        sounds: What has been made of it, by name.
+        model: Trained or untrained model.
+        name: Name of the model.
+        views: Two views of a segment.
+        original: Original segment.
+        sounds: Sounds made from the segment, by name.
         others: Views of other segments, by name.
     """
     log_mels = torch.stack((*views, original, *sounds.values(), *others.values()))
@@ -57,7 +57,7 @@ def measure_similarity(
 
 
 def untrained_twin(model: Embedder) -> Embedder:
-    """The same encoder as it is before any training, with the model's frontend and statistics."""
+    """Return an untrained encoder of the same kind, with the model's frontend and statistics."""
     twin = Embedder.untrained(model.encoder_name, model.embedding_dim, frontend=model.frontend)
     device = next(model.encoder.parameters()).device
     return twin.with_statistics(model.statistics).to(device)

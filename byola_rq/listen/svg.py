@@ -1,4 +1,4 @@
-"""The listening page's pictures: inline SVG that follows the page's colors and its width."""
+"""Pictures of the listening page: inline SVG that follows the page's colors and width."""
 
 import base64
 import io
@@ -17,11 +17,11 @@ from byola_rq.plots.style import COLOR_MAP
 
 _WIDTH = 360
 _LEFT, _RIGHT, _TOP = 34, 350, 6  # of a plot within a picture
-_MANY_EDGES = 64  # beyond which they would only be a grey bar
+_MANY_EDGES = 64  # with more they would merge into a gray bar
 
 
 def color_png(pixels: Tensor, limits: tuple[float, float]) -> str:
-    """An array `(rows, columns)`, the first row at the bottom, as a picture in a data URI.
+    """Encode an array `(rows, columns)`, first row at the bottom, as a picture in a data URI.
 
     Raises:
         MissingPackageError: If matplotlib is not installed.
@@ -44,14 +44,14 @@ def spectrogram_svg(
     label: str,
     crop: CropDrawn | None = None,
 ) -> Markup:
-    """A spectrogram with axes in Hz and seconds.
+    """Draw a spectrogram with axes in Hz and seconds.
 
     Args:
-        log_mel: `(F, T)` in nat.
-        frontend: Gives the axes their units.
+        log_mel: Log-mel spectrogram `(F, T)`, in nat.
+        frontend: Frontend, for the units of the axes.
         limits: Ends of the color scale.
-        label: What it shows, for those who do not see it.
-        crop: Shows its canvas and box instead, its time counted from where the segment begins.
+        label: Accessible description.
+        crop: Crop whose canvas and box to draw instead; time 0 is the start of the segment.
     """
     pixels = log_mel if crop is None else crop.canvas
     num_bands, num_frames = pixels.shape
@@ -90,7 +90,7 @@ def spectrogram_svg(
 
 
 def bins_svg(drawn: BandDrawn, *, label: str) -> Markup:
-    """One band's quantizer: the step curve of its values, and the band over time through it."""
+    """Draw one band's quantizer: its step curve, and the band over time before and after."""
     low, high = float(drawn.before.min()), float(drawn.before.max())
     span = max(high - low, 1e-6)
     height, bottom = 124, 112
@@ -129,7 +129,7 @@ def bins_svg(drawn: BandDrawn, *, label: str) -> Markup:
 def similarity_svg(
     similarity: Similarity, beside: Sequence[str], low: float, *, label: str
 ) -> Markup:
-    """Cosines on one line: the two views, and the first view with other sounds."""
+    """Draw cosines on one line: between the two views, and between view 1 and other sounds."""
 
     def x_of(cosine: float) -> float:
         return 12 + (cosine - low) / (1 - low) * (_WIDTH - 24)
@@ -148,7 +148,7 @@ def similarity_svg(
 
 
 def color_scale_svg(limits: tuple[float, float]) -> Markup:
-    """The color scale, with its ends in nat."""
+    """Draw the color scale, with its values in nat."""
     import torch
 
     low, high = limits
@@ -189,7 +189,7 @@ def _curve(
     *,
     is_step: bool = False,
 ) -> str:
-    """A path through values at equal distances; steps keep each for the length of its frame."""
+    """Return the path of a curve through equally spaced values; steps are one frame wide."""
     points = []
     for frame, value in enumerate(values.tolist()):
         x, y = left + frame * across, y_of(value)
@@ -200,7 +200,7 @@ def _curve(
 
 
 def _round_steps(low: float, high: float, most: int = 6) -> list[float]:
-    """Round numbers within two ends, at most so many, evenly apart."""
+    """Return at most `most` evenly spaced round numbers between two ends."""
     for power in range(-4, 5):
         for step in (10.0**power, 2 * 10.0**power, 5 * 10.0**power):
             first, last = np.ceil(low / step - 1e-9), np.floor(high / step + 1e-9)

@@ -1,1 +1,1 @@
-"""Encoders, the BYOL objective and the model file."""
+"""Encoders, training objectives and the model file."""

@@ -1,4 +1,4 @@
-"""Kernels of the first block: matrix products, pooling and ReLU of a tile, all in registers."""
+"""Triton kernels of the first block: matrix products, pooling and ReLU of a tile in registers."""
 
 # Importing this file needs Triton; its decorators and functions carry no types.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
@@ -9,15 +9,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# Patches of a tile: with more of them, or fewer warps, registers spill in float32.
+# Patches per tile: more of them, or fewer warps, spill registers in float32.
 _FORWARD_ROWS, _BACKWARD_ROWS = 64, 16
-# Fusion is named because Triton's default changes with its version.
+# Set explicitly, since Triton's default for fusion changes with its version.
 OPTIONS = {"num_warps": 8, "enable_fp_fusion": True}
-_PROGRAMS = 512  # of a backward pass, each with sums of its own over many tiles
+_PROGRAMS = 512  # of a backward pass; each sums over many tiles
 
 
 def pooled(patches: Tensor, kernels: Tensor, offsets: Tensor, y: Tensor) -> Tensor:
-    """As `byola_rq.model.pooled_patches.pooled`, into `y`, which it returns."""
+    """Compute `byola_rq.model.pooled_patches.pooled` into `y` and return it."""
     channels = y.shape[1]
     grid = (triton.cdiv(len(patches), _FORWARD_ROWS),)
     _pooled[grid](
@@ -30,7 +30,7 @@ def pooled(patches: Tensor, kernels: Tensor, offsets: Tensor, y: Tensor) -> Tens
 def products(
     patches: Tensor, kernels: Tensor, offsets: Tensor, y: Tensor, gradient: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """As `byola_rq.model.pooled_patches.products`."""
+    """Compute `byola_rq.model.pooled_patches.products`."""
     channels = y.shape[1]
     num_tiles = triton.cdiv(len(patches), _BACKWARD_ROWS)
     programs = min(num_tiles, _PROGRAMS)
@@ -40,12 +40,12 @@ def products(
         patches, kernels, offsets, y, gradient, sums, totals, len(patches), num_tiles,
         channels, _BACKWARD_ROWS, _precision(y), **OPTIONS,
     )  # fmt: skip
-    # Added in one order always, so that a run repeats to the bit.
+    # Summed in a fixed order, so that runs are reproducible bit for bit.
     return sums.sum(0).transpose(1, 2).reshape(-1, 16), totals.sum(0)
 
 
 def _precision(y: Tensor) -> str:
-    # As a convolution of torch's; TF32 has three digits more than the bfloat16 it would take.
+    # Same as torch's convolution; TF32 has three bits more than the bfloat16 it would use.
     is_tf32 = y.dtype is torch.bfloat16 or torch.backends.cudnn.allow_tf32
     return "tf32" if is_tf32 else "ieee"
 
@@ -61,7 +61,7 @@ def _pooled(
     patch = tl.load(patches + row[:, None] * 16 + tap[None, :], mask=is_inside, other=0.0)
     upper = _largest(patch, kernels, offsets, 0, tap, channel, channels, precision)
     lower = _largest(patch, kernels, offsets, 2, tap, channel, channels, precision)
-    # What is not a number stays so, and the step is skipped.
+    # NaN must propagate, so that the step is skipped.
     best = tl.maximum(upper, lower, propagate_nan=tl.PropagateNan.ALL)
     best = tl.maximum(best, tl.zeros_like(best), propagate_nan=tl.PropagateNan.ALL)
     tl.store(y + row[:, None] * channels + channel[None, :], best, mask=is_inside)
@@ -82,7 +82,7 @@ def _convolved(
     patch, kernels, offsets, place: tl.constexpr, tap, channel,
     channels: tl.constexpr, precision: tl.constexpr,
 ):  # fmt: skip
-    """Output at one place of the pooling window, `(rows, channels)`."""
+    """Compute the output at one place of the pooling window, `(rows, channels)`."""
     kernel = tl.load(kernels + (place * channels + channel)[None, :] * 16 + tap[:, None])
     offset = tl.load(offsets + place * channels + channel)
     return tl.dot(patch, kernel, input_precision=precision) + offset[None, :]
@@ -112,7 +112,7 @@ def _products(
         kept = tl.load(gradient + place, mask=is_inside, other=0.0).to(tl.float32)
         kept = tl.where(out > 0, kept, 0.0)
         total += tl.sum(kept, axis=0)
-        # Of equal ones the first, as torch.
+        # Of equal values the first gets the gradient, as in torch.
         is_lower = tl.maximum(z_2, z_3) > tl.maximum(z_0, z_1)
         to_upper, to_lower = tl.where(is_lower, 0.0, kept), tl.where(is_lower, kept, 0.0)
         taps = tl.trans(patch)

@@ -1,6 +1,7 @@
-"""The encoder that comes with the package; builtin.md beside it says of what it was made.
+"""The built-in encoder; builtin.md beside it is its model card.
 
-To replace it: the new file and its sources in their places here, then VERSION, SHA256 and the card.
+To replace it, copy the new model file and its source list here, then set VERSION and SHA256 and
+update the card.
 """
 
 import hashlib
@@ -13,17 +14,17 @@ NAME = "builtin"
 VERSION = "permissive-1"
 SHA256 = "3f17fbacb3455bf40083bd1d126d2765e39d53994bad548e1aff152cf1b85dcc"  # of the model file
 
-# What stands wherever the built-in encoder was used.
+# Recorded wherever the built-in encoder was used.
 IDENTITY = {"name": NAME, "version": VERSION, "sha256": SHA256}
 
 _REMEDY = "Install byola_rq again (pip install --force-reinstall --no-deps), or name another model"
 
 
 def builtin_path() -> Path:
-    """Path of the built-in model file, once its bytes are known to be those of this version.
+    """Return the path of the built-in model file after verifying its digest.
 
     Raises:
-        CheckpointError: If the installation has lost or damaged it.
+        CheckpointError: If the file is missing or damaged.
     """
     path = Path(__file__).with_name("builtin.safetensors")
     try:
@@ -33,12 +34,12 @@ def builtin_path() -> Path:
         raise CheckpointError(message, code="missing", path=path) from error
     if digest != SHA256:
         message = (
-            f"{path}: the built-in encoder is not {VERSION} as it was released (SHA-256). {_REMEDY}"
+            f"{path}: the built-in encoder does not match {VERSION}'s digest (SHA-256). {_REMEDY}"
         )
         raise CheckpointError(message, code="damaged", path=path, value=digest)
     return path
 
 
 def is_near_miss(name: str) -> bool:
-    """Whether someone who typed this may have meant the built-in encoder."""
+    """Return True if `name` looks like a misspelling of `builtin`."""
     return bool(get_close_matches(name.lower(), [NAME], cutoff=0.8))

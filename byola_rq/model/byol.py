@@ -1,4 +1,4 @@
-"""BYOL: predict the target's projection of the other view; no negatives."""
+"""BYOL: predict the target's projection of the other view, without negatives."""
 
 import torch
 import torch.nn.functional as F
@@ -9,18 +9,18 @@ from byola_rq.runtime.distributed import all_gather_rows
 
 
 class BYOL(Objective):
-    """Learn by predicting, from one view, the target network's projection of the other.
+    """Predict, from one view, the target network's projection of the other view.
 
     The loss of a pair of views is `l(q_1, z_2) + l(q_2, z_1)`, within 0 to 8, with
     `l(q, z) = || q / |q| - z / |z| ||^2 = 2 - 2 cos(q, z)`, predictions q and target projections z.
 
     Args:
-        encoder: The network to learn, `(B, ...)` -> `(B, D)`; used as it is, not copied.
+        encoder: Network to train, `(B, ...)` -> `(B, D)`; used as it is, not copied.
         projection_dim: Output size of projector and predictor.
-        hidden_dim: Their hidden size.
-        embedding_dim: `D`; the encoder's attribute `embedding_dim` by default.
-        imix: Mixes inputs and targets of the batch (i-Mix).
-        ssql: Predicts from a quantized encoder as well (SSQL).
+        hidden_dim: Hidden size of projector and predictor.
+        embedding_dim: Embedding size `D`; the encoder's attribute `embedding_dim` by default.
+        imix: i-Mix, which mixes inputs and targets of the batch; None for none.
+        ssql: SSQL, which also predicts from a quantized encoder; None for none.
 
     Raises:
         ValueError: If `embedding_dim` is neither given nor an attribute of the encoder.
@@ -29,7 +29,7 @@ class BYOL(Objective):
     """
 
     def losses(self, prediction: Tensor, target: Tensor, index: Tensor | None = None) -> Tensor:
-        """Squared distance of each unit prediction from a unit target; see `Objective.losses`."""
+        """Return the squared distance of each prediction from its target, `(B,)`."""
         if index is not None:
             target = all_gather_rows(target)[index]
         return regression_loss(prediction, target)
@@ -38,7 +38,7 @@ class BYOL(Objective):
 def regression_loss(prediction: Tensor, target: Tensor) -> Tensor:
     """Squared distance of the normalized vectors, `2 - 2 cos`: two `(B, P)` -> `(B,)`.
 
-    In float32, or float64 where that is given.
+    Computed in float32, or in float64 for float64 inputs.
 
     Source: Grill et al. (arXiv:2006.07733), eq. 2.
     """

@@ -1,4 +1,4 @@
-"""The two BYOL-A encoders and the temporal pooling."""
+"""The two BYOL-A encoders and their temporal pooling."""
 
 import torch
 from torch import Tensor, nn
@@ -6,12 +6,12 @@ from torch import Tensor, nn
 from byola_rq.model.first_block import convolution_block
 from byola_rq.model.linear import Linear
 
-NUM_CHANNELS = 64  # of every convolution block
-_MODULES = 4  # of every convolution block
+NUM_CHANNELS = 64  # output channels of every convolution block
+_MODULES = 4  # per convolution block
 
 
 def pool_over_time(frame_embeddings: Tensor) -> Tensor:
-    """Maximum over time plus mean over time: `(B, T', D)` -> `(B, D)`.
+    """Add maximum and mean over time: `(B, T', D)` -> `(B, D)`.
 
     Source: Niizumi et al., BYOL for Audio (arXiv:2204.07402).
     """
@@ -21,17 +21,17 @@ def pool_over_time(frame_embeddings: Tensor) -> Tensor:
 class AudioNTT2020(nn.Module):
     """BYOL-A's encoder: three convolution blocks and two linear layers per frame.
 
-    Parameter names are those of the published checkpoints.
+    Parameter names match the published checkpoints.
 
     Args:
         dim: Embedding size `D`; 2048, 1024 and 512 were published.
-        n_mels: Mel bands `F`, a multiple of 8.
+        n_mels: Number of mel bands `F`, a multiple of 8.
 
     Raises:
         ValueError: If an argument breaks a rule above.
 
-    Source: Niizumi et al., BYOL for Audio (arXiv:2103.06695); max + mean pooling instead
-    of the maximum alone as in its published code.
+    Source: Niizumi et al., BYOL for Audio (arXiv:2103.06695); pools by max + mean, like the
+    published code, instead of the maximum alone.
     """
 
     def __init__(self, dim: int = 2048, n_mels: int = 64) -> None:
@@ -61,20 +61,20 @@ class AudioNTT2020(nn.Module):
         return self.frames_of(_run_blocks(self.features, log_mel))
 
     def frames_of(self, features: Tensor) -> Tensor:
-        """Embed what the convolution blocks give: `(B, C, F // 8, T // 8)` -> `(B, T // 8, D)`."""
+        """Embed the convolution blocks' output: `(B, C, F // 8, T // 8)` -> `(B, T // 8, D)`."""
         embeddings: Tensor = self.fc(_flatten_bands(features))
         return embeddings
 
 
 class AudioNTT2022(nn.Module):
-    """BYOL-A v2's encoder: two convolution blocks, whose output stands beside its own MLP's.
+    """BYOL-A v2's encoder: two convolution blocks whose output is concatenated with an MLP's.
 
-    Parameter names are those of the published checkpoints.
+    Parameter names match the published checkpoints.
 
     Args:
-        dim: Embedding size `D`; the first 16 * `n_mels` of it are the blocks' output.
-        n_mels: Mel bands `F`, a multiple of 4.
-        hidden_dim: Width of the linear layer between.
+        dim: Embedding size `D`; its first 16 * `n_mels` dimensions are the blocks' output.
+        n_mels: Number of mel bands `F`, a multiple of 4.
+        hidden_dim: Hidden size of the MLP.
 
     Raises:
         ValueError: If an argument breaks a rule above.
@@ -106,7 +106,7 @@ class AudioNTT2022(nn.Module):
         return self.frames_of(_run_blocks(self.features, log_mel))
 
     def frames_of(self, features: Tensor) -> Tensor:
-        """Embed what the convolution blocks give: `(B, C, F // 4, T // 4)` -> `(B, T // 4, D)`."""
+        """Embed the convolution blocks' output: `(B, C, F // 4, T // 4)` -> `(B, T // 4, D)`."""
         blocks = _flatten_bands(features)
         return torch.cat((blocks, self.fc(blocks)), dim=-1)
 
@@ -131,7 +131,7 @@ def build_encoder(name: str, *, dim: int, n_mels: int) -> Encoder:
 
 
 def _convolution_block(in_channels: int) -> tuple[nn.Module, ...]:
-    # Pooled before the ReLU: they commute, and the ReLU then touches a quarter of the elements.
+    # Pooling before the ReLU: the two commute, and the ReLU then touches a quarter of the elements.
     return (
         nn.Conv2d(in_channels, NUM_CHANNELS, kernel_size=3, padding=1),
         nn.BatchNorm2d(NUM_CHANNELS),
@@ -141,7 +141,7 @@ def _convolution_block(in_channels: int) -> tuple[nn.Module, ...]:
 
 
 def split_blocks(features: nn.Sequential) -> list[list[nn.Module]]:
-    """The modules of each convolution block, of which each halves bands and frames."""
+    """Return the modules of each convolution block; each block halves bands and frames."""
     modules = list(features)
     return [modules[first : first + _MODULES] for first in range(0, len(modules), _MODULES)]
 
@@ -153,7 +153,7 @@ def _run_blocks(features: nn.Sequential, x: Tensor) -> Tensor:
 
 
 def _flatten_bands(features: Tensor) -> Tensor:
-    """`(B, C, F', T')` -> `(B, T', F' * C)`, band-major as in the published checkpoints."""
+    """Reshape `(B, C, F', T')` to `(B, T', F' * C)`, band-major as in the published checkpoints."""
     return features.permute(0, 3, 2, 1).flatten(2)
 
 

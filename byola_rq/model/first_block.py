@@ -1,14 +1,14 @@
-"""The first convolution block: what torch's modules compute, in less time and memory.
+"""The first convolution block, equal to torch's modules in less time and memory.
 
-The first block's input has one channel, its output before pooling has 64 and is by far the largest
-tensor of a step. Here it exists in parts that stay in the processor's caches, and never as a whole:
+The first block's input has one channel; its output before pooling has 64 and is by far the largest
+tensor of a step. Here only parts of it exist at a time, in the processor's caches:
 
-- A convolution's output is linear in the 3 x 3 patches of its input, so that its mean and variance
-  follow from those of the patches: `w . mean` and `w . cov w`. Batch norm is then known before
-  anything is convolved, and becomes part of weight and bias.
-- The four outputs that max-pooling compares see the same 4 x 4 patch: one matrix product gives all.
-- The backward pass computes them again instead of reading them. The gradient of batch norm is that
-  of the pooled elements less terms that are again linear in the patches' mean and covariance.
+- A convolution's output is linear in the 3 x 3 patches of its input, so its mean and variance
+  follow from theirs: `w . mean` and `w . cov w`. Batch norm is therefore known before anything is
+  convolved, and is folded into weight and bias.
+- The four outputs that max-pooling compares see one 4 x 4 patch: one matrix product gives all four.
+- The backward pass recomputes them instead of reading them. The gradient of batch norm is that of
+  the pooled elements minus terms that are again linear in the patches' mean and covariance.
 """
 
 from collections.abc import Sequence
@@ -23,10 +23,10 @@ from byola_rq.model.pooled_patches import KERNELS, pooled, products
 
 
 def convolution_block(block: Sequence[nn.Module], x: Tensor) -> Tensor:
-    """Convolution, batch norm, max-pooling, ReLU: `(B, C, H, W)` -> `(B, C', H // 2, W // 2)`.
+    """Run convolution, batch norm, max-pooling, ReLU: `(B, C, H, W)` -> `(B, C', H // 2, W // 2)`.
 
-    Fused for one input channel, a batch norm of torch's own (`SyncBatchNorm` asks other ranks)
-    and an input that needs no gradient, in training of even height and width.
+    Fused for one input channel, torch's own batch norm (`SyncBatchNorm` needs other ranks) and an
+    input that needs no gradient; in training only for even height and width.
     """
     convolution, norm, *_ = block
     assert isinstance(convolution, nn.Conv2d)
@@ -61,22 +61,22 @@ def _is_fusible(norm: nn.Module, convolution: nn.Conv2d, x: Tensor) -> TypeGuard
     )
 
 
-# Its loop over parts, or kernel, is nothing to compile.
+# Disabled: the compiler has nothing to gain from a loop over parts or a kernel launch.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _first_block(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """`(B, 1, H, W)` -> `(B, C, H // 2, W // 2)`, channels last, in autocast's type."""
+    """Run the fused block: `(B, 1, H, W)` -> `(B, C, H // 2, W // 2)`, in autocast's dtype."""
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-    # Batch statistics need all the digits there are.
+    # Batch statistics need full precision.
     with torch.autocast(device, enabled=False):
         y = (_trained if norm.training else _evaluated)(convolution, norm, x, dtype)
     return y.view(len(x), x.shape[2] // 2, x.shape[3] // 2, -1).permute(0, 3, 1, 2)
 
 
 def _trained(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor, dtype: torch.dtype) -> Tensor:
-    """By statistics of the batch, which move the running ones: `(B H/2 W/2, C)`."""
+    """Normalize by batch statistics and update the running ones: `(B H/2 W/2, C)`."""
     with torch.no_grad():
-        # Batch norm does not see a constant added everywhere; near zero, sums lose no digits.
+        # Batch norm cancels a constant offset; sums of values near zero lose fewer digits.
         level = x.mean()
         patches = _patches(x - level, -level)
         mean, covariance = _moments(patches.view(len(x), -1, 16))
@@ -96,7 +96,7 @@ def _trained(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor, dtype: tor
 def _evaluated(
     convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor, dtype: torch.dtype
 ) -> Tensor:
-    """By the running statistics: `(B (H // 2) (W // 2), C)`."""
+    """Normalize by the running statistics: `(B (H // 2) (W // 2), C)`."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
@@ -106,7 +106,7 @@ def _evaluated(
 
 
 def _patches(x: Tensor, border: Tensor) -> Tensor:
-    """What four outputs under one pooling window see: `(B, 1, H, W)` -> `(M, 16)`."""
+    """Extract the input of the four outputs in each pooling window: `(B, 1, H, W)` -> `(M, 16)`."""
     batch, _, height, width = x.shape
     padded = border.expand(batch, height + 2, width + 2).contiguous()
     padded[:, 1:-1, 1:-1] = x[:, 0]
@@ -114,7 +114,7 @@ def _patches(x: Tensor, border: Tensor) -> Tensor:
 
 
 def _windows(of_patches: Tensor) -> Tensor:
-    """The four 3 x 3 windows of the last axis, `(..., 16)` -> `(..., 4, 9)`, in raster order."""
+    """Split the last axis into 3 x 3 windows in raster order, `(..., 16)` -> `(..., 4, 9)`."""
     square = of_patches.view(*of_patches.shape[:-1], 4, 4)
     return square.unfold(-2, 3, 1).unfold(-2, 3, 1).flatten(-2).flatten(-3, -2)
 
@@ -122,12 +122,12 @@ def _windows(of_patches: Tensor) -> Tensor:
 def _moments(patches: Tensor) -> tuple[Tensor, Tensor]:
     """Mean, `(9,)`, and covariance, `(9, 9)`, of the 3 x 3 windows of `(B, M / B, 16)`.
 
-    Their level has to be near zero: the covariance is a difference of two moments.
+    Their mean must be near zero: the covariance is a difference of two moments.
     """
-    # Clip by clip: a GPU has no good kernel for one product along so many rows.
+    # One product per clip: GPUs have no good kernel for a single product over so many rows.
     second = torch.bmm(patches.transpose(1, 2), patches).sum(0) / patches[..., 0].numel()
     mean = _windows(patches.mean((0, 1))).mean(0)
-    # Row window of column window; of each window with itself.
+    # Axes: row window, then column window; the diagonal pairs each window with itself.
     squares = _windows(_windows(second).permute(1, 2, 0)).diagonal(dim1=0, dim2=2)  # (9, 9, 4)
     return mean, squares.mean(-1) - torch.outer(mean, mean)
 
@@ -135,14 +135,14 @@ def _moments(patches: Tensor) -> tuple[Tensor, Tensor]:
 def _track(
     convolution: nn.Conv2d, norm: nn.BatchNorm2d, mean: Tensor, covariance: Tensor, count: int
 ) -> None:
-    """Move the running statistics, as batch norm does."""
+    """Update the running statistics as batch norm does."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     assert norm.num_batches_tracked is not None
     assert norm.momentum is not None
     weight = convolution.weight.flatten(1)
     variance = ((weight @ covariance) * weight).sum(1)
-    # Unseen by autograd, as batch norm does too: an earlier pass may still wait for its backward.
+    # Via .data, like batch norm: an earlier pass may still wait for its backward.
     norm.running_mean.data.lerp_(weight @ mean + cast(Tensor, convolution.bias), norm.momentum)
     norm.running_var.data.lerp_(variance * (count / (count - 1)), norm.momentum)
     norm.num_batches_tracked += 1
@@ -155,7 +155,7 @@ class _FirstBlock(torch.autograd.Function):
     def forward(
         context: Any,
         weight: Tensor,  # (C, 1, 3, 3)
-        bias: Tensor,  # batch norm takes it away again, so that its gradient is zero
+        bias: Tensor,  # canceled by batch norm, so its gradient is zero
         gamma: Tensor,
         beta: Tensor,
         inputs: tuple[Tensor, Tensor, Tensor],  # patches, and their windows' mean and covariance
@@ -181,21 +181,21 @@ class _FirstBlock(torch.autograd.Function):
         sums, total = products(patches, kernels, offsets, y, gradient.contiguous())
         of_place = sums.view(4, -1, 16)  # (4, C, 16)
         product = _windows(of_place).diagonal(dim1=0, dim2=2).sum(-1)  # (C, 9)
-        # Of batch norm: x^ is its output before gamma and beta, g the gradient behind it.
+        # Batch norm: x^ is its output before gamma and beta, g the gradient of its output.
         kernel = weight.flatten(1)
-        centred = product - torch.outer(total, mean)  # sum of g (patch - mean)
-        of_gamma = (kernel * centred).sum(1) * scale  # sum of g x^
-        along = (of_gamma * scale)[:, None] * (kernel @ covariance)  # its part that is x^'s
-        of_kernel = (gamma * scale)[:, None] * (centred - along)
+        centered = product - torch.outer(total, mean)  # sum of g (patch - mean)
+        of_gamma = (kernel * centered).sum(1) * scale  # sum of g x^
+        along = (of_gamma * scale)[:, None] * (kernel @ covariance)  # component along x^
+        of_kernel = (gamma * scale)[:, None] * (centered - along)
         of_bias = torch.zeros_like(bias)
         return of_kernel.view_as(weight), of_bias, of_gamma, total, None, None, None
 
 
 def _four_kernels(kernel: Tensor) -> Tensor:
-    """The kernel at the four places of a 4 x 4 patch: `(C, 9)` -> `(4 C, 16)`."""
+    """Place the kernel at the four positions of a 4 x 4 patch: `(C, 9)` -> `(4 C, 16)`."""
     kernels = kernel.new_zeros(2, 2, len(kernel), 4, 4)
     down, right, channel, *taps = kernels.stride()
-    # A place further down or to the right begins a row or an element later in its patch.
+    # One position further down or right begins one row or one element later in its patch.
     windows = kernels.as_strided(
         (2, 2, len(kernel), 3, 3), (down + taps[0], right + taps[1], channel, *taps)
     )

@@ -1,4 +1,4 @@
-"""Model files of the Hugging Face hub, downloaded or from its cache."""
+"""Download of model files from the Hugging Face hub, or from its cache."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,16 +11,16 @@ with package_needed("a model on the hub", "huggingface_hub", extra="hub"):
     from huggingface_hub import constants, get_session, hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-PROBE_SECONDS = 10.0  # for one answer of the hub, before anything else is asked of it
-MODEL_FILE = "encoder.safetensors"  # in a repository of the hub, beside config.json and README.md
+PROBE_SECONDS = 10.0  # to wait for the hub's first answer
+MODEL_FILE = "encoder.safetensors"  # in a hub repository, beside config.json and README.md
 
 
 def download_model_file(repo_id: str, **options: Any) -> Path:
-    """The model file of a repository, downloaded where it is not in the cache already.
+    """Return the model file of a repository, downloading it if it is not cached.
 
     Args:
-        repo_id: Id on the hub, `owner/name`.
-        options: Of `huggingface_hub.hf_hub_download`: `revision`, `token`, `local_files_only` ...
+        repo_id: Repository id on the hub, `owner/name`.
+        options: Arguments of `huggingface_hub.hf_hub_download`: `revision`, `token` ...
 
     Raises:
         CheckpointError: If there is no such model, or the hub cannot be reached.
@@ -30,11 +30,11 @@ def download_model_file(repo_id: str, **options: Any) -> Path:
 
 
 def or_from_cache(options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a download, from the cache alone where the hub does not answer."""
+    """Return the download options, restricted to the cache if the hub does not answer."""
     if options.get("local_files_only"):
         return options
     try:
-        # Asked first, since a download tries five times, with a warning each, for half a minute.
+        # Probe first: a download retries five times, with a warning each, for half a minute.
         get_session().head(constants.ENDPOINT, timeout=PROBE_SECONDS)
     except Exception:  # as below
         return {**options, "local_files_only": True}
@@ -43,21 +43,21 @@ def or_from_cache(options: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def hub_errors(name: str | Path) -> Iterator[None]:
-    """Turn what the hub and the way to it can raise into an error of ours."""
+    """Turn any error of the hub or of the connection to it into a `CheckpointError`."""
     try:
         yield
     except ByolaRQError:
         raise
     except LocalEntryNotFoundError as error:
         raise CheckpointError(
-            f"{name}: not in the cache of the hub, and the hub cannot be reached. Name a model "
-            "file or folder that is here, or go online (HF_HUB_OFFLINE must not be set)",
+            f"{name}: not in the hub's cache, and the hub cannot be reached. Give a local model "
+            "file or folder, or go online (HF_HUB_OFFLINE must not be set)",
             code="unreachable",
             key=str(name),
         ) from error
     except TypeError:
         raise  # a wrong argument
-    # What reaches us from below the hub's own errors depends on its HTTP client, which has changed.
+    # Errors below the hub's own depend on its HTTP client, which has changed before.
     except Exception as error:
         raise CheckpointError(
             f"{name}: the hub cannot be used ({first_line(error)})",

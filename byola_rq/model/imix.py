@@ -1,4 +1,4 @@
-"""i-Mix: inputs mixed with others of the batch, and with them what they should find."""
+"""i-Mix: mix inputs within the batch, and their targets likewise."""
 
 from dataclasses import dataclass
 
@@ -8,22 +8,22 @@ from torch import Tensor, nn
 from byola_rq.runtime.distributed import all_gather_rows, rank, world_size
 from byola_rq.runtime.rng import draw_keys, fold_in, other_rows, uniform
 
-_POINTS = 4097  # of the inverse distribution function
+_POINTS = 4097  # points of the inverse distribution function
 
 
 @dataclass(frozen=True)
 class Mix:
-    """How a batch was mixed.
+    """Mixing parameters of a batch.
 
-    `share`: of the sample itself, float32 `(B,)`, within 1/2 to 1. `index`: row of the other one in
-    the batch of all ranks, int64 `(B,)`.
+    `share`: weight of the sample itself, float32 `(B,)`, 1/2 to 1. `index`: row of the other sample
+    in the batch of all ranks, int64 `(B,)`.
     """
 
     share: Tensor
     index: Tensor
 
     def apply(self, x: Tensor) -> Tensor:
-        """`share x_i + (1 - share) x_j`, of any `(B, ...)`; the other one gets no gradient."""
+        """Mix `share x_i + (1 - share) x_j` for any `(B, ...)`; `x_j` gets no gradient."""
         share = self.share.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
         return share * x + (1 - share) * all_gather_rows(x.detach())[self.index]
 
@@ -31,17 +31,17 @@ class Mix:
 class IMix(nn.Module):
     """Mix each input with another one of its batch: `l x_i + (1 - l) x_j`.
 
-    An objective that has one (`BYOL(encoder, imix=IMix())`) mixes both views as the online network
-    sees them, each by numbers of its own, and weighs the losses against both targets alike:
-    `l loss(q_i, z_i) + (1 - l) loss(q_i, z_j)`. The target network sees what is not mixed.
+    An objective with i-Mix (`BYOL(encoder, imix=IMix())`) mixes both views of the online network
+    independently, and weighs the losses against both targets alike:
+    `l loss(q_i, z_i) + (1 - l) loss(q_i, z_j)`. The target network sees unmixed views.
 
-    `l` is `max(b, 1 - b)`, b from Beta(`alpha`, `alpha`). The other sample is any but the sample
-    itself, of all ranks, whose inputs are gathered for it (with gradient accumulation: of a part of
-    the batch); the released code permutes the batch instead. Inputs may be whatever can be added:
-    spectrograms, images, or embeddings of tokens, which makes it the e-Mix of DABS.
+    `l` is `max(b, 1 - b)`, b from Beta(`alpha`, `alpha`). The other sample is never the sample
+    itself, and comes from the batch of all ranks (with gradient accumulation: from a part of the
+    batch); the released code permutes the batch instead. Inputs may be anything that can be added:
+    spectrograms, images, or token embeddings, for which i-Mix becomes the e-Mix of DABS.
 
     Args:
-        alpha: Of the Beta distribution, above 0; 1 is uniform.
+        alpha: Parameter of the Beta distribution, above 0; 1 is uniform.
 
     Raises:
         ValueError: If `alpha` is not above 0.
@@ -57,7 +57,7 @@ class IMix(nn.Module):
         if not alpha > 0:
             raise ValueError(f"alpha must be above 0; got {alpha}")
         self.alpha = alpha
-        # Not in the state dict: a function of alpha.
+        # Not in the state dict, since it is a function of alpha.
         self.register_buffer("quantiles", _smaller_shares(alpha), persistent=False)
 
     def forward(
@@ -66,12 +66,12 @@ class IMix(nn.Module):
         """Mix a batch.
 
         Args:
-            x: `(B, ...)`.
-            key: int64 `(B,)`; drawn from `generator` when absent.
-            generator: torch generator; the global one by default.
+            x: Batch `(B, ...)`.
+            key: Randomness key of each sample, int64 `(B,)`; drawn from `generator` if None.
+            generator: Torch generator; the global one by default.
 
         Returns:
-            The mixed batch, and how it was mixed.
+            The mixed batch `(B, ...)`, and its mixing parameters.
 
         Raises:
             ValueError: If `key` does not fit the batch.
@@ -84,7 +84,7 @@ class IMix(nn.Module):
         return mix.apply(x), mix
 
     def draw(self, key: Tensor) -> Mix:
-        """Draw share and other sample for each key, int64 `(B,)`."""
+        """Draw weight and other sample for each key, int64 `(B,)`."""
         num = len(key)
         place = uniform(fold_in(key, "share")) * (_POINTS - 1)
         below = place.long()
@@ -97,7 +97,7 @@ class IMix(nn.Module):
 def _smaller_shares(alpha: float) -> Tensor:
     """Quantiles of `min(b, 1 - b)`, b from Beta(alpha, alpha), at equally spaced probabilities.
 
-    By the trapezoidal rule for the integral of the density `r^(alpha - 1) (1 - r)^(alpha - 1)` over
+    Integrates the density `r^(alpha - 1) (1 - r)^(alpha - 1)` by the trapezoidal rule over
     `s = r^c`, c = min(alpha, 1), which has no pole at 0.
     """
     c = min(alpha, 1.0)

@@ -1,4 +1,4 @@
-"""Linear layers by the fastest matrix product that a CPU has."""
+"""Linear layers with the fastest matrix product of a CPU."""
 
 import platform
 from typing import Any, cast
@@ -10,13 +10,13 @@ from torch.autograd.function import once_differentiable
 
 
 class Linear(nn.Linear):
-    """`nn.Linear`, on x86 CPUs in float32 by oneDNN's matrix products instead of MKL's.
+    """`nn.Linear`, which on x86 CPUs in float32 uses oneDNN's matrix products instead of MKL's.
 
     MKL leaves AVX-512 unused on AMD processors: 60-85 GFLOP/s a core against 180-210 (Zen 5).
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(..., in_features)` -> `(..., out_features)`."""
+        """Apply the layer: `(..., in_features)` -> `(..., out_features)`."""
         if not _suits_onednn(x) or torch.is_autocast_enabled("cpu"):
             return super().forward(x)
         y = _OneDNNLinear.apply(x.flatten(0, -2), self.weight, self.bias)  # type: ignore[no-untyped-call]
@@ -38,7 +38,7 @@ class _OneDNNLinear(torch.autograd.Function):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`x weight^T + bias`: `(M, I)`, `(O, I)`, `(O,)` -> `(M, O)`; no gradient."""
+    """Compute `x weight^T + bias`: `(M, I)`, `(O, I)`, `(O,)` -> `(M, O)`; no gradient."""
     if _suits_onednn(x):
         y = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
         return cast(Tensor, y)
@@ -55,7 +55,7 @@ def _suits_onednn(x: Tensor) -> bool:
     )
 
 
-# The operator that torch.compile itself uses for frozen weights; elsewhere plain products do.
+# The operator that torch.compile uses for frozen weights; elsewhere plain products are used.
 _HAS_ONEDNN = (
     platform.machine() in ("x86_64", "AMD64")
     and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]

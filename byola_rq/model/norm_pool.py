@@ -1,10 +1,10 @@
-"""Batch norm by batch statistics, max-pooling and ReLU of a convolution in few passes, on a GPU.
+"""Batch norm, max-pooling and ReLU after a convolution in few passes over memory, on a GPU.
 
-Batch norm, pooling and ReLU of torch's each read and write a tensor of the convolution's size, and
-keep one for the backward pass. Here the convolution's output is read once for its statistics, once
-to be pooled, and twice in the backward pass, which computes again what it needs; nothing else of
-its size is written but its gradient. A bias before batch norm changes only the running mean, so it
-is added there alone, and its gradient is zero.
+torch's modules each read and write a tensor of the convolution's size, and keep one for the
+backward pass. Here the convolution's output is read once for its statistics, once for pooling, and
+twice in the backward pass, which recomputes what it needs; only its gradient is written at that
+size. A bias before batch norm affects only the running mean, so it is added there, and its gradient
+is zero.
 """
 
 from typing import Any, cast
@@ -20,11 +20,11 @@ KERNELS = Kernels("of batch norm and pooling")
 
 
 def convolve_norm_pool(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor | None:
-    """Convolution, batch norm, 2 x 2 max-pooling, ReLU: `(B, C, H, W)` -> `(B, C', H/2, W/2)`.
+    """Run convolution, batch norm, 2 x 2 max-pooling, ReLU: `(B, C, H, W)` -> `(B, C', H/2, W/2)`.
 
     Returns:
-        The pooled features, channels last; None where the kernels do not serve: off a GPU, without
-        Triton, in evaluation, or for sizes and types that they do not take.
+        The pooled features, channels last; None if the kernels cannot be used: off a GPU, without
+        Triton, in evaluation, or for unsupported sizes and dtypes.
     """
     if not KERNELS.serve(x.device) or not _is_fitting(convolution, norm, x):
         return None
@@ -44,8 +44,8 @@ def _is_fitting(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> bool
     channels = convolution.out_channels
     return (
         norm.training
-        and not convolution._forward_pre_hooks  # nobody would call them
-        and type(norm) is nn.BatchNorm2d  # `SyncBatchNorm` asks other ranks
+        and not convolution._forward_pre_hooks  # they would not be called
+        and type(norm) is nn.BatchNorm2d  # `SyncBatchNorm` needs other ranks
         and norm.momentum is not None
         and norm.running_mean is not None
         and convolution.bias is not None
@@ -58,7 +58,7 @@ def _is_fitting(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> bool
 class _NormPool(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, z: Tensor, norm: nn.BatchNorm2d, *parameters: Tensor) -> Tensor:
-        # Triton is imported where a kernel is launched, never on a CPU.
+        # Import only where a kernel is launched: Triton may be missing on a CPU.
         from byola_rq.model.norm_pool_kernel import batch_statistics, pool
 
         bias, gamma, beta = parameters

@@ -1,4 +1,4 @@
-"""Kernels of `norm_pool`: each pass reads a convolution's output once, and writes what it must."""
+"""Triton kernels of `norm_pool`: each pass reads a convolution's output once."""
 
 # Importing this file needs Triton; its decorators and functions carry no types.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
@@ -10,17 +10,17 @@ import triton.language as tl
 from torch import Tensor, nn
 
 ROWS = 32  # pooled rows of a tile, each of four rows of the convolution's output
-PROGRAMS = 512  # of a reduction, each with sums of its own over many tiles
+PROGRAMS = 512  # of a reduction; each sums over many tiles
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
 
 
 def batch_statistics(z: Tensor, bias: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Mean and 1 / standard deviation of each channel, `(C,)`; moves the running statistics.
+    """Mean and 1 / standard deviation of each channel, `(C,)`; updates the running statistics.
 
     Args:
-        z: A convolution's output without its bias, `(B, C, H, W)`, channels last.
-        bias: Of the convolution, `(C,)`: a part of the running mean alone.
-        norm: Whose statistics they are.
+        z: Convolution output without bias, `(B, C, H, W)`, channels last.
+        bias: Bias of the convolution, `(C,)`, added to the running mean alone.
+        norm: Batch norm whose running statistics are updated.
     """
     channels, num_rows = z.shape[1], z.numel() // z.shape[1]
     num_tiles = triton.cdiv(num_rows, 4 * ROWS)
@@ -39,7 +39,7 @@ def batch_statistics(z: Tensor, bias: Tensor, norm: nn.BatchNorm2d) -> tuple[Ten
 
 
 def pool(z: Tensor, mean: Tensor, scale: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-    """Batch norm, 2 x 2 max-pooling, ReLU: `(B, C, H // 2, W // 2)`, channels last."""
+    """Apply batch norm, 2 x 2 max-pooling, ReLU: `(B, C, H // 2, W // 2)`, channels last."""
     batch, channels, height, width = z.shape
     y = torch.empty(
         (batch, channels, height // 2, width // 2),
@@ -55,7 +55,7 @@ def pool(z: Tensor, mean: Tensor, scale: Tensor, gamma: Tensor, beta: Tensor) ->
 def unpool(
     gradient: Tensor, z: Tensor, mean: Tensor, scale: Tensor, gamma: Tensor, beta: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `z`, `gamma` and `beta` from that of `pool`'s result."""
+    """Gradients of `z`, `gamma` and `beta` from the gradient of `pool`'s result."""
     _, channels, _, width = z.shape
     num_rows = gradient.numel() // channels
     num_tiles = triton.cdiv(num_rows, ROWS)
@@ -65,7 +65,7 @@ def unpool(
     _sum_gradient[(programs,)](
         *shared, partial, num_rows, num_tiles, width, channels=channels, rows=ROWS, **OPTIONS
     )
-    # Added in one order always, so that a run repeats to the bit.
+    # Summed in a fixed order, so that runs are reproducible bit for bit.
     sums = partial.sum(0)  # (2, C): of beta, of gamma
     of_z = torch.empty_like(z)
     _spread_gradient[(num_tiles,)](
@@ -78,7 +78,7 @@ def unpool(
 def _moments(
     z, partial, counts, num_rows, num_tiles, channels: tl.constexpr, rows: tl.constexpr
 ):  # fmt: skip
-    """Mean and sum of squared deviations of a program's tiles (Chan et al.'s update)."""
+    """Compute mean and sum of squared deviations of a program's tiles (Chan et al.'s update)."""
     channel = tl.arange(0, channels)
     mean = tl.zeros((channels,), tl.float32)
     deviations = tl.zeros((channels,), tl.float32)
@@ -107,7 +107,7 @@ def _finish(
     partial, counts, bias, running_mean, running_var, num_batches, mean_out, scale_out,
     num_rows, programs, eps, momentum, channels: tl.constexpr,
 ):  # fmt: skip
-    """Join the partial moments of 16 channels, in one order always."""
+    """Combine the partial moments of 16 channels, in a fixed order."""
     channel = tl.program_id(0) * 16 + tl.arange(0, 16)
     mean = tl.zeros((16,), tl.float32)
     for first in range(0, programs, 64):
@@ -152,7 +152,7 @@ def _pool(
     upper = _larger(_line(x_0, slope, offset), _line(x_1, slope, offset))
     lower = _larger(_line(x_2, slope, offset), _line(x_3, slope, offset))
     best = _larger(upper, lower)
-    # What is not a number stays so, and the step is skipped.
+    # NaN must propagate, so that the step is skipped.
     best = _larger(best, tl.zeros_like(best))
     tl.store(y + row[:, None] * channels + channel[None, :], best, mask=is_inside)
 
@@ -162,7 +162,7 @@ def _sum_gradient(
     gradient, z, mean, scale, gamma, beta, partial, num_rows, num_tiles, width,
     channels: tl.constexpr, rows: tl.constexpr,
 ):  # fmt: skip
-    """Sums over a program's tiles of the gradient that reaches batch norm, and of it times x^."""
+    """Sum, over a program's tiles, the gradient that reaches batch norm, and that times x^."""
     channel = tl.arange(0, channels)
     slope, offset = _affine(mean, scale, gamma, beta, channel)
     of_beta = tl.zeros((channels,), tl.float32)
@@ -187,7 +187,7 @@ def _spread_gradient(
     gradient, z, mean, scale, gamma, beta, sums, of_z, num_rows, width,
     channels: tl.constexpr, rows: tl.constexpr,
 ):  # fmt: skip
-    """Each element's gradient less its part of batch norm's mean and of its x^."""
+    """Subtract batch norm's mean and x^ components from the gradient of each element."""
     row = tl.program_id(0).to(tl.int64) * rows + tl.arange(0, rows)
     is_inside = (row < num_rows)[:, None]
     channel = tl.arange(0, channels)
@@ -215,14 +215,14 @@ def _less_batch(to, x, slope, level, along):
 
 @triton.jit
 def _affine(mean, scale, gamma, beta, channel):
-    """Batch norm as `slope x + offset`."""
+    """Return batch norm as `slope x + offset`."""
     slope = tl.load(gamma + channel) * tl.load(scale + channel)
     return slope, tl.load(beta + channel) - slope * tl.load(mean + channel)
 
 
 @triton.jit
 def _first_of(row, width):
-    """The first of the four rows of the input that a pooled row sees."""
+    """Return the first of the four input rows that a pooled row covers."""
     return row // (width // 2) * (2 * width) + row % (width // 2) * 2
 
 
@@ -241,7 +241,7 @@ def _window(z, row, channel, is_inside, width, channels: tl.constexpr):
 def _shares(
     gradient, row, channel, is_inside, channels: tl.constexpr, slope, offset, x_0, x_1, x_2, x_3
 ):  # fmt: skip
-    """The gradient of a pooled element, at the largest of its four; of equal ones at the first."""
+    """Route the gradient of a pooled element to the (first) largest of its four."""
     y_0, y_1 = _line(x_0, slope, offset), _line(x_1, slope, offset)
     y_2, y_3 = _line(x_2, slope, offset), _line(x_3, slope, offset)
     upper, lower = tl.maximum(y_0, y_1), tl.maximum(y_2, y_3)

@@ -1,4 +1,4 @@
-"""What objectives share: online and target network, heads, target update; takes any encoder."""
+"""Base class of the objectives: online and target network, heads, target update."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -14,21 +14,21 @@ from byola_rq.runtime.stages import stage
 
 
 class Objective(nn.Module, ABC):
-    """Learn by comparing predictions from one view with the target's projections of the other.
+    """Compare predictions from one view with the target's projections of the other.
 
     The target network is a copy of encoder and projector that gets no gradient. It stays in train
-    mode: it normalizes each batch by its own batch statistics, and its batch norms keep running
-    statistics of their own, which the EMA does not touch.
+    mode: it normalizes each batch by its own batch statistics, and its batch norms keep separate
+    running statistics, which the EMA does not touch.
 
-    Each view runs through the networks on its own, so batch statistics are per view.
+    Each view passes through the networks separately, so batch statistics are per view.
 
     Args:
-        encoder: The network to learn, `(B, ...)` -> `(B, D)`; used as it is, not copied.
+        encoder: Network to train, `(B, ...)` -> `(B, D)`; used as it is, not copied.
         projection_dim: Output size of projector and predictor.
-        hidden_dim: Their hidden size.
-        embedding_dim: `D`; the encoder's attribute `embedding_dim` by default.
-        imix: Mixes inputs and targets of the batch (i-Mix).
-        ssql: Predicts from a quantized encoder as well (SSQL).
+        hidden_dim: Hidden size of projector and predictor.
+        embedding_dim: Embedding size `D`; the encoder's attribute `embedding_dim` by default.
+        imix: i-Mix, which mixes inputs and targets of the batch; None for none.
+        ssql: SSQL, which also predicts from a quantized encoder; None for none.
 
     Raises:
         ValueError: If `embedding_dim` is neither given nor an attribute of the encoder.
@@ -50,7 +50,7 @@ class Objective(nn.Module, ABC):
         dim = getattr(encoder, "embedding_dim", None) if embedding_dim is None else embedding_dim
         if not isinstance(dim, int):
             raise ValueError(
-                "embedding_dim must be given where the encoder has no such attribute; "
+                "embedding_dim must be given if the encoder has no such attribute; "
                 f"got {type(encoder).__name__}"
             )
         self.encoder = encoder
@@ -63,35 +63,35 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def losses(self, prediction: Tensor, target: Tensor, index: Tensor | None = None) -> Tensor:
-        """Loss of each prediction against a row of the targets.
+        """Return the loss of each prediction against a row of the targets.
 
         Args:
-            prediction: `(B, P)`.
-            target: Projections, without gradient, `(B, P)`, of this rank's rows.
-            index: Which of the targets of all ranks each prediction should find, int64 `(B,)`;
-                its own by default.
+            prediction: Predictions of this rank, `(B, P)`.
+            target: Target projections of this rank, without gradient, `(B, P)`.
+            index: Row of each prediction's target among those of all ranks, int64 `(B,)`; its own
+                by default.
 
         Returns:
-            `(B,)`, float32, or float64 where that is given.
+            Losses `(B,)`, float32, or float64 for float64 inputs.
         """
 
     def forward(
         self, view_1: Tensor, view_2: Tensor, key: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Loss of a batch of view pairs.
+        """Compute the loss of a batch of view pairs.
 
         Args:
-            view_1: What the encoder takes, `(B, ...)`, B at least 2 (batch norm).
-            view_2: The other view of each, of the same shape.
-            key: Of each sample, int64 `(B,)`, for what i-Mix and SSQL draw; by default from torch's
-                generator.
+            view_1: First views, inputs of the encoder, `(B, ...)`, B at least 2 (batch norm).
+            view_2: Second views, of the same shape.
+            key: Randomness key of each sample, int64 `(B,)`, for i-Mix and SSQL; drawn from torch's
+                generator if None.
 
         Returns:
             The loss, a scalar, and the online embeddings of the first view (mixed with i-Mix),
             detached, `(B, D)`, to watch for collapse.
 
         Raises:
-            ValueError: If the views differ in shape, or hold fewer than two samples.
+            ValueError: If the views differ in shape, or contain fewer than two samples.
         """
         if view_1.shape != view_2.shape or len(view_1) < 2:
             shapes = f"{tuple(view_1.shape)} and {tuple(view_2.shape)}"
@@ -117,10 +117,10 @@ class Objective(nn.Module, ABC):
         return torch.stack(losses).mean(), embedding_1.detach()
 
     def update_target(self, ema_decay: float) -> None:
-        """Move the target's parameters towards the online ones: `t + (1 - ema_decay) (o - t)`.
+        """Move the target's parameters toward the online ones: `t + (1 - ema_decay) (o - t)`.
 
         Args:
-            ema_decay: Between 0 and 1; 1 changes nothing.
+            ema_decay: Decay of the moving average, 0 to 1; 1 changes nothing.
 
         Source: Grill et al. (arXiv:2006.07733), eq. 1, as an interpolation.
         """
@@ -129,9 +129,9 @@ class Objective(nn.Module, ABC):
 
     @torch.no_grad()
     def interpolate_target(self, weight: Tensor) -> None:
-        """Move the target's parameters `weight`, a scalar on their device, of the way.
+        """Move the target's parameters by the fraction `weight`, a scalar on their device.
 
-        The host need not know it; where it is 0, nothing changes.
+        The host need not know its value; a weight of 0 changes nothing.
         """
         online: list[Tensor] = [*self.encoder.parameters(), *self.projector.parameters()]
         target: list[Tensor] = [
@@ -148,12 +148,12 @@ class Objective(nn.Module, ABC):
         prediction: Tensor = self.predictor(self.projector(embedding))
         return prediction
 
-    # torch's compiler fails on random numbers that are integers of 64 bits.
+    # torch's compiler fails on 64-bit random integers.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _mixed(
         self, view_1: Tensor, view_2: Tensor, key: Tensor
     ) -> tuple[Tensor, Tensor, Mix, Mix]:
-        """What the online network sees of both views, and how each was mixed."""
+        """Mix both views for the online network; return them and their mixing parameters."""
         assert self.imix is not None
         seen_1, mix_1 = self.imix(view_1, fold_in(key, 1))
         seen_2, mix_2 = self.imix(view_2, fold_in(key, 2))
@@ -168,10 +168,10 @@ class Objective(nn.Module, ABC):
 
 
 def _interpolate(start: list[Tensor], end: list[Tensor], weight: Tensor) -> None:
-    """`start + weight (end - start)` in place, for a `weight` of `()`.
+    """Compute `start + weight (end - start)` in place, for a scalar tensor `weight`.
 
-    Three kernels for all tensors instead of one for each: `_foreach_lerp_` takes no such
-    weight. On a CPU, where starting one costs nothing, the passes over memory would.
+    Three kernels for all tensors instead of one each: `_foreach_lerp_` takes no tensor weight. On a
+    CPU, launches are free and the extra passes over memory would cost more.
     """
     way = torch._foreach_sub(end, start)
     torch._foreach_mul_(way, weight)

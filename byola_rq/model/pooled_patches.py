@@ -1,7 +1,7 @@
-"""Four convolution outputs of each 4 x 4 patch, pooled; and the backward pass, computed again.
+"""Four convolution outputs of each 4 x 4 patch, pooled, with a recomputing backward pass.
 
-On a GPU one kernel each, where Triton is; elsewhere matrix products of parts that stay in a CPU's
-cache. What fails to compile says so once, and the latter runs.
+With Triton on a GPU each pass is one kernel; otherwise matrix products of parts that stay in a
+CPU's cache. A kernel that fails to compile is reported once and replaced by the latter.
 """
 
 from typing import Any, cast
@@ -14,7 +14,7 @@ from byola_rq.runtime.triton import Kernels
 
 KERNELS = Kernels("of the first convolution block")
 
-_ROWS = 2048  # patches at a time on a CPU: 2 MB of convolution outputs, about its cache
+_ROWS = 2048  # patches at a time on a CPU: 2 MB of convolution outputs fit its cache
 
 
 def pooled(patches: Tensor, kernels: Tensor, offsets: Tensor, dtype: torch.dtype) -> Tensor:
@@ -62,7 +62,7 @@ _keep_where_positive = torch.ops.aten.threshold_backward
 
 
 def _unpooled(gradient: Tensor, z: Tensor) -> Tensor:
-    """Give `(M, C)` to the largest of `z`, `(M, 4, C)`; of equal ones to the first, as torch."""
+    """Route `(M, C)` to the first largest of `z`, `(M, 4, C)`, as torch does."""
     # Differences and thresholds: on a CPU, `where` with a mask takes five times as long.
     upper, lower = torch.maximum(z[:, 0], z[:, 1]), torch.maximum(z[:, 2], z[:, 3])
     to_lower = _keep_where_positive(gradient, lower - upper, 0)
@@ -76,15 +76,15 @@ def _unpooled(gradient: Tensor, z: Tensor) -> Tensor:
 
 
 def _run_kernel(name: str, patches: Tensor, kernels: Tensor, *arguments: Tensor) -> Any:
-    """What a kernel gives; None where it cannot be had or is not for these tensors."""
+    """Run a kernel; return None if it cannot be used for these tensors."""
     if not KERNELS.serve(patches.device) or len(patches) == 0:
         return None
-    if reason := _refusal(patches, len(kernels) // 4):
+    if reason := _unsupported_reason(patches, len(kernels) // 4):
         KERNELS.decline(reason)
         return None
 
     def launch() -> Any:
-        # Triton is imported where a kernel is launched, never on a CPU.
+        # Import only where a kernel is launched: Triton may be missing on a CPU.
         from byola_rq.model import block_kernel
 
         return getattr(block_kernel, name)(patches, kernels, *arguments)
@@ -92,8 +92,8 @@ def _run_kernel(name: str, patches: Tensor, kernels: Tensor, *arguments: Tensor)
     return KERNELS.run(patches.device, launch)
 
 
-def _refusal(patches: Tensor, channels: int) -> str | None:
-    """Why the kernels do not take an input; None where they do."""
+def _unsupported_reason(patches: Tensor, channels: int) -> str | None:
+    """Return why the kernels cannot take an input; None if they can."""
     if patches.dtype is not torch.float32:
         return f"input must be float32; got {str(patches.dtype).removeprefix('torch.')}"
     if channels < 16 or channels & (channels - 1):

@@ -1,4 +1,4 @@
-"""SSQL: the online encoder with weights and activations of a few random bits."""
+"""SSQL: an online encoder with weights and activations quantized to a random number of bits."""
 
 from collections.abc import Sequence
 
@@ -14,27 +14,28 @@ _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 class SSQL(nn.Module):
-    """Run an encoder quantized, with numbers of bits drawn anew for every step.
+    """Run an encoder quantized to numbers of bits drawn anew for every step.
 
-    An objective that has one (`BYOL(encoder, ssql=SSQL())`) predicts the target, which stays in
-    full precision, from the encoder as it is and from the quantized encoder; the loss is the mean
-    of both. A step costs two passes of the online network more.
+    An objective with SSQL (`BYOL(encoder, ssql=SSQL())`) predicts the full-precision target from
+    both the encoder and the quantized encoder; the loss is the mean of both. A step needs two more
+    passes of the online network.
 
-    Quantized are convolutions and linear layers: weights symmetrically, each output channel by its
-    own largest magnitude; activations, which are the inputs of all these layers but the first,
-    between the smallest and the largest value of the batch, of all ranks. Gradients pass straight
-    through. The first layer has the larger of `weight_bits`; the heads stay in full
-    precision (the released code: 8 bits for the projector's weights).
+    Convolutions and linear layers are quantized: weights symmetrically, each output channel by its
+    own largest magnitude; activations, the inputs of all these layers but the first, between the
+    smallest and the largest value of the batch of all ranks. Gradients pass straight through. The
+    first layer uses the larger of `weight_bits`; the heads stay in full precision (the released
+    code uses 8 bits for the projector's weights).
 
     Args:
-        weight_bits: Fewest and most bits of weights, both included, within 2 to 16.
-        activation_bits: The same of activations.
+        weight_bits: Smallest and largest number of bits of weights, inclusive, within 2 to 16.
+        activation_bits: Smallest and largest number of bits of activations, inclusive, within 2 to
+            16.
 
     Raises:
         ValueError: If an argument breaks a rule above.
 
     Source: Cao et al., Synergistic Self-supervised and Quantization Learning (ECCV 2022,
-    arXiv:2207.05432), section 3; numbers of bits and ranges as its released code has them.
+    arXiv:2207.05432), section 3; numbers of bits and ranges as in its released code.
     """
 
     def __init__(
@@ -48,10 +49,10 @@ class SSQL(nn.Module):
         self.activation_bits = tuple(activation_bits)
 
     def draw(self, key: Tensor) -> tuple[Tensor, Tensor]:
-        """Bits of weights and of activations, int64 `(1,)` each, the same in all ranks.
+        """Draw the bits of weights and of activations, int64 `(1,)` each, the same in all ranks.
 
         Args:
-            key: Of each sample, int64 `(B,)`; that of the first sample of all ranks decides.
+            key: Randomness key of each sample, int64 `(B,)`; the first sample of all ranks decides.
         """
         first = fold_in(all_gather_rows(key)[:1], "ssql")
         return (
@@ -59,15 +60,15 @@ class SSQL(nn.Module):
             _within(fold_in(first, "activation"), self.activation_bits),
         )
 
-    # Its hooks come and go, which a compiler would have to follow.
+    # Disabled: hooks are added and removed, which a compiler would have to follow.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, encoder: nn.Module, x: Tensor, key: Tensor) -> Tensor:
-        """Embed a batch by the quantized encoder, which is left as it is.
+        """Embed a batch with the quantized encoder; the encoder itself is not changed.
 
         Args:
-            encoder: `(B, ...)` -> `(B, D)`.
-            x: `(B, ...)`.
-            key: Of each sample, as for `draw`.
+            encoder: Network to quantize, `(B, ...)` -> `(B, D)`.
+            x: Batch `(B, ...)`.
+            key: Randomness key of each sample, int64 `(B,)`, see `draw`.
 
         Returns:
             The embeddings, `(B, D)`.
@@ -104,8 +105,8 @@ def quantize_weight(weight: Tensor, bits: Tensor) -> Tensor:
     """Round each output channel to levels symmetric around 0: `(C, ...)` -> `(C, ...)`.
 
     `s clip(round(w / s), -m, m)`, `m = 2^(bits - 1) - 1`, `s = max|w| / (m + 1 / 2)`; the gradient
-    is that of the identity. The released code has one level more, -m - 1: a largest weight below 0
-    is halfway between it and the next, and rounding errors would choose. `bits` is int64, of one
+    is that of the identity. The released code has one more level, -m - 1: a negative largest weight
+    then lies halfway between two levels, and rounding errors would decide. `bits` is int64 with one
     element.
     """
     values = weight.detach()
@@ -113,7 +114,7 @@ def quantize_weight(weight: Tensor, bits: Tensor) -> Tensor:
     largest = values.flatten(1).abs().amax(1).view(-1, *[1] * (weight.ndim - 1))
     scale = (largest / (most + 0.5)).clamp(min=torch.finfo(values.dtype).tiny)
     rounded = torch.clamp((values / scale).round(), -most, most) * scale
-    # In the layout of the weights, which their gradients then have too.
+    # Same memory layout as the weights, and hence as their gradients.
     return straight_through(weight, torch.empty_like(values).copy_(rounded))
 
 
@@ -121,8 +122,8 @@ def quantize_activation(x: Tensor, bits: Tensor) -> Tensor:
     """Round all elements to `2^bits` levels between the smallest and the largest of all ranks.
 
     `s (clip(round(x / s) + z, 0, 2^bits - 1) - z)`, `s = (max - min) / (2^bits - 1)`,
-    `z = -round(min / s)`, so that 0 stays 0; the gradient is that of the identity. `bits` is int64,
-    of one element.
+    `z = -round(min / s)`, so that 0 stays 0; the gradient is that of the identity. `bits` is int64
+    with one element.
     """
     values = x.detach().to(torch.promote_types(x.dtype, torch.float32))
     most = ((torch.ones_like(bits) << bits) - 1).to(values.dtype)
@@ -135,6 +136,6 @@ def quantize_activation(x: Tensor, bits: Tensor) -> Tensor:
 
 
 def _within(key: Tensor, bounds: tuple[int, ...]) -> Tensor:
-    """An integer within both bounds, for each key."""
+    """Draw an integer within both bounds, inclusive, for each key."""
     fewest, most = bounds
     return fewest + integers(key, torch.full_like(key, most - fewest + 1))

@@ -1,4 +1,4 @@
-"""Batch norm and dropout over the batch of all ranks: what one process would compute of it."""
+"""Batch norm and dropout over the batch of all ranks, equal to those of a single process."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from byola_rq.runtime.distributed import all_reduce_sum, local_rows, world_size
 
 
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm by the statistics of the batches of all ranks, which are of one size.
+    """Batch norm by the statistics of all ranks' batches, which must be of equal size.
 
-    Mean first, then the squares of the distances to it: unlike the difference of two moments, that
-    is exact where the mean is large. torch's own class refuses CPU tensors.
+    Computes the mean first, then squared distances to it: unlike a difference of two moments, this
+    is accurate for large means. torch's own class does not support CPU tensors.
 
     Source: Ioffe and Szegedy, Batch Normalization (arXiv:1502.03167), algorithm 1.
     """
@@ -21,23 +21,23 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         """Normalize `(B, C)` or `(B, C, ...)`."""
         if not self.training:
             return super().forward(features)
-        # Also in autocast: bfloat16 has not the digits for a variance.
+        # Also in autocast: bfloat16 has too few digits for a variance.
         x = features.to(torch.promote_types(features.dtype, torch.float32))
         over = [0, *range(2, x.ndim)]
         shape = (1, -1) + (1,) * (x.ndim - 2)
         count = x.numel() // x.shape[1] * world_size()
         mean = all_reduce_sum(x.sum(over)) / count  # (C,)
-        centred = x - mean.view(shape)
-        variance = all_reduce_sum(centred.square().sum(over)) / count
+        centered = x - mean.view(shape)
+        variance = all_reduce_sum(centered.square().sum(over)) / count
         self._track(mean.detach(), variance.detach() * (count / (count - 1)))
         scale = self.weight * (variance + self.eps).rsqrt()
-        return torch.addcmul(self.bias.view(shape), centred, scale.view(shape)).to(features.dtype)
+        return torch.addcmul(self.bias.view(shape), centered, scale.view(shape)).to(features.dtype)
 
     def _check_input_dim(self, *features: Tensor) -> None:
-        """Of any number of dimensions."""
+        """Accept any number of dimensions."""
 
     def _track(self, mean: Tensor, variance: Tensor) -> None:
-        """Move the running statistics."""
+        """Update the running statistics."""
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
@@ -48,13 +48,13 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 class RankDropout(nn.Dropout):
-    """Drops, in each rank's rows, what one process would drop in those rows of the whole batch.
+    """Dropout that drops, in each rank's rows, what a single process would drop there.
 
-    Every rank draws for all of them; their generators are seeded alike.
+    Every rank draws the mask of the whole batch; their generators are seeded alike.
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        """As `nn.Dropout`, for this rank's rows of a batch, `(B, ...)`."""
+        """Apply dropout to this rank's rows of a batch, `(B, ...)`."""
         if not self.training:
             return features
         shape = (len(features) * world_size(), *features.shape[1:])
@@ -65,7 +65,7 @@ class RankDropout(nn.Dropout):
 
 
 def over_all_ranks(network: nn.Module, *, sync_batch_norm: bool) -> None:
-    """Let dropout, and batch norm where asked for, see the ranks' batches as one; in place."""
+    """Make dropout, and optionally batch norm, treat the ranks' batches as one; in place."""
     if world_size() == 1:
         return
     for name, child in network.named_children():

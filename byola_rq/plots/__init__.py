@@ -1,1 +1,1 @@
-"""Pictures for papers and notebooks."""
+"""Figures for papers and notebooks."""

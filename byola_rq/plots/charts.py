@@ -1,4 +1,4 @@
-"""Numbers as pictures: distortion, scores, maps of embeddings, confusions; in one style."""
+"""Figures of numbers: distortion, scores, maps of embeddings, confusion matrices."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,12 +14,12 @@ def draw_distortion(
     measured: Mapping[str, Sequence[float]],
     expected: Mapping[str, Sequence[float]],
 ) -> Any:
-    """A figure of mean absolute error against the number of bins: measured, expected below it."""
+    """Plot mean absolute error against the number of bins, measured and expected."""
     figure = make_figure(7, 4)
     axes = figure.subplots()
     for name, color in zip(measured, COLORS, strict=False):
         if name in expected:
-            # Wide and pale: the two are often nearly equal, and both are to be seen.
+            # Expected curves are wide and pale, so that both show where they coincide.
             axes.plot(num_bins, expected[name], color=color, linewidth=6, alpha=0.25)
         axes.plot(num_bins, measured[name], "o-", color=color, linewidth=1.2, label=name)
     if expected:
@@ -46,7 +46,7 @@ def draw_scores(
     title: str = "",
     label: str = "percent right",
 ) -> Any:
-    """A figure of a bar per model, with its interval where there is one; in percent."""
+    """Plot a bar for each model's score in percent, with its interval if given."""
     figure = make_figure(7, 0.9 + 0.42 * len(scores))
     axes = figure.subplots()
     for place, (name, score) in enumerate(scores.items()):
@@ -66,7 +66,7 @@ def draw_scores(
 
 
 def draw_map(places: npt.NDArray[np.floating[Any]], labels: Sequence[str], *, title: str) -> Any:
-    """A figure of points `(N, 2)`, colored by label."""
+    """Plot points `(N, 2)`, colored by label."""
     figure = make_figure(7.5, 4.4)
     axes = figure.subplots()
     names = sorted(set(labels))
@@ -89,7 +89,7 @@ def draw_map(places: npt.NDArray[np.floating[Any]], labels: Sequence[str], *, ti
 
 
 def draw_confusions(counts: npt.ArrayLike, classes: Sequence[str], *, title: str) -> Any:
-    """A figure of how often each class (row) was taken for each (column): shares of the row."""
+    """Plot a confusion matrix: true classes in rows, predicted ones in columns, shares of rows."""
     table = np.asarray(counts, dtype=float)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     size = 2.2 + 0.42 * len(classes)

@@ -1,4 +1,4 @@
-"""The curves of one or several runs over their steps, in one picture."""
+"""Picture of the training curves of one or several runs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float64]
 Columns = Mapping[str, FloatArray]
 
-# Column of metrics.csv -> what its panel is called.
+# Column of metrics.csv -> title of its panel.
 _PANELS = {
     "loss": "loss",
     "validation": "validation (%)",
@@ -25,27 +25,27 @@ _PANELS = {
     "effective_rank": "effective rank",
     "segments_per_second": "segments/s",
 }
-_STYLES = ("-", "--", ":")  # one after the other, once the colors are used up
+_STYLES = ("-", "--", ":")  # in turn, once the colors are used up
 _LARGE = ("loss", "validation")  # panels of the upper row
 _RAW = ("learning_rate", "validation")  # columns that are not smoothed
-_FEW_ROWS = 30  # up to which each row has a dot
-_SMOOTHED = 0.02  # of a run's rows are averaged
-_LONGEST_NAME = 44  # characters of a name in the legend
+_FEW_ROWS = 30  # up to which each row is marked by a dot
+_SMOOTHED = 0.02  # share of a run's rows to average over
+_LONGEST_NAME = 44  # in characters, in the legend
 
 
 def save_curves_picture(path: Path, runs: Mapping[str, Columns]) -> None:
     """Draw loss, validation, learning rate, embedding std, effective rank and segments/s.
 
-    A panel is there for each of them that any run has. Runs of 100 rows and more are drawn as the
-    running mean of 2 % of their rows, over the rows themselves in pale; learning rate and
-    validation as they are. A star marks the best validation of a run.
+    Draws a panel for each column that any run has. Runs of 100 rows and more are drawn as the
+    running mean over 2 % of their rows, with the rows themselves in pale; learning rate and
+    validation are never smoothed. A star marks the best validation of a run.
 
     Args:
-        path: The picture.
-        runs: Name -> column of metrics.csv -> its values, row by row; `step` among them.
+        path: File to write.
+        runs: Columns of metrics.csv by run, one value per row; `step` is required.
 
     Raises:
-        ConfigError: If there is no row to draw, or the picture cannot be written there.
+        ConfigError: If there is no row to draw, or the picture cannot be written.
         MissingPackageError: If matplotlib is not installed.
     """
     panels = [
@@ -65,7 +65,7 @@ def save_curves_picture(path: Path, runs: Mapping[str, Columns]) -> None:
     for column in panels:
         _label(axes[column], column)
         if column == "learning_rate":
-            # Often equal: wider lines are seen under those drawn on them.
+            # Often equal: lines drawn first are wider, so that they show under later ones.
             for num_over, line in enumerate(reversed(axes[column].lines)):
                 line.set_linewidth(1.4 + 0.7 * min(num_over, 5))
     _name_runs(figure, list(runs), is_smoothed=any(is_smoothed))
@@ -73,7 +73,7 @@ def save_curves_picture(path: Path, runs: Mapping[str, Columns]) -> None:
 
 
 def _arrange(panels: list[str]) -> list[list[str]]:
-    """Two rows of panels, as wide as each other: of each name so many cells."""
+    """Arrange panels in two rows of equal width, repeating names to fill the grid."""
     above = [column for column in panels if column in _LARGE] or panels
     below = [column for column in panels if column not in above]
     if not below:
@@ -85,7 +85,7 @@ def _arrange(panels: list[str]) -> list[list[str]]:
 
 
 def _style(number: int) -> dict[str, Any]:
-    """Of the run of this number, in every panel and the legend."""
+    """Return the line style of run `number`, for all panels and the legend."""
     return {
         "color": COLORS[number % len(COLORS)],
         "linestyle": _STYLES[number // len(COLORS) % len(_STYLES)],
@@ -98,7 +98,7 @@ def _has_values(columns: Columns, column: str) -> bool:
 
 
 def _draw_run(axes: dict[str, "Axes"], columns: Columns, style: dict[str, Any]) -> bool:
-    """Draw a run's curve in every panel; says whether any was smoothed."""
+    """Draw a run's curve in every panel; return True if any was smoothed."""
     is_smoothed = [
         _draw_curve(axes[column], columns, column, style)
         for column in axes
@@ -108,14 +108,14 @@ def _draw_run(axes: dict[str, "Axes"], columns: Columns, style: dict[str, Any]) 
 
 
 def _draw_curve(axes: "Axes", columns: Columns, column: str, style: dict[str, Any]) -> bool:
-    """Draw one column of one run; says whether it was smoothed."""
+    """Draw one column of one run; return True if it was smoothed."""
     is_there = np.isfinite(columns[column])
     steps, values = columns["step"][is_there], columns[column][is_there]
     window = int(_SMOOTHED * len(steps))
     is_smoothed = window > 1 and column not in _RAW
     if is_smoothed:
         axes.plot(steps, values, color=style["color"], linewidth=0.6, alpha=0.2)
-        # Each mean stands at the middle of its rows.
+        # Each mean is drawn at the middle of its rows.
         steps, values = _running_mean(steps, window), _running_mean(values, window)
     marker = "." if len(steps) <= _FEW_ROWS else ""
     axes.plot(steps, values, marker=marker, markersize=4, **style)
@@ -126,7 +126,7 @@ def _draw_curve(axes: "Axes", columns: Columns, column: str, style: dict[str, An
 
 
 def _running_mean(values: FloatArray, window: int) -> FloatArray:
-    """Means of every `window` values that follow each other."""
+    """Means over `window` consecutive values."""
     sums = np.cumsum(np.concatenate(([0.0], values)))
     means: FloatArray = (sums[window:] - sums[:-window]) / window
     return means
@@ -143,13 +143,13 @@ def _label(axes: "Axes", column: str) -> None:
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlim(left=0)
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 5))
-    if column not in _LARGE:  # how near these are to 0 is what is looked for
+    if column not in _LARGE:  # the distance to 0 matters for these
         axes.set_ylim(bottom=0)
     tidy(axes)
 
 
 def _name_runs(figure: Any, names: list[str], *, is_smoothed: bool) -> None:
-    """A title for one run, a legend for several."""
+    """Add a title for one run, or a legend for several."""
     if len(names) == 1:
         figure.suptitle(_shorten(names[0]), fontsize=11)
     else:
@@ -168,5 +168,5 @@ def _name_runs(figure: Any, names: list[str], *, is_smoothed: bool) -> None:
 
 
 def _shorten(name: str) -> str:
-    """The end of a long name, which tells runs apart."""
+    """Shorten a long name to its end, which distinguishes runs."""
     return plain(name if len(name) <= _LONGEST_NAME else f"…{name[1 - _LONGEST_NAME :]}")

@@ -1,4 +1,4 @@
-"""Pictures of spectrograms, views and quantizers, in one style."""
+"""Pictures of spectrograms, views and quantizers."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,24 +14,24 @@ from byola_rq.plots.style import COLOR_MAP, COLORS, QUIET, make_figure, save_fig
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LARGEST_RANGE = 16.0  # nat, 69 dB: below that lies what nobody hears beside the loudest
+LARGEST_RANGE = 16.0  # nat, 69 dB: anything below is inaudible beside the loudest
 
 _HERTZ = (63, 125, 250, 500, 1000, 2000, 4000, 8000, 16000)
 
 
 def color_limits(log_mels: Sequence[Tensor]) -> tuple[float, float]:
-    """One color scale for spectrograms in nat: down from their loudest, at most 69 dB."""
+    """Color limits for spectrograms in nat: from their maximum down, at most 69 dB."""
     high = max(float(log_mel.max()) for log_mel in log_mels)
     low = min(float(log_mel.min()) for log_mel in log_mels)
     return min(max(low, high - LARGEST_RANGE), high - 1), high
 
 
 def hertz_ticks(frontend: LogMelSpectrogram) -> list[tuple[float, str]]:
-    """Octaves on the axis of mel bands, highest first: where, in bands, and what to write."""
+    """Ticks at octaves on the axis of mel bands, highest first: (position in bands, label)."""
     centres = mel_centers(frontend.n_mels, frontend.f_min, frontend.f_max)
     places = np.interp(_HERTZ, centres, np.arange(len(centres)), left=np.nan, right=np.nan)
     ticks: list[tuple[float, str]] = []
-    # From the top: below 1 kHz the bands are equally wide, so octaves crowd.
+    # From the top, since below 1 kHz bands are equally wide and octaves crowd.
     for place, hertz in reversed(list(zip(places.tolist(), _HERTZ, strict=True))):
         is_clear = not ticks or ticks[-1][0] - place > 0.08 * len(centres)
         if np.isfinite(place) and is_clear:
@@ -47,7 +47,7 @@ def draw_log_mel(
     title: str,
     limits: tuple[float, float] | None = None,
 ) -> Any:
-    """Draw a spectrogram `(F, T)` with its axes in Hz and seconds; returns the image."""
+    """Draw a spectrogram `(F, T)` with axes in Hz and seconds; return the image."""
     num_bands, num_frames = log_mel.shape
     seconds = num_frames * frontend.hop_length / frontend.sample_rate
     low, high = limits or (float(log_mel.min()), float(log_mel.max()))
@@ -77,7 +77,7 @@ def draw_views(
     label: str = "log-mel (nat)",
     columns: int = 3,
 ) -> Any:
-    """A figure of spectrograms `(F, T)` by title, all in one color scale.
+    """Plot spectrograms, `(F, T)` each by title, in one color scale.
 
     Raises:
         MissingPackageError: If matplotlib is not installed.
@@ -102,14 +102,14 @@ def draw_views(
 def draw_bins(
     axes: "Axes", edges: Tensor, values: Tensor, before: Tensor, *, title: str = ""
 ) -> None:
-    """Draw one band's quantizer as a step curve over the values that it was given.
+    """Draw one band's quantizer as a step curve over the band's values.
 
     Args:
-        axes: Where to draw.
+        axes: Axes to draw on.
         edges: Inner edges, `(K - 1,)`.
         values: Reproduction values, `(K,)`.
-        before: The band's values, `(T,)`.
-        title: Of the panel.
+        before: Values of the band before quantization, `(T,)`.
+        title: Title of the panel.
     """
     low, high = float(before.min()), float(before.max())
     axes.stairs(
@@ -133,10 +133,10 @@ def save_views_picture(
 ) -> None:
     """Draw a standardized segment and its two views, `(F, T)` each, side by side.
 
-    The views share one color scale; the segment, standardized otherwise, has its own.
+    The views share one color scale; the segment, which is standardized differently, has its own.
 
     Raises:
-        ConfigError: If the picture cannot be written there.
+        ConfigError: If the picture cannot be written.
         MissingPackageError: If matplotlib is not installed.
     """
     figure = make_figure(12, 3.8)

@@ -1,4 +1,4 @@
-"""One style for all pictures: colors, figures, axes, files."""
+"""Common style of all pictures: colors, figures, axes, files."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLOR_MAP = "magma"  # perceptually uniform, dark for silence
-# Okabe and Ito (2008) without their yellow: told apart with every kind of color vision.
+# Okabe and Ito (2008) without yellow: distinguishable with every kind of color vision.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#333333")
 TEXT, QUIET, GRID = "#1a1a1a", "#5a5a5a", "#dddddd"
 
 
 def make_figure(width: float, height: float) -> Any:
-    """An empty matplotlib figure of so many inches; needs no display, as pyplot would.
+    """Create an empty matplotlib figure, size in inches; needs no display, unlike pyplot.
 
     Raises:
         MissingPackageError: If matplotlib is not installed.
@@ -28,10 +28,10 @@ def make_figure(width: float, height: float) -> Any:
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Write a figure in the format that the path's ending names.
+    """Write a figure in the format given by the path's suffix.
 
     Raises:
-        ConfigError: If it cannot be written there.
+        ConfigError: If it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,12 +43,12 @@ def save_figure(figure: Any, path: Path) -> None:
 
 
 def plain(text: object) -> str:
-    """Write a name of others for a picture, such that it is no formula."""
+    """Escape a foreign name, so that matplotlib does not read it as a formula."""
     return shown(text).replace("$", r"\$")
 
 
 def tidy(axes: "Axes") -> None:
-    """The common look of axes with numbers: a pale grid behind, no box around."""
+    """Style axes with numbers: a pale grid behind, no box around."""
     axes.grid(color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,1 +1,1 @@
-"""Configurations by name: what they change of config.yaml, where they come from, what they gave."""
+"""Recipes: named changes of config.yaml, with their sources and scores."""

@@ -1,4 +1,4 @@
-"""Recipes, by name: each is a file beside this one, of the keys it changes in config.yaml."""
+"""Recipes by name: files beside this one, with the keys they change in config.yaml."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ NAMES = ("paper", "byola", "byola_v2", "general", "short")
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A recipe as its file's first lines describe it.
+    """Recipe, as described by the first lines of its file.
 
     Args:
-        name: As `--recipe` takes it.
-        path: Its file.
-        what: In which it is special.
-        source: Paper, or place in our documentation.
-        gave: Its scores in docs/pretraining.md, on what sets that page names, in percent.
-        minutes: How long that took, and on what.
-        command: Which makes the run of these scores, but for its source.
+        name: Name for `--recipe`.
+        path: File of the recipe.
+        what: Distinguishing features.
+        source: Paper, or section of the documentation.
+        gave: Scores in percent, on the sets named in docs/pretraining.md.
+        minutes: Duration and hardware of that run.
+        command: Command of that run, except for its data source.
     """
 
     name: str
@@ -37,15 +37,15 @@ class Recipe:
 
     @property
     def header(self) -> str:
-        """The first lines themselves."""
+        """First lines of the file, as text."""
         return "".join(f"{line}\n" for line in _header(self.path))
 
 
 def read_recipe(name: str) -> Recipe:
-    """Read what a recipe says of itself.
+    """Read the description of a recipe.
 
     Raises:
-        ConfigError: If there is none of this name.
+        ConfigError: If there is no such recipe.
     """
     if name not in NAMES:
         near = get_close_matches(name, NAMES, n=1)
@@ -65,7 +65,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Config:
     """Resolve a recipe: config.yaml, changed by its file, then by `section.key=value` overrides.
 
     Raises:
-        ConfigError: If there is none of this name; else as `load_config`.
+        ConfigError: If there is no such recipe, or if `load_config` raises it.
     """
     path = read_recipe(name).path
     values = _merged(read_values(default_config_path()), read_values(path))
@@ -78,7 +78,7 @@ def _header(path: Path) -> list[str]:
 
 
 def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`values`, those that `changes` names replaced, section by section."""
+    """Return `values` with those in `changes` replaced, section by section."""
     replaced = {
         key: _merged(values[key], change) if isinstance(change, Mapping) else change
         for key, change in changes.items()

@@ -1,1 +1,1 @@
-"""Built-in sounds, made from a seed."""
+"""Built-in synthetic sounds, generated from a seed."""

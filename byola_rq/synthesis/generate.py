@@ -1,4 +1,4 @@
-"""The built-in sound world: a seeded clip of any kind, and an unlabelled corpus of them."""
+"""Generator of synthetic clips of any kind, and of unlabeled corpora of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from byola_rq.synthesis.recording import BACKGROUNDS, draw_scene, make_backgroun
 from byola_rq.synthesis.soundscapes import EVENTS, make_event
 from byola_rq.synthesis.voices import draw_speaker, say_sentences, say_word
 
-# What a corpus is made of: a kind is drawn by its group's share, then evenly within the group.
+# Composition of a corpus: a group is drawn by its share, then a kind uniformly within the group.
 _GROUPS: dict[str, tuple[float, tuple[str, ...]]] = {
     "voice": (0.3, tuple(LANGUAGES)),
     "word": (0.1, tuple(WORDS)),
@@ -38,15 +38,15 @@ KINDS: tuple[str, ...] = tuple(
 
 
 def make_clip(kind: str, *, seed: int, seconds: float) -> Waveform:
-    """A clip of one of KINDS, recorded somewhere.
+    """Generate a clip of one of KINDS, with the acoustics of a recording.
 
     Args:
         kind: One of KINDS, such as `voice-fr`, `note-brass`, `event-siren`, `mixture-street`.
-        seed: Of everything else: the speaker or instrument, what is said or played, the room.
-        seconds: Length of the clip.
+        seed: Seed of everything else: speaker or instrument, what is said or played, room.
+        seconds: Length of the clip in seconds.
 
     Returns:
-        `(S,)` float32 at 16 kHz in [-1, 1].
+        Waveform `(S,)`, float32 at 16 kHz in [-1, 1].
 
     Raises:
         ValueError: If `kind` is unknown or `seconds` not positive.
@@ -80,7 +80,7 @@ def _make_dry(group: str, name: str, *, seed: int, seconds: float) -> Waveform:
 
 
 def _mix(name: str, *, seed: int, seconds: float, rng: np.random.Generator) -> Waveform:
-    """Two sounds at once, the first the louder by 0 to 12 dB."""
+    """Mix two sounds, the first louder by 0 to 12 dB."""
     pairs = {"voice": ("voice", "phrase"), "music": ("phrase", "phrase"), "street": ("event",) * 2}
     total = np.zeros(count_samples(seconds))
     for place, group in enumerate(pairs[name]):
@@ -98,17 +98,17 @@ def write_corpus(
     seconds: tuple[float, float] = (2.0, 6.0),
     on_clip: Callable[[int], None] | None = None,
 ) -> list[Path]:
-    """Fill a folder with unlabelled clips of mixed kinds, 16-bit wav.
+    """Fill a folder with unlabeled clips of mixed kinds, as 16-bit wav.
 
     Args:
-        folder: Made if missing.
-        num_clips: How many clips; the first n of a longer corpus are those of a shorter one.
-        seed: Of the whole corpus.
-        seconds: Shortest and longest clip.
+        folder: Folder to fill; created if missing.
+        num_clips: Number of clips; a shorter corpus is a prefix of a longer one.
+        seed: Seed of the whole corpus.
+        seconds: Shortest and longest clip, in seconds.
         on_clip: Called with the number of clips written so far.
 
     Returns:
-        The files, `00000_voice-fr.wav` and so on.
+        The files: `00000_voice-fr.wav` and so on.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shares = [share for share, _ in _GROUPS.values()]
@@ -133,5 +133,5 @@ def write_wav(path: Path, waveform: Waveform) -> None:
     encoded = io.BytesIO()
     soundfile.write(encoded, waveform, SAMPLE_RATE, format="WAV", subtype="PCM_16")
     path.unlink(missing_ok=True)
-    with path.open("xb") as file:  # never where a link leads; where the disk refuses, it says so
+    with path.open("xb") as file:  # `x`: never write through a link
         file.write(encoded.getvalue())

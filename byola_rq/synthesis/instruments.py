@@ -1,4 +1,4 @@
-"""Instruments: seeded members of eleven families who play notes and phrases."""
+"""Instruments of eleven families, drawn by seed, that play notes and phrases."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _CHORDS = ((0,), (0, 7), (0, 4, 7), (0, 3, 7))
 _BARS = ((1.0, 3.9, 10.2), (1.0, 4.0, 9.9), (1.0, 2.76, 5.4, 8.93), (1.0, 2.0, 3.01, 4.1, 5.43))
 _SUNG = ((740, 1300, 2500), (420, 780, 2450), (300, 870, 2240), (530, 1840, 2480))  # a o u e
 
-# What each family's members are drawn from, low to high. A family may lean on these, and every
-# value overlaps with other families': no single one of them tells a family.
+# Default ranges from which members of a family are drawn. Families override some; all values
+# overlap with those of other families, so that no single one identifies a family.
 _USUAL: dict[str, tuple[float, float]] = {
     "lowest": (45, 52), "highest": (76, 88),  # MIDI pitch
     "tilt": (0.9, 1.7),  # partial k has the level k**-tilt
@@ -34,14 +34,14 @@ _USUAL: dict[str, tuple[float, float]] = {
     "pluck": (0.0, 0.0),  # place along the string; partials with a node there are missing
     "stretch": (0.0, 0.0),  # inharmonicity B of f_k = k f sqrt(1 + B k**2)
     "attack": (0.01, 0.04), "release": (0.05, 0.25),  # s
-    "decay": (0.0, 0.0),  # 1/s; 0 for one that sounds as long as it is blown, bowed or held
-    "damping": (0.0, 0.0),  # 1/s more for every kHz
-    "bloom": (0.0, 0.1),  # how much a soft moment is a dull one
+    "decay": (0.0, 0.0),  # 1/s; 0 for sustained sounds
+    "damping": (0.0, 0.0),  # additional decay in 1/s per kHz
+    "bloom": (0.0, 0.1),  # how much soft moments lose brightness
     "vibrato": (0.0, 4.0),  # cents
     "tremolo": (0.0, 0.05),
     "noise": (0.0, 0.01), "noise_hz": (800, 4000),
     "detune": (0.0, 4.0),  # cents between its two strings, pipes or oscillators
-    "ripple": (1.0, 3.0),  # dB by which each partial strays
+    "ripple": (1.0, 3.0),  # deviation of each partial in dB
     "body": (0.03, 0.2),  # gain of the body's resonances
 }  # fmt: skip
 FAMILIES: dict[str, dict[str, tuple[float, float]]] = {
@@ -77,18 +77,18 @@ FAMILIES: dict[str, dict[str, tuple[float, float]]] = {
 
 @dataclass(frozen=True)
 class Instrument:
-    """One instrument: what it is and every habit that makes it itself."""
+    """Instrument: its family and drawn properties."""
 
     family: str
     seed: int
-    values: dict[str, float]  # one for each range of its family
-    ratios: tuple[float, ...]  # partials over the fundamental
+    values: dict[str, float]  # drawn value for each range of the family
+    ratios: tuple[float, ...]  # of partials to the fundamental
     levels: tuple[float, ...]
     resonances: tuple[tuple[float, float, float], ...]  # Hz, width, gain
 
     @property
     def pitches(self) -> range:
-        """The MIDI pitches it can play."""
+        """MIDI pitches it can play."""
         return range(round(self.values["lowest"]), round(self.values["highest"]) + 1)
 
 
@@ -133,15 +133,15 @@ def play_note(
     seconds: float = 1.0,
     hold_seconds: float | None = None,
 ) -> Waveform:
-    """One note.
+    """Play one note.
 
     Args:
-        instrument: Who plays.
+        instrument: Instrument that plays.
         pitch: MIDI number; 69 is 440 Hz.
-        seed: Of this note's own breath and unsteadiness.
-        velocity: How hard it is played, 1 to 127: louder and brighter.
-        seconds: Length of the whole.
-        hold_seconds: When the key is let go; three quarters of the whole unless told.
+        seed: Seed of this note's breath and unsteadiness.
+        velocity: MIDI velocity, 1 to 127: louder and brighter.
+        seconds: Length of the sound in seconds.
+        hold_seconds: Time of release in seconds; by default three quarters of the length.
 
     Raises:
         ValueError: If `velocity` is out of range or `seconds` not positive.
@@ -169,7 +169,7 @@ def _sound(
     hold: float,
     seed: int,
 ) -> Array:
-    """A note before it is brought to a level."""
+    """Synthesize a note before its level is set."""
     values = instrument.values
     rng = make_generator("note", instrument.family, instrument.seed, _pitch_key(pitch), seed)
     seconds = np.arange(num_samples) / SAMPLE_RATE
@@ -194,12 +194,12 @@ def _sound(
 
 
 def _pitch_key(pitch: float) -> int:
-    """A pitch as a whole number of cents, exact enough to seed with."""
+    """Round a pitch to cents, precise enough to seed with."""
     return round(100 * pitch)
 
 
 def _shape_note(values: dict[str, float], seconds: Array, hold: float) -> Array:
-    """Attack, then a natural decay or a sustained level, then the release."""
+    """Return the envelope: attack, then decay or sustain, then release."""
     attack = 1 - np.exp(-3 * seconds / values["attack"])
     body = np.exp(-values["decay"] * seconds)
     if values["decay"] == 0:
@@ -212,14 +212,14 @@ def _shape_note(values: dict[str, float], seconds: Array, hold: float) -> Array:
 def _blow(
     values: dict[str, float], envelope: Array, seconds: Array, rng: np.random.Generator
 ) -> Array:
-    """Breath or bow as long as the note sounds; a knock at its start if it is struck."""
+    """Synthesize breath or bow noise while the note sounds, or a knock at its start if struck."""
     noise = color(make_noise(seconds.shape[0], rng), [(values["noise_hz"], values["noise_hz"], 1)])
     shape = envelope if values["decay"] == 0 else np.exp(-seconds / 0.015)
     return values["noise"] * noise * shape
 
 
 def play_phrase(instrument: Instrument, *, seed: int, seconds: float) -> Waveform:
-    """A short melody, some of its notes with a chord on them.
+    """Play a short melody, with chords on some notes.
 
     Raises:
         ValueError: If `seconds` is not positive.

@@ -1,4 +1,4 @@
-"""What voices say: phones, English words and six invented tongues, as timed segments."""
+"""Speech content as timed segments: phones, English words and six invented languages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Phone(NamedTuple):
-    """One speech sound of an adult man."""
+    """Speech sound of an adult man."""
 
     kind: str  # vowel, sonorant, stop, fricative, breath, trill
     formants: tuple[float, float, float]  # Hz
@@ -18,10 +18,10 @@ class Phone(NamedTuple):
     noise: float = 0.0  # level of the burst or the friction, around noise_hz
     noise_hz: float = 4000.0
     noise_width: float = 1500.0
-    zero_hz: float = 0.0  # the nose's antiresonance; 0 where the nose is closed
+    zero_hz: float = 0.0  # antiresonance of the nose; 0 if the nose is closed
 
 
-# Vowels after Peterson & Barney (1952), men; those English lacks from textbook averages.
+# Vowels after Peterson & Barney (1952), men; vowels missing in English from textbook averages.
 VOWELS: dict[str, tuple[float, float, float]] = {
     "i": (270, 2290, 3010), "I": (390, 1990, 2550), "e": (400, 2130, 2600), "E": (530, 1840, 2480),
     "{": (660, 1720, 2410), "a": (740, 1300, 2500), "A": (730, 1090, 2440), "O": (570, 840, 2410),
@@ -66,7 +66,7 @@ PHONES: dict[str, Phone] = {
     "rr": Phone("trill", (400, 1400, 2350), 0.1, 0.7),
 }
 
-# The 35 words of Speech Commands in the symbols above; ' stands before the stressed vowel.
+# The 35 words of Speech Commands in the symbols above; ' precedes the stressed vowel.
 WORDS: dict[str, str] = {
     "backward": "b '{ k w 3 d", "bed": "b 'E d", "bird": "b '3 d", "cat": "k '{ t",
     "dog": "d 'O g", "down": "d 'a U n", "eight": "'e I t", "five": "f 'a I v",
@@ -82,20 +82,20 @@ WORDS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Language:
-    """A language as its sound alone: sounds, syllables, rhythm and melody, no words.
+    """Sound of a language without its words: phones, syllables, rhythm and melody.
 
-    Sounds are separated by spaces, sounds said together joined by `+`; repeated ones are likelier.
+    Phones are separated by spaces, clusters joined by `+`; repeated phones are more likely.
     """
 
     vowels: str
     onsets: str
     codas: str
     onset_share: float  # of syllables that begin with a consonant
-    coda_share: float  # of syllables that end with one
-    stress: str  # which syllable of a word: first, penultimate, last, any
+    coda_share: float  # of syllables that end with a consonant
+    stress: str  # stressed syllable of a word: first, penultimate, last, any
     stretch: float  # a stressed syllable's length over an unstressed one's
     reduction: float  # share of unstressed vowels that become a schwa
-    tempo: float  # speech rate over the speaker's own
+    tempo: float  # relative to the speaker's own
     aspiration: float  # seconds of breath after p, t, k
     accent: float  # semitones a stressed syllable rises
     ending: float  # semitones a phrase ends above (or below) its middle
@@ -124,7 +124,7 @@ LANGUAGES: dict[str, Language] = {
 
 
 class Spoken(NamedTuple):
-    """One phone of an utterance: what, how long, how much higher than usual, how loud."""
+    """Phone of an utterance: symbol, duration, pitch offset and level."""
 
     symbol: str  # of PHONES, or "" for silence
     seconds: float
@@ -133,7 +133,7 @@ class Spoken(NamedTuple):
 
 
 def spell_word(word: str, *, rng: np.random.Generator) -> list[Spoken]:
-    """The segments of one of WORDS, said a little differently every time.
+    """Return the segments of one of WORDS, varied at random.
 
     Raises:
         ValueError: If `word` is not one of WORDS.
@@ -156,7 +156,7 @@ def spell_word(word: str, *, rng: np.random.Generator) -> list[Spoken]:
 
 
 def spell_sentences(language: str, *, seconds: float, rng: np.random.Generator) -> list[Spoken]:
-    """Segments of invented words of `language`, in phrases with pauses, for at least `seconds`.
+    """Return segments of invented words of `language`, in phrases, for at least `seconds`.
 
     Raises:
         ValueError: If `language` is not one of LANGUAGES.
@@ -184,7 +184,7 @@ def _invent_word(language: Language, height: float, rng: np.random.Generator) ->
         semitones = height + is_accented * language.accent + rng.normal(0, 0.5)
         for part, stretch in _invent_syllable(language, is_accented, rng):
             sounds = part.split("+")
-            # Clusters are said faster.
+            # Clusters are spoken faster.
             length = stretch / (language.tempo * (1 + 0.5 * (len(sounds) > 1)))
             for symbol in sounds:
                 seconds = PHONES[symbol].seconds * length * rng.uniform(0.85, 1.2)
@@ -195,7 +195,7 @@ def _invent_word(language: Language, height: float, rng: np.random.Generator) ->
 def _invent_syllable(
     language: Language, is_accented: bool, rng: np.random.Generator
 ) -> list[tuple[str, float]]:
-    """The syllable's parts, each with its length over the usual."""
+    """Return the parts of a syllable, each with its relative length."""
     parts = []
     if rng.random() < language.onset_share:
         parts.append((str(rng.choice(language.onsets.split())), 0.95))

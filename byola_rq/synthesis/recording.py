@@ -1,4 +1,4 @@
-"""Recording: the room, the background, the microphone and the level a sound is heard with."""
+"""Recording conditions: room, background, microphone and level."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ _COLORS = {"white": 0.0, "pink": 1.0, "brown": 2.0}
 
 @dataclass(frozen=True)
 class Room:
-    """A room as one place hears another in it."""
+    """Acoustics between two places in a room."""
 
     seed: int
-    decay_seconds: float  # until the sound has fallen by 60 dB
-    wetness: float  # amplitude of everything that is not the direct sound
-    damping: float  # how much sooner the treble dies
+    decay_seconds: float  # time for a decay of 60 dB
+    wetness: float  # amplitude of all but the direct sound
+    damping: float  # how much faster the treble decays
 
 
 def draw_room(seed: int) -> Room:
-    """Draw a room: anything from a padded booth to a stairwell."""
+    """Draw a room, from a padded booth to a stairwell."""
     rng = make_generator("room", seed)
     wetness = float(rng.uniform(0.05, 0.9))
     decay_seconds = float(np.exp(rng.uniform(np.log(0.12), np.log(0.9))))
@@ -46,7 +46,7 @@ def draw_room(seed: int) -> Room:
 
 
 def apply_room(waveform: Array, room: Room) -> Array:
-    """`waveform` with the room's early echoes and its decaying tail."""
+    """Add the room's early echoes and decaying tail to `waveform`, `(S,)`."""
     rng = make_generator("echoes", room.seed)
     num_samples = count_samples(min(room.decay_seconds, 1.0))
     seconds = np.arange(num_samples) / SAMPLE_RATE
@@ -65,22 +65,22 @@ def apply_room(waveform: Array, room: Room) -> Array:
 
 @dataclass(frozen=True)
 class Microphone:
-    """A recording channel: where it begins and ends to hear, and how unevenly."""
+    """Frequency response of a recording channel."""
 
     low_hz: float
     high_hz: float
-    ripple_db: tuple[float, ...]  # at places equally far apart in octaves, 60 Hz to 8 kHz
+    ripple_db: tuple[float, ...]  # at frequencies equally spaced in octaves, 60 Hz to 8 kHz
 
 
 def draw_microphone(seed: int, *, ripple_db: float = 4.0) -> Microphone:
-    """Draw a channel whose response strays by about `ripple_db`."""
+    """Draw a channel whose response deviates by about `ripple_db`."""
     rng = make_generator("microphone", seed)
     low_hz, high_hz = rng.uniform(40, 200), rng.uniform(3800, 9000)
     return Microphone(float(low_hz), float(high_hz), tuple(rng.normal(0, ripple_db, 7).tolist()))
 
 
 def apply_microphone(waveform: Array, microphone: Microphone) -> Array:
-    """`waveform` as the channel passes it on."""
+    """Filter `waveform`, `(S,)`, by the channel's response."""
     size = 1 << (waveform.shape[0] + 512).bit_length()
     bins = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
     places = np.linspace(np.log(60), np.log(8000), len(microphone.ripple_db))
@@ -91,7 +91,7 @@ def apply_microphone(waveform: Array, microphone: Microphone) -> Array:
 
 
 def make_background(kind: str, *, seed: int, seconds: float) -> Waveform:
-    """Nothing but background: one of BACKGROUNDS.
+    """Generate a background: one of BACKGROUNDS.
 
     Raises:
         ValueError: If `kind` is unknown or `seconds` not positive.
@@ -123,7 +123,7 @@ def make_background(kind: str, *, seed: int, seconds: float) -> Waveform:
 
 
 def _murmur(num_samples: int, rng: np.random.Generator) -> Array:
-    """One of several people too far away to be understood."""
+    """Synthesize one unintelligible distant voice."""
     pitch_hz = rng.uniform(90, 260) * 2 ** (0.2 * make_wander(num_samples, 2, rng))
     levels = draw_levels(rng, 20, tilt=1.2, ripple_db=1)
     voice = add_partials(pitch_hz, range(1, 21), levels) + 0.05 * make_noise(num_samples, rng)
@@ -137,13 +137,13 @@ def _murmur(num_samples: int, rng: np.random.Generator) -> Array:
 
 @dataclass(frozen=True)
 class Scene:
-    """Where and how something is recorded."""
+    """Place and equipment of a recording."""
 
     room: Room
     microphone: Microphone
     background: str  # one of BACKGROUNDS
-    snr_db: float  # the sound's power over the background's
-    level_db: float  # of the finished recording, dB of full scale
+    snr_db: float  # power of the sound over the background
+    level_db: float  # of the finished recording, in dB of full scale
 
 
 def draw_scene(
@@ -153,7 +153,7 @@ def draw_scene(
     ripple_db: float = 4.0,
     level_db: tuple[float, float] = (-36.0, -16.0),
 ) -> Scene:
-    """Draw a scene; ranges are uniform in dB."""
+    """Draw a scene; `snr_db` and `level_db` are uniform ranges."""
     rng = make_generator("scene", seed)
     return Scene(
         draw_room(seed),
@@ -165,7 +165,7 @@ def draw_scene(
 
 
 def record(waveform: Array, scene: Scene, *, seed: int) -> Waveform:
-    """`waveform` `(S,)` as it is recorded in `scene`; `seed` is of the background's moment."""
+    """Record `waveform`, `(S,)`, in `scene`; `seed` determines the background."""
     wet = apply_room(waveform, scene.room)
     seconds = waveform.shape[0] / SAMPLE_RATE
     noise = make_background(scene.background, seed=seed, seconds=seconds)

@@ -1,4 +1,4 @@
-"""Soundscapes: sirens, drills, dogs, engines and other events as a microphone meets them."""
+"""Sound events: sirens, drills, dogs, engines and others, as recorded by a microphone."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _LEVEL_DB = -22.0
 
 
 class _Take(NamedTuple):
-    """One slice of a recording to be made."""
+    """Random generators and length of one slice of a recording."""
 
-    source: np.random.Generator  # draws what all slices of the recording share
-    moment: np.random.Generator  # draws what happens in this slice
+    source: np.random.Generator  # draws properties shared by all slices of the recording
+    moment: np.random.Generator  # draws the events of this slice
     num_samples: int
 
     @property
@@ -41,13 +41,13 @@ class _Take(NamedTuple):
 
 
 def make_event(name: str, *, seed: int, seconds: float, slice_number: int = 0) -> Waveform:
-    """A slice of one recording of a sound event.
+    """Generate a slice of a recording of a sound event.
 
     Args:
         name: One of EVENTS.
-        seed: The recording: which dog, which engine, how far away.
-        seconds: Length of the slice.
-        slice_number: Which slice; two of them share the recording and nothing else.
+        seed: Seed of the recording: which dog, which engine, at which distance.
+        seconds: Length of the slice in seconds.
+        slice_number: Number of the slice; slices share nothing but the recording.
 
     Raises:
         ValueError: If `name` is unknown or `seconds` not positive.
@@ -102,7 +102,7 @@ def _children_playing(take: _Take) -> Array:
         voice += 0.15 * make_noise(take.num_samples, moment)
         syllables = np.maximum(make_wander(take.num_samples, 9, moment), 0)
         shouting = make_gate(take.num_samples, moment, (0.3, 1.2), (0.2, 1.2)) * syllables
-        # Two mouths a child moves between: a wide one and a narrow one.
+        # Two mouth shapes to alternate between: wide and narrow.
         wide = color(voice, [(1000, 250, 4), (1900, 300, 3), (3700, 500, 2)])
         narrow = color(voice, [(450, 150, 4), (2800, 350, 3), (4200, 500, 2)])
         share = np.clip(0.5 + 0.5 * make_wander(take.num_samples, 5, moment), 0, 1)
@@ -135,7 +135,7 @@ def _drilling(take: _Take) -> Array:
     source, moment = take.source, take.moment
     load = make_gate(take.num_samples, moment, (0.5, 2.5), (0.1, 0.6))
     lag = np.exp(-np.arange(int(0.3 * SAMPLE_RATE)) / (0.06 * SAMPLE_RATE))
-    speed = convolve(load, lag / lag.sum())  # a motor takes its time
+    speed = convolve(load, lag / lag.sum())  # a motor speeds up slowly
     motor_hz = source.uniform(90, 260) * (0.25 + 0.75 * speed)
     motor_hz *= 1 + 0.01 * make_wander(take.num_samples, 12, moment)
     levels = draw_levels(source, 36, tilt=source.uniform(0.3, 0.9), ripple_db=6)

@@ -1,4 +1,4 @@
-"""Voices: speakers who say words and sentences through moving formants."""
+"""Voices: speakers of words and sentences, synthesized by moving formants."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ _UPPER_FORMANTS = (  # Hz and width
 
 @dataclass(frozen=True)
 class Speaker:
-    """Someone's voice and manner."""
+    """Voice and habits of a speaker."""
 
     pitch_hz: float
-    tract_scale: float  # formants over an adult man's: 1.17 a woman's, 1.35 a child's
-    formant_habits: tuple[float, float, float]  # each formant over the table's
+    tract_scale: float  # formants relative to an adult man's: 1.17 for women, 1.35 for children
+    formant_habits: tuple[float, float, float]  # relative to the table's formants
     tilt: float  # the harmonics' level falls as 1 / number**tilt
     breathiness: float
     jitter: float  # semitones of slow unsteadiness
     tempo: float
-    melody: float  # how wide the pitch moves
+    melody: float  # range of the pitch
     crispness: float  # level of bursts and friction
 
 
 def draw_speaker(seed: int) -> Speaker:
-    """Draw a speaker: a man, a woman or a child, each with habits of their own."""
+    """Draw a speaker: a man, a woman or a child, with individual habits."""
     rng = make_generator("speaker", seed)
     middle_hz, scale = ((112, 1.0), (112, 1.0), (200, 1.15), (200, 1.15), (265, 1.32))[
         int(rng.integers(5))
@@ -70,13 +70,13 @@ def draw_speaker(seed: int) -> Speaker:
 def speak(
     segments: Sequence[Spoken], speaker: Speaker, *, seed: int, aspiration: float = 0.03
 ) -> Array:
-    """Say the segments one after another; as long as they are, level not yet set.
+    """Synthesize the segments one after another, `(S,)`; their level is not yet set.
 
     Args:
-        segments: What to say, timed for a speaker of tempo 1.
-        speaker: Who says it.
-        seed: Of this rendition's breath, friction and unsteadiness.
-        aspiration: Seconds of breath after p, t and k.
+        segments: Segments to speak, timed for a speaker of tempo 1.
+        speaker: Speaker of the segments.
+        seed: Seed of breath, friction and unsteadiness.
+        aspiration: Duration of breath after p, t and k, in seconds.
     """
     rng = make_generator("speak", seed)
     rows = _expand(segments, aspiration)
@@ -88,7 +88,7 @@ def speak(
     zero_hz = _smooth(tracks[:, 4], 7)
     voicing, breath, friction = _smooth(tracks[:, 5:8], 5).T
     semitones = _smooth(tracks[:, 10], 25) * speaker.melody
-    semitones -= 1.5 * frame_seconds / frame_seconds[-1]  # the voice sinks as the air runs out
+    semitones -= 1.5 * frame_seconds / frame_seconds[-1]  # pitch falls over an utterance
     samples = np.arange(num_samples)
     places = np.arange(len(frame_seconds)) * FRAME_HOP
     semitones = np.interp(samples, places, semitones)
@@ -107,9 +107,9 @@ def speak(
 
 
 def _expand(segments: Sequence[Spoken], aspiration: float) -> Array:
-    """Rows of seconds, F1-F3, zero Hz, voicing, breath, friction, its Hz and width, semitones."""
+    """Return rows of seconds, F1-F3, zero, voicing, breath, friction, its Hz, width, semitones."""
     rows: list[list[float]] = []
-    unknown = [float("nan")] * 3  # the mouth already stands for what follows
+    unknown = [float("nan")] * 3  # articulation anticipates the next phone
     for symbol, seconds, semitones, level in segments:
         if not symbol:
             rows.append([seconds, *unknown, _NOSE_HZ, 0, 0, 0, 4000, 1500, semitones])
@@ -140,7 +140,7 @@ def _expand(segments: Sequence[Spoken], aspiration: float) -> Array:
 
 
 def _smooth(tracks: Array, num_frames: int) -> Array:
-    """Running Hann-weighted mean along the first axis: one sound leans into the next."""
+    """Hann-weighted running mean along the first axis: coarticulation of successive sounds."""
     kernel = np.hanning(num_frames + 2)[1:-1]
     half = num_frames // 2
     padding = [(half, half)] + [(0, 0)] * (tracks.ndim - 1)
@@ -152,7 +152,7 @@ def _smooth(tracks: Array, num_frames: int) -> Array:
 
 
 def _phonate(frequency: Array, voicing: Array, speaker: Speaker, rng: np.random.Generator) -> Array:
-    """The vocal folds: harmonics, and breath that comes in puffs with them."""
+    """Synthesize the glottal source: harmonics, and breath pulsing with them."""
     num_harmonics = int(7800 / frequency.min())
     numbers = range(1, num_harmonics + 1)
     levels = [number**-speaker.tilt for number in numbers]
@@ -163,19 +163,19 @@ def _phonate(frequency: Array, voicing: Array, speaker: Speaker, rng: np.random.
 
 
 def _resonate_tract(formants: Array, zero_hz: Array, scale: float) -> Array:
-    """The throat's, mouth's and nose's response in every frame, `(T, len(FRAME_BINS))`."""
+    """Return the response of throat, mouth and nose in every frame, `(T, len(FRAME_BINS))`."""
     response: Array = np.ones(FRAME_BINS.shape, dtype=complex)
-    for centre, width in _UPPER_FORMANTS:  # these move too little to follow
-        response = response * resonate(FRAME_BINS, centre * scale, width)
+    for center, width in _UPPER_FORMANTS:  # these hardly move
+        response = response * resonate(FRAME_BINS, center * scale, width)
     for formant, width in zip(formants.T, _FORMANT_WIDTHS, strict=True):
         response = response * resonate(FRAME_BINS, formant[:, None], width)
     nasal = resonate(FRAME_BINS, _NOSE_HZ, 120.0) / resonate(FRAME_BINS, zero_hz[:, None], 120.0)
     return response * nasal
 
 
-def _shape_friction(centre: Array, width: Array) -> Array:
-    """A bell around `centre` in every frame, of equal power whatever its width."""
-    bell = np.exp(-0.5 * ((FRAME_BINS - centre[:, None]) / width[:, None]) ** 2)
+def _shape_friction(center: Array, width: Array) -> Array:
+    """Return a bell around `center` in every frame, of equal power for any width."""
+    bell = np.exp(-0.5 * ((FRAME_BINS - center[:, None]) / width[:, None]) ** 2)
     shaped: Array = (bell + 0.02) * np.sqrt(1500 / width[:, None])
     return shaped
 
@@ -183,7 +183,7 @@ def _shape_friction(centre: Array, width: Array) -> Array:
 def say_word(
     word: str, speaker: Speaker, *, seed: int, seconds: float = 1.0, aspiration: float = 0.045
 ) -> Waveform:
-    """One of WORDS said by `speaker`, at a random place in `seconds` of silence.
+    """Say one of WORDS, at a random place in `seconds` of silence.
 
     Raises:
         ValueError: If `word` is unknown or `seconds` not positive.
@@ -193,7 +193,7 @@ def say_word(
     segments = spell_word(word, rng=rng)
     segments = [Spoken("", 0.03), *segments, Spoken("", 0.06)]
     spoken = sum(segment.seconds for segment in segments) / speaker.tempo + 0.1
-    squeeze = min(1.0, 0.95 * seconds / spoken)  # a slow talker's "marvin" must fit, too
+    squeeze = min(1.0, 0.95 * seconds / spoken)  # even "marvin" by a slow speaker must fit
     segments = [segment._replace(seconds=segment.seconds * squeeze) for segment in segments]
     waveform = speak(segments, speaker, seed=int(rng.integers(2**31)), aspiration=aspiration)
     waveform = waveform[:num_samples]
@@ -203,7 +203,7 @@ def say_word(
 
 
 def say_sentences(language: str, speaker: Speaker, *, seed: int, seconds: float) -> Waveform:
-    """`seconds` of invented sentences with the sounds, rhythm and melody of `language`.
+    """Say `seconds` of invented sentences with the sounds, rhythm and melody of `language`.
 
     Raises:
         ValueError: If `language` is unknown or `seconds` not positive.
@@ -218,6 +218,6 @@ def say_sentences(language: str, speaker: Speaker, *, seed: int, seconds: float)
 
 
 def _count_needed(segments: Sequence[Spoken], seconds: float) -> int:
-    """How many segments reach `seconds`; more would be said only to be cut off."""
+    """Return the number of segments needed to fill `seconds`; the rest would be cut off."""
     ends = np.cumsum([segment.seconds for segment in segments])
     return int(np.searchsorted(ends, seconds)) + 2

@@ -1,1 +1,1 @@
-"""Pretraining: the loop and what a run is made of."""
+"""Pretraining: the training loop and its parts."""

@@ -1,4 +1,4 @@
-"""Agreement of all ranks: checkpoint, weights, precision, statistics of rank 0; the same clips."""
+"""Agreement of all ranks on clips, checkpoint, weights, precision and statistics."""
 
 import json
 from dataclasses import asdict
@@ -29,10 +29,10 @@ from byola_rq.train.initial_weights import read_initial_weights
 
 
 def check_same_clips(config: Config, clips: Clips) -> None:
-    """Compare the clips of all ranks.
+    """Check that all ranks have the same clips.
 
     Raises:
-        CorpusError: If a rank has others than rank 0.
+        CorpusError: If a rank's clips differ from those of rank 0.
     """
     digests = all_gather_json(clips.digest)
     if len(set(digests)) > 1:
@@ -40,7 +40,7 @@ def check_same_clips(config: Config, clips: Clips) -> None:
         sources = ", ".join(map(str, config.data.sources))
         raise error_on_all_ranks(
             CorpusError(
-                f"{sources}: rank {different} finds other clips there than rank 0",
+                f"{sources}: rank {different} finds other clips than rank 0",
                 code="different",
                 path=config.data.sources[0],
                 value=different,
@@ -49,15 +49,15 @@ def check_same_clips(config: Config, clips: Clips) -> None:
 
 
 def check_resumed_clips(config: Config, clips: Clips, checkpoint: Checkpoint) -> None:
-    """Compare the clips with those that the run had before.
+    """Check that the clips are those that the run started with.
 
     Raises:
-        CheckpointError: If they are others.
+        CheckpointError: If they differ.
     """
     if checkpoint.state["corpus_digest"] != clips.digest:
         raise error_on_all_ranks(
             CheckpointError(
-                f"{config.run.dir}: its run had other clips than data.source has now "
+                f"{config.run.dir}: the run started with other clips than data.source has now "
                 "(names, lengths or the packed samples differ); choose another run.dir",
                 code="different",
                 path=config.run.dir,
@@ -67,20 +67,20 @@ def check_resumed_clips(config: Config, clips: Clips, checkpoint: Checkpoint) ->
 
 
 def share_checkpoint(config: Config) -> Checkpoint | None:
-    """Send the newest checkpoint of `run.dir`, which rank 0 alone has to see, to all ranks.
+    """Broadcast the newest checkpoint of `run.dir`; only rank 0 needs to see the folder.
 
     Returns:
-        The checkpoint; None where there is none.
+        The checkpoint; None if there is none.
 
     Raises:
-        CheckpointError: As `open_run`.
+        CheckpointError: If `open_run` raises it.
     """
     opened: list[Checkpoint | None] = []
 
     def state() -> bytes:
         checkpoint, damages = open_run(config)
         for damage in damages:
-            log(f"warning: {damage}; the checkpoint before it is used")
+            log(f"warning: {damage}; using the checkpoint before it")
         opened.append(checkpoint)
         return json.dumps(checkpoint.state if checkpoint else None).encode()
 
@@ -100,13 +100,13 @@ def share_checkpoint(config: Config) -> Checkpoint | None:
 
 
 def share_initial_weights(config: Config) -> dict[str, Tensor] | None:
-    """Read the weights of `encoder.init` in rank 0 alone.
+    """Read the weights of `encoder.init` in rank 0, and broadcast them.
 
     Returns:
-        The encoder's state dict; None where the weights are to be drawn.
+        The encoder's state dict; None if `encoder.init` is null.
 
     Raises:
-        CheckpointError, ConfigError: As `read_initial_weights`.
+        CheckpointError, ConfigError: If `read_initial_weights` raises it.
     """
     if config.encoder.init is None:
         return None
@@ -116,7 +116,7 @@ def share_initial_weights(config: Config) -> dict[str, Tensor] | None:
 def share_precision(
     config: Config, checkpoint: Checkpoint | None, device: torch.device
 ) -> Precision:
-    """Choose the precision in rank 0; what `auto` once was, it stays on every processor."""
+    """Choose the precision in rank 0; a resumed run keeps what `auto` chose at its start."""
     name = config.run.precision
     if name == "auto" and checkpoint is not None:
         name = checkpoint.state["precision"]
@@ -132,10 +132,10 @@ def share_statistics(
     *,
     num_workers: int,
 ) -> Statistics:
-    """Measure mean and std in rank 0 alone: split among ranks, their last bits would differ.
+    """Measure mean and std in rank 0 alone; split among ranks, their last bits would differ.
 
     Raises:
-        CorpusError, AudioError: As `measure_corpus`.
+        CorpusError, AudioError: If `measure_corpus` raises it.
     """
 
     def measure() -> bytes:

@@ -4,13 +4,13 @@ import math
 
 from byola_rq.config import Config
 
-# Of 182,000, 70,000 and 24,000 segments, the first alone made an encoder that was better than an
+# Of runs with 182,000, 70,000 and 24,000 segments, only the longest gave an encoder better than an
 # untrained one: docs/pretraining.md, section 4.
 FEW_SEGMENTS = 150_000
 
 
 def count_steps(config: Config, num_clips: int) -> int:
-    """Steps of the whole run: `segments` of them, or every clip `epochs` times in full batches."""
+    """Number of steps of a run: `segments` in all, or every clip `epochs` times in full batches."""
     train = config.train
     if train.segments is not None:
         return math.ceil(train.segments / train.batch_size)
@@ -19,11 +19,11 @@ def count_steps(config: Config, num_clips: int) -> int:
 
 
 def warning_of_few_segments(config: Config, num_steps: int) -> str | None:
-    """A line for whoever starts a run that is too short to be worth it; None for longer ones."""
+    """Return a warning if the run is too short to be useful, else None."""
     num_segments = num_steps * config.train.batch_size
     if num_segments >= FEW_SEGMENTS:
         return None
-    start = "that it starts from" if config.encoder.init else "without training"
+    start = "it starts from" if config.encoder.init else "without training"
     return (
         f"warning: this run will see {num_segments:,} segments; with fewer than {FEW_SEGMENTS:,}, "
         f"the encoder {start} may be the better one (docs/pretraining.md; train.segments)"

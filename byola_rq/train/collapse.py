@@ -1,4 +1,4 @@
-"""What a run watches for: embeddings that collapse, and steps that were skipped."""
+"""Detection of collapsed embeddings."""
 
 import math
 from dataclasses import dataclass
@@ -6,26 +6,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Below them embeddings count as collapsed. Untrained, the recipe's encoder has 0.37 and 205 of 255
-# on views of real recordings, at D = 128 0.36 and 94 of 128 (November 2026).
-# The first is the resolution of bfloat16: clips that differ by less are the same to the networks.
+# Below these thresholds embeddings count as collapsed. Untrained, the recipe's encoder has 0.37 and
+# 205 of 255 on views of real recordings, at D = 128 0.36 and 94 of 128 (November 2026).
+# The first is the resolution of bfloat16: smaller differences are invisible to the networks.
 MIN_RELATIVE_STD = 2.0**-8
-# Of the largest rank that the batch allows: 13 directions of 255. The smallest of the evaluated
-# tasks has six classes, the largest a thousand; so few directions can serve hardly one of them.
+# Share of the largest possible rank: 13 directions of 255. The evaluated tasks have six to a
+# thousand classes; so few directions serve hardly any of them.
 MIN_RANK_SHARE = 0.05
 
-RANK_ROWS = 256  # of a batch, at most: the cost of the rank grows with their cube
+RANK_ROWS = 256  # at most, of a batch: the cost of the rank grows with their cube
 
 
 @dataclass(frozen=True)
 class EmbeddingHealth:
-    """How much the embeddings of a batch differ; nan where they are not finite.
+    """Spread of the embeddings of a batch; nan if they are not finite.
 
     Args:
         std: Standard deviation over the batch, mean over the dimensions.
         relative_std: `std` in units of the embeddings' root mean square.
-        effective_rank: See `effective_rank`.
-        max_rank: The largest that it can be.
+        effective_rank: Number of directions in which they differ, see `effective_rank`.
+        max_rank: Largest possible effective rank.
     """
 
     std: float
@@ -35,14 +35,14 @@ class EmbeddingHealth:
 
     @property
     def collapse(self) -> str | None:
-        """What is wrong with them, in words; None where nothing is."""
+        """Description of the collapse; None if there is none."""
         if self.relative_std < MIN_RELATIVE_STD:
             return (
                 f"the embeddings of different clips differ by {self.relative_std:.1e} of their size"
             )
         if self.effective_rank < MIN_RANK_SHARE * self.max_rank:
             return (
-                f"the embeddings differ in {self.effective_rank:.1f} directions only "
+                f"the embeddings differ in only {self.effective_rank:.1f} directions "
                 f"(effective rank), of {self.max_rank} possible"
             )
         return None
@@ -65,19 +65,19 @@ def examine_embeddings(embedding: Tensor) -> EmbeddingHealth:
 def effective_rank(embedding: Tensor) -> float:
     """Number of directions in which the embeddings of a batch differ.
 
-    The exponential of the entropy of the singular values, taken as shares of their sum, of at most
-    256 embeddings less their mean: 1 where all lie on a line (and 1 where all are equal), at most
-    min(rows - 1, D). Unlike in the source the mean is taken away: embeddings that are never
-    negative point nearly the same way, healthy or not, and that would hide the rest.
+    Exponential of the entropy of the singular values, normalized to sum 1, of at most 256 centered
+    embeddings: 1 if all lie on a line (or are equal), at most min(rows - 1, D). Unlike in the
+    source, the mean is subtracted: embeddings without negative values point in nearly the same
+    direction, healthy or not, which would hide the rest.
 
     Args:
-        embedding: `(B, D)`.
+        embedding: Embeddings of a batch, `(B, D)`.
 
     Source: Roy and Vetterli, The effective rank (EUSIPCO 2007), eq. 2 to 4.
     """
     rows = embedding[:RANK_ROWS].double()
     rows = rows - rows.mean(dim=0)
-    # The squares of the singular values, from the smaller of both products: ten times as fast.
+    # Eigenvalues of the smaller Gram matrix are the squared singular values, ten times as fast.
     gram = rows @ rows.T if rows.shape[0] <= rows.shape[1] else rows.T @ rows
     if not gram.isfinite().all():
         return math.nan

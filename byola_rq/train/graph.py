@@ -1,4 +1,4 @@
-"""The training step captured once as a CUDA graph, then replayed: one launch, not a thousand."""
+"""Training steps captured as a CUDA graph and replayed: one launch instead of a thousand."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,17 +11,18 @@ from byola_rq.errors import first_line
 from byola_rq.runtime.distributed import world_size
 from byola_rq.runtime.stages import stage
 from byola_rq.runtime.terminal import warn
-from byola_rq.train.step import StepOutcome, TrainState, compute_step, train_step
+from byola_rq.train.state import TrainState
+from byola_rq.train.step import StepOutcome, compute_step, train_step
 
-WARM_UP_STEPS = 3  # eager: kernels are compiled, algorithms chosen, Adam's moments made
+WARM_UP_STEPS = 3  # eager: compiles kernels, chooses algorithms, allocates Adam's moments
 
 Step = Callable[[SegmentBatch], StepOutcome]
 
 
 def choose_step(state: TrainState) -> Step:
-    """The way to do a training step that `train.cuda_graph` names; `auto` captures where it can.
+    """Choose eager or graphed steps by `train.cuda_graph`; `auto` means graphed if possible.
 
-    What keeps a GPU from replaying is said in a line on stderr, once.
+    If a GPU cannot replay, the reason is printed to stderr once.
     """
     asked = state.config.train.cuda_graph
     eager = partial(train_step, state)
@@ -33,22 +34,22 @@ def choose_step(state: TrainState) -> Step:
         reason = f"{world_size()} processes exchange gradients"
     else:
         return GraphedStep(state)
-    _say_eager(reason)
+    _warn_eager(reason)
     return eager
 
 
 class GraphedStep:
-    """`train_step` on one GPU: eager at first, then captured once and replayed, with the same bits.
+    """`train_step` on one GPU: eager at first, then captured once and replayed, bit for bit equal.
 
-    What differs from step to step reaches the graph through memory that stays where it is: batch,
-    learning rate, EMA decay, seed and offset of dropout (torch's generator writes them before each
-    replay). A batch of another shape is done eagerly. Where the capture fails, for want of memory
-    or because something in it waits for the device, all steps stay eager.
+    Values that change from step to step are written to fixed memory: batch, learning rate, EMA
+    decay, and dropout's seed and offset (by torch's generator before each replay). A batch of
+    another shape runs eagerly. If the capture fails, for lack of memory or because the step waits
+    for the device, all steps stay eager.
 
-    The outcome's tensors are written again by the next step.
+    The outcome's tensors are overwritten by the next step.
 
     Args:
-        state: On a CUDA device, of a single process.
+        state: State on a CUDA device, in a single process.
     """
 
     def __init__(self, state: TrainState) -> None:
@@ -60,14 +61,14 @@ class GraphedStep:
 
     @property
     def is_replaying(self) -> bool:
-        """Whether the step has been captured."""
+        """True once the step has been captured."""
         return self._graph is not None
 
     def __call__(self, batch: SegmentBatch) -> StepOutcome:
         """Do one step."""
         if self._is_encoder_waiting != self._state.is_encoder_waiting:
             self._is_encoder_waiting = self._state.is_encoder_waiting
-            self._graph, self._num_eager = None, 0  # other weights get gradients from here on
+            self._graph, self._num_eager = None, 0  # from here on other weights get gradients
         if self._graph is None and not self._has_failed and self._num_eager >= WARM_UP_STEPS:
             self._capture(batch)
         if self._graph is None or batch.waveform.shape != self._waveform.shape:
@@ -84,29 +85,29 @@ class GraphedStep:
         return self._outcome
 
     def _capture(self, batch: SegmentBatch) -> None:
-        """Record what a step launches; nothing is computed."""
+        """Record the launches of a step without computing anything."""
         waveform, key, _ = batch.to(self._state.device)
         self._waveform: Tensor = waveform.clone()
         self._key: Tensor = key.clone()
         graph = torch.cuda.CUDAGraph()
         try:
-            # Other threads may go on calling the driver.
+            # Thread-local: other threads may keep calling the driver.
             with (
                 torch.cuda.device(self._state.device),
                 torch.cuda.graph(graph, capture_error_mode="thread_local"),
             ):
                 self._outcome = compute_step(self._state, self._waveform, self._key)
-        # Whatever a driver, an allocator or a module raises, the eager step gives the same.
+        # Any error of a driver, allocator or module: the eager step gives the same result.
         except Exception as error:
             self._has_failed = True
             _leave_capture(self._state)
-            _say_eager(first_line(error))
+            _warn_eager(first_line(error))
             return
         self._graph = graph
 
 
 def _leave_capture(state: TrainState) -> None:
-    """Put right what a failed capture leaves: gradients in its memory, a generator in its hands."""
+    """Clean up after a failed capture: free its gradients and release the generator."""
     state.optimizer.zero_grad(set_to_none=True)
     torch.cuda.synchronize(state.device)
     index = state.device.index
@@ -117,8 +118,8 @@ def _leave_capture(state: TrainState) -> None:
     torch.cuda.empty_cache()
 
 
-def _say_eager(reason: str) -> None:
+def _warn_eager(reason: str) -> None:
     warn(
-        f"warning: train.cuda_graph: the step is not captured ({reason}); "
-        "it runs eagerly, which gives the same and takes longer"
+        f"warning: train.cuda_graph: the step is not captured ({reason}) and "
+        "runs eagerly: same result, but slower"
     )

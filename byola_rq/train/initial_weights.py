@@ -1,4 +1,4 @@
-"""Weights of another model's encoder, to start a run from."""
+"""Initial encoder weights from another model."""
 
 from torch import Tensor
 
@@ -10,18 +10,18 @@ from byola_rq.runtime.progress import log
 
 
 def read_initial_weights(config: Config) -> dict[str, Tensor]:
-    """Read the encoder that `encoder.init` names: the built-in one, a file, or one of the hub.
+    """Read the encoder of `encoder.init`: the built-in one, a model file, or a model on the hub.
 
-    Its statistics are left alone: a run standardizes by those of its own corpus.
+    Its statistics are not used: a run standardizes by those of its own corpus.
 
     Raises:
         CheckpointError: If it cannot be loaded.
-        ConfigError: If it has another name, width or frontend than the configuration.
+        ConfigError: If its name, size or frontend differ from the configuration.
     """
     source = config.encoder.init
     assert source is not None
     model = load(builtin_path() if source == "builtin" else source)
-    # The backends agree within 1e-3: which of them the encoder has heard makes no difference.
+    # The frontend's backends agree within 1e-3, so a different one is allowed.
     wanted = {
         **config.encoder.model_dump(include={"name", "dim"}),
         **config.frontend.model_dump(exclude={"backend"}),
@@ -34,7 +34,7 @@ def read_initial_weights(config: Config) -> dict[str, Tensor]:
             ", ".join(f"{name} {values[name]}" for name in different) for values in (found, wanted)
         )
         raise ConfigError(
-            f"encoder.init: {source} has {theirs}, and the run {ours}; {key} must be the same",
+            f"encoder.init: {source} has {theirs}, the run has {ours}; {key} must be equal",
             code="different",
             path=source,
             key=key,

@@ -1,4 +1,4 @@
-"""Pretraining, in reading order: next batch, one step, record, stop if asked."""
+"""The training loop: next batch, one step, record, stop on request."""
 
 import contextlib
 from pathlib import Path
@@ -35,34 +35,33 @@ from byola_rq.train.setup import Run, start_run
 
 
 def pretrain(config: Config, *, reset: bool = False, profile: int | None = None) -> Path:
-    """Train an encoder; run again with the same configuration, it goes on where it stopped.
+    """Train an encoder; called again with the same configuration, resume where the run stopped.
 
-    Under torchrun its processes share every batch; rank 0 alone writes.
+    Under torchrun, the processes share every batch; only rank 0 writes.
 
     Writes to `run.dir`: `config.yaml` (resolved), `metrics.csv`, checkpoints `step-XXXXXXXX/`,
-    `skipped_steps.csv` where steps had to be skipped, `quarantine.csv` where clips had to be
-    replaced, and at the end `encoder.safetensors`.
+    `skipped_steps.csv` if steps were skipped, `quarantine.csv` if clips were replaced, and at the
+    end `encoder.safetensors`.
 
     SIGTERM, SIGUSR1 and the first Ctrl-C finish the step, save a checkpoint and raise; a second
-    Ctrl-C ends the process at once. That holds in the main thread; elsewhere signals are left as
-    they are.
+    Ctrl-C ends the process at once. Signals are handled only if called in the main thread.
 
     Args:
         config: Configuration of the run.
-        reset: Move a run that is in `run.dir` aside first, to `run.dir` with a number behind it.
-        profile: Report, after so many steps, where their time went; see `StepProfiler`.
+        reset: First move an existing run in `run.dir` aside, to `run.dir` plus a number.
+        profile: Number of steps after which to report their timing; see `StepProfiler`.
 
     Returns:
         Path of the model file.
 
     Raises:
         CorpusError, AudioError: If a source or clip cannot be used.
-        ConfigError: If the device is not there, or the processes cannot share the batch.
-        CheckpointError: If `run.dir` holds something else, or a run with another configuration, or
-            cannot be written at the start or the end; in between the run outlives that.
-        TrainingError: If the loss or its gradient is not finite in ten steps in a row.
+        ConfigError: If the device does not exist, or the processes cannot share the batch.
+        CheckpointError: If `run.dir` contains anything else, or a run with another configuration,
+            or cannot be written at the start or the end; in between, the run continues.
+        TrainingError: If the loss or its gradient is not finite for ten steps in a row.
         LostRankError: If another process of the job ended.
-        StoppedError: If a signal stopped it.
+        StoppedError: If a signal stopped the run.
     """
     try:
         with stop_on_signals(RUN_SIGNALS, second_interrupt_kills=True) as stop:
@@ -72,13 +71,13 @@ def pretrain(config: Config, *, reset: bool = False, profile: int | None = None)
                 process_group(device),
                 contextlib.ExitStack() as lock,
             ):
-                # All that exchanges gradients ends with this call, before the ranks part.
+                # Everything that exchanges gradients ends here, before the ranks part.
                 _fit(start_run(config, device, lock, reset=reset), stop, profile)
                 path = config.run.dir / "encoder.safetensors"
                 broadcast_bytes(lambda: bytes(export_run(config.run.dir, path)))
                 return path
     except StoppedError as error:
-        message = f"{config.run.dir}: {error}; the same command goes on"
+        message = f"{config.run.dir}: {error}; run the same command to resume"
         raise StoppedError(message, error.number, path=config.run.dir) from None
 
 
@@ -90,13 +89,13 @@ def _fit(run: Run, stop: Stop, profile: int | None) -> None:
 
 
 class Trainer:
-    """Trains a run to its end, with metrics and checkpoints.
+    """Trains a run to its end, writing metrics and checkpoints.
 
     Args:
-        run: What to train, from where.
-        stop: Whether a signal has asked to stop.
-        watchdog: Ends the process where it hangs.
-        profiler: Measures where the time goes.
+        run: Run to train.
+        stop: Records stop signals.
+        watchdog: Ends the process if it hangs.
+        profiler: Measures the stages of steps; None for no profile.
     """
 
     def __init__(
@@ -112,12 +111,12 @@ class Trainer:
         self._vote = StopVote()
 
     def fit(self) -> None:
-        """Do the steps that are left.
+        """Run the remaining steps.
 
         Raises:
             CheckpointError: If the last checkpoint cannot be written.
             TrainingError: If too many steps in a row had to be skipped.
-            StoppedError: If a signal stopped it; what can be saved is saved by then.
+            StoppedError: If a signal stopped the run; everything that can be saved is saved.
         """
         state = self.state
         with (
@@ -130,7 +129,7 @@ class Trainer:
                 data_wait=self.data_wait,
                 watchdog=self.watchdog,
                 should_stop=lambda: self.stop.number is not None,
-                say=bar.log,
+                log=bar.log,
             )
             with self.stop.deferred():
                 recorder.catch_up()
@@ -149,23 +148,23 @@ class Trainer:
                 raise error_on_all_ranks(stopped) from None
 
     def _stopped_together(self) -> contextlib.AbstractContextManager[None]:
-        """Signals wait for the vote where there are several ranks: all stop after the same step."""
+        """Defer signals to the vote if there are several ranks: all stop after the same step."""
         return self.stop.deferred() if world_size() > 1 else contextlib.nullcontext()
 
     def _next_batch(self, batches: DeviceBatches) -> SegmentBatch:
-        # Alone, nothing is lost by a stop while this waits, however long a disk hangs.
+        # In a single process, a stop loses nothing while waiting here, however long a disk hangs.
         self.watchdog.heartbeat(f"step {self.state.step + 1}, waiting for its data")
-        batches.make_room()  # apart: for a busy device this process waits, not for data
+        batches.make_room()  # separate: this waits for a busy device, not for data
         with stage("input"):
             batch = self.data_wait.next_batch(batches)
         self.watchdog.heartbeat(f"step {self.state.step + 1}, computing and saving")
         return batch
 
     def _end_step(self) -> None:
-        """Stop if a signal has met any rank.
+        """Stop if any rank has received a signal.
 
         Raises:
-            Interruption: If so, in all ranks.
+            Interruption: In all ranks, if one has.
         """
         if self.profiler:
             self.profiler.end_step()

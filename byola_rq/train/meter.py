@@ -1,4 +1,4 @@
-"""What happened in all ranks since the last row of metrics; only here is the device waited for."""
+"""Metrics of all ranks since the last row; the only place that waits for the device."""
 
 import time
 from collections.abc import Iterator
@@ -11,7 +11,8 @@ from byola_rq.corpus.device_batches import RING
 from byola_rq.runs.metrics import Metrics
 from byola_rq.runtime.distributed import all_gather_rows, all_reduce_max, all_reduce_sum, world_size
 from byola_rq.train.collapse import EmbeddingHealth, examine_embeddings
-from byola_rq.train.step import StepOutcome, TrainState
+from byola_rq.train.state import TrainState
+from byola_rq.train.step import StepOutcome
 
 Batch = TypeVar("Batch")
 
@@ -20,27 +21,26 @@ NOTABLE_SHARE = 0.05
 
 
 class DataWait:
-    """Measures the share of time that the device waits for the first batches of a process.
+    """Measures the share of time that the device waits for data, over a process's first batches.
 
     Args:
-        device: That trains.
-        num_workers: Loader processes. What they have read ahead by the time that the first step
-            is over, which may have been compiling, is passed over: 2 batches each, and those that
-            lie on a GPU.
+        device: Training device.
+        num_workers: Number of loader processes. Batches read ahead during the first step, which may
+            compile, are not measured: 2 for each process, and those already on a GPU.
     """
 
     def __init__(self, device: torch.device, num_workers: int) -> None:
-        self.seconds = 0.0  # waited in all
-        self.share: float | None = None  # of the measured time; None until it is known
+        self.seconds = 0.0  # waited in total
+        self.share: float | None = None  # of the measured time; None until known
         self._device = device
         self._first = 1 + 2 * num_workers + (RING - 1 if device.type == "cuda" else 0)
         self._taken = 0
         self._began = self._seconds_before = 0.0
 
     def next_batch(self, batches: Iterator[Batch]) -> Batch:
-        """`next(batches)`, measured."""
-        # A GPU works on what it was given while this process waits; only what it then has to wait
-        # itself counts. Twenty times, and never again in a run.
+        """Return `next(batches)` and measure the wait."""
+        # A GPU still works on earlier steps while this process waits; only its own wait counts, so
+        # it is synchronized for twenty batches, once per run.
         is_measured = self._first <= self._taken <= self._first + MEASURED_BATCHES
         if is_measured and self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
@@ -56,10 +56,10 @@ class DataWait:
 
 
 def packing_advice(share: float) -> str | None:
-    """A line about what a packed corpus would gain; None where that is not notable.
+    """Return a message about the gain of a packed corpus; None if it is negligible.
 
     Args:
-        share: Of the time, that the device waits for decoding.
+        share: Share of time that the device waits for decoding, 0 to 1.
     """
     if share <= NOTABLE_SHARE:
         return None
@@ -71,19 +71,19 @@ def packing_advice(share: float) -> str | None:
 
 
 class Meter:
-    """Adds up loss, time and waiting over the steps of a run, and makes rows of metrics of them.
+    """Sums loss, time and waiting over steps, and returns them as rows of metrics.
 
     Args:
-        state: Whose steps they are.
-        data_wait: Through which the batches are taken.
-        num_clips: Of the corpus.
+        state: State of the training run.
+        data_wait: Measures the wait for batches.
+        num_clips: Number of clips in the corpus.
     """
 
     def __init__(self, state: TrainState, data_wait: DataWait, num_clips: int) -> None:
         self.note = ""
         self.health: EmbeddingHealth | None = None
         self.is_skipped: list[bool] = []  # of each step of the last row
-        self.skipped: list[tuple[int, list[bool]]] = []  # those steps, and which clips are finite
+        self.skipped: list[tuple[int, list[bool]]] = []  # their steps; True per finite clip
         self._state = state
         self._data_wait = data_wait
         self._num_clips = num_clips
@@ -92,22 +92,22 @@ class Meter:
         self._embedding: Tensor | None = None  # of the last step
         self._step = state.step
         self._started = self._last = time.monotonic()
-        self._waited = data_wait.seconds  # until the row before
+        self._waited = data_wait.seconds  # until the previous row
 
     @property
     def has_steps(self) -> bool:
-        """Whether there are steps since the last row."""
+        """True if there are steps since the last row."""
         return bool(self._outcomes)
 
     def add(self, outcome: StepOutcome) -> None:
-        """Take a step in; without waiting for the device."""
+        """Add a step, without waiting for the device."""
         self._total_loss += outcome.loss.where(~outcome.is_skipped, 0.0)
-        # Copied: the next step may write its outcome over them.
+        # Cloned, since the next step may overwrite its outcome.
         self._outcomes.append((outcome.is_skipped.clone(), outcome.is_finite.clone()))
-        self._embedding = outcome.embedding  # of the last step, when it is read
+        self._embedding = outcome.embedding  # only that of the last step is read
 
     def read(self) -> Metrics:
-        """The row of metrics of the steps since the row before, at least one; all ranks call it."""
+        """Return the metrics of the steps since the previous row; all ranks must call it."""
         state, step = self._state, self._state.step
         config = state.config
         num_steps = step - self._step
@@ -117,7 +117,7 @@ class Meter:
         self.health = examine_embeddings(all_gather_rows(self._embedding))
         loss = all_reduce_sum(self._total_loss).item() / world_size()
         now = time.monotonic()
-        # Every rank waits for the one that waits most.
+        # Every rank waits for the slowest.
         waited = torch.tensor((self._data_wait.seconds - self._waited) / (now - self._last))
         metrics = Metrics(
             step=step,

@@ -1,4 +1,4 @@
-"""A quick probe: how well the classes of clips are told from their embeddings."""
+"""Quick probe: classification accuracy from the embeddings of labeled clips."""
 
 import warnings
 from collections.abc import Callable
@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 from byola_rq.errors import package_needed
 
-NUM_NEIGHBORS = 10  # of a clip vote, the nearer the more
-LOGISTIC_C = 0.01  # the middle of the range that an evaluation would choose from
-LOGISTIC_ROUNDS, LOGISTIC_ITERATIONS = 20, 10  # between two rounds a stop is looked for
+NUM_NEIGHBORS = 10  # neighbors that vote, weighted by similarity
+LOGISTIC_C = 0.01  # middle of the range that an evaluation searches
+LOGISTIC_ROUNDS, LOGISTIC_ITERATIONS = 20, 10  # a stop is checked between rounds
 
-_ROWS_PER_CHUNK = 256  # whose neighbors are searched together
+_ROWS_PER_CHUNK = 256  # rows per neighbor search
 
 Features = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.str_]
@@ -28,20 +28,20 @@ def score_embeddings(
     is_train: Flags,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> float | None:
-    """Fit a probe on the train clips' embeddings, and test it on the other clips'.
+    """Fit a probe on the embeddings of the training clips, and test it on the other clips.
 
-    Each dimension is standardized by the train clips. `knn` is a vote of the ten train clips that
-    are nearest by cosine; `logistic` has a fixed penalty. Both draw no random number.
+    Each dimension is standardized by the training clips. `knn` is a vote of the ten training clips
+    nearest by cosine; `logistic` has a fixed penalty. Neither draws random numbers.
 
     Args:
-        probe: knn or logistic.
-        embeddings: `(N, D)`.
+        probe: Name of the probe, `knn` or `logistic`.
+        embeddings: Embeddings of all clips, `(N, D)`.
         labels: Class of each clip, `(N,)`.
-        is_train: Whether it is a train clip, `(N,)`.
-        should_stop: Asked between pieces of work, of a second or so.
+        is_train: True for training clips, bool `(N,)`.
+        should_stop: Called about every second; True stops the probe.
 
     Returns:
-        Accuracy in percent; nan where an embedding is not finite; None where it was stopped.
+        Accuracy in percent; nan if an embedding is not finite; None if stopped.
 
     Raises:
         MissingPackageError: If scikit-learn is not installed.
@@ -56,20 +56,20 @@ def score_embeddings(
 
 
 def import_sklearn() -> Any:
-    """scikit-learn with the parts that are used here.
+    """Import scikit-learn.
 
     Raises:
         MissingPackageError: If it is not installed.
     """
     with package_needed("validation.labelled", "scikit-learn", extra="evaluate"):
-        import sklearn  # its parts are loaded where they are first asked for
+        import sklearn  # submodules are loaded on first access
     return sklearn
 
 
 def _predict_knn(
     train: Features, labels: Labels, valid: Features, should_stop: Callable[[], bool]
 ) -> Labels | None:
-    """Labels of `valid (N, D)` by their nearest neighbors in `train`; None where stopped."""
+    """Predict labels of `valid (N, D)` from nearest neighbors in `train`; None if stopped."""
     classifier = import_sklearn().neighbors.KNeighborsClassifier(
         min(NUM_NEIGHBORS, len(train)), metric="cosine", weights="distance"
     )
@@ -85,7 +85,7 @@ def _predict_knn(
 def _predict_logistic(
     train: Features, labels: Labels, valid: Features, should_stop: Callable[[], bool]
 ) -> Labels | None:
-    """Labels of `valid (N, D)` by logistic regression on `train`; None where stopped."""
+    """Predict labels of `valid (N, D)` by logistic regression on `train`; None if stopped."""
     sklearn = import_sklearn()
     classifier = sklearn.linear_model.LogisticRegression(
         C=LOGISTIC_C, max_iter=LOGISTIC_ITERATIONS, warm_start=True
@@ -93,7 +93,7 @@ def _predict_logistic(
     for _ in range(LOGISTIC_ROUNDS):
         if should_stop():
             return None
-        with warnings.catch_warnings():  # each round but the last ends before it has converged
+        with warnings.catch_warnings():  # only the last round converges
             warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
             classifier.fit(train, labels)
         if classifier.n_iter_.max() < LOGISTIC_ITERATIONS:

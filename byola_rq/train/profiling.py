@@ -1,4 +1,4 @@
-"""Where the time of training steps goes: a table of their stages, and a trace of a few."""
+"""Timing of training steps: a table of their stages, and a trace of a few steps."""
 
 import contextlib
 import time
@@ -19,34 +19,34 @@ TRACE_FILE = "trace.json"
 
 
 class StageTime(NamedTuple):
-    """Of one stage, per step."""
+    """Time of one stage, per step."""
 
     name: str
     milliseconds: float  # on the device
     share: float  # of the step, 0 to 1
-    host_milliseconds: float  # that the training process spent in it
+    host_milliseconds: float  # of the training process
 
 
 class StageClock:
-    """Adds up the time of stages, on the host's clock and, for a GPU, on its own.
+    """Sums the time of stages on the host's clock and, for a GPU, on the device's.
 
-    A GPU's times are read from events that its stream passes, without waiting for it: that of
-    `input` is what the device itself had to wait. torch.profiler knows no such wait, makes every
-    operation slower, and misses the kernels of `backward`, which another thread starts
+    GPU times come from events in its stream, without waiting for it: the time of `input` is the
+    device's own wait. torch.profiler does not report that wait, slows down every operation, and
+    misses the kernels of `backward`, which another thread launches
     (https://github.com/pytorch/pytorch/issues/144778).
 
     Args:
-        device: That trains.
+        device: Training device.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._marks: list[tuple[str | None, int, torch.cuda.Event | None]] = []
-        self._open: list[str | None] = [None]  # the stages that have begun; none is around them
+        self._open: list[str | None] = [None]  # open stages; None is outside of all
 
     @contextlib.contextmanager
     def record(self, name: Stage) -> Iterator[None]:
-        """Measure a stage; what it claims is taken from the one around it."""
+        """Measure a stage; its time is subtracted from the enclosing stage."""
         self._open.append(name)
         self.mark()
         try:
@@ -56,7 +56,7 @@ class StageClock:
             self.mark()
 
     def mark(self) -> None:
-        """Let the time from here on belong to the innermost stage that has begun."""
+        """Assign the time from here on to the innermost open stage."""
         event = None
         if self._device.type == "cuda":
             event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
@@ -64,7 +64,7 @@ class StageClock:
         self._marks.append((self._open[-1], time.perf_counter_ns(), event))
 
     def read(self, num_steps: int) -> list[StageTime]:
-        """All stages that were seen since the first mark, the rest and the whole, per step.
+        """Return the time per step of each stage since the first mark, the rest and the whole.
 
         Waits for the device.
         """
@@ -90,23 +90,23 @@ class StageClock:
 
 
 class StepProfiler:
-    """Measures the stages of `num_steps` steps, then traces a few more; the run goes on.
+    """Measures the stages of `num_steps` steps, then traces a few more during the run.
 
-    Times and trace are taken of different steps, for tracing makes every operation slower. It is a
-    context manager around the loop, which calls `end_step` after every step. No bit of a result
-    depends on it.
+    Timing and tracing use different steps, since tracing slows down every operation. Use as a
+    context manager around the loop, and call `end_step` after every step. Results do not depend on
+    it.
 
     Args:
-        num_steps: To measure, after `WARM_UP_STEPS`.
-        device: That trains.
-        folder: Gets `trace.json`, for chrome://tracing or ui.perfetto.dev.
-        say: Prints a line.
+        num_steps: Number of steps to measure, after `WARM_UP_STEPS`.
+        device: Training device.
+        folder: Folder for `trace.json`, which chrome://tracing and ui.perfetto.dev open.
+        log: Prints a line.
     """
 
     def __init__(
-        self, num_steps: int, device: torch.device, folder: Path, say: Callable[[str], None]
+        self, num_steps: int, device: torch.device, folder: Path, log: Callable[[str], None]
     ) -> None:
-        self._device, self._path, self._say = device, folder / TRACE_FILE, say
+        self._device, self._path, self._log = device, folder / TRACE_FILE, log
         self._step = 0
         self._last_measured = WARM_UP_STEPS + num_steps
         self._last_traced = self._last_measured + 1 + min(num_steps, TRACED_STEPS)
@@ -133,31 +133,31 @@ class StepProfiler:
         traceback: TracebackType | None,
     ) -> None:
         if self._step < WARM_UP_STEPS and error is None:
-            self._say(
+            self._log(
                 f"warning: nothing was profiled: the run has only {self._step} steps left, of "
                 f"which the first {WARM_UP_STEPS} warm up"
             )
         elif WARM_UP_STEPS < self._step < self._last_measured:
-            self._say_times()
+            self._log_times()
         self._recording.close()
         self._tracer.stop()
 
     def end_step(self) -> None:
-        """A step is over."""
+        """Count a finished step, and start or end measuring and tracing."""
         self._step += 1
         if self._step == WARM_UP_STEPS:
             self._recording.enter_context(recorded_by(self._clock.record))
             self._clock.mark()
         elif self._step == self._last_measured:
-            self._say_times()
+            self._log_times()
             self._recording.close()
             self._recording.enter_context(recorded_by(torch.profiler.record_function))
         self._tracer.step()
 
-    def _say_times(self) -> None:
+    def _log_times(self) -> None:
         num_steps = self._step - WARM_UP_STEPS
         for line in describe_times(self._clock.read(num_steps), num_steps, self._device):
-            self._say(line)
+            self._log(line)
 
     def _write_trace(self, tracer: torch.profiler.profile) -> None:
         self._recording.close()
@@ -165,23 +165,23 @@ class StepProfiler:
             with whole_file(self._path) as temporary:
                 tracer.export_chrome_trace(str(temporary))
                 num_megabytes = temporary.stat().st_size / 1e6
-                if not num_megabytes:  # its writer tells no failure, but for the log
+                if not num_megabytes:  # the exporter reports failures only in its log
                     raise OSError("nothing was written")
         except (OSError, RuntimeError) as error:
-            self._say(f"WARNING: {self._path}: cannot be written ({error})")
+            self._log(f"WARNING: {self._path}: cannot be written ({error})")
             return
         num_steps = min(self._step, self._last_traced) - self._last_measured - 1
-        self._say(
+        self._log(
             f"{self._path}: {num_steps} steps, {num_megabytes:.0f} MB; open it in ui.perfetto.dev"
         )
 
 
 def describe_times(times: list[StageTime], num_steps: int, device: torch.device) -> list[str]:
-    """A table, line by line."""
+    """Format the times as a table, line by line."""
     is_cuda = device.type == "cuda"
     lines = [f"{num_steps} steps, each on average:", f"{'stage':16}{'ms':>10}{'share':>8}"]
     if is_cuda:
-        lines[-1] += f"{'ms of the host':>18}"
+        lines[-1] += f"{'ms on the host':>18}"
     for each in times:
         line = f"{each.name:16}{each.milliseconds:10.2f}{each.share:8.1%}"
         lines.append(line + (f"{each.host_milliseconds:18.2f}" if is_cuda else ""))

@@ -1,4 +1,4 @@
-"""What a run writes while it trains: metrics, checkpoints, skipped steps; also past a full disk."""
+"""Output of a training run: metrics, checkpoints, skipped steps, despite a full disk."""
 
 import contextlib
 import math
@@ -16,25 +16,25 @@ from byola_rq.runtime.watchdog import Watchdog
 from byola_rq.train.meter import DataWait, Meter, packing_advice
 from byola_rq.train.quarantine import Quarantine
 from byola_rq.train.setup import Run
-from byola_rq.train.skipped_steps import SkippedSteps, SkipsInARow, refuse_divergence
+from byola_rq.train.skipped_steps import SkippedSteps, SkipsInARow, check_same_weights
 from byola_rq.train.step import StepOutcome
 from byola_rq.train.tensorboard import TensorBoardWriter
 
 
 class Recorder:
-    """Writes what a run leaves in `run.dir`, and tells its user what matters.
+    """Writes the files of a run in `run.dir`, and prints what its user should know.
 
-    All ranks have one, for the sums over them; rank 0 alone writes and prints.
+    Every rank has one, for sums over all ranks; only rank 0 writes and prints.
 
     Args:
-        run: What is trained.
-        data_wait: Through which the batches are taken.
-        watchdog: Watchdog of the run, which a validation may keep waiting as long as it likes.
-        should_stop: Whether a signal waits for the run's end: a validation is left then.
-        say: Prints a line.
+        run: Run that is trained.
+        data_wait: Measures the wait for batches.
+        watchdog: Watchdog of the run, paused during validation.
+        should_stop: Returns True if a stop was requested; ends a validation early.
+        log: Prints a line.
 
     Raises:
-        CheckpointError: If `run.dir` holds a table of another format, or cannot be written.
+        CheckpointError: If `run.dir` has a table of another format, or cannot be written.
     """
 
     def __init__(
@@ -44,12 +44,12 @@ class Recorder:
         data_wait: DataWait,
         watchdog: Watchdog,
         should_stop: Callable[[], bool],
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
-        self.saved_step = run.state.step  # of the newest checkpoint; 0 where there is none
+        self.saved_step = run.state.step  # of the newest checkpoint; 0 if there is none
         self._state = run.state
         self._digest = run.clips.digest
-        self._say = say
+        self._log = log
         self._validation = run.validation
         self._watchdog = watchdog
         self._should_stop = should_stop
@@ -66,16 +66,16 @@ class Recorder:
 
     @property
     def note(self) -> str:
-        """A few words for the progress bar."""
+        """Short text for the progress bar."""
         return self._meter.note
 
     def add(self, outcome: StepOutcome, replacements: Sequence[Replacement]) -> None:
-        """Take a step in, and write what is due after it.
+        """Add a step, and write what is due after it.
 
         Raises:
             CheckpointError: If the checkpoint of the last step cannot be written.
-            TrainingError: If too many steps in a row were skipped, looked at with every row; or if
-                the ranks' weights differ, looked at with every checkpoint.
+            TrainingError: If too many steps in a row were skipped (checked with every row), or if
+                the ranks' weights differ (checked with every checkpoint).
         """
         state = self._state
         config, step = state.config, state.step
@@ -93,15 +93,15 @@ class Recorder:
         if self._tensorboard and step % config.tensorboard.views_every == 0:
             self._write_views(self._tensorboard, outcome)
         is_save_due = is_save_due or is_best
-        # The weights that lead to skipped steps may be bad themselves, and would push good
-        # checkpoints out.
+        # Weights that lead to skipped steps may be bad themselves; saving them would prune good
+        # checkpoints.
         if is_last or (is_save_due and not self._meter.is_skipped[-1]):
             self._save(is_last=is_last)
         if is_best and self.saved_step == step and is_main():
             self._validation.note_best(step, score)
 
     def catch_up(self) -> None:
-        """Do a validation that was cut off, of the step that the run goes on from."""
+        """Repeat a validation that was interrupted at the step from which the run resumes."""
         state, step = self._state, self._state.step
         if not self._validation.is_open(step):
             return
@@ -117,7 +117,7 @@ class Recorder:
             self._validation.note_best(step, score)
 
     def save_rest(self) -> str:
-        """Write what is not written yet, in the middle of a run; says what that was."""
+        """Write what is unsaved when a run stops early; return a description of it."""
         step = self._state.step
         if self._meter.has_steps:
             self._write_row()
@@ -128,11 +128,11 @@ class Recorder:
         return f"after step {step}, saved up to step {self.saved_step}"
 
     def _advise_packing(self) -> None:
-        """Say once, as soon as it is measured, what a packed corpus would gain."""
+        """Print the gain of a packed corpus, once it has been measured."""
         if self._data_wait.share is not None and not self._has_advised:
             self._has_advised = True
             if advice := packing_advice(self._data_wait.share):
-                self._say(advice)
+                self._log(advice)
 
     def _open_tables(self, run: Run) -> None:
         config, step = run.config, run.state.step
@@ -144,7 +144,7 @@ class Recorder:
             batch_size=config.train.batch_size,
             last_step=step,
         )
-        self._quarantine = Quarantine(config.run.dir / "quarantine.csv", run.clips, self._say)
+        self._quarantine = Quarantine(config.run.dir / "quarantine.csv", run.clips, self._log)
         self._quarantine.add_unreadable(run.left_out)
         if config.tensorboard.enabled:
             folder = config.run.dir / "tensorboard"
@@ -162,13 +162,13 @@ class Recorder:
             if self._tensorboard:
                 self._write_curves(self._tensorboard, metrics)
             if meter.skipped:
-                self._say(
+                self._log(
                     f"warning: {len(meter.skipped)} of the {len(meter.is_skipped)} steps up to "
                     f"{row['step']} were skipped: their loss or gradient is not finite. "
                     f"{run_dir / 'skipped_steps.csv'} names their clips"
                 )
             self._watch_collapse(row["step"])
-        self._skips_in_a_row.refuse_many(meter.is_skipped, run_dir)
+        self._skips_in_a_row.check(meter.is_skipped, run_dir)
         with raise_on_all_ranks():
             if is_main():
                 self._quarantine.add(replaced)
@@ -177,22 +177,22 @@ class Recorder:
         try:
             table.append(rows)
         except OSError as error:
-            self._say(
-                f"WARNING: {table.path}: cannot be written ({error}). Training goes on; "
-                "these rows are written with the next ones that can be"
+            self._log(
+                f"WARNING: {table.path}: cannot be written ({error}). Training continues; "
+                "its rows are kept for the next attempt"
             )
 
     def _write_curves(self, tensorboard: TensorBoardWriter, metrics: Metrics) -> None:
         try:
             tensorboard.write(metrics)
         except OSError as error:
-            self._say(
-                f"WARNING: {tensorboard.path}: cannot be written ({error}). Training goes on; "
-                "its curves are written with the next row that can be"
+            self._log(
+                f"WARNING: {tensorboard.path}: cannot be written ({error}). Training continues; "
+                "its curves are kept for the next attempt"
             )
 
     def _validate(self) -> tuple[float, bool]:
-        # The other ranks wait for rank 0, which validates.
+        # Rank 0 validates while the other ranks wait.
         with self._watchdog.paused():
             return self._validation.score(self._state, self._should_stop)
 
@@ -200,24 +200,24 @@ class Recorder:
         try:
             tensorboard.write_views(*outcome.views, self._state.step)
         except OSError as error:
-            self._say(
+            self._log(
                 f"WARNING: {tensorboard.path}: cannot be written ({error}). "
-                "Training goes on without this picture"
+                "Training continues without this picture"
             )
 
     def _watch_collapse(self, step: int) -> None:
-        """Warn when the embeddings collapse; again only after they have recovered."""
+        """Warn when the embeddings collapse; warn again only after they have recovered."""
         collapse = self._meter.health.collapse if self._meter.health else None
         if collapse and not self._has_collapsed:
-            self._say(
-                f"warning: step {step}: {collapse}; what is learned now tells no clips apart. "
+            self._log(
+                f"warning: step {step}: {collapse}; training no longer distinguishes clips. "
                 "A lower optimizer.lr or a byol.ema_decay nearer to 1 may help, in a new run.dir"
             )
         self._has_collapsed = collapse is not None
 
     def _save(self, *, is_last: bool) -> None:
-        refuse_divergence(self._state.byol, self._state.config.run.dir)
-        # What can fail in rank 0 alone must not leave the others waiting for it.
+        check_same_weights(self._state.byol, self._state.config.run.dir)
+        # An error in rank 0 alone must not leave the others waiting.
         with raise_on_all_ranks() if is_last else contextlib.nullcontext():
             if is_main():
                 self._write_checkpoint(is_last=is_last)
@@ -237,10 +237,10 @@ class Recorder:
         except CheckpointError as error:
             if is_last:
                 raise
-            before = f"that of step {self.saved_step} stays" if self.saved_step else "there is none"
-            self._say(
-                f"WARNING: {error}. Training goes on without this checkpoint ({before}); "
-                f"the next one is due in {config.checkpoint.every_steps} steps: make room"
+            before = f"step {self.saved_step} is kept" if self.saved_step else "there is none yet"
+            self._log(
+                f"WARNING: {error}. Training continues without this checkpoint ({before}); "
+                f"the next one is due in {config.checkpoint.every_steps} steps: free some space"
             )
         else:
             self.saved_step = self._state.step

@@ -9,14 +9,14 @@ Schedule = Literal["constant", "cosine"]
 def learning_rate(
     step: int, *, peak: float, schedule: Schedule, warmup_steps: int, num_steps: int
 ) -> float:
-    """Learning rate of a step: linear warm-up, then constant or half a cosine down to 0.
+    """Learning rate at a step: linear warm-up, then constant or half a cosine down to 0.
 
     Args:
-        step: From 0 to `num_steps` - 1.
-        peak: The rate reached by the last warm-up step.
-        schedule: What follows the warm-up.
-        warmup_steps: Steps of warm-up; 0 for none.
-        num_steps: Steps of the whole run.
+        step: Step, 0 to `num_steps` - 1.
+        peak: Learning rate at the last warm-up step.
+        schedule: Schedule after the warm-up.
+        warmup_steps: Number of warm-up steps; 0 for none.
+        num_steps: Number of steps of the whole run.
     """
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
@@ -27,7 +27,7 @@ def learning_rate(
 
 
 def ema_decay(step: int, *, base: float, schedule: Schedule, num_steps: int) -> float:
-    """EMA decay of the target after a step: constant, or half a cosine from `base` up to 1.
+    """EMA decay of the target at a step: constant, or half a cosine from `base` up to 1.
 
     Source: Grill et al., Bootstrap Your Own Latent (arXiv:2006.07733), section 3.3.
     """

@@ -1,4 +1,4 @@
-"""What a run starts from, the same in all ranks: its clips, its checkpoint or new networks."""
+"""Start of a run, the same in all ranks: its clips, and its newest checkpoint or new networks."""
 
 import contextlib
 from collections.abc import Iterable, Sequence
@@ -37,22 +37,22 @@ from byola_rq.train.agreement import (
     share_statistics,
 )
 from byola_rq.train.budget import count_steps, warning_of_few_segments
-from byola_rq.train.step import TrainState, build_state
+from byola_rq.train.state import TrainState, build_state
 from byola_rq.train.validation import RunValidation
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a run starts from, the same in all ranks.
+    """A started run, the same in all ranks.
 
     Args:
         state: Networks, views and optimizer, as the newest checkpoint left them.
-        clips: What is learned from.
-        order: In which the clips are seen.
-        validation: Scores the encoder now and then.
-        num_workers: Loader processes of each rank.
-        resident: The clips on this rank's GPU, where they lie there; nothing is loaded then.
-        left_out: (source, reason) of the clips that cannot be read.
+        clips: Clips to train on.
+        order: Order in which the clips are seen.
+        validation: Scores the encoder at intervals.
+        num_workers: Number of loader processes of each rank.
+        resident: Clips in the memory of this rank's GPU; None if they are loaded in batches.
+        left_out: (source, reason) of each clip that cannot be read.
     """
 
     state: TrainState
@@ -69,10 +69,10 @@ class Run:
         return self.state.config
 
     def load_batches(self) -> DeviceBatches:
-        """Read this rank's part of the batches of the steps that are left, on its device.
+        """Load this rank's part of the remaining batches onto its device.
 
         Raises:
-            AudioError: If a clip cannot be decoded, nor can its neighbors.
+            AudioError: If neither a clip nor its neighbors can be decoded.
         """
         config, device = self.config, self.state.device
         segments, samples = _segments(config, self.clips), self._sample()
@@ -90,7 +90,7 @@ class Run:
         return DeviceBatches(batches, device, resident=self.resident)
 
     def _sample(self) -> Iterable[IntArray]:
-        """(epoch, clip index) of the samples of each step that is left."""
+        """Return (epoch, clip index) of the samples of each remaining step."""
         sampler = StepSampler(
             self.order,
             self.config.train.batch_size,
@@ -107,23 +107,23 @@ class Run:
 def start_run(
     config: Config, device: torch.device, lock: contextlib.ExitStack, *, reset: bool = False
 ) -> Run:
-    """Open the clips, and make the networks or load their newest checkpoint.
+    """Open the clips, and build the networks or load the newest checkpoint.
 
     Args:
         config: Configuration of the run.
-        device: Trains this rank.
-        lock: Gets the lock on `run.dir`, which rank 0 keeps until it is closed.
-        reset: Move a run that is in `run.dir` aside first.
+        device: Training device of this rank.
+        lock: Receives rank 0's lock on `run.dir`, which is released when `lock` is closed.
+        reset: First move an existing run in `run.dir` aside.
 
     Raises:
         CorpusError, AudioError: If a source or clip cannot be used.
-        ConfigError: If the processes cannot share the batch, `encoder.init` is of another kind, or
-            the clips must lie on a GPU and cannot.
-        CheckpointError: If `run.dir` holds something else, or a run with another configuration or
+        ConfigError: If the processes cannot share the batch, the model of `encoder.init` does not
+            match, or the clips must be resident on a GPU and cannot be.
+        CheckpointError: If `run.dir` contains anything else, or a run with another configuration or
             other clips, or cannot be written; or if `encoder.init` cannot be loaded.
     """
     with raise_on_all_ranks():
-        refuse_uneven_batch(config)
+        check_batch_size(config)
         clips, left_out = _open_clips(config)
     with raise_on_all_ranks():
         resident = place_clips(
@@ -136,13 +136,13 @@ def start_run(
     with raise_on_all_ranks():
         if is_main():
             if reset and (aside := reset_run(config.run.dir)):
-                log(f"{config.run.dir}: the run that was in it is now {aside}")
+                log(f"{config.run.dir}: the previous run was moved to {aside}")
             lock.enter_context(locked_run(config.run.dir))
     num_workers = config.data.workers
     if num_workers == "auto":
         num_workers = default_num_workers(device, is_decoding=not isinstance(clips, PackedClips))
     validation = RunValidation(
-        config, num_clips=len(clips), num_steps=count_steps(config, len(clips)), say=log
+        config, num_clips=len(clips), num_steps=count_steps(config, len(clips)), log=log
     )
     run = Run(
         state=_prepare_training(config, clips, device, num_workers),
@@ -157,11 +157,11 @@ def start_run(
     return run
 
 
-def refuse_uneven_batch(config: Config) -> None:
-    """Refuse a batch that the ranks cannot share.
+def check_batch_size(config: Config) -> None:
+    """Check that the ranks can share the batch evenly.
 
     Raises:
-        ConfigError: If their parts would not be of one size, or have fewer than 2 clips.
+        ConfigError: If their parts would differ in size, or have fewer than 2 clips.
     """
     parts = world_size() * config.train.accumulate
     if config.train.batch_size % parts or config.train.batch_size // parts < 2:
@@ -175,7 +175,7 @@ def refuse_uneven_batch(config: Config) -> None:
 
 
 def _open_clips(config: Config) -> tuple[Clips, list[tuple[ClipSource, str]]]:
-    """The clips of `data.source`, and (source, reason) of those that cannot be read.
+    """Open the clips of `data.source`; also return (source, reason) of those that cannot be read.
 
     Raises:
         CorpusError, AudioError: If a source or clip cannot be used.
@@ -183,7 +183,7 @@ def _open_clips(config: Config) -> tuple[Clips, list[tuple[ClipSource, str]]]:
     sources = config.data.sources
     if config.data.shuffle == "windows" and not any(map(is_packed, sources)):
         raise CorpusError(
-            f"{sources[0]}: data.shuffle must be full for a source that is no packed corpus; "
+            f"{sources[0]}: data.shuffle must be full for a source that is not a packed corpus; "
             "got windows. Pack it first (`byola-rq prepare`)",
             code="unsupported",
             path=sources[0],
@@ -204,7 +204,7 @@ def _open_clips(config: Config) -> tuple[Clips, list[tuple[ClipSource, str]]]:
 
 
 def _order(config: Config, clips: Clips) -> ClipOrder:
-    """The order that `data.shuffle` names."""
+    """Return the clip order for `data.shuffle`."""
     if config.data.shuffle == "windows" and isinstance(clips, PackedClips):
         window_shards = config.data.window_shards
         return WindowOrder(clips.shard, window_shards=window_shards, seed=config.run.seed)
@@ -214,13 +214,13 @@ def _order(config: Config, clips: Clips) -> ClipOrder:
 def _prepare_training(
     config: Config, clips: Clips, device: torch.device, num_workers: int
 ) -> TrainState:
-    """What is trained, as the run's newest checkpoint left it.
+    """Build the training state, from the run's newest checkpoint if there is one.
 
     Raises:
         CheckpointError: If `run.dir` cannot be used, or its run had other clips; or if the model of
             `encoder.init` cannot be loaded.
-        ConfigError: If that is of another kind.
-        CorpusError: If nothing can be learned from the clips, or the ranks see different ones.
+        ConfigError: If that model does not match the configuration.
+        CorpusError: If nothing can be learned from the clips, or the ranks' clips differ.
     """
     if device.type == "cpu":
         keep_freed_memory()
@@ -256,7 +256,7 @@ def _segments(config: Config, clips: Clips) -> SegmentCorpus:
 
 
 def _describe(run: Run) -> None:
-    """Print what is about to happen."""
+    """Print a summary of the run that starts."""
     config, state, clips = run.config, run.state, run.clips
     num_parameters = sum(parameter.numel() for parameter in state.byol.encoder.parameters())
     log(
@@ -269,12 +269,12 @@ def _describe(run: Run) -> None:
         f"{state.device.type}{processes}, {state.precision}"
     )
     if run.resident is not None:
-        log(f"the clips lie on the device: {run.resident.num_bytes / 2**20:.0f} MiB")
+        log(f"the clips are resident on the device: {run.resident.num_bytes / 2**20:.0f} MiB")
     elif config.data.shuffle == "windows":
-        log(f"windows of {config.data.window_shards} shards, each read whole before it is used")
+        log(f"windows of {config.data.window_shards} shards, each read completely before use")
     if state.is_encoder_waiting:
-        log(f"the encoder waits for the first {config.encoder.freeze_steps} steps")
+        log(f"the encoder is frozen for the first {config.encoder.freeze_steps} steps")
     if not state.step and (warning := warning_of_few_segments(config, state.num_steps)):
         log(warning)
-    going_on = f"going on after step {state.step} of" if state.step else "starting"
+    going_on = f"resuming after step {state.step} of" if state.step else "starting"
     log(f"{config.run.dir}: {going_on} {state.num_steps} steps")

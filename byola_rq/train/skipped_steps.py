@@ -1,4 +1,4 @@
-"""skipped_steps.csv, and what ends a run: skips in a row, ranks whose weights differ."""
+"""skipped_steps.csv, and checks that end a run: skips in a row, weights that differ by rank."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,11 +23,11 @@ class SkippedSteps:
     """skipped_steps.csv: the clips of every step whose loss or gradient was not finite.
 
     Args:
-        path: Of the file; there is none before a step is skipped.
-        clips: All clips.
-        order: In which they are seen.
-        batch_size: Of a step.
-        last_step: Rows after it, which a resumed run repeats, are dropped.
+        path: Path of the file, which is created with the first skipped step.
+        clips: Clips of the run.
+        order: Order in which the clips are seen.
+        batch_size: Number of clips in a step.
+        last_step: Rows after this step are dropped; a resumed run repeats them.
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class SkippedSteps:
         """Write the clips of skipped steps.
 
         Args:
-            skipped: Each step, counted from 1, and whether the log-mel of each of its clips was
+            skipped: Steps, counted from 1, each with a flag per clip: True if its log-mel was
                 finite.
 
         Raises:
-            OSError: If the disk refuses; the rows are written with the next ones.
+            OSError: If the disk fails; the rows are written with the next ones.
         """
         rows: list[dict[str, Any]] = []
         for step, is_finite in skipped:
@@ -64,21 +64,21 @@ class SkippedSteps:
 
 
 class SkipsInARow:
-    """Stops a run that only skips."""
+    """Stops a run that skips too many steps in a row."""
 
     def __init__(self) -> None:
         self._in_a_row = 0
 
     def count(self, is_skipped: Sequence[bool]) -> int:
-        """Longest row of skipped steps among these and those just before them."""
+        """Return the longest sequence of skipped steps among these and those just before."""
         longest = self._in_a_row
         for each in is_skipped:
             self._in_a_row = self._in_a_row + 1 if each else 0
             longest = max(longest, self._in_a_row)
         return longest
 
-    def refuse_many(self, is_skipped: Sequence[bool], run_dir: Path) -> None:
-        """Take the next steps in; the same in all ranks.
+    def check(self, is_skipped: Sequence[bool], run_dir: Path) -> None:
+        """Count the next steps, which are the same in all ranks.
 
         Raises:
             TrainingError: If ten steps in a row were skipped.
@@ -97,24 +97,24 @@ class SkipsInARow:
             )
 
 
-def refuse_divergence(network: nn.Module, run_dir: Path) -> None:
-    """Compare the parameters of all ranks, which the same gradients keep equal to the bit.
+def check_same_weights(network: nn.Module, run_dir: Path) -> None:
+    """Check that all ranks have the same parameters; equal gradients keep them equal bit for bit.
 
     Raises:
-        TrainingError: If they are not: a device or a connection computes wrongly.
+        TrainingError: If they differ: a device or a connection computes wrongly.
     """
     if world_size() == 1:
         return
-    # Parameters alone: batch-norm statistics may be each rank's own.
+    # Parameters only: batch-norm statistics may differ by rank.
     weights = {name: parameter.detach() for name, parameter in network.named_parameters()}
     digests = all_gather_json(digest_weights(weights))
     others = [str(number) for number, each in enumerate(digests) if each != digests[0]]
     if others:
         raise error_on_all_ranks(
             TrainingError(
-                f"{run_dir}: the weights of rank {', '.join(others)} are not those of rank 0 any "
-                "more: a device or connection there computes wrongly. The last checkpoint is "
-                "untouched; go on from it without that device",
+                f"{run_dir}: the weights of rank {', '.join(others)} no longer equal those of "
+                "rank 0: a device or connection there computes wrongly. The last checkpoint is "
+                "untouched; resume from it without that device",
                 code="diverged",
                 path=run_dir,
                 value=others,

@@ -1,4 +1,4 @@
-"""Metrics and pictures of views as event files, for those who watch with TensorBoard."""
+"""TensorBoard event files with metrics and pictures of views."""
 
 import io
 import math
@@ -23,16 +23,16 @@ _DOTS_PER_INCH = 100
 
 
 class TensorBoardWriter:
-    """Write what training tells into an event file of its own, `tensorboard --logdir` reads it.
+    """Writes metrics to a new event file for `tensorboard --logdir`.
 
-    What is written is in the file when a call returns: a crash loses none of it. torch's
-    SummaryWriter is broken for good by its first OSError, which its thread prints as a traceback.
+    Content is in the file when a call returns, so a crash loses nothing. torch's SummaryWriter is
+    not used: its first OSError breaks it for good, and its thread prints a traceback.
 
     Args:
-        folder: Of the event files; a resumed run adds one.
-        last_step: Of the checkpoint resumed from. What earlier files have after it, which this
-            run repeats, TensorBoard then passes over.
-        frontend: Of the views, for the axes of their pictures.
+        folder: Folder of the event files; a resumed run adds one.
+        last_step: Step of the checkpoint that the run resumes from. TensorBoard ignores later steps
+            in earlier files, which this run repeats.
+        frontend: Frontend of the views, for the axes of their pictures.
 
     Raises:
         MissingPackageError: If tensorboard or matplotlib is not installed.
@@ -41,9 +41,9 @@ class TensorBoardWriter:
 
     def __init__(self, folder: Path, last_step: int, frontend: LogMelSpectrogram) -> None:
         self._event_class, self._record_writer_class = _import_events()
-        make_figure(1, 1)  # says now that it is missing, not after a thousand steps
+        make_figure(1, 1)  # fails now if matplotlib is missing, not after a thousand steps
         self._frontend = frontend
-        self._size = 0  # of what is whole in the file, in bytes
+        self._size = 0  # of the complete records in the file, in bytes
         self._unwritten = self._record(file_version="brain.Event:2")
         try:
             self.path = own_folder(folder) / _next_name(folder)
@@ -53,41 +53,41 @@ class TensorBoardWriter:
             raise CheckpointError(message, code="unwritable", path=folder) from error
 
     def write(self, metrics: Metrics) -> None:
-        """Write a row of metrics, a point of a curve for each of its columns.
+        """Write a row of metrics, one curve for each column.
 
         Raises:
-            OSError: If the disk refuses; the next call that finds room writes the row too.
+            OSError: If the disk fails; the next successful call writes the row too.
         """
         values = asdict(metrics)
         step = values.pop("step")
         if math.isnan(metrics.validation):
-            del values["validation"]  # none was due: no point of the curve
+            del values["validation"]  # none was due, so the curve gets no point
         scalars = [{"tag": tag, "simple_value": value} for tag, value in values.items()]
         self._unwritten += self._record(step=step, summary={"value": scalars})
         self._append(b"")
 
     def write_views(self, view_1: Tensor, view_2: Tensor, step: int) -> None:
-        """Write a picture of two views of a segment, `(F, T)` each, on one scale of colors.
+        """Write a picture of two views of a segment, `(F, T)` each, with one color scale.
 
         Raises:
-            OSError: If the disk refuses; the picture is lost, curves are written later.
+            OSError: If the disk fails; the picture is lost.
         """
         png, width, height = _paint_views(view_1, view_2, self._frontend)
         image = {"width": width, "height": height, "colorspace": 4, "encoded_image_string": png}
         self._append(self._record(step=step, summary={"value": [{"tag": "views", "image": image}]}))
 
     def _record(self, **fields: Any) -> bytes:
-        """An event with its length and checksums."""
+        """Serialize an event with its length and checksums."""
         record = io.BytesIO()
         event = self._event_class(wall_time=time.time(), **fields)
         self._record_writer_class(record).write(event.SerializeToString())
         return record.getvalue()
 
     def _append(self, content: bytes) -> None:
-        """Write what found no room before, then `content`."""
+        """Write what could not be written before, then `content`."""
         content = self._unwritten + content
         with open_own(self.path) as file:
-            if file.tell() > self._size:  # half a record, left of a try that failed
+            if file.tell() > self._size:  # a partial record of a failed write
                 file.truncate(self._size)
             file.write(content)
         self._size += len(content)
@@ -95,9 +95,9 @@ class TensorBoardWriter:
 
 
 def _next_name(folder: Path) -> str:
-    """A name after all that are there: TensorBoard reads files in the order of their names.
+    """Return a file name that sorts after all others: TensorBoard reads files in order of names.
 
-    The clocks of the machines on which a run was resumed need not agree.
+    Clocks may differ between the machines on which a run is resumed.
     """
     names = [re.match(r"events\.out\.tfevents\.(\d+)", path.name) for path in folder.iterdir()]
     newest = max((int(match[1]) for match in names if match), default=0)
@@ -108,7 +108,7 @@ def _next_name(folder: Path) -> str:
 def _paint_views(
     view_1: Tensor, view_2: Tensor, frontend: LogMelSpectrogram
 ) -> tuple[bytes, int, int]:
-    """A PNG of two views side by side, its width and its height."""
+    """Draw two views side by side; return a PNG, its width and its height in pixels."""
     figure = make_figure(9, 3.8)
     axes = figure.subplots(1, 2, sharey=True)
     views = (view_1.detach().float(), view_2.detach().float())
@@ -126,7 +126,7 @@ def _paint_views(
 
 
 def _import_events() -> tuple[Any, Any]:
-    """The class of events, and that of what writes their records."""
+    """Import TensorBoard's classes of events and of their writer."""
     with package_needed("tensorboard.enabled", "tensorboard", extra="tensorboard"):
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.record_writer import RecordWriter

@@ -1,4 +1,4 @@
-"""A quick probe on labelled clips while an encoder trains; it changes nothing of the training."""
+"""Validation during training: a quick probe on labeled clips, without effect on the training."""
 
 import hashlib
 import json
@@ -22,32 +22,31 @@ from byola_rq.runtime.distributed import broadcast_bytes, is_main, raise_on_all_
 from byola_rq.runtime.progress import ProgressBar
 from byola_rq.sources.labelled_csv import LabelledClip, read_labelled_rows
 from byola_rq.train.probe import Features, import_sklearn, score_embeddings
-from byola_rq.train.step import TrainState
+from byola_rq.train.state import TrainState
 
-MAX_SECONDS = 60.0  # what is longer is embedded up to here: 96 MiB in the first convolution
-MAX_BYTES_KEPT = 2**30  # of decoded clips: 4.6 h at 16 kHz; above it every validation decodes
+MAX_SECONDS = 60.0  # longer clips are cut: 96 MiB in the first convolution
+MAX_BYTES_KEPT = 2**30  # of decoded clips: 4.6 h at 16 kHz; with more, each validation decodes
 
 
 class Validation:
-    """Scores the online encoder by a probe on the clips that `validation.labelled` lists.
+    """Scores the online encoder by a probe on the clips listed in `validation.labelled`.
 
-    All clips are decoded here, before hours of training, and kept where that is little. Nothing
-    that training uses is touched afterwards: a copy of the encoder embeds, in eval mode and
-    float32, and no random number is drawn.
+    All clips are decoded once at the start, so that errors show before hours of training, and are
+    kept if they are small. Training is not affected: a copy of the encoder embeds, in eval mode and
+    float32, and no random numbers are drawn.
 
     Args:
-        config: Of the run; `validation.labelled` names a csv.
+        config: Configuration of the run; `validation.labelled` names a csv.
 
     Attributes:
-        measured_by: Digest of the probe and of the clips with label and part; scores are comparable
-            where it is the same.
+        measured_by: Digest of probe, clips, labels and parts; scores are comparable if it is equal.
 
     Raises:
         ConfigError: If `validation.labelled` is null.
         MissingPackageError: If scikit-learn is not installed.
         CorpusError: If the csv breaks a rule: `file_name,label,split`, at least two classes, clips
-            to train and to validate on, no class among the latter that is not trained.
-        AudioError: If a clip cannot be decoded or its file was cut short; names its row.
+            of both train and valid, no class among the valid clips without train clips.
+        AudioError: If a clip cannot be decoded or was cut short; names its row.
     """
 
     def __init__(self, config: Config) -> None:
@@ -62,7 +61,7 @@ class Validation:
         rows = sorted((clip.file_name, clip.label, clip.part) for clip in self._clips)
         description = json.dumps([options.probe, rows])
         self.measured_by = hashlib.sha256(description.encode()).hexdigest()
-        self._kept: list[Tensor] = []  # every clip's waveform, or none
+        self._kept: list[Tensor] = []  # waveforms of all clips, or empty
         self._num_samples = self._decode_all(options.labelled)
 
     def score(
@@ -71,14 +70,14 @@ class Validation:
         """Fit the probe on the train clips' embeddings, and test it on the valid clips'.
 
         Args:
-            state: Whose online encoder it is; left as it is.
-            should_stop: Asked between pieces of work, of a second or so.
+            state: Training state with the online encoder; not changed.
+            should_stop: Called about every second; True stops the validation.
 
         Returns:
-            Accuracy in percent; nan where an embedding is not finite; None where it was stopped.
+            Accuracy in percent; nan if an embedding is not finite; None if stopped.
 
         Raises:
-            AudioError: If a clip that is not kept cannot be read any more.
+            AudioError: If a clip that is not in memory can no longer be read.
         """
         embeddings = self._embed(state, should_stop)
         if embeddings is None:
@@ -91,7 +90,7 @@ class Validation:
 
     @torch.no_grad()
     def _embed(self, state: TrainState, should_stop: Callable[[], bool]) -> Features | None:
-        """Embeddings `(N, D)` of all clips, each over its whole length; None where stopped."""
+        """Embed all clips, each over its whole length: `(N, D)`; None if stopped."""
         encoder = _copy_encoder(state)
         embeddings = np.empty((len(self._clips), encoder.embedding_dim), np.float32)
         for positions in self._batches(state):
@@ -107,7 +106,7 @@ class Validation:
         return embeddings
 
     def _batches(self, state: TrainState) -> Iterator[list[int]]:
-        """Positions of clips of one length: none is padded to another's."""
+        """Return positions of clips in batches of equal length, so that none is padded."""
         in_order = sorted(range(len(self._clips)), key=self._num_samples.__getitem__)
         for num_samples, group in groupby(in_order, self._num_samples.__getitem__):
             positions = list(group)
@@ -116,7 +115,7 @@ class Validation:
             yield from (positions[start : start + size] for start in range(0, len(positions), size))
 
     def _decode_all(self, path: Path) -> list[int]:
-        """Each clip's length in samples; keeps the waveforms as long as they are not too many."""
+        """Return each clip's length in samples; keep the waveforms if they are small enough."""
         lengths: list[int] = []
         num_bytes = 0
         with ProgressBar("decoding validation clips", len(self._clips)) as bar:
@@ -139,12 +138,12 @@ class Validation:
     def _read(self, clip: LabelledClip) -> Tensor:
         most, least = (round(each * self._sample_rate) for each in (MAX_SECONDS, MIN_SECONDS))
         waveform = read_audio(clip.path, self._sample_rate, num_samples=most)
-        # What is shorter than an encoder can embed is padded with zeros.
+        # Pad clips that are shorter than an encoder can embed.
         return fit_length(waveform, max(len(waveform), least))
 
 
 def _read_clips(path: Path) -> tuple[LabelledClip, ...]:
-    """The clips to train and to validate on; those to test on are left to the evaluation."""
+    """Read the clips to train and to validate on; test clips are left to the evaluation."""
     rows = read_labelled_rows(path, label_columns=("label",), part_columns=("split",))
     classes = {
         part: {clip.label for clip in rows.clips if clip.part == part}
@@ -168,9 +167,9 @@ def _read_clips(path: Path) -> tuple[LabelledClip, ...]:
 
 
 def _copy_encoder(state: TrainState) -> Encoder:
-    """The online encoder on its own, in eval mode; what wraps the original for training is not."""
+    """Copy the online encoder in eval mode, without the wrappers used for training."""
     options = state.config.encoder
-    with torch.random.fork_rng(devices=[]):  # weights are drawn only to be overwritten
+    with torch.random.fork_rng(devices=[]):  # drawn weights are overwritten
         encoder = build_encoder(options.name, dim=options.dim, n_mels=state.config.frontend.n_mels)
     encoder.load_state_dict(state.byol.encoder.state_dict())
     encoder.to(state.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -178,32 +177,32 @@ def _copy_encoder(state: TrainState) -> Encoder:
 
 
 class RunValidation:
-    """Validates a run where `validation.labelled` names a csv; otherwise nothing is ever due.
+    """Validates a run if `validation.labelled` names a csv; otherwise nothing is ever due.
 
-    All ranks have one and call it at the same steps; rank 0 alone decodes, scores and writes.
+    Every rank has one and calls it at the same steps; only rank 0 decodes, scores and writes.
 
     Args:
-        config: Of the run.
-        num_clips: Of the corpus that is trained on.
-        num_steps: Of the whole run.
-        say: Prints a line.
+        config: Configuration of the run.
+        num_clips: Number of clips in the training corpus.
+        num_steps: Number of steps of the whole run.
+        log: Prints a line.
 
     Raises:
-        CorpusError, AudioError, MissingPackageError: As `Validation`.
+        CorpusError, AudioError, MissingPackageError: If `Validation` raises it.
         CheckpointError: If best.json cannot be read.
     """
 
     def __init__(
-        self, config: Config, *, num_clips: int, num_steps: int, say: Callable[[str], None]
+        self, config: Config, *, num_clips: int, num_steps: int, log: Callable[[str], None]
     ) -> None:
         self._is_on = config.validation.labelled is not None
         self._run_dir = config.run.dir
         self._num_steps = num_steps
-        self._say = say
-        # Of the decimal number that was written: 0.1 is a little more than a tenth as a float.
+        self._log = log
+        # Fraction of the decimal text: as a float, 0.1 is a little more than a tenth.
         every_clips = Fraction(str(config.validation.every_epochs)) * num_clips
         self._every_steps = every_clips / config.train.batch_size
-        self._kept_step: int | None = None  # of a best checkpoint that nothing is compared with
+        self._kept_step: int | None = None  # best checkpoint of a run that no longer validates
         with raise_on_all_ranks():
             if is_main() and self._is_on:
                 self._validation = Validation(config)
@@ -214,11 +213,11 @@ class RunValidation:
 
     @property
     def best_step(self) -> int | None:
-        """Whose checkpoint must not be pruned; told by rank 0."""
+        """Step whose checkpoint must not be pruned; known in rank 0."""
         return self._best.step if self._is_on else self._kept_step
 
     def is_due(self, step: int) -> bool:
-        """Whether `step` is the first at or after a multiple of `every_epochs`, or the last."""
+        """Return True for the last step, and the first at or after a multiple of `every_epochs`."""
         if not self._is_on or step < 1:
             return False
         return step == self._num_steps or (
@@ -226,9 +225,9 @@ class RunValidation:
         )
 
     def is_open(self, step: int) -> bool:
-        """Whether the validation due at the step that a run goes on from has to be done (again).
+        """Return True if the step from which a run resumes must still be validated.
 
-        A stop may have met it, or a crash come before its checkpoint, the best, was noted.
+        A stop may have interrupted it, or a crash preceded the note of its checkpoint as the best.
         """
 
         def ask() -> bytes:
@@ -240,20 +239,20 @@ class RunValidation:
         """Validate the encoder as it is.
 
         Args:
-            state: Left as it is.
-            should_stop: Asked about every second, in rank 0.
+            state: Training state; not changed.
+            should_stop: Called about every second in rank 0; True stops the validation.
 
         Returns:
-            Accuracy in percent, nan where there is none: stopped, an embedding not finite, or a
-            clip not there any more, which is said. And whether it is the best so far: then its
-            checkpoint has to be saved and `note_best` called. The same in all ranks.
+            Accuracy in percent, and True if it is the best so far: then save its checkpoint and
+            call `note_best`. The accuracy is nan if the validation was stopped, an embedding is not
+            finite, or a clip can no longer be read, which is logged. The same in all ranks.
         """
 
         def measure() -> bytes:
             try:
                 score = self._validation.score(state, should_stop)
             except ByolaRQError as error:
-                self._say(f"WARNING: {error}. Training goes on without this validation")
+                self._log(f"WARNING: {error}. Training continues without this validation")
                 score = None
             score = math.nan if score is None else score
             return json.dumps([score, self._best.is_beaten_by(score)]).encode()
@@ -262,8 +261,8 @@ class RunValidation:
         return score, is_best
 
     def note_best(self, step: int, score: float) -> None:
-        """Write down, in rank 0, that a step whose checkpoint is saved is the best."""
+        """Record, in rank 0, that the saved checkpoint of `step` is the best."""
         try:
             self._best.note(step, score)
         except CheckpointError as error:
-            self._say(f"WARNING: {error}. Training goes on; the best is the one before")
+            self._log(f"WARNING: {error}. Training continues; the best is the one before")

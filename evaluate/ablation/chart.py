@@ -1,4 +1,4 @@
-"""The report as a picture: a panel per task, a line per variant, its seeds' mean and interval."""
+"""Chart of the report: a panel per task, a line per variant with its mean and interval."""
 
 import textwrap
 from pathlib import Path
@@ -20,7 +20,7 @@ _CAPTION = (
 
 
 def write_chart(report: AblationReport, path: Path) -> None:
-    """Draw the means with their intervals; where nothing is measured, nothing.
+    """Write the means with their intervals as a picture; nothing if nothing is measured.
 
     Raises:
         MissingPackageError: If matplotlib is not installed.
@@ -31,7 +31,7 @@ def write_chart(report: AblationReport, path: Path) -> None:
 
 
 def draw_chart(report: AblationReport) -> Any:
-    """The chart as a figure of matplotlib.
+    """Draw the chart as a matplotlib figure.
 
     Raises:
         MissingPackageError: If matplotlib is not installed.

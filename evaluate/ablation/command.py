@@ -13,7 +13,9 @@ from evaluate.options import (
     DataRoot,
     Debug,
     Device,
+    SetNames,
     Tasks,
+    UnitSeconds,
     choose_device,
     one_line_errors,
     usage_error,
@@ -39,50 +41,39 @@ def ablate(
         ),
     ] = None,
     *,
-    data: Annotated[list[Path], typer.Option(help="What is learned from, as data.source; repeat.")],
-    out: Annotated[Path, typer.Option(help="Folder of the runs and the report; grids share it.")],
+    data: Annotated[list[Path], typer.Option(help="Training data, as data.source; repeatable.")],
+    out: Annotated[Path, typer.Option(help="Folder of runs and reports; grids may share it.")],
     data_root: DataRoot = None,
-    tasks: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME...", help="Of the sets under --data-root only these."),
-    ] = None,
+    tasks: SetNames = None,
     task: Tasks = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Trainings side by side.")] = 1,
-    seeds: Annotated[int, typer.Option(min=1, help="Of each variant, from run.seed upwards.")] = 3,
+    jobs: Annotated[int, typer.Option(min=1, help="Number of concurrent trainings.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds per variant, from run.seed up.")] = 3,
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Only the Ith of N shares of the runs.")
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option(
-            "--resume", help="Go on, and refuse a grid other than the one begun in --out."
-        ),
+        typer.Option("--resume", help="Continue the grid in --out; fail if it is another grid."),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the runs and what they cost; do nothing.")
+        bool, typer.Option("--dry-run", help="Only list the runs and their cost.")
     ] = False,
     probe: Annotated[
-        str, typer.Option(help="Fitted on the embeddings: logistic, adam, knn, byol_a or evar.")
+        str, typer.Option(help="Probe of the embeddings: logistic, adam, knn, byol_a or evar.")
     ] = "logistic",
     limit: Annotated[
-        int | None, typer.Option(min=2, help="Test on so many clips of each class and part.")
+        int | None, typer.Option(min=2, help="Maximum number of clips of each class and part.")
     ] = None,
-    unit_seconds: Annotated[
-        float | None,
-        typer.Option(
-            help="Length every clip of a --task is cropped or padded to.  "
-            "[default: the longest, at most 10]"
-        ),
-    ] = None,
+    unit_seconds: UnitSeconds = None,
     device: Device = "auto",
     debug: Debug = False,
 ) -> None:
-    """Pretrain every variant of a grid with several seeds, evaluate them, and compare.
+    """Pretrain every variant of a grid with several seeds, evaluate and compare them.
 
-    Each variant and seed is one `byola-rq pretrain` with a run.dir of its own below --out, then
-    one evaluation. What is done is not done again: the same call goes on where it was stopped, and
-    of a changed grid only what changed is run. Several calls can share --out, one run is never
-    done by two. A run that fails is named; the others go on, and the status is 1.
+    Each variant and seed is one `byola-rq pretrain` with its own run.dir below --out, followed by
+    one evaluation. Repeating the call continues it; finished runs are not repeated, and of a
+    changed grid only the changes are run. Several calls may share --out: they divide the runs. A
+    failed run is reported; the others continue, and the exit status is 1.
 
     \b
     Examples:
@@ -93,16 +84,17 @@ def ablate(
       python -m evaluate ablate my.yaml --data packed --task birds.csv --out abl --shard 1/8
 
     \b
-    Written into --out, for a grid of the name GRID:
+    Written into --out, for a grid named GRID:
       GRID.md, .csv, .png   means over seeds, differences to the reference, segments and hours
-      runs/                 a run.dir, a configuration and a log for every variant and seed
-      results.csv ...       as `python -m evaluate` leaves them; `compare` reads them too
+      runs/                 a run.dir, a configuration and a log for each variant and seed
+      results.csv ...       as written by `python -m evaluate`; `compare` reads them
     """
     with one_line_errors(debug):
         from evaluate.ablation.grid import plan_runs, read_grid
 
         chosen = choose_device(device)
-        loaded = read_grid(grid, [*_refuse_own(overrides or []), *_settle(data, chosen, jobs)])
+        _check_overrides(overrides or [])
+        loaded = read_grid(grid, [*(overrides or []), *_option_overrides(data, chosen, jobs)])
         planned = plan_runs(loaded, seeds)
         share = _take_share(planned, shard)
         _announce(out, share, must_be_same=resume)
@@ -117,14 +109,14 @@ def ablate(
             raise typer.Exit(1)
 
 
-def _settle(data: Sequence[Path], device: str, jobs: int) -> list[str]:
-    """What the command's own options say of the configuration, as overrides."""
+def _option_overrides(data: Sequence[Path], device: str, jobs: int) -> list[str]:
+    """Convert the command's options into overrides of the configuration."""
     from byola_rq.runtime.workers import count_cores
 
     for source in data:
         if "=" not in str(source) and not source.exists():
             raise ConfigError(
-                f"--data must be there; {source} is not", code="missing", path=source, key="--data"
+                f"--data must exist; {source} does not", code="missing", path=source, key="--data"
             )
     sources = str(data[0]) if len(data) == 1 else json.dumps([str(each) for each in data])
     settled = [f"data.source={sources}", f"run.device={device}"]
@@ -133,12 +125,11 @@ def _settle(data: Sequence[Path], device: str, jobs: int) -> list[str]:
     return settled
 
 
-def _refuse_own(overrides: Sequence[str]) -> Sequence[str]:
+def _check_overrides(overrides: Sequence[str]) -> None:
     for override in overrides:
         key = override.partition("=")[0]
         if key in _OWN_KEYS:
             raise usage_error(f"{key} must be given as {_OWN_KEYS[key]}; got {override}", key)
-    return overrides
 
 
 def _take_share(runs: Sequence["AblationRun"], shard: str | None) -> list["AblationRun"]:
@@ -152,13 +143,13 @@ def _take_share(runs: Sequence["AblationRun"], shard: str | None) -> list["Ablat
 
 
 def _announce(out: Path, runs: Sequence["AblationRun"], *, must_be_same: bool) -> None:
-    """Say what was trained with another configuration before, and is trained anew."""
+    """Warn of runs that were trained with another configuration and are trained again."""
     from evaluate.ablation.runs import find_changes, find_place
 
     changed = {run: found for run in runs if (found := find_changes(out, run))}
     lines = [
-        f"{run}: changed since it was begun ({'; '.join(differences)}); it is run anew, "
-        f"{place} stays as it is"
+        f"{run}: changed since it was begun ({'; '.join(differences)}); it is trained again, "
+        f"{place} is kept"
         for run, (place, differences) in changed.items()
     ]
     if must_be_same and lines:
@@ -171,7 +162,7 @@ def _announce(out: Path, runs: Sequence["AblationRun"], *, must_be_same: bool) -
         )
     if must_be_same and not any(find_place(out, run).exists() for run in runs):
         raise ConfigError(
-            f"{out}: --resume needs runs of this grid there; there are none",
+            f"{out}: --resume needs runs of this grid; found none",
             code="missing",
             path=out,
             key="--resume",
@@ -181,7 +172,7 @@ def _announce(out: Path, runs: Sequence["AblationRun"], *, must_be_same: bool) -
 
 
 def _list_runs(out: Path, runs: Sequence["AblationRun"], jobs: int) -> None:
-    """A line for every run, and what they cost together."""
+    """Print a line for every run, and their total cost."""
     from evaluate.ablation.cost import describe_cost, list_states
 
     for line in list_states(out, runs):
@@ -196,7 +187,7 @@ def _gather(
     unit_seconds: float | None,
     limit: int | None,
 ) -> list["Task"]:
-    """The tasks, all of them: what is wrong with one is found before hours of training."""
+    """Read all tasks; raise the first error, before hours of training."""
     from evaluate.runner import gather_tasks
 
     if not (data_root or csvs):
@@ -239,7 +230,7 @@ def _do(
     settings: "Settings",
     jobs: int,
 ) -> int:
-    """Train and evaluate; how much failed."""
+    """Train and evaluate the runs; return the number of failures."""
     from evaluate.ablation.evaluation import evaluator
     from evaluate.ablation.work import do_runs
     from evaluate.reports.results import open_folder
@@ -250,14 +241,14 @@ def _do(
         warn(f"failed: {line}")
     if outcome.elsewhere:
         names = "; ".join(map(str, outcome.elsewhere))
-        warn(f"left to other calls that are at work on them: {names}")
+        warn(f"left to other calls: {names}")
     return len(outcome.failed)
 
 
 def _report(
     out: Path, grid: "Grid", runs: Sequence["AblationRun"], tasks: Sequence[str], probe: str
 ) -> None:
-    """The report in every form, and on the terminal."""
+    """Write the report in every format, and print it."""
     from evaluate.ablation.chart import write_chart
     from evaluate.ablation.report import make_report
     from evaluate.ablation.tables import to_report, write_report

@@ -1,4 +1,4 @@
-"""What a grid's runs cost: how far each is, and how long what is left takes."""
+"""Cost of a grid: progress of its runs, and the time that the remaining ones take."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ H100_SEGMENTS_PER_SECOND = 26_000
 
 
 def list_states(out: Path, runs: Sequence[AblationRun]) -> Iterator[str]:
-    """A line for each run: whether it is trained, how far it is, how long it is."""
+    """Yield a line for each run: length, state and directory."""
     for run in runs:
         place, batch_size = find_place(out, run), run.config.train.batch_size
         length = f"{run.num_segments:,} segments" if run.num_segments else _epochs(run)
@@ -26,26 +26,26 @@ def list_states(out: Path, runs: Sequence[AblationRun]) -> Iterator[str]:
 
 
 def describe_cost(out: Path, runs: Sequence[AblationRun], jobs: int) -> str:
-    """What is left, in segments, and in time where a rate is known."""
+    """Describe the remaining cost, in segments, and in time at known rates."""
     left = [run for run in runs if not is_trained(find_place(out, run))]
     done = [run for run in runs if run not in left]
     segments = sum(run.num_segments or 0 for run in left)
     unknown = sum(run.num_segments is None for run in left)
     text = f"{len(runs)} runs, {len(left)} of them to be trained: {segments:,} segments"
-    text += f" and {unknown} runs whose length only the corpus tells" if unknown else ""
+    text += f" and {unknown} runs whose length depends on the corpus" if unknown else ""
     text += (
         f"; {_clock(segments / H100_SEGMENTS_PER_SECOND)} of an H100 at "
-        f"{H100_SEGMENTS_PER_SECOND:,} segments/s, as six runs of D = 512 had side by side"
+        f"{H100_SEGMENTS_PER_SECOND:,} segments/s, measured with six concurrent runs of D = 512"
     )
     encoders = [run.config.encoder for run in left]
     if any(each.name != "audio_ntt_2020" or each.dim > 512 for each in encoders):
-        text += ", which larger encoders have not"
+        text += "; larger encoders are slower"
     progress = [read_progress(find_place(out, r), r.config.train.batch_size) for r in done]
     hours = sum(each.hours for each in progress)
     if hours:
         rate = sum(each.segments for each in progress) / hours / 3600
         here = segments / rate / jobs
-        text += f"; {_clock(here)} at {jobs} x {rate:.0f} segments/s, as those that are trained"
+        text += f"; {_clock(here)} at {jobs} x {rate:.0f} segments/s, the rate of finished runs"
     return text
 
 

@@ -1,4 +1,4 @@
-"""Evaluates one trained run after the other; what they share is read once."""
+"""Evaluate trained runs one after the other; tasks are prepared once."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -13,9 +13,9 @@ from evaluate.tasks.task import Task
 
 
 def evaluator(out: Path, tasks: Sequence[Task], settings: Settings) -> Evaluate:
-    """Evaluation on these tasks, whose results are appended to those of an output folder.
+    """Make a function that evaluates a run on tasks and appends the results to an output folder.
 
-    A run's model is called there as its directory. What results.csv has is not done again.
+    A run's model is named after its directory. Results in results.csv are not repeated.
     """
     prepared: dict[str, Job] = {}
 

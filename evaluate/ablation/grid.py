@@ -1,4 +1,4 @@
-"""The grid: a file of variants, and the runs it stands for."""
+"""Grid: a file of variants, and the runs it expands to."""
 
 import hashlib
 import json
@@ -22,11 +22,11 @@ Changes = dict[str, Any]  # section.key -> value
 
 
 class _GridFile(BaseModel):
-    """What a grid's file may hold."""
+    """Schema of a grid's file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    base: str  # a recipe's name, or a configuration relative to the grid
+    base: str  # name of a recipe, or path of a configuration relative to the grid
     overrides: Changes = {}
     reference: str
     variants: Annotated[dict[str, Changes], Field(min_length=2)]
@@ -34,7 +34,7 @@ class _GridFile(BaseModel):
 
 @dataclass(frozen=True)
 class Variant:
-    """One line of the table: its name, and its configuration but for the seed."""
+    """Line of the table: a name, and a configuration apart from the seed."""
 
     name: str
     config: Config
@@ -51,14 +51,14 @@ class Grid:
 
 @dataclass(frozen=True, eq=False)
 class AblationRun:
-    """One variant with one seed.
+    """Run of one variant with one seed.
 
     Attributes:
-        grid: Its name.
-        variant: Likewise.
-        config: All that pretraining is told but for the place.
-        identity: What decides the result, `section.key` -> value; two runs in which this is the
-            same are one, whatever grid they come from.
+        grid: Name of the grid.
+        variant: Name of the variant.
+        config: Configuration of pretraining, apart from run.dir.
+        identity: Values that decide the result, `section.key` -> value; runs of equal identity
+            are the same run, whatever their grid.
     """
 
     grid: str
@@ -68,24 +68,24 @@ class AblationRun:
 
     @property
     def seed(self) -> int:
-        """Of weights, order, crops and augmentations."""
+        """Seed of weights, order, crops and augmentations."""
         return self.config.run.seed
 
     @property
     def digest(self) -> str:
-        """Of the identity."""
+        """Digest of the identity, 10 hex digits."""
         text = json.dumps(self.identity, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
     @property
     def stem(self) -> str:
-        """The folder's name without its digest."""
+        """Name of the run's folder without the digest."""
         words = re.sub(r"[^\w.]+", "-", f"{self.grid}-{self.variant}")
         return f"{words[:100].strip('-')}-s{self.seed}"
 
     @property
     def num_segments(self) -> int | None:
-        """Segments of the whole run; at most, and None where only the corpus' length tells."""
+        """Maximum number of segments of the run; None if it depends on the corpus."""
         train = self.config.train
         if train.segments is not None:
             return -(-train.segments // train.batch_size) * train.batch_size
@@ -99,12 +99,12 @@ def read_grid(path: Path, overrides: Sequence[str] = ()) -> Grid:
     """Read a grid and resolve the configuration of every variant.
 
     Args:
-        path: Of the file.
-        overrides: `section.key=value`, of all variants; none may be what a variant is about.
+        path: Path of the file.
+        overrides: `section.key=value` for all variants; no key that a variant sets is allowed.
 
     Raises:
-        ConfigError: If the file cannot be read or has keys it should not, its base does not exist,
-            a variant breaks a rule of the configuration, or two would be trained alike.
+        ConfigError: If the file cannot be read or has unknown keys, its base does not exist, the
+            configuration of a variant is not valid, or those of two variants are equal.
     """
     file = _read_file(path)
     if file.reference not in file.variants:
@@ -115,27 +115,27 @@ def read_grid(path: Path, overrides: Sequence[str] = ()) -> Grid:
             key="reference",
             value=file.reference,
         )
-    _refuse_settled(path, file, overrides)
+    _check_overrides(path, file, overrides)
     common = [*_as_overrides(file.overrides), *overrides]
     variants = tuple(
         Variant(name, _resolve(path, name, file.base, [*common, *_as_overrides(changes)]))
         for name, changes in file.variants.items()
     )
-    _refuse_alike(path, variants)
+    _check_distinct(path, variants)
     return Grid(path.stem, file.reference, variants)
 
 
 def plan_runs(grid: Grid, num_seeds: int) -> list[AblationRun]:
-    """Every variant with every seed, all variants of the first seed first."""
+    """Combine every variant with every seed, all variants of the first seed first."""
     seeds = range(num_seeds)
     return [_plan_run(grid, variant, seed) for seed in seeds for variant in grid.variants]
 
 
 def identify(config: Config) -> dict[str, Any]:
-    """What of a configuration decides the result, `section.key` -> value.
+    """Select the values of a configuration that decide the result, `section.key` -> value.
 
-    Options of augmentations that are not in the chain decide nothing. Keys that came later count
-    only where they are not as it was before them, so that finished runs stay finished.
+    Options of augmentations that are not in the chain are left out. Newer keys are left out if
+    they have the value of before, so that finished runs keep their identity.
     """
     unused = [
         f"views.{name}."
@@ -156,7 +156,7 @@ def identify(config: Config) -> dict[str, Any]:
 
 
 def identify_sources(config: Config) -> list[str]:
-    """What it learns from: of a packed corpus its bytes, wherever it lies; else where it lies."""
+    """Identify the training data: a packed corpus by its content, other sources by their path."""
     return [
         json.dumps(read_info(source)["files"], sort_keys=True)
         if is_packed(source)
@@ -185,7 +185,7 @@ def _read_file(path: Path) -> _GridFile:
             path=path,
         ) from error
     if repeated:
-        message = f"{path}: {repeated[0]} must be there once"
+        message = f"{path}: {repeated[0]} must be given once"
         raise ConfigError(message, code="twice", path=path, key=repeated[0])
     try:
         return _GridFile.model_validate(values)
@@ -204,7 +204,7 @@ def _read_file(path: Path) -> _GridFile:
 
 
 def _repeated_keys(node: yaml.Node | None) -> list[str]:
-    """Keys that YAML would take the last of."""
+    """List repeated keys, of which YAML would silently take the last."""
     if not isinstance(node, yaml.MappingNode):
         return []
     counts = Counter(str(key.value) for key, _ in node.value)
@@ -237,7 +237,7 @@ def _resolve(path: Path, variant: str, base: str, overrides: Sequence[str]) -> C
         raise ConfigError(f"{path}: variant {variant!r}: {reason}", **facts) from error
 
 
-def _refuse_settled(path: Path, file: _GridFile, overrides: Sequence[str]) -> None:
+def _check_overrides(path: Path, file: _GridFile, overrides: Sequence[str]) -> None:
     for override in overrides:
         key = override.partition("=")[0]
         for name, changes in file.variants.items():
@@ -252,7 +252,7 @@ def _refuse_settled(path: Path, file: _GridFile, overrides: Sequence[str]) -> No
                 )
 
 
-def _refuse_alike(path: Path, variants: Sequence[Variant]) -> None:
+def _check_distinct(path: Path, variants: Sequence[Variant]) -> None:
     names: dict[str, str] = {}
     for variant in variants:
         identity = json.dumps(identify(variant.config), sort_keys=True)

@@ -1,4 +1,4 @@
-"""What a grid found: means over seeds, differences to the reference, what they cost."""
+"""Report of a grid: means over seeds, differences to the reference, costs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,23 +9,24 @@ import numpy as np
 from evaluate.ablation.grid import AblationRun, Grid
 from evaluate.ablation.runs import find_place, read_progress
 from evaluate.ablation.statistics import Estimate, SeedScores, estimate
-from evaluate.reports.results import ReportError, ResultRow, read_results
+from evaluate.reports.records import ReportError
+from evaluate.reports.results import ResultRow, read_results
 from evaluate.reports.scores import TestedClips, read_tested_clips, resample, rows_by_state
 
-MEAN = "mean"  # of the tasks
+MEAN = "mean"  # name of the mean over tasks
 
 
 @dataclass(frozen=True)
 class Line:
-    """One variant.
+    """Results of one variant.
 
     Attributes:
-        variant: Its name.
-        num_seeds: Seeds that were evaluated on every task.
-        segments: Seen in training, by all these seeds together.
-        hours: Of training, likewise.
-        scores: Mean over seeds by task, `MEAN` among them where there are several.
-        differences: To the reference, in points; none of the reference itself.
+        variant: Name of the variant.
+        num_seeds: Number of seeds that were evaluated on every task.
+        segments: Number of training segments of all these seeds.
+        hours: Hours of training of all these seeds.
+        scores: Mean over seeds by task, in percent; with `MEAN` if there are several tasks.
+        differences: Differences to the reference by task, in points; empty for the reference.
     """
 
     variant: str
@@ -38,7 +39,7 @@ class Line:
 
 @dataclass(frozen=True)
 class AblationReport:
-    """All of a grid that is there."""
+    """Results of a grid so far."""
 
     grid: Grid
     probe: str
@@ -47,33 +48,33 @@ class AblationReport:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The columns."""
+        """Columns: tasks, and `MEAN` if there are several."""
         return tuple(self.lines[0].scores) if self.lines else ()
 
     def describe_differences(self) -> tuple[list[str], list[str]]:
-        """A sentence for each difference to the reference: significant ones, and the others.
+        """Describe each difference to the reference: significant ones, and the others.
 
-        None where a variant has one seed.
+        Differences of a variant with one seed are left out: they have no p-value.
         """
-        told: tuple[list[str], list[str]] = ([], [])
+        sentences: tuple[list[str], list[str]] = ([], [])
         for line in self.lines:
             for task, difference in line.differences.items():
                 if difference.p is None:
                     continue
                 sentence = f"{task}: {line.variant}, {format_difference(difference)}"
-                told[0 if difference.is_significant else 1].append(sentence)
-        return told
+                sentences[0 if difference.is_significant else 1].append(sentence)
+        return sentences
 
 
 def make_report(
     out: Path, grid: Grid, runs: Sequence[AblationRun], tasks: Sequence[str], probe: str
 ) -> AblationReport:
-    """Gather what an output folder holds of a grid.
+    """Gather the results of a grid in an output folder.
 
-    A seed counts where it was evaluated on every task.
+    A seed counts only if it was evaluated on every task.
 
     Raises:
-        ReportError: If results cannot be read.
+        ReportError: If results cannot be read, or runs have no common test clips.
     """
     results = [row for row in read_results(out) if row.probe == probe]
     found = {task: _newest_alike(out, runs, task, results) for task in tasks}
@@ -96,14 +97,14 @@ def make_report(
     lines = _with_differences(lines, scores, grid.reference)
     if any(line.num_seeds < 2 for line in lines):
         notes.append(
-            "of a variant with one seed, the interval knows of the test clips alone, and nothing "
-            "is said to be significant"
+            "the interval of a variant with one seed covers only the test clips, and its "
+            "differences have no significance"
         )
     return AblationReport(grid, probe, tuple(lines), tuple(notes))
 
 
 def format_difference(difference: Estimate) -> str:
-    """Points, their interval and p."""
+    """Format a difference in points, with its interval and p."""
     p = "one seed" if difference.p is None else _format_p(difference.p)
     return f"{difference.value:+.1f} ({difference.low:z.1f} to {difference.high:z.1f}; {p})"
 
@@ -115,7 +116,7 @@ def _format_p(p: float) -> str:
 def _newest_alike(
     out: Path, runs: Sequence[AblationRun], task: str, results: Sequence[ResultRow]
 ) -> dict[AblationRun, list[ResultRow]]:
-    """The complete results of each run on that state of a task that was evaluated last."""
+    """Select each run's complete results on the state of a task that was evaluated last."""
     states = {}
     for run in runs:
         model = find_place(out, run).name
@@ -130,7 +131,7 @@ def _newest_alike(
 def _score_seeds(
     tested: dict[AblationRun, dict[str, TestedClips]], tasks: Sequence[str]
 ) -> dict[str, dict[str, SeedScores]]:
-    """Scores and draws by variant and task, on the test clips that all runs have."""
+    """Compute scores and draws by variant and task, on the test clips common to all runs."""
     runs = list(tested)
     if not runs:
         return {}
@@ -140,7 +141,7 @@ def _score_seeds(
         values.append([each.score for each in aligned])
         draws.append(resample(task, aligned))
     by_name = list(zip(tasks, values, draws, strict=True))
-    if len(tasks) > 1:  # tasks are drawn independently, so their draws average
+    if len(tasks) > 1:  # tasks are drawn independently, so draws are averaged
         by_name.append((MEAN, list(np.mean(values, axis=0)), np.mean(draws, axis=0)))
     scores: dict[str, dict[str, SeedScores]] = {}
     for variant in dict.fromkeys(run.variant for run in runs):
@@ -153,7 +154,7 @@ def _score_seeds(
 
 
 def _align(task: str, tested: Sequence[TestedClips]) -> list[TestedClips]:
-    """The test clips that all have, in one order."""
+    """Select the common test clips, in the same order."""
     places = [
         {clip: at for at, clip in enumerate(zip(of.names, of.labels, strict=True))} for of in tested
     ]

@@ -1,4 +1,4 @@
-"""A grid's runs on the disk: where each lies, how far it is, and the process that trains it."""
+"""Runs of a grid on disk: their directories, progress and training processes."""
 
 import contextlib
 import re
@@ -16,29 +16,29 @@ from byola_rq.runs.metrics import read_metrics
 from byola_rq.runtime.files import replace_file
 from byola_rq.runtime.lock import locked
 from evaluate.ablation.grid import AblationRun
-from evaluate.reports.results import WriteError
+from evaluate.reports.records import WriteError
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is, as its metrics.csv tells."""
+    """Progress of a run by its metrics.csv."""
 
     segments: int
-    hours: float  # of its steps alone, all resumptions together
+    hours: float  # time of the steps only, over all resumptions
     loss: str
 
 
 class Training:
-    """A `byola-rq pretrain` process.
+    """Process of `byola-rq pretrain`.
 
-    Its group is its own: Ctrl-C on a terminal reaches the caller alone, who stops it once.
+    It has its own process group: Ctrl-C on a terminal reaches only the caller, who stops it once.
 
     Args:
-        run: What to train.
-        run_dir: Where; its configuration and what it says get files beside it.
+        run: Run to train.
+        run_dir: Directory of the run; configuration and log are written beside it.
 
     Raises:
-        WriteError: If these cannot be written.
+        WriteError: If these files cannot be written.
     """
 
     def __init__(self, run: AblationRun, run_dir: Path) -> None:
@@ -52,7 +52,7 @@ class Training:
             replace_file(path, config.to_yaml())
             with self.log.open("ab") as log:
                 self._log_start = log.tell()
-                self._process = subprocess.Popen(  # noqa: S603  # our own command
+                self._process = subprocess.Popen(  # noqa: S603  # a fixed command
                     [sys.executable, "-m", "byola_rq", "pretrain", str(path)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -61,36 +61,36 @@ class Training:
                 )
         except OSError as error:
             raise WriteError(
-                f"{path}: cannot be written: {error.strerror or error}. Make room and call again "
-                "to go on",
+                f"{path}: cannot be written: {error.strerror or error}. Free disk space and repeat "
+                "the call to continue",
                 code="unwritable",
                 path=path,
             ) from error
 
     @property
     def has_ended(self) -> bool:
-        """Whether the process is gone."""
+        """True if the process has ended."""
         return self._process.poll() is not None
 
     def stop(self) -> None:
-        """Let it finish its step, save and end."""
+        """Ask the process to finish its step, save and end."""
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)
 
     def wait(self) -> None:
-        """Until it is gone."""
+        """Wait until the process has ended."""
         self._process.wait()
 
     def check(self) -> None:
-        """See that the run is trained.
+        """Check that the run is trained.
 
         Raises:
-            TrainingError: If not, with the last line it said.
+            TrainingError: If not, with the last line of the log.
         """
         if self._process.returncode == 0 and is_trained(self.run_dir):
             return
-        said = self.log.read_bytes()[self._log_start :].decode(errors="replace").split("\n")
-        last = next((line for line in reversed(said) if line.strip()), "it said nothing")
+        lines = self.log.read_bytes()[self._log_start :].decode(errors="replace").split("\n")
+        last = next((line for line in reversed(lines) if line.strip()), "no output")
         raise TrainingError(
             f"{self.run}: not trained: {last.strip()} (status {self._process.returncode}; "
             f"{self.log})",
@@ -100,20 +100,20 @@ class Training:
 
 
 def find_place(out: Path, run: AblationRun) -> Path:
-    """The run's directory: the one there is, of whatever grid, or the one to make."""
+    """Find the run's directory: an existing one, of any grid, or the one to make."""
     found = sorted(path for path in _folder(out).glob(f"*-{run.digest}") if path.is_dir())
     return found[0] if found else _folder(out) / f"{run.stem}-{run.digest}"
 
 
 def is_trained(run_dir: Path) -> bool:
-    """Whether a run is at its end: the model file comes last."""
+    """Return True if a run is complete: its model file is written last."""
     return (run_dir / "encoder.safetensors").is_file()
 
 
 def find_changes(out: Path, run: AblationRun) -> tuple[Path, list[str]] | None:
-    """The run of this name with another configuration, and in what it differs.
+    """Find a run of the same name with another configuration, and the differences.
 
-    None where there is none, or the run itself has begun.
+    None if there is no such run, or if this run has begun itself.
     """
     if find_place(out, run).exists():
         return None
@@ -134,7 +134,7 @@ def find_changes(out: Path, run: AblationRun) -> tuple[Path, list[str]] | None:
 
 
 def read_progress(run_dir: Path, batch_size: int) -> Progress:
-    """How far a run is; at its start where there is nothing yet, or nothing that can be read."""
+    """Read the progress of a run; zero if its metrics are missing or unreadable."""
     rows: list[dict[str, str]] = []
     with contextlib.suppress(CheckpointError, OSError):
         rows = read_metrics(run_dir / "metrics.csv")
@@ -148,11 +148,11 @@ def read_progress(run_dir: Path, batch_size: int) -> Progress:
 
 
 @contextlib.contextmanager
-def held(out: Path, run: AblationRun) -> Iterator[None]:
-    """Keep other calls from the run.
+def locked_run(out: Path, run: AblationRun) -> Iterator[None]:
+    """Lock a run, so that other calls do not work on it.
 
     Raises:
-        LockedError: If another one is at work on it.
+        LockedError: If another call has locked it.
         WriteError: If the folder cannot be written.
     """
     folder = _folder(out)

@@ -1,28 +1,28 @@
-"""How sure a mean over seeds is, where both the seeds and the test clips were drawn.
+"""Confidence intervals of means over seeds, if both seeds and test clips are random.
 
-Of a variant `v` with `S` seeds let `m[s]` be the score of seed `s` and `D` stand for the variance
-over the bootstrap draws of the test clips (`evaluate.reports.intervals`), which are the same draws
-for all variants and seeds. The variance of the mean over seeds has three parts:
+For a variant with `S` seeds let `m[s]` be the score of seed `s` and `D` the variance over the
+bootstrap draws of the test clips (`evaluate.reports.intervals`), which are the same draws for all
+variants and seeds. The variance of the mean over seeds has three parts:
 
     seeds  = var(m) / S                      another seed of pretraining
     clips  = D(mean over s of m[s])          other test clips
     both   = (mean over s of D(m[s]) - clips) / (S - 1)
 
-Each of the first two holds `both`, what a seed and a clip have of their own together (one seed
-knows this clip, another does not), so that
+Each of the first two contains `both`, the interaction of seeds and clips (one seed gets a clip
+right, another does not), so that
 
     variance = seeds + clips - both, at least seeds and at least clips
 
-is the estimate of two crossed random factors (Cornfield and Tukey 1956). Of a difference of two
-variants `clips` is `D` of the difference, which is how their clips are paired, and `seeds` and
-`both` are sums over the two: seeds are not paired, for two variants of one seed share no more than
-their first weights. The interval is `t(nu) * sqrt(variance)` to either side, with the degrees of
-freedom of Satterthwaite (1946), `clips` being known far better than `seeds`:
+is the estimate for two crossed random factors (Cornfield and Tukey 1956). For a difference of two
+variants `clips` is `D` of the difference, so clips are paired, and `seeds` and `both` are sums over
+the two: seeds are not paired, since two variants of equal seed share only their initial weights.
+The interval is `t(nu) * sqrt(variance)` to either side, with the degrees of freedom of
+Satterthwaite (1946), `clips` being known far better than `seeds`:
 
     nu = variance^2 / sum over variants of seeds^2 / (S - 1)
 
-A bootstrap over seeds can be too sure of itself: of three seeds, its draws vary by two thirds
-of what seeds vary.
+A bootstrap over seeds can give too narrow intervals: with three seeds, the variance of its draws
+is two thirds of the variance of seeds.
 """
 
 from dataclasses import dataclass
@@ -33,16 +33,16 @@ from scipy.special import stdtr, stdtrit
 from evaluate.reports.intervals import COVERAGE, Values
 
 _ALPHA = 1 - COVERAGE
-_MANY = 1e6  # degrees of freedom of what is as good as known
+_MANY = 1e6  # degrees of freedom if the variance is practically known
 
 
 @dataclass(frozen=True, eq=False)
 class SeedScores:
-    """What the seeds of one variant scored on one task, in percent.
+    """Scores of the seeds of one variant on one task, in percent.
 
     Attributes:
-        scores: Of each seed, `(S,)`.
-        draws: On the bootstrap draws of the test clips, `(S, NUM_RESAMPLES)`.
+        scores: Score of each seed, `(S,)`.
+        draws: Scores on the bootstrap draws of the test clips, `(S, NUM_RESAMPLES)`.
     """
 
     scores: Values
@@ -50,17 +50,17 @@ class SeedScores:
 
     @property
     def num_seeds(self) -> int:
-        """`S`."""
+        """Number of seeds `S`."""
         return len(self.scores)
 
     @property
     def seeds(self) -> float:
-        """Variance of the mean by its seeds; unknown, and taken for 0, of a single one."""
+        """Variance of the mean due to seeds; unknown, and set to 0, for a single seed."""
         return float(self.scores.var(ddof=1)) / self.num_seeds if self.num_seeds > 1 else 0.0
 
     @property
     def both(self) -> float:
-        """What of `seeds` is in the variance by clips too."""
+        """Variance of the mean due to the interaction of seeds and clips; 0 for a single seed."""
         if self.num_seeds < 2:
             return 0.0
         of_seeds, of_mean = self.draws.var(axis=1).mean(), self.draws.mean(axis=0).var()
@@ -69,14 +69,14 @@ class SeedScores:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds, or a difference of two, with its 95 % interval.
+    """Mean over seeds, or difference of two means, with its 95 % interval.
 
     Attributes:
-        value: In percent, or in points.
-        low: Lower end.
-        high: Upper end.
-        p: Two-sided, of a difference from zero; None where a variant has one seed, whose
-            interval knows of the clips alone.
+        value: Mean in percent, or difference in points.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        p: Two-sided p-value of a difference from zero; None if a variant has one seed, whose
+            interval covers only the clips.
     """
 
     value: float
@@ -86,12 +86,12 @@ class Estimate:
 
     @property
     def is_significant(self) -> bool:
-        """Whether equals would differ so much less than one time in 20, in seeds and clips."""
+        """True if equal variants would differ as much in less than 5 % of seeds and clips."""
         return self.p is not None and self.p < _ALPHA
 
 
 def estimate(first: SeedScores, second: SeedScores | None = None) -> Estimate:
-    """The mean over the seeds of `first`, less that of `second`, and how sure it is."""
+    """Estimate the mean over the seeds of `first`, less that of `second`, with its interval."""
     compared = [first] if second is None else [first, second]
     signs = np.array([1.0, -1.0])[: len(compared)]
     value = float(signs @ [of.scores.mean() for of in compared])

@@ -1,4 +1,4 @@
-"""The report in words: tables as csv and Markdown, and a sentence for every difference."""
+"""Report of a grid as text: tables as csv and Markdown, and a sentence for every difference."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,15 +7,15 @@ from pandas import DataFrame
 
 from byola_rq.runtime.files import replace_file
 from evaluate.ablation.report import AblationReport, format_difference
-from evaluate.reports.results import WriteError
+from evaluate.reports.records import WriteError
 from evaluate.reports.table import to_markdown
 
 
 def write_report(out: Path, report: AblationReport) -> list[Path]:
-    """Replace the grid's tables, `<grid>.md` and `<grid>.csv`.
+    """Write the grid's tables, `<grid>.md` and `<grid>.csv`.
 
     Raises:
-        WriteError: If the disk refuses.
+        WriteError: If a file cannot be written.
     """
     name = report.grid.name
     texts = {
@@ -32,7 +32,7 @@ def write_report(out: Path, report: AblationReport) -> list[Path]:
 
 
 def make_table(report: AblationReport) -> DataFrame:
-    """A row for every variant and task: means, differences, costs."""
+    """Build a table with a row for every variant and task: means, differences, costs."""
     rows = []
     for line in report.lines:
         for task, score in line.scores.items():
@@ -61,7 +61,7 @@ def make_table(report: AblationReport) -> DataFrame:
 
 
 def to_report(report: AblationReport) -> str:
-    """The report as Markdown."""
+    """Format the report as Markdown."""
     significant, others = report.describe_differences()
     parts = [f"# {report.grid.name}\n", f"{_preamble(report)}\n"]
     if report.lines:
@@ -76,7 +76,7 @@ def to_report(report: AblationReport) -> str:
 
 
 def make_scores(report: AblationReport) -> DataFrame:
-    """The means, as text."""
+    """Build the table of means, as text."""
     rows = [
         (
             line.variant,
@@ -92,7 +92,7 @@ def make_scores(report: AblationReport) -> DataFrame:
 
 
 def make_differences(report: AblationReport) -> DataFrame:
-    """The differences to the reference, as text; significant ones with a star."""
+    """Build the table of differences to the reference, as text; a star if significant."""
     rows = [
         (
             line.variant,

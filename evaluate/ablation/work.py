@@ -1,4 +1,4 @@
-"""Runs side by side: each trained in a process of its own, then evaluated here."""
+"""Concurrent runs: each is trained in its own process, then evaluated in this one."""
 
 import contextlib
 import time
@@ -12,31 +12,31 @@ from byola_rq.runtime.lock import LockedError
 from byola_rq.runtime.progress import log
 from byola_rq.runtime.signals import RUN_SIGNALS, Stop, StoppedError, stop_on_signals
 from evaluate.ablation.grid import AblationRun
-from evaluate.ablation.runs import Training, find_place, held, is_trained, read_progress
+from evaluate.ablation.runs import Training, find_place, is_trained, locked_run, read_progress
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_BETWEEN_LINES = 60.0
 
-# Evaluates the model of a run, one task after the other; what failed is its result.
+# Evaluates the model of a run; yields the failures of each task.
 Evaluate = Callable[[AblationRun, Path], Iterator[list[str]]]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a call's runs."""
+    """Outcome of a call's runs."""
 
-    failed: tuple[str, ...]  # a line for each
-    elsewhere: tuple[AblationRun, ...]  # other calls are at work on them
+    failed: tuple[str, ...]  # one message per failure
+    elsewhere: tuple[AblationRun, ...]  # locked by other calls
 
 
 class Workbench:
-    """Trains and evaluates runs, `jobs` trainings at a time.
+    """Queue that trains and evaluates runs, `jobs` trainings at a time.
 
     Args:
-        out: The output folder.
-        runs: What to do, in this order.
-        jobs: Trainings side by side.
-        stop: Holds signals back while a process starts.
+        out: Output folder.
+        runs: Runs, in the order to train them.
+        jobs: Number of concurrent trainings.
+        stop: Defers signals while a process starts.
     """
 
     def __init__(self, out: Path, runs: Sequence[AblationRun], *, jobs: int, stop: Stop) -> None:
@@ -54,10 +54,10 @@ class Workbench:
         self._last_line = time.monotonic()
 
     def work(self, evaluate: Evaluate) -> None:
-        """Do all that there is.
+        """Train and evaluate all runs.
 
         Raises:
-            ReportError: If results cannot be written, which would lose all that follows.
+            ReportError: If results cannot be written: later ones would be lost too.
         """
         while self._waiting or self._trainings or self._to_evaluate:
             self._keep_training()
@@ -71,10 +71,10 @@ class Workbench:
             self._locks.pop(run).close()
 
     def close(self) -> list[Training]:
-        """Stop what still trains, wait until it is saved, and let go of all; what was stopped."""
+        """Stop all trainings, wait until they are saved, release locks; return those stopped."""
         trainings = [training for training in self._trainings if not training.has_ended]
         if trainings:
-            log(f"{len(trainings)} trainings finish their step and save")
+            log(f"stopping {len(trainings)} trainings: each finishes its step and saves")
         for training in trainings:
             training.stop()
         for training in trainings:
@@ -84,7 +84,7 @@ class Workbench:
         return trainings
 
     def _keep_training(self) -> None:
-        """Take in the trainings that have ended, and start others in their place."""
+        """Queue ended trainings for evaluation, and start others in their place."""
         for training in [each for each in self._trainings if each.has_ended]:
             self._trainings.remove(training)
             self._take_in(training)
@@ -101,7 +101,7 @@ class Workbench:
         number = f"[{self._num_started}/{self.num_runs}] {run}"
         lock = contextlib.ExitStack()
         try:
-            lock.enter_context(held(self.out, run))
+            lock.enter_context(locked_run(self.out, run))
         except LockedError as error:
             log(f"{number}: left to another call ({error})")
             self.elsewhere.append(run)
@@ -129,16 +129,16 @@ class Workbench:
 
 
 def do_runs(out: Path, runs: Sequence[AblationRun], evaluate: Evaluate, *, jobs: int) -> Outcome:
-    """Train and evaluate runs; one that fails is named, and the others go on.
+    """Train and evaluate runs; a failed run is reported, and the others continue.
 
     Args:
-        out: The output folder; other calls may share it.
-        runs: Those of this call.
-        evaluate: See `Evaluate`.
-        jobs: Trainings side by side.
+        out: Output folder, which other calls may share.
+        runs: Runs of this call.
+        evaluate: Evaluates a trained run, see `Evaluate`.
+        jobs: Number of concurrent trainings.
 
     Raises:
-        StoppedError: If a signal stopped it; trainings have saved by then.
+        StoppedError: If a signal stopped it, after trainings have saved.
         ReportError: If the folder cannot be written.
     """
     try:
@@ -149,7 +149,7 @@ def do_runs(out: Path, runs: Sequence[AblationRun], evaluate: Evaluate, *, jobs:
             finally:
                 bench.close()
     except StoppedError as error:
-        message = f"{out}: {error}; what is done is kept, and the same command goes on"
+        message = f"{out}: {error}; finished work is kept, repeat the command to continue"
         raise StoppedError(message, error.number, path=out) from None
     return Outcome(tuple(bench.failed), tuple(bench.elsewhere))
 

@@ -1,1 +1,1 @@
-"""The six data sets in small, in their publishers' layouts."""
+"""Miniatures of the six data sets, in their publishers' layouts."""

@@ -1,4 +1,4 @@
-"""NSynth in small: notes of eleven instrument families; nobody is heard in training and test."""
+"""Miniature of NSynth: notes of eleven instrument families; training instruments are not tested."""
 
 import json
 from functools import partial
@@ -16,9 +16,9 @@ _QUALITIES = (
     "percussive", "reverb", "tempo-synced",
 )  # fmt: skip
 _VELOCITIES = (25, 50, 75, 100, 127)
-_NUM_TRAINED, _NUM_HELD_OUT = 6, 3  # instruments of a family
-_TRAINED_PARTS = ("train", "train")  # of an instrument's notes
-_HELD_OUT_PARTS = ("valid", "test", "test")  # one instrument in both, as in the real set
+_NUM_TRAINED, _NUM_HELD_OUT = 6, 3  # instruments per family
+_TRAINED_PARTS = ("train", "train")  # parts of the notes of an instrument
+_HELD_OUT_PARTS = ("valid", "test", "test")  # an instrument is in both, as in the real set
 _SECONDS = 0.5  # 4 s in the real set
 
 
@@ -29,7 +29,7 @@ def plan_nsynth(seed: int, size: float) -> SetPlan:
     num_instruments = 0
     for family in FAMILIES:
         num_trained = scale(_NUM_TRAINED, size, at_least=2)
-        # The real set has synth leads to train on alone.
+        # In the real set synth leads are only in the training part.
         num_held_out = 0 if family == "synth_lead" else scale(_NUM_HELD_OUT, size)
         for member in range(num_trained + num_held_out):
             rng = make_generator("miniature", "nsynth", seed, family, member)
@@ -59,7 +59,7 @@ def _play(instrument: Instrument, pitch: int, velocity: int, seed: int) -> Wavef
 def _describe(
     instrument: Instrument, source: int, member: int, pitch: int, velocity: int
 ) -> dict[str, Any]:
-    """The note as `examples.json` tells of it, but for its running numbers."""
+    """Return the note's entry of `examples.json`, without its running numbers."""
     name = f"{instrument.family}_{_SOURCES[source]}_{member:03d}"
     values = instrument.values
     qualities = {

@@ -1,4 +1,4 @@
-"""A data set before it is written, and the writing of it: sounds, texts and packed archives."""
+"""Plan of a data set, and writing it: sounds, texts and packed archives."""
 
 import gzip
 import io
@@ -14,15 +14,15 @@ import soxr
 from byola_rq.runtime.files import remove_leftovers, replace_file
 from byola_rq.synthesis.primitives import SAMPLE_RATE, Waveform
 
-# Of a recording, dB of full scale. Narrow, since with few clips loudness would hide the rest.
+# Level of a recording in dB of full scale; narrow, since with few clips loudness would dominate.
 LEVEL_DB = (-26.0, -20.0)
 
 
 @dataclass(frozen=True)
 class SetFile:
-    """One audio file: where it lies in its data set, what is heard, how it is stored."""
+    """Audio file of a data set: name, waveform and format."""
 
-    name: str  # its suffix, .wav or .flac, is its format
+    name: str  # the suffix, .wav or .flac, gives the format
     make: Callable[[], Waveform]  # mono at 16 kHz
     sample_rate: int = SAMPLE_RATE
     subtype: str = "PCM_16"
@@ -31,13 +31,13 @@ class SetFile:
 
 @dataclass(frozen=True)
 class SetPlan:
-    """All files of one data set.
+    """Files of one data set.
 
     Attributes:
-        folder: The publisher's name for the whole.
-        sounds: Each once.
-        texts: Content by file name.
-        packed: Folders that lie there as `<folder>.tgz` in place of the folder.
+        folder: Publisher's name of the root folder.
+        sounds: Audio files, each once.
+        texts: Content of text files by file name.
+        packed: Folders written as `<folder>.tgz` instead.
     """
 
     folder: str
@@ -47,19 +47,19 @@ class SetPlan:
 
 
 def scale(count: int, size: float, at_least: int = 1) -> int:
-    """A count of the full miniature in one of another size."""
+    """Scale a count of the full miniature to one of another size."""
     return max(at_least, round(count * size))
 
 
 def write_plan(plan: SetPlan, folder: Path) -> Iterator[int]:
-    """Write the files that are not there yet, each of them whole or not at all.
+    """Write the files that are missing, each atomically.
 
     Yields:
-        After every file the number of sounds in it.
+        Number of sounds in each file, after it is written.
     """
     for place in (folder, *folder.rglob("*/")):
         if place.is_dir() and not place.is_symlink():
-            remove_leftovers(place)  # of a call that was killed
+            remove_leftovers(place)  # temporary files of a killed call
     for name, entries in _files(plan).items():
         path = folder / name
         if not path.exists():
@@ -71,7 +71,7 @@ def write_plan(plan: SetPlan, folder: Path) -> Iterator[int]:
 
 
 def _files(plan: SetPlan) -> dict[str, dict[str, SetFile | str]]:
-    """What goes into each file on disk: one entry, or the members of an archive."""
+    """Group contents by file on disk: a single entry, or the members of an archive."""
     files: dict[str, dict[str, SetFile | str]] = {}
     contents: dict[str, SetFile | str] = {**plan.texts, **{s.name: s for s in plan.sounds}}
     for name, content in contents.items():
@@ -87,7 +87,7 @@ def _encode(content: SetFile | str) -> bytes:
     if content.sample_rate != SAMPLE_RATE:
         waveform = soxr.resample(waveform, SAMPLE_RATE, content.sample_rate, quality="HQ")
     if content.num_channels == 2:
-        # The second microphone stands 17 cm farther away.
+        # The second microphone is 17 cm farther away.
         later = np.pad(waveform, (content.sample_rate // 2000, 0))[: len(waveform)]
         waveform = np.stack([waveform, 0.8 * later], axis=1)
     file = io.BytesIO()
@@ -97,14 +97,14 @@ def _encode(content: SetFile | str) -> bytes:
 
 
 def _erase_time(data: bytes) -> bytes:
-    """Without the time of writing that libsndfile notes in the PEAK chunk of a float wav."""
+    """Zero the time of writing that libsndfile stores in the PEAK chunk of a float wav."""
     chunk = data.find(b"PEAK", 0, 128) if data.startswith(b"RIFF") else -1
     # PEAK, size, version, then the time: 4 bytes each.
     return data if chunk < 0 else data[: chunk + 12] + bytes(4) + data[chunk + 16 :]
 
 
 def _pack(contents: dict[str, bytes], parent: PurePosixPath) -> bytes:
-    """A tgz of files named from below `parent`, without times and owners."""
+    """Pack files into a tgz, named relative to `parent`, without times and owners."""
     buffer = io.BytesIO()
     with (
         gzip.GzipFile(filename="", mode="wb", fileobj=buffer, mtime=0) as compressed,

@@ -1,4 +1,4 @@
-"""Speech Commands v0.02 in small: 35 words and six noises, and the separate test set."""
+"""Miniature of Speech Commands v0.02: 35 words, six noises and the separate test set."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +13,7 @@ from byola_rq.synthesis.voices import draw_speaker, say_word
 from evaluate.miniature.plans import LEVEL_DB, SetFile, SetPlan, scale
 
 _COMMANDS = ("down", "go", "left", "no", "off", "on", "right", "stop", "up", "yes")
-_NOISES = {  # the publisher's name -> what it is made of
+_NOISES = {  # the publisher's name -> synthetic sound
     "doing_the_dishes": "typing",
     "dude_miaowing": "children_playing",
     "exercise_bike": "engine_idling",
@@ -22,7 +22,7 @@ _NOISES = {  # the publisher's name -> what it is made of
     "white_noise": "white",
 }
 _NUM_SPEAKERS = {"train": 24, "validation": 5, "testing": 10}
-# Clips of a command and of another word; the real set has up to twice as many of a command.
+# Clips of each command and of each other word; the real set has up to twice as many of a command.
 _NUM_CLIPS = {"train": (16, 4), "validation": (4, 1), "testing": (6, 3)}
 _NUM_SILENCES = 4
 _SECONDS, _NOISE_SECONDS = 0.5, 3.0  # 1 s and 60 to 95 s in the real set
@@ -82,13 +82,13 @@ def plan_commands_test(seed: int, size: float) -> SetPlan:
 
 
 def _draw_utterances(seed: int, size: float) -> Iterator[_Utterance]:
-    """Who says which word how often; everybody is in one part alone, as in the real set."""
+    """Draw speakers and takes of every word; a speaker is in one part only, as in the real set."""
     for word in WORDS:
         for part, (of_command, of_other) in _NUM_CLIPS.items():
             rng = make_generator("miniature", "commands", seed, word, part)
             count = scale(of_command if word in _COMMANDS else of_other, size)
             people = rng.permutation(_NUM_SPEAKERS[part])[:count].tolist()
-            if count > 2:  # somebody says it again
+            if count > 2:  # one speaker says the word twice
                 people[-1] = people[0]
             for place, person in enumerate(people):
                 take = people[:place].count(person)
@@ -99,14 +99,14 @@ def _draw_utterances(seed: int, size: float) -> Iterator[_Utterance]:
 
 
 def _say(word: str, who: int, take: int) -> Waveform:
-    """Everybody has a room and a microphone of their own."""
+    """Make a spoken word; each speaker has one room and one microphone."""
     moment = make_seed(who, word, take)
     waveform = say_word(word, draw_speaker(who), seed=moment, seconds=_SECONDS)
     return record(waveform, draw_scene(who, snr_db=(10, 35), level_db=LEVEL_DB), seed=moment)
 
 
 def _make_noise(seed: int, name: str, cut: int, seconds: float) -> Waveform:
-    """A stretch of one of the noises; two cuts share nothing but the place."""
+    """Make a cut of one of the noises; two cuts share only the scene."""
     source = make_seed("miniature", "commands", seed, name)
     if _NOISES[name] in EVENTS:
         return make_event(_NOISES[name], seed=source, seconds=seconds, slice_number=cut)

@@ -1,4 +1,4 @@
-"""UrbanSound8K in small: ten folds of street sounds, every recording in one fold alone."""
+"""Miniature of UrbanSound8K: ten folds of street sounds, every recording in one fold only."""
 
 import csv
 import io
@@ -15,10 +15,10 @@ _CLASSES = (
     "gun_shot", "jackhammer", "siren", "street_music",
 )  # fmt: skip
 _NUM_FOLDS = 10
-_NUM_SECOND_SLICES = 12  # of recordings that are cut twice
-_MAX_SECONDS = 1.0  # 4 s in the real set, where most slices are as long as allowed, too
+_NUM_SECOND_SLICES = 12  # recordings that are cut twice
+_MAX_SECONDS = 1.0  # 4 s in the real set, where most slices have the maximum length, too
 _SALIENCE_SNR_DB = {1: (5.0, 25.0), 2: (0.0, 8.0)}  # foreground, background
-# Uploaded by anyone with any recorder.
+# Recordings of many users with many devices.
 _FORMATS = tuple(
     itertools.product(
         (44_100, 48_000, 22_050, 16_000), ("PCM_16", "PCM_24", "PCM_U8", "FLOAT"), (2, 1)
@@ -33,7 +33,7 @@ def plan_urbansound8k(seed: int, size: float) -> SetPlan:
     places = [(fold, class_id) for fold in range(1, _NUM_FOLDS + 1) for class_id in range(10)]
     rng = make_generator("miniature", "urbansound8k", seed)
     fs_ids = rng.choice(range(1000, 250_000), len(places), replace=False).tolist()
-    # Every format is there, and none goes with a class or a fold.
+    # Every format occurs, independent of class and fold.
     formats = [_FORMATS[k % len(_FORMATS)] for k in rng.permutation(len(places))]
     cut_twice = set(rng.permutation(len(places))[: scale(_NUM_SECOND_SLICES, size)].tolist())
     sounds, rows = [], []
@@ -60,7 +60,7 @@ def plan_urbansound8k(seed: int, size: float) -> SetPlan:
 def _make_slice(
     seed: int, fs_id: int, cut: int, *, name: str, seconds: float, salience: int
 ) -> Waveform:
-    """The slices of a recording share its source and its scene."""
+    """Make a slice of a recording; its slices share source and scene."""
     source = make_seed("miniature", "urbansound8k", seed, fs_id)
     waveform = make_event(name, seed=source, seconds=seconds, slice_number=cut)
     scene = draw_scene(source, snr_db=_SALIENCE_SNR_DB[salience], level_db=LEVEL_DB)

@@ -1,4 +1,4 @@
-"""VoxCeleb1 in small: who speaks, in another video than in training and with other words."""
+"""Miniature of VoxCeleb1: speakers, tested on other videos and words than in training."""
 
 import string
 from functools import partial
@@ -10,7 +10,7 @@ from evaluate.miniature.plans import LEVEL_DB, SetFile, SetPlan, scale
 
 _NUM_SPEAKERS = 10
 _FIRST_ID, _ID_STEP = 10_001, 117
-_NUM_CLIPS = {"1": (2, 2, 2), "2": (2,), "3": (2, 2)}  # of each video in train, valid and test
+_NUM_CLIPS = {"1": (2, 2, 2), "2": (2,), "3": (2, 2)}  # per video in train, valid and test
 _SECONDS = (1.0, 1.4)  # 4 to 145 s in the real set
 _VIDEO_CHARACTERS = string.ascii_letters + string.digits + "-_"
 
@@ -23,7 +23,7 @@ def plan_voxceleb1(seed: int, size: float) -> SetPlan:
         videos = [(part, count) for part, counts in _NUM_CLIPS.items() for count in counts]
         for number, (part, num_clips) in enumerate(videos):
             rng = make_generator("miniature", "voxceleb1", seed, person, number)
-            # YouTube's names may begin with a hyphen; a few here always do.
+            # YouTube ids may begin with a hyphen; some here always do.
             first = "-" if number == person else ""
             letters = rng.choice(list(_VIDEO_CHARACTERS), 11 - len(first))
             video = first + "".join(letters.tolist())
@@ -39,7 +39,7 @@ def plan_voxceleb1(seed: int, size: float) -> SetPlan:
 
 
 def _speak(seed: int, person: int, video: int, clip: int, seconds: float) -> Waveform:
-    """A video is one room and one microphone; no sentence comes twice."""
+    """Make a spoken clip; a video has one room and one microphone, and no sentence repeats."""
     speaker = draw_speaker(make_seed("miniature", "voxceleb1", seed, person))
     place = make_seed("miniature", "voxceleb1", seed, person, video)
     moment = make_seed(place, clip)

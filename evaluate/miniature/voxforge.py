@@ -1,4 +1,4 @@
-"""VoxForge in small: six languages, each spoken by people who left one archive or two."""
+"""Miniature of VoxForge: six languages, each of speakers with one or two archives."""
 
 import itertools
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ from byola_rq.synthesis.recording import draw_scene, record
 from byola_rq.synthesis.voices import Speaker, draw_speaker, say_sentences
 from evaluate.miniature.plans import LEVEL_DB, SetFile, SetPlan, scale
 
-_NUM_SPEAKERS = 24  # of a language
-_NUM_CLIPS = 2  # of an archive
+_NUM_SPEAKERS = 24  # per language
+_NUM_CLIPS = 2  # per archive
 _SECONDS = 0.8  # about 5 s in the real set
-_MEN_BELOW = 1.08  # of the vocal tract's scale
+_MEN_BELOW = 1.08  # scale of the vocal tract
 _SYLLABLES = ("ba", "der", "el", "fra", "gus", "ill", "ko", "la", "mo", "nik", "ro", "ta", "vi")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -50,7 +50,7 @@ def plan_voxforge(seed: int, size: float) -> SetPlan:
 
 
 def _draw_archives(language: str, seed: int, size: float) -> Iterator[_Archive]:
-    """Some speakers give no name, so that all of them are called anonymous; some come twice."""
+    """Draw archives: a third of the speakers are anonymous, some have two archives."""
     number = 0
     for person in range(scale(_NUM_SPEAKERS, size, at_least=7)):
         rng = make_generator("miniature", "voxforge", seed, language, person)
@@ -64,18 +64,18 @@ def _draw_archives(language: str, seed: int, size: float) -> Iterator[_Archive]:
 
 
 def _speak(seed: int, language: str, archive: _Archive, clip: int) -> Waveform:
-    """An archive is one sitting, so one room and one microphone; no sentence comes twice."""
+    """Make a spoken clip; an archive has one room and one microphone, and no sentence repeats."""
     speaker = _draw_contributor(seed, language, archive.person)
     place = make_seed("miniature", "voxforge", seed, language, archive.name)
     moment = make_seed(place, clip)
     waveform = say_sentences(language, speaker, seed=moment, seconds=_SECONDS)
     scene = draw_scene(place, snr_db=(20, 40), ripple_db=1.0, level_db=LEVEL_DB)
-    near = replace(scene.room, wetness=0.3 * scene.room.wetness)  # most wore a headset
+    near = replace(scene.room, wetness=0.3 * scene.room.wetness)  # most use a headset
     return record(waveform, replace(scene, room=near), seed=moment)
 
 
 def _draw_contributor(seed: int, language: str, person: int) -> Speaker:
-    """Most are men, as in the real set."""
+    """Draw a speaker; most are men, as in the real set."""
     people = (
         draw_speaker(make_seed("miniature", "voxforge", seed, language, person, attempt))
         for attempt in itertools.count()

@@ -1,4 +1,4 @@
-"""The six data sets of the paper in small, file by file as their publishers name them."""
+"""Write miniatures of the paper's six data sets, with their publishers' file names."""
 
 import json
 import shutil
@@ -33,25 +33,25 @@ def write_miniatures(
     on_clip: Callable[[int], None] | None = None,
     tasks: Sequence[str] | None = None,
 ) -> dict[str, Path]:
-    """Write the publishers' data sets in small: synthetic sounds, real names and arrangement.
+    """Write miniatures of data sets: synthetic sounds in the publishers' layouts.
 
-    The same seed and size write the same bytes. Every set is written under another name and gets
-    its own when it is whole; a call that was stopped goes on where it stopped when it is repeated.
+    The same seed and size write the same bytes. Every set is written under a temporary name and
+    renamed when it is complete; repeating an interrupted call continues it.
 
     Args:
-        folder: Made if missing; gets one folder for each data set.
-        seed: Of all that is drawn.
-        size: Clips over those of the full miniature, at most 1; every class and part stays.
-        on_clip: Called with the number of clips that are there so far.
-        tasks: Of PAPER_TASKS, all by default; `spcv2_12` brings the data set of `spcv2` along.
+        folder: Parent of the data sets' folders; made if missing.
+        seed: Seed of all sounds and names.
+        size: Share of the clips of the full miniature, at most 1; every class and part is kept.
+        on_clip: Called with the number of clips written so far.
+        tasks: Names in PAPER_TASKS, all by default; `spcv2_12` includes the data set of `spcv2`.
 
     Returns:
-        The data set's folder of each task written, in the order of PAPER_TASKS; for `spcv2_12`
-        that of the separate test set.
+        Data set folder of each task, in the order of PAPER_TASKS; for `spcv2_12` that of the
+        separate test set.
 
     Raises:
-        TaskError: If a task is unknown, `size` out of range, a data set that is not this very
-            miniature is in the way (nothing is written then), or the disk refuses.
+        TaskError: If a task is unknown, `size` is out of range, another folder is in the way
+            (nothing is written then), or a file cannot be written.
     """
     plans = _make_plans(seed, size, tasks)
     for plan in plans.values():
@@ -62,7 +62,7 @@ def write_miniatures(
         unfinished = final.with_name(f".{plan.folder}.unfinished")
         try:
             if _read_mark(unfinished) not in {"", plan.texts[MINIATURE_MARKER]}:
-                shutil.rmtree(unfinished)  # of another seed or size, so that nothing of it serves
+                shutil.rmtree(unfinished)  # of another seed or size, so not reusable
             for num_sounds in write_plan(plan, final if final.exists() else unfinished):
                 for _ in range(num_sounds):
                     count += 1
@@ -73,7 +73,7 @@ def write_miniatures(
         except OSError as error:
             raise TaskError(
                 f"{error.filename or final}: the miniature cannot be written: {error.strerror}. "
-                "The same call goes on from here",
+                "Repeat the call to continue",
                 code="unwritable",
                 path=error.filename or final,
             ) from error
@@ -81,7 +81,7 @@ def write_miniatures(
 
 
 def num_clips(*, size: float = 1.0, tasks: Sequence[str] | None = None) -> int:
-    """How many clips `write_miniatures` writes, whatever the seed.
+    """Return the number of clips that `write_miniatures` writes, for any seed.
 
     Raises:
         TaskError: If a task is unknown or `size` out of range.
@@ -103,11 +103,11 @@ def _make_plans(seed: int, size: float, tasks: Sequence[str] | None) -> dict[str
             key="tasks",
             value=unknown[0],
         )
-    if "spcv2_12" in wanted:  # trained on the words and noises of the other
+    if "spcv2_12" in wanted:  # trained on the words and noises of spcv2
         wanted.add("spcv2")
     mark = {"is": "synthetic sounds in place of the publisher's", "seed": seed, "size": size}
     plans = {task: _PLANS[task](seed, size) for task in PAPER_TASKS if task in wanted}
-    # First, because what a stopped call leaves is told by it.
+    # Written first, because it identifies what an interrupted call left.
     marked = {MINIATURE_MARKER: json.dumps(mark) + "\n"}
     return {task: replace(plan, texts=marked | plan.texts) for task, plan in plans.items()}
 
@@ -123,7 +123,7 @@ def _check_free(folder: Path, mark: str) -> None:
     if folder.exists() and _read_mark(folder) != mark:
         found = _read_mark(folder).strip() or "a folder that is none"
         raise TaskError(
-            f"{folder}: must be this miniature, {mark.strip()}, or not be there; got {found}. "
+            f"{folder}: must be this miniature, {mark.strip()}, or not exist; got {found}. "
             "Nothing was written; name another folder",
             code="exists",
             path=folder,

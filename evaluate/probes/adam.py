@@ -1,4 +1,4 @@
-"""One linear layer trained with Adam and stopped early, as a scikit-learn estimator."""
+"""Linear layer trained with Adam and early stopping, as a scikit-learn estimator."""
 
 import copy
 from functools import partial
@@ -16,25 +16,25 @@ from evaluate.probes.metrics import METRICS, Labels, class_positions, metric_for
 
 
 class AdamProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """Linear layer on cross-entropy, the weights of its last best epoch on validation clips kept.
+    """Linear layer on cross-entropy with the weights of its last best validation epoch.
 
-    An epoch whose validation score equals the best is progress, as in the official probes: early
-    accuracies on few clips tie, and the later of two such layers has learned more.
+    An epoch whose validation score equals the best counts as progress, as in the official probes:
+    early accuracies on few clips tie, and the later of two such layers has learned more.
 
-    Where a clip may have several classes, the loss is the sum of the classes' binary
-    cross-entropies, and the best epoch is that of mean average precision instead of accuracy.
+    In multi-label tasks the loss is the sum of the classes' binary cross-entropies, and the best
+    epoch is chosen by mean average precision instead of accuracy.
 
-    Deterministic for a seed, on one device; the global random state is neither used nor changed.
+    Deterministic for a seed on one device; the global random state is neither used nor changed.
 
     Args:
-        lr: Adam's learning rate.
+        lr: Learning rate of Adam.
         batch_size: Clips per step.
-        max_epochs: Epochs at most.
+        max_epochs: Maximum number of epochs.
         patience: Epochs below the best validation score after which training stops.
-        weight_decay: Share of the weights that is added to their gradient.
-        is_mean_over_classes: Whether the loss is divided by the number of classes.
-        seed: Of the initial weights and the order of the clips.
-        device: A torch device; the features are moved there in one piece.
+        weight_decay: Weight decay (L2) of Adam.
+        is_mean_over_classes: True to divide the loss by the number of classes.
+        seed: Seed of the initial weights and the order of the clips.
+        device: Torch device; all features are moved there at once.
 
     Source: Adam, batches of 200 and at most 200 epochs are those of the linear evaluations behind
     the published numbers; their other rules are in `evaluate.probes.official`.
@@ -52,7 +52,7 @@ class AdamProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
-        # No checks and nothing else here: scikit-learn's clone() relies on it.
+        # Assignments only: scikit-learn's clone() requires it.
         self.lr = lr
         self.batch_size = batch_size
         self.max_epochs = max_epochs
@@ -71,10 +71,10 @@ class AdamProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
     ) -> Self:
         """Train on `X (N, D)` and `y`; stop and choose the epoch on the validation pair.
 
-        Labels are `(N,)`, or bool `(N, C)` where a clip may have several classes. A validation
-        label that is no training label counts as missed.
+        Labels are `(N,)`, or multi-label targets, bool `(N, C)`. A validation label that is not a
+        training label counts as an error.
 
-        Sets `classes_`, `layer_`, `num_epochs_`, `best_epoch_`, both counted from 1.
+        Sets `classes_`, `layer_`, `num_epochs_` and `best_epoch_`; epochs count from 1.
         """
         features, valid_features = self._to_device(X), self._to_device(X_valid)
         labels, valid_labels = np.asarray(y), np.asarray(y_valid)
@@ -89,7 +89,7 @@ class AdamProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         return self
 
     def predict_proba(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.float32]:  # noqa: N803
-        """The probability of every class for every row of `X (N, D)`, `(N, C)`."""
+        """Return the probability of every class for every row of `X (N, D)`, `(N, C)`."""
         check_is_fitted(self)
         logits = _score(self.layer_, self._to_device(X))
         to_probabilities = expit if self.is_multilabel_ else partial(softmax, axis=1)
@@ -97,7 +97,7 @@ class AdamProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         return probabilities
 
     def predict(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.generic]:  # noqa: N803
-        """The label of every row of `X`, `(N,)`, or which classes it has, bool `(N, C)`."""
+        """Predict the label of every row of `X`, `(N,)`; multi-label: bool `(N, C)`."""
         probabilities = self.predict_proba(X)
         if self.is_multilabel_:
             return probabilities >= 0.5
@@ -107,7 +107,7 @@ class AdamProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
     def _train(
         self, features: Tensor, targets: Tensor, valid_features: Tensor, valid_labels: Labels
     ) -> None:
-        """Epochs until patience is out; `valid_labels` count in columns of the scores."""
+        """Train until patience runs out; `valid_labels` are column indices of the scores."""
         self.is_multilabel_ = targets.ndim == 2
         loss_of = sum_of_binary_losses if self.is_multilabel_ else nn.functional.cross_entropy
         measure = METRICS[metric_for(valid_labels)]
@@ -139,7 +139,7 @@ class AdamProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
 
 
 def make_layer(num_features: int, num_classes: int, generator: torch.Generator) -> nn.Linear:
-    """A linear layer with torch's usual initialization, drawn from `generator`."""
+    """Make a linear layer with torch's default initialization, drawn from `generator`."""
     layer = nn.Linear(num_features, num_classes, device="meta").to_empty(device="cpu")
     bound = num_features**-0.5
     with torch.no_grad():
@@ -149,7 +149,7 @@ def make_layer(num_features: int, num_classes: int, generator: torch.Generator) 
 
 
 def sum_of_binary_losses(logits: Tensor, targets: Tensor) -> Tensor:
-    """Summed over the classes, so that each is trained as if it were alone; a mean of the clips."""
+    """Return the binary loss, averaged over clips, summed over classes: each trains as if alone."""
     loss = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
     return loss / len(targets)
 

@@ -1,4 +1,4 @@
-"""The encoder trained on the task's clips, behind a linear layer, and stopped early."""
+"""Fine-tuning: the encoder and a linear layer trained on the task's clips, with early stopping."""
 
 import copy
 import time
@@ -26,19 +26,19 @@ from evaluate.probes.tuned import (
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """The protocol of fine-tuning; not options, so that a score stands for the same everywhere.
+    """Protocol of fine-tuning; constants, not options, so that scores are comparable.
 
     Attributes:
-        encoder_lrs: Adam's rates of the encoder to choose from, ascending.
-        lr: Of the linear layer.
+        encoder_lrs: Candidate learning rates (Adam) of the encoder, ascending.
+        lr: Learning rate of the linear layer.
         batch_size: Clips per step.
-        max_epochs: Epochs at most.
+        max_epochs: Maximum number of epochs.
         patience: Epochs below the best validation score after which training stops.
-        num_seeds: Runs whose scores are averaged.
+        num_seeds: Number of runs whose scores are averaged.
         max_shift: Share of a clip by which a training crop may begin before it, or end after it.
 
-    Source: EVAR fine-tunes so, the encoder in training mode and its embeddings through batch norm
-    into a linear layer; but by SGD with a cosine schedule, at a rate that its user finds.
+    Source: EVAR fine-tunes like this: encoder in training mode, embeddings through batch norm into
+    a linear layer. It uses SGD with a cosine schedule instead, and a rate found by its user.
     """
 
     encoder_lrs: tuple[float, ...] = (1e-5, 1e-4, 1e-3)
@@ -51,7 +51,7 @@ class Rules:
 
     @property
     def num_epochs(self) -> int:
-        """Of all runs together, at most."""
+        """Maximum number of epochs of all runs together."""
         return self.max_epochs * (len(self.encoder_lrs) + self.num_seeds - 1)
 
 
@@ -64,25 +64,25 @@ def finetune(
     device: str,
     on_epochs: Callable[[int], None] = lambda _count: None,
 ) -> Iterator[FineTuned]:
-    """Fine-tune copies of an encoder: the first seed at every rate, the others at the best of them.
+    """Fine-tune copies of an encoder: the first seed at every rate, the others at the best rate.
 
-    Of rates with equal validation scores the smallest counts. Deterministic for a seed on one
-    device's CPU; the global random state is left as it is.
+    Of rates with equal validation scores the smallest counts. Deterministic for a seed on the CPU
+    of one machine; the global random state is not changed.
 
     Args:
-        encoder: `(B, 1, F, T)` to `(B, D)`, with `embedding_dim`; stays as it is.
-        clips: To train and validate on.
-        rules: Of the protocol.
-        seed: The first; the others follow.
-        device: A torch device.
-        on_epochs: Called with the number of epochs just done, or saved by stopping early.
+        encoder: Module with `embedding_dim`, `(B, 1, F, T)` to `(B, D)`; it is not changed.
+        clips: Clips to train and validate on.
+        rules: Protocol of fine-tuning.
+        seed: First seed; the others follow.
+        device: Torch device.
+        on_epochs: Called with the number of epochs just done, or saved by early stopping.
 
     Yields:
         The fine-tuned encoder of each seed.
 
     Raises:
         ByolaRQError: If training diverges at every rate, or from a later seed.
-        ValueError: If there is nothing to learn.
+        ValueError: If there are too few classes or clips.
     """
     start = time.perf_counter()
     best: FineTuned | None = None
@@ -92,13 +92,13 @@ def finetune(
         if best is None or tuned.valid_score > best.valid_score:
             best = tuned
     assert best is not None
-    yield replace(_refuse_diverged(best), fit_seconds=time.perf_counter() - start)
+    yield replace(_check_converged(best), fit_seconds=time.perf_counter() - start)
     for each_seed in range(seed + 1, seed + rules.num_seeds):
         fit = _Fit(encoder, clips, rules, device)
-        yield _refuse_diverged(fit.run(float(best.params["encoder_lr"]), each_seed, on_epochs))
+        yield _check_converged(fit.run(float(best.params["encoder_lr"]), each_seed, on_epochs))
 
 
-def _refuse_diverged(tuned: FineTuned) -> FineTuned:
+def _check_converged(tuned: FineTuned) -> FineTuned:
     if tuned.valid_score < 0:
         encoder_lr = tuned.params["encoder_lr"]
         raise ByolaRQError(
@@ -111,7 +111,7 @@ def _refuse_diverged(tuned: FineTuned) -> FineTuned:
 
 
 class _Fit:
-    """One run of fine-tuning."""
+    """Training of one copy of the encoder."""
 
     def __init__(self, encoder: nn.Module, clips: LabelledClips, rules: Rules, device: str) -> None:
         self.encoder, self.clips, self.rules, self.device = encoder, clips, rules, device
@@ -120,7 +120,7 @@ class _Fit:
         )
         if len(labels) < 2:
             raise ValueError(f"fine-tuning must have at least 2 training clips; got {len(labels)}")
-        # An encoder embeds so many frames together and leaves the rest; even counts are faster.
+        # Crops are a multiple of the frames that an encoder embeds together: it drops the rest.
         self.num_together = int(getattr(encoder, "frames_per_embedding", 1))
         self.is_multilabel = labels.ndim == 2
         if self.is_multilabel:
@@ -131,14 +131,14 @@ class _Fit:
             self.valid_labels = class_positions(valid_labels, self.classes)
 
     def run(self, encoder_lr: float, seed: int, on_epochs: Callable[[int], None]) -> FineTuned:
-        """Train until patience is out, and go back to the last best epoch."""
+        """Train until patience runs out; return the network at its last best epoch."""
         start = time.perf_counter()
         rules, self.num_steps = self.rules, 0
-        generator = torch.Generator().manual_seed(seed)  # of layer and order, as of the adam probe
+        generator = torch.Generator().manual_seed(seed)  # layer and order, as in the adam probe
         crops = np.random.default_rng((seed, 1))
         devices = [torch.cuda.current_device()] if self.device == "cuda" else []
         with torch.random.fork_rng(devices):
-            torch.manual_seed(seed)  # of dropout
+            torch.manual_seed(seed)  # seeds dropout
             network = self._build(generator)
             optimizer = self._make_optimizer(network, encoder_lr)
             best_score, best_epoch, best_weights = -1.0, 0, network.state_dict()
@@ -191,12 +191,12 @@ class _Fit:
         order: Labels,
         crops: np.random.Generator,
     ) -> None:
-        """One epoch over the clips in `order`."""
+        """Train one epoch over the clips in `order`."""
         network.train()
         loss_of = sum_of_binary_losses if self.is_multilabel else F.cross_entropy
         for positions, log_mel in self.clips.batches(order.tolist(), self.rules.batch_size):
             if len(positions) < 2:
-                continue  # a last clip alone has no batch statistics; it is in others' epochs
+                continue  # batch norm needs two clips; the last one takes part in other epochs
             self.num_steps += 1
             set_momentum(network, max(0.1, 1 / self.num_steps))
             cropped = crop_in_time(
@@ -212,7 +212,7 @@ class _Fit:
             optimizer.step()
 
     def _validate(self, network: Classifier) -> float:
-        """The validation score; -1 where the numbers are not finite."""
+        """Return the validation score; -1 if a logit is not finite."""
         batches = self.clips.batches(self.clips.valid.tolist(), self.rules.batch_size)
         logits = score_clips(network, batches)
         if not np.isfinite(logits).all():

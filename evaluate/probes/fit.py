@@ -1,4 +1,4 @@
-"""The probes of the protocol, and its constants."""
+"""Probes of the protocol, and its constants."""
 
 import time
 from collections.abc import Callable
@@ -9,30 +9,30 @@ from evaluate.probes.logistic import LogisticProbe, choose_device
 from evaluate.probes.prepared import FittedProbe, Part, prepare
 from evaluate.probes.threads import few_threads
 
-# The protocol. Not options: a score stands for the same thing in every results.csv.
+# The protocol. Constants, not options, so that scores of all results.csv files are comparable.
 LOGISTIC_C = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-LOGISTIC_MAX_ITERATIONS = (200, 1_000, 5_000)  # further steps only where one has not converged
+LOGISTIC_MAX_ITERATIONS = (200, 1_000, 5_000)  # the next limit only if a fit has not converged
 ADAM_NUM_SEEDS = 3
 KNN_K = (1, 3, 5, 10, 20, 50, 100)
 
 
 def fit_logistic(train: Part, valid: Part, *, seed: int, device: str) -> tuple[FittedProbe, ...]:
-    """Fit logistic regression (lbfgs), C chosen by validation accuracy, multi-label by its mAP.
+    """Fit logistic regression (lbfgs), C chosen by validation accuracy; multi-label by mAP.
 
     Of equal scores the smaller C counts. The chosen model is the one fitted on `train`: it is
-    not fitted again with the validation clips, so that all probes learn from the same clips.
+    not refitted with the validation clips, so that all probes learn from the same clips.
 
-    Held at the peak, beside the parts: one scaled copy of their features on the device, there two
-    to four arrays `(N, C)`, on the CPU some 25 float64 arrays `(C, D)` of lbfgs.
+    Peak memory beside the parts: on the device one scaled copy of their features and two to four
+    arrays `(N, C)`, on the CPU some 25 float64 arrays `(C, D)` of lbfgs.
 
     Args:
-        train: What the scaler and the coefficients are fitted on.
-        valid: What C is chosen on.
-        seed: Written down with the result; lbfgs itself draws nothing.
-        device: A torch device.
+        train: Clips that fit the scaler and the coefficients.
+        valid: Clips that choose C.
+        seed: Seed recorded with the result; lbfgs is deterministic.
+        device: Torch device.
 
     Returns:
-        One probe. Its warnings name the C that have not converged, and hold scikit-learn's own.
+        One probe. Its warnings name each C that has not converged, and quote scikit-learn's.
     """
     start = time.perf_counter()
     warnings: tuple[str, ...] = ()
@@ -54,13 +54,13 @@ def fit_logistic(train: Part, valid: Part, *, seed: int, device: str) -> tuple[F
 def fit_adam(train: Part, valid: Part, *, seed: int, device: str) -> tuple[FittedProbe, ...]:
     """Fit one linear layer with Adam from three seeds, each stopped by the validation score.
 
-    Held beside the parts: one scaled copy of their features, on the device, for all seeds.
+    Memory beside the parts: one scaled copy of their features on the device, for all seeds.
 
     Args:
-        train: What the scaler and the layer are fitted on.
-        valid: What decides when to stop and which epoch's weights are kept.
-        seed: The first of the three, which follow each other.
-        device: A torch device.
+        train: Clips that fit the scaler and the layer.
+        valid: Clips that decide when to stop and which epoch's weights are kept.
+        seed: First of three consecutive seeds.
+        device: Torch device.
 
     Returns:
         Three probes.
@@ -73,18 +73,18 @@ def fit_adam(train: Part, valid: Part, *, seed: int, device: str) -> tuple[Fitte
 def fit_knn(train: Part, valid: Part, *, seed: int, device: str) -> tuple[FittedProbe, ...]:
     """Choose the number of nearest training clips that vote, by the validation score.
 
-    Cosine similarity is taken of the standardized features that the other probes see: of raw
-    embeddings, most of which have no negative element, all similarities are near 1, and they
-    follow the few dimensions of largest variance.
+    Cosine similarity is computed on the standardized features that the other probes see. Raw
+    embeddings rarely have negative elements: their similarities are all near 1 and follow the few
+    dimensions of largest variance.
 
-    Held beside the parts: one scaled copy of their features, on the device, for as long as the
-    probe is.
+    Memory beside the parts: one scaled copy of their features on the device, as long as the probe
+    exists.
 
     Args:
-        train: What the scaler is fitted on, and the clips that vote.
-        valid: What k is chosen on.
-        seed: Written down with the result; nothing is drawn.
-        device: A torch device.
+        train: Clips that fit the scaler, and that vote.
+        valid: Clips that choose k.
+        seed: Seed recorded with the result; the probe is deterministic.
+        device: Torch device.
 
     Returns:
         One probe.
@@ -97,7 +97,7 @@ def fit_knn(train: Part, valid: Part, *, seed: int, device: str) -> tuple[Fitted
     return (data.finish(classifier, {"k": classifier.k_}, seed, start),)
 
 
-# Every probe by its name on the command line: (train, valid, *, seed, device) -> fitted probes.
+# Probes by their name on the command line: (train, valid, *, seed, device) -> fitted probes.
 PROBES: dict[str, Callable[..., tuple[FittedProbe, ...]]] = {
     "logistic": fit_logistic,
     "adam": fit_adam,

@@ -1,4 +1,4 @@
-"""The nearest training clips by cosine similarity vote for the classes of a clip."""
+"""Nearest-neighbor probe: training clips vote by cosine similarity."""
 
 from typing import Self
 
@@ -9,23 +9,23 @@ from torch import Tensor
 
 from evaluate.probes.metrics import METRICS, Labels, class_positions, metric_for
 
-_CHUNK_ELEMENTS = 2**25  # similarities, or neighbors' targets, held at a time: 128 MiB of float32
+_CHUNK_ELEMENTS = 2**25  # similarities or neighbors' targets in memory: 128 MiB of float32
 
 
 class KNNProbe:
-    """Weighted vote of the k nearest training clips; nothing but k is chosen.
+    """Weighted vote of the k nearest training clips; only k is chosen.
 
-    A neighbor's vote weighs 1 + its cosine similarity. That needs no temperature, hardly differs
-    from one clip, one vote, and gives a tie to the class that is nearer, where equal votes give it
-    to the class that happens to come first. Of training clips equally near the first count. A row
-    of zeros has similarity 0 to every other.
+    A neighbor's vote weighs 1 + its cosine similarity. This needs no temperature, hardly differs
+    from equal votes, and gives ties to the nearer class; equal votes would give them to the class
+    that comes first. Of training clips equally near the first count. A row of zeros has similarity
+    0 to every other.
 
-    The training features are kept as they are given (a float32 tensor on the device is not
-    copied); beyond them a search holds some 128 MiB of similarities at a time.
+    The training features are not copied if they are a float32 tensor on the device; a search takes
+    another 128 MiB for similarities.
 
     Args:
-        num_neighbors: The k to choose from; those above the number of training clips are left out.
-        device: A torch device.
+        num_neighbors: Candidate values of k; those above the number of training clips are ignored.
+        device: Torch device.
     """
 
     def __init__(self, *, num_neighbors: tuple[int, ...], device: str = "cpu") -> None:
@@ -39,10 +39,10 @@ class KNNProbe:
         X_valid: npt.ArrayLike | Tensor,  # noqa: N803
         y_valid: Labels,
     ) -> Self:
-        """Keep `X (N, D)` and `y`; choose k on the validation pair, of equal ones the smallest.
+        """Keep `X (N, D)` and `y`; choose k on the validation pair, the smallest of equal scores.
 
-        Labels are `(N,)`, or bool `(N, C)` where a clip may have several classes. A validation
-        label that is no training label counts as missed.
+        Labels are `(N,)`, or multi-label targets, bool `(N, C)`. A validation label that is not a
+        training label counts as an error.
 
         Sets `classes_` and `k_`.
         """
@@ -63,14 +63,14 @@ class KNNProbe:
         return self
 
     def predict_proba(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.float32]:  # noqa: N803
-        """Every class' share of the votes for every row of `X (N, D)`, `(N, C)`."""
+        """Return every class' share of the votes for every row of `X (N, D)`, `(N, C)`."""
         return self._vote(*self._search(self._to_device(X), self.k_))
 
     def _search(self, features: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Weights and rows of the k nearest training clips, the nearest first, `(N, k)` each."""
+        """Return weights and rows of the k nearest training clips, nearest first, `(N, k)` each."""
         found = []
         for part in torch.split(features, max(1, _CHUNK_ELEMENTS // len(self.features_))):
-            # We scale the similarities, not the training features: that would be a copy of them.
+            # Scaling the similarities avoids a scaled copy of the training features.
             similarity = (part * _invert_norms(part)[:, None]) @ self.features_.T
             similarity *= self.inverse_norms_
             found.append(_largest(similarity, k))
@@ -78,9 +78,9 @@ class KNNProbe:
         return (1 + similarities).clamp_min_(0), neighbors
 
     def _vote(self, weights: Tensor, neighbors: Tensor) -> npt.NDArray[np.float32]:
-        """Scores from `(N, k)`; on the CPU, where sums of one row have one order."""
+        """Score from weights and rows `(N, k)`; on the CPU, where summation order is fixed."""
         num_classes, k = len(self.classes_), weights.shape[1]
-        # All weights are 0 only where all neighbors lie opposite; then no class gets a vote.
+        # All weights are 0 only if all neighbors have similarity -1; then no class gets a vote.
         weights = weights / weights.sum(dim=1, keepdim=True).clamp_min(1e-12)
         if self.targets_.ndim == 1:
             shares = torch.zeros(len(weights), num_classes)
@@ -98,13 +98,13 @@ class KNNProbe:
 
 
 def _invert_norms(features: Tensor) -> Tensor:
-    """One over every row's length, `(N,)`; 0 for a row of zeros."""
+    """Invert the norm of every row, `(N,)`; 0 for a row of zeros."""
     norms = torch.linalg.vector_norm(features, dim=1)
     return torch.where(norms > 0, 1 / norms, 0)
 
 
 def _largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of every row and their columns, descending, of equal ones the first columns."""
+    """Return the k largest values of every row and their columns, descending; ties by column."""
     largest, columns = values.topk(k, dim=1)
     # topk takes any of the values that equal the smallest taken. Rows where it had a choice are
     # few (copies of a clip), so only they are sorted as a whole.
@@ -112,7 +112,7 @@ def _largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if had_choice.any():
         whole, order = values[had_choice].sort(dim=1, descending=True, stable=True)
         largest[had_choice], columns[had_choice] = whole[:, :k], order[:, :k]
-    # And it leaves equal values in any order.
+    # topk also leaves equal values in any order.
     columns, order = columns.sort(dim=1)
     largest, order = largest.gather(1, order).sort(dim=1, descending=True, stable=True)
     return largest, columns.gather(1, order)

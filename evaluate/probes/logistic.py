@@ -1,4 +1,4 @@
-"""Logistic regression over a grid of penalties, the best of which validation clips choose."""
+"""Logistic regression with the penalty chosen on validation clips."""
 
 import warnings
 from typing import Protocol, Self
@@ -16,25 +16,25 @@ from torch import Tensor
 
 from evaluate.probes.metrics import METRICS, Labels, class_positions, metric_for
 
-_TOLERANCE = 1e-4  # scikit-learn's: of the largest element of the gradient of a mean loss
+_TOLERANCE = 1e-4  # scikit-learn's default: largest gradient element of the mean loss
 
 
 class LogisticProbe:
     """Logistic regression with an L2 penalty (lbfgs), C chosen on validation clips.
 
-    Where every clip has one class it is scikit-learn's multinomial `LogisticRegression`. Where a
-    clip may have several it is one binary regression per class with one C for all, chosen by mean
-    average precision. They are solved together: the sum of their objectives has the optimum of
-    each, and a step is then one product of matrices for all classes. One after the other, 50
-    classes of 4,000 clips x 512 took 12 times as long (2 CPU cores, November 2026).
+    With one class per clip this is scikit-learn's multinomial `LogisticRegression`. Multi-label
+    tasks take one binary regression per class with one C for all, chosen by mean average
+    precision. These are solved together: the sum of their objectives has the optimum of each, and
+    a step is then one matrix product for all classes. One after the other, 50 classes of 4,000
+    clips x 512 took 12 times as long (2 CPU cores, November 2026).
 
     Args:
-        penalties: The inverse strengths C, ascending. Each fit starts where the last has ended:
-            the objective is convex, so the optimum is the same, but large C need fewer steps.
-        max_iterations: Steps at most; further steps only where one has not converged.
-        device: A torch device, where the features lie.
-        has_array_api: Whether scikit-learn computes on that device, through its array API; it
-            must on any but the CPU. `SCIPY_ARRAY_API=1` must be set before scipy is imported.
+        penalties: Inverse strengths C, ascending. Each fit starts from the previous solution: the
+            objective is convex, so the optimum is the same, but large C need fewer steps.
+        max_iterations: Limits of lbfgs steps; the next one is used if a fit has not converged.
+        device: Torch device of the features.
+        has_array_api: True if scikit-learn computes on that device through its array API;
+            required except on the CPU. `SCIPY_ARRAY_API=1` must be set before scipy is imported.
     """
 
     def __init__(
@@ -59,11 +59,11 @@ class LogisticProbe:
     ) -> Self:
         """Fit every C on `X (N, D)` and `y`; keep the best on the validation pair.
 
-        Labels are `(N,)`, or bool `(N, C)` where a clip may have several classes. A validation
-        label that is no training label counts as missed. Of equal scores the smaller C counts.
+        Labels are `(N,)`, or multi-label targets, bool `(N, C)`. A validation label that is not a
+        training label counts as an error. Of equal scores the smaller C counts.
 
         Sets `classes_`, `coef_ (C, D)`, `intercept_ (C,)`, `penalty_`, `num_iterations_` (of all
-        fits) and `warnings_`: which C have not converged, and what scikit-learn has to say.
+        fits) and `warnings_`: each C that has not converged, and scikit-learn's own warnings.
         """
         features, valid_features = (torch.as_tensor(x, device=self.device) for x in (X, X_valid))
         solver: _Solver
@@ -91,7 +91,7 @@ class LogisticProbe:
         return self
 
     def predict_proba(self, X: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:  # noqa: N803
-        """The probability of every class for every row of `X (N, D)`, `(N, C)`; on the CPU."""
+        """Return the probability of every class for each row of `X (N, D)`, `(N, C)`; CPU only."""
         logits = X @ self.coef_.T + self.intercept_
         probabilities: npt.NDArray[np.float32]
         probabilities = expit(logits) if self.is_multilabel_ else softmax(logits, axis=1)
@@ -99,11 +99,11 @@ class LogisticProbe:
 
 
 def choose_device(device: str) -> tuple[str, tuple[str, ...]]:
-    """Where scikit-learn can compute: on the device, or on the CPU and a warning that says why."""
+    """Choose `device` if scikit-learn can compute there, else the CPU with a warning."""
     if device == "cpu":
         return device, ()
     if device == "mps":
-        return "cpu", ("logistic is fitted on the CPU: it takes float64, which mps has not",)
+        return "cpu", ("logistic is fitted on the CPU: it needs float64, which mps lacks",)
     try:
         with sklearn.config_context(array_api_dispatch=True):
             can_compute = LogisticRegression().__sklearn_tags__().array_api_support
@@ -117,20 +117,20 @@ def choose_device(device: str) -> tuple[str, tuple[str, ...]]:
 
 
 class _Solver(Protocol):
-    """Goes on from its last solution."""
+    """Solver that starts each fit from its last solution."""
 
     num_iterations: int
-    messages: list[str]  # warnings of others
+    messages: list[str]  # warnings other than those of convergence
 
     def fit(self, penalty: float, max_iter: int) -> bool:
-        """Whether it has converged."""
+        """Fit; return True if it has converged."""
 
     def coefficients(self) -> tuple[Tensor, Tensor]:
-        """Weights `(C, D)` and biases `(C,)`."""
+        """Return weights `(C, D)` and biases `(C,)`."""
 
 
 class _Multinomial:
-    """scikit-learn's."""
+    """scikit-learn's multinomial logistic regression."""
 
     def __init__(self, features: Tensor, labels: Labels, *, has_array_api: bool) -> None:
         self.features = features if has_array_api else features.numpy()
@@ -155,16 +155,16 @@ class _Multinomial:
 
     def coefficients(self) -> tuple[Tensor, Tensor]:
         weights, biases = (torch.as_tensor(p) for p in (self.model.coef_, self.model.intercept_))
-        if len(weights) == 1:  # of two classes scikit-learn keeps the log-odds of the second alone
+        if len(weights) == 1:  # for two classes scikit-learn keeps only the log-odds of the second
             weights, biases = (torch.cat([-part / 2, part / 2]) for part in (weights, biases))
         return weights, biases
 
 
 class _OneVersusRest:
-    """A binary regression per class, all in one run of lbfgs.
+    """Binary regression for each class, all in one run of lbfgs.
 
-    Of every class: mean over clips of log(1 + exp(z)) - y z, plus |w|^2 / (2 C N), where the
-    logit z = w x + b. Each has scikit-learn's objective, scale and tolerance.
+    Objective of a class: mean over clips of log(1 + exp(z)) - y z, plus |w|^2 / (2 C N), with the
+    logit z = w x + b. Objective, scale and tolerance are scikit-learn's.
     """
 
     def __init__(self, features: Tensor, targets: Labels) -> None:
@@ -175,9 +175,9 @@ class _OneVersusRest:
         self.messages: list[str] = []
 
     def fit(self, penalty: float, max_iter: int) -> bool:
-        # torch multiplies the matrices, with threads of its own, for which those that scipy's BLAS
-        # would take for the vectors of lbfgs only wait: 77 ms a step with them, 11 ms without
-        # (1,840 clips x 512 x 200 classes, 2 CPU cores under load, November 2026).
+        # torch multiplies the matrices with its own threads; threads of scipy's BLAS, used for
+        # the vectors of lbfgs, compete with them: 77 ms a step with, 11 ms without (1,840 clips x
+        # 512 x 200 classes, 2 CPU cores under load, November 2026).
         with threadpool_limits(1, user_api="blas"):
             result = minimize(
                 self._objective,
@@ -204,7 +204,7 @@ class _OneVersusRest:
     def _objective(
         self, flat: npt.NDArray[np.float64], strength: float
     ) -> tuple[float, npt.NDArray[np.float64]]:
-        """The objective of all classes and its gradient."""
+        """Return the objective summed over all classes, and its gradient."""
         solution = flat.reshape(self.solution.shape)
         parameters = torch.from_numpy(solution).to(self.features)
         logits = self.features @ parameters[:, :-1].T + parameters[:, -1]  # (N, C)

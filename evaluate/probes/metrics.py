@@ -1,19 +1,19 @@
-"""How right scores are: accuracy, or mean average precision where a clip has several classes."""
+"""Metrics of scores: accuracy, or mean average precision if clips have several classes."""
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import average_precision_score
 
-Labels = npt.NDArray[np.generic]  # (N,) class indices, or bool (N, C) where a clip has several
+Labels = npt.NDArray[np.generic]  # (N,) class indices, or multi-label targets, bool (N, C)
 Scores = npt.NDArray[np.floating]  # (N, C), higher is more likely
 
 
 def accuracy(labels: Labels, scores: Scores) -> float:
-    """The share of the clips whose highest score is their label's; of equal scores the first.
+    """Return the share of clips whose highest score is their label's; of ties the first counts.
 
     Args:
-        labels: Class indices, `(N,)`; one without a column, such as -1, is never predicted.
-        scores: `(N, C)`; -inf is a score like any other.
+        labels: Class indices, `(N,)`; an index without a column, such as -1, is never predicted.
+        scores: Scores, `(N, C)`; -inf is allowed.
 
     Raises:
         ValueError: If there is no clip, the lengths differ, or a score is not a number.
@@ -23,38 +23,38 @@ def accuracy(labels: Labels, scores: Scores) -> float:
 
 
 def mean_average_precision(targets: Labels, scores: Scores) -> float:
-    """The mean of the average precisions of all classes that a clip here has.
+    """Return the mean of the average precisions of all classes that have a clip.
 
-    Clips of one score are taken together, all or none, so their order does not count: a classifier
-    that gives all clips one score gets the share of the clips that have the class.
+    Clips of equal score are retrieved together, so their order does not count: a constant score
+    gets the share of the clips that have the class.
 
     Args:
-        targets: Whether a clip has a class, bool `(N, C)`.
-        scores: `(N, C)`; only their order within a class counts.
+        targets: Classes of each clip, bool `(N, C)`.
+        scores: Scores, `(N, C)`; only their order within a class counts.
 
     Raises:
-        ValueError: As `accuracy`, and if no clip has a class.
+        ValueError: As for `accuracy`, and if no clip has a class.
     """
     _check(targets, scores)
     present = targets.any(axis=0)
     if not present.any():
         raise ValueError("targets must have a clip with a class; got none. No precision is defined")
-    # scikit-learn refuses infinity, such as the -inf of a class without training clips.
+    # scikit-learn rejects infinity, such as the -inf of a class without training clips.
     finite = np.nan_to_num(scores[:, present])
     return float(average_precision_score(targets[:, present], finite))
 
 
-# By their names in results.csv: (labels, scores) -> a fraction.
+# Metrics by their names in results.csv: (labels, scores) -> a fraction.
 METRICS = {"accuracy": accuracy, "mAP": mean_average_precision}
 
 
 def metric_for(labels: Labels) -> str:
-    """The name of the metric of such labels: accuracy of `(N,)`, mAP of `(N, C)`."""
+    """Name the metric of labels: accuracy for `(N,)`, mAP for `(N, C)`."""
     return "mAP" if labels.ndim == 2 else "accuracy"
 
 
 def class_positions(labels: Labels, classes: Labels) -> npt.NDArray[np.int64]:
-    """The position of every label in the sorted `classes`, -1 where it is not among them."""
+    """Return the position of every label in the sorted `classes`, `(N,)`; -1 if not found."""
     nearest = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
     return np.where(classes[nearest] == labels, nearest, -1)
 

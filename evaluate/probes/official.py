@@ -1,9 +1,9 @@
-"""The two linear probes behind the published numbers, by their authors' rules.
+"""Linear probes of the published numbers, by their authors' rules.
 
-Both train one linear layer with Adam, in batches of 200, for at most 200 epochs, on embeddings that
-are standardized by all clips that are not tested on; both keep the last best epoch on validation
-clips. Where a set has none, both draw a tenth at random, whatever the classes, anew until every
-class is among them; here the draw is seeded.
+Both train one linear layer with Adam, in batches of 200, for at most 200 epochs, on embeddings
+standardized by all clips that are not test clips, and keep the last best validation epoch. If a set
+has no validation clips, both draw a tenth regardless of class, again until every class is present;
+here the draw is seeded.
 """
 
 import math
@@ -22,15 +22,15 @@ WEIGHT_DECAY = 1e-8
 
 @dataclass(frozen=True, kw_only=True)
 class OfficialProbe:
-    """What the two differ in.
+    """Settings of a published linear probe.
 
     Attributes:
-        lr: Adam's rate.
-        task_lrs: The rates of the tasks that were published with one of their own.
+        lr: Learning rate of Adam.
+        task_lrs: Learning rates by task, for tasks published with their own.
         patience: Epochs below the best validation score after which training stops.
-        num_runs: Runs whose scores are averaged.
-        is_mean_over_classes: Whether the loss of clips with one class is divided by the number of
-            classes; that of clips with several is in both.
+        num_runs: Number of runs whose scores are averaged.
+        is_mean_over_classes: True to divide the single-label loss by the number of classes; the
+            multi-label loss is always divided.
     """
 
     lr: float
@@ -40,12 +40,12 @@ class OfficialProbe:
     is_mean_over_classes: bool
 
     def lr_of(self, task: str) -> float:
-        """The rate that a task is probed at."""
+        """Return the learning rate of a task."""
         return self.task_lrs.get(task, self.lr)
 
 
-# By their names on the command line. Sources: the evaluation of BYOL-A (arXiv:2103.06695), and EVAR
-# with the rates of BYOL-A v2 (arXiv:2204.07402), both by Niizumi et al.
+# Probes by their name on the command line. Sources: the evaluation of BYOL-A (arXiv:2103.06695),
+# and EVAR with the rates of BYOL-A v2 (arXiv:2204.07402), both by Niizumi et al.
 OFFICIAL_PROBES = {
     "byol_a": OfficialProbe(lr=1e-3, patience=10, num_runs=1, is_mean_over_classes=False),
     "evar": OfficialProbe(
@@ -79,18 +79,17 @@ def fit_official(
     """Fit one of `OFFICIAL_PROBES`.
 
     Args:
-        name: Which.
+        name: Key of `OFFICIAL_PROBES`.
         train: Clips to train on.
         valid: Clips to validate on.
-        task: Name of the task, which may have a rate of its own.
-        is_valid_drawn: Whether `valid` was drawn from the training clips by our protocol. Then each
-            run draws its own from both parts; where no draw has every class, ours is kept and a
-            warning says so.
-        seed: Of the first run; the others' follow.
-        device: A torch device.
+        task: Name of the task, which may have its own learning rate.
+        is_valid_drawn: True if our protocol drew `valid` from the training clips. Then each run
+            redraws it from both parts; if no draw has every class, `valid` is kept with a warning.
+        seed: Seed of the first run; the others follow.
+        device: Torch device.
 
     Returns:
-        A probe for each run.
+        One probe for each run.
     """
     rules = OFFICIAL_PROBES[name]
     joined = _join(train, valid) if is_valid_drawn else None
@@ -120,10 +119,10 @@ def fit_official(
 
 
 def draw_valid(labels: Labels | Flags, seed: int) -> Flags | None:
-    """Which clips of `labels (N,)` or `(N, C)` to validate on; None where no draw has every class.
+    """Draw the validation clips among clips with `labels (N,)` or `(N, C)`.
 
     Returns:
-        bool `(N,)`, a tenth rounded up.
+        Bool `(N,)`, a tenth of it true, rounded up; None if no draw has every class.
     """
     num_valid = math.ceil(VALID_FRACTION * len(labels))
     generator = np.random.default_rng((seed, len(labels)))

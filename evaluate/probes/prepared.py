@@ -1,4 +1,4 @@
-"""The clips that a probe is fitted on, scaled, and the probe that comes of them."""
+"""Scaled clips that a probe is fitted on, and the fitted probe."""
 
 import time
 from dataclasses import dataclass
@@ -20,15 +20,14 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """The clips of a fold that are trained or validated on.
+    """Training or validation clips of a fold.
 
     Attributes:
-        features: Embeddings, `(N, D)`; a memory map will do.
-        labels: Class indices, `(N,)`, or, where a clip may have several classes, which it has:
-            bool `(N, C)`.
+        features: Embeddings, `(N, D)`; may be a memory map.
+        labels: Class indices, `(N,)`; multi-label targets, bool `(N, C)`.
 
     Raises:
-        ValueError: If the shapes do not fit, or the labels are of another kind.
+        ValueError: If shapes do not match, or the labels have another type.
     """
 
     features: Features
@@ -50,21 +49,21 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class FittedProbe:
-    """A scaler and a classifier, both fitted without a test clip.
+    """Scaler and classifier, both fitted without a test clip.
 
     Attributes:
-        scaler: Fitted on the training clips.
-        classifier: Gives the probabilities of `classes`, in this order.
-        classes: The classes that have training clips, ascending, `(K,)`.
-        num_classes: Columns of the scores: those of multi-label targets, else one more than the
-            largest class of the training and validation clips.
-        is_multilabel: Whether a clip may have several classes.
-        params: What was chosen on the validation clips, for the results.
-        seed: Written down with the result.
-        fit_seconds: Wall time.
-        warnings: What the user should know of this fit.
-        num_train: Clips it was trained on.
-        num_valid: Clips that what was chosen was chosen on.
+        scaler: Mean and std of every dimension of the features it was fitted on.
+        classifier: Predicts the probabilities of `classes`, in this order.
+        classes: Classes that have training clips, ascending, `(K,)`.
+        num_classes: Number of columns `C` of the scores: that of multi-label targets, else one
+            more than the largest class of the training and validation clips.
+        is_multilabel: True if a clip may have several classes.
+        params: Values chosen on the validation clips, for the results.
+        seed: Seed recorded with the result.
+        fit_seconds: Wall time of the fit.
+        warnings: Warnings for the user.
+        num_train: Number of training clips.
+        num_valid: Number of validation clips.
     """
 
     scaler: StandardScaler
@@ -80,10 +79,10 @@ class FittedProbe:
     num_valid: int = 0
 
     def scores(self, features: Features) -> Features:
-        """How likely each class is for every row, `(N, num_classes)`; higher is more likely.
+        """Score every class for every row, `(N, num_classes)`; higher is more likely.
 
-        Probabilities of logistic and adam, shares of the votes of knn; of a class without training
-        clips -inf.
+        The scores are probabilities (logistic, adam) or shares of the votes (knn); -inf for a
+        class without training clips.
         """
         probabilities = self.classifier.predict_proba(scale(self.scaler, features, "cpu").numpy())
         scores = np.full((len(features), self.num_classes), -np.inf, dtype=np.float32)
@@ -91,14 +90,14 @@ class FittedProbe:
         return scores
 
     def predict(self, features: Features) -> Labels | Flags:
-        """The likeliest class of every row, `(N,)`; multi-label: score >= 0.5, bool `(N, C)`."""
+        """Predict the likeliest class, `(N,)`; multi-label: scores >= 0.5, bool `(N, C)`."""
         scores = self.scores(features)
         return scores >= 0.5 if self.is_multilabel else scores.argmax(axis=1)
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Both parts, scaled, with the labels of the classes that can be learned."""
+    """Scaled training and validation parts, with labels of the classes that can be learned."""
 
     scaler: StandardScaler
     train: Tensor  # (N, D)
@@ -110,11 +109,11 @@ class Prepared:
 
     @property
     def pairs(self) -> tuple[Tensor, Labels | Flags, Tensor, Labels | Flags]:
-        """What every classifier is fitted on."""
+        """Training features and labels, validation features and labels: arguments of `fit`."""
         return self.train, self.labels, self.valid, self.valid_labels
 
     def fit_layer(self, layer: AdamProbe, warnings: tuple[str, ...] = ()) -> FittedProbe:
-        """The probe of a linear layer, trained on one part and stopped by the other."""
+        """Train a linear layer, stopped early by the validation part; return the probe."""
         start = time.perf_counter()
         num_clips = min(layer.batch_size, len(self.train))
         with few_threads(num_clips * self.train.shape[1] * len(self.classes)):
@@ -130,7 +129,7 @@ class Prepared:
         start: float,
         warnings: tuple[str, ...] = (),
     ) -> FittedProbe:
-        """The probe that a classifier fitted on these parts is, timed from `start`."""
+        """Return the probe of a classifier fitted on these parts, timed from `start`."""
         return FittedProbe(
             self.scaler,
             classifier,
@@ -149,16 +148,16 @@ class Prepared:
 def prepare(
     train: Part, valid: Part, device: str, *, scaled_by: Features | None = None
 ) -> Prepared:
-    """Scale both parts onto the device; see what can be learned.
+    """Scale both parts onto the device and select the classes that can be learned.
 
     Args:
         train: Clips to train on.
         valid: Clips to validate on.
-        device: A torch device.
-        scaled_by: Embeddings whose mean and std scale both; those of `train` by default.
+        device: Torch device.
+        scaled_by: Embeddings whose mean and std scale both parts; by default those of `train`.
 
     Raises:
-        ValueError: If nothing can be, or a feature is not finite.
+        ValueError: If there are too few classes or clips, or a feature is not finite.
     """
     labels, valid_labels, classes, num_classes = select_classes(train.labels, valid.labels)
     scaler = fit_scaler(train.features if scaled_by is None else scaled_by)
@@ -172,14 +171,14 @@ def prepare(
 def select_classes(
     labels: Labels | Flags, valid_labels: Labels | Flags
 ) -> tuple[Labels | Flags, Labels | Flags, Labels, int]:
-    """What can be learned of the labels of both parts.
+    """Select the classes that have training clips.
 
     Returns:
-        Both labels, multi-label those of the classes that have training clips; these classes,
-        ascending, `(K,)`; the columns of the scores, as in `FittedProbe`.
+        Both labels, of multi-label targets only the columns of these classes; the classes,
+        ascending, `(K,)`; the number of columns of the scores, as in `FittedProbe`.
 
     Raises:
-        ValueError: If nothing can be, or the labels are of different kinds.
+        ValueError: If there are too few classes or validation clips, or the labels differ in type.
     """
     least = 3 - labels.ndim
     if labels.ndim != valid_labels.ndim or labels.shape[1:] != valid_labels.shape[1:]:

@@ -1,4 +1,4 @@
-"""Standardized features, a chunk of clips at a time."""
+"""Standardize features, a chunk of clips at a time."""
 
 from collections.abc import Iterator
 
@@ -14,9 +14,9 @@ Features = npt.NDArray[np.float32]
 
 
 def fit_scaler(features: Features) -> StandardScaler:
-    """Mean and standard deviation of every dimension of `features (N, D)`.
+    """Fit mean and standard deviation of every dimension of `features (N, D)`.
 
-    A whole array at once would pass through float64 copies of it.
+    In chunks: scikit-learn would make float64 copies of the whole array.
 
     Raises:
         ValueError: If a feature is not finite.
@@ -28,7 +28,7 @@ def fit_scaler(features: Features) -> StandardScaler:
 
 
 def scale(scaler: StandardScaler, features: Features, device: str) -> Tensor:
-    """A standardized copy of `features (N, D)`, float32 on the device.
+    """Standardize `features (N, D)`: a float32 copy on the device.
 
     Raises:
         ValueError: If a feature is not finite.

@@ -1,4 +1,4 @@
-"""One thread for linear algebra while a step is small."""
+"""Single-threaded linear algebra for small steps."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ _MANY_PRODUCTS = 10**8
 
 @contextmanager
 def few_threads(num_products: int) -> Iterator[None]:
-    """As many threads as before if a step takes many products, else one; then as before."""
+    """Use one thread inside the context, unless a step takes many products."""
     if num_products >= _MANY_PRODUCTS:
         yield
         return

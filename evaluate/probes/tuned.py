@@ -1,4 +1,4 @@
-"""An encoder behind a linear layer: its clips, its training crops, and what it says of others."""
+"""Encoder with a linear layer: its clips, training crops and scores."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ Batches = Callable[[Sequence[int], int], Iterator[tuple[list[int], Tensor]]]
 
 @dataclass(frozen=True, eq=False)
 class LabelledClips:
-    """What an encoder is fine-tuned on.
+    """Clips that an encoder is fine-tuned on.
 
     Attributes:
-        batches: Gives the log-mels of any clips of the task.
-        targets: Of all clips of the task: classes, `(N,)`, or which each has, bool `(N, C)`.
-        train: Positions of the clips to train on.
-        valid: Of the clips to validate on.
-        silence: A standardized log-mel where there is no sound.
+        batches: Loads the standardized log-mels of any clips of the task.
+        targets: Targets of all clips of the task: class indices, `(N,)`, or bool `(N, C)`.
+        train: Positions of the training clips.
+        valid: Positions of the validation clips.
+        silence: Standardized log-mel value of digital silence.
     """
 
     batches: Batches
@@ -37,7 +37,7 @@ class LabelledClips:
 
 
 class Classifier(nn.Module):
-    """Encoder, batch norm of its embeddings `(B, D)` without weights, linear layer `(D, K)`."""
+    """Encoder, batch norm of its embeddings `(B, D)` without affine weights, linear layer."""
 
     def __init__(self, encoder: nn.Module, layer: nn.Linear) -> None:
         super().__init__()
@@ -46,16 +46,16 @@ class Classifier(nn.Module):
         self.layer = layer
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        """Standardized log-mels `(B, 1, F, T)` to logits `(B, K)`."""
+        """Map standardized log-mels `(B, 1, F, T)` to logits `(B, K)`."""
         logits: Tensor = self.layer(self.norm(self.encoder(log_mel)))
         return logits
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FineTuned:
-    """A fine-tuned encoder with its layer, at its best epoch on the validation clips.
+    """Fine-tuned encoder with its layer, at its best validation epoch.
 
-    Attributes as of `evaluate.probes.prepared.FittedProbe`.
+    Attributes are those of `evaluate.probes.prepared.FittedProbe`.
     """
 
     network: Classifier
@@ -64,7 +64,7 @@ class FineTuned:
     classes: Labels
     num_classes: int
     is_multilabel: bool
-    valid_score: float  # -1 where no epoch gave finite numbers
+    valid_score: float  # -1 if no epoch gave finite logits
     params: dict[str, float | int]
     seed: int
     fit_seconds: float
@@ -73,9 +73,9 @@ class FineTuned:
     warnings: tuple[str, ...] = ()
 
     def scores(self, positions: Sequence[int]) -> Features:
-        """The probability of each class for the clips at `positions`, `(N, num_classes)`.
+        """Return the probability of each class for the clips at `positions`, `(N, num_classes)`.
 
-        Of a class without training clips -inf.
+        -inf for a class without training clips.
         """
         logits = score_clips(self.network, self.batches(positions, self.batch_size))
         scores = np.full((len(positions), self.num_classes), -np.inf, dtype=np.float32)
@@ -91,10 +91,10 @@ def crop_in_time(
     silence: float,
     generator: np.random.Generator,
 ) -> Tensor:
-    """A random crop of each clip: `(B, 1, F, T)` -> `(B, 1, F, num_frames)`.
+    """Crop each clip at random: `(B, 1, F, T)` -> `(B, 1, F, num_frames)`.
 
-    It begins at most `max_shift` of T before the clip, or ends so much after it; there it is
-    silent, as the end of a short clip is.
+    A crop starts at most `max_shift` of T before the clip, or ends that much after it; outside the
+    clip it is silent, as is the padding of a short clip.
     """
     batch, _, bands, frames = log_mel.shape
     margin = round(max_shift * frames)
@@ -106,10 +106,10 @@ def crop_in_time(
 
 
 def set_momentum(network: nn.Module, momentum: float) -> None:
-    """How much the next batch counts in the statistics that validation uses.
+    """Set the momentum of all batch norms: the weight of the next batch in running statistics.
 
-    One over the number of steps at first, so they are the task's from the first step on: those of
-    the sounds of pretraining, or an untrained encoder's zeros and ones, would spoil early epochs.
+    With 1 / step at first, running statistics are those of the task from the first step on;
+    statistics of pretraining, or initial zeros and ones, would spoil early validation.
     """
     for module in network.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -120,7 +120,7 @@ def set_momentum(network: nn.Module, momentum: float) -> None:
 def score_clips(
     network: Classifier, batches: Iterator[tuple[list[int], Tensor]]
 ) -> npt.NDArray[np.float32]:
-    """The logits of all clips of `batches`, `(N, K)`."""
+    """Return the logits of all clips of `batches`, `(N, K)`."""
     network.eval()
     scores: npt.NDArray[np.float32] = np.concatenate(
         [network(log_mel).float().cpu().numpy() for _, log_mel in batches]

@@ -1,1 +1,1 @@
-"""One reader per data set, as its publisher lays it out."""
+"""Readers of published data sets, one per publisher's layout."""

@@ -1,6 +1,6 @@
-"""Data sets as their publishers ship them: the record of a layout, and what makes its task whole.
+"""Layouts of published data sets, and the checks that turn a copy into a complete task.
 
-A reader per publisher stands beside this file; `files.py` reads their folders, lists and tables.
+Each publisher has its own reader module; `files.py` reads folders, lists and tables for them.
 """
 
 from collections import Counter, defaultdict
@@ -12,20 +12,20 @@ from pathlib import Path
 from byola_rq.errors import Code
 from evaluate.tasks.task import Clip, Problem, Task, TaskError, check_classes
 
-MAX_SKIPPED = 0.01  # share of a published set that may be missing before its score means another
-MINIATURE_MARKER = "miniature.json"  # tells a set written in small from the published one
-_NUM_NAMED = 3  # names in a message; `inspect` gives them all
+MAX_SKIPPED = 0.01  # share of a published set that may be missing for its scores to be comparable
+MINIATURE_MARKER = "miniature.json"  # marks a miniature, as opposed to the published set
+_NUM_NAMED = 3  # names in a message; `inspect` lists all
 
 
 @dataclass(frozen=True)
 class Copy:
-    """A copy of a data set on disk.
+    """Copy of a data set on disk.
 
     Attributes:
-        folder: Its root.
-        seed: Of a split that the publisher does not give.
-        partners: Folders under the data root that `Layout.is_partner` recognises.
-        by_archive: Whether VoxForge is divided by archive; by speaker otherwise.
+        folder: Root of the copy.
+        seed: Seed of the split, if the publisher gives none.
+        partners: Folders under the data root that `Layout.is_partner` recognizes.
+        by_archive: True to divide VoxForge by archive, not by speaker.
     """
 
     folder: Path
@@ -36,21 +36,21 @@ class Copy:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How a publisher ships a data set, and what is known of it.
+    """Layout of a published data set, and its published facts.
 
     Attributes:
-        name: The task's name.
-        title: The data set's name.
-        unit_seconds: Length every clip is cropped or padded to.
-        num_classes: Classes of the published set.
-        counts: Published clips of each part or fold; `{"all": n}` where the split is not given.
-        holds: What its folder holds, to follow "a folder with" in messages.
-        is_root: Whether a folder is the root of a copy, a half unpacked one included.
-        read: A copy -> its task.
-        group: What `Clip.group` names, in one word, such as speaker; empty where it is not set.
-        own_folders: Patterns of the names of its subfolders, in which no other set is looked for.
-        is_partner: Recognises a second folder that the set comes in, anywhere under the data root.
-        stands_in_for: The layout that this one replaces where that one's partner is not there.
+        name: Name of the task.
+        title: Name of the data set.
+        unit_seconds: Length in seconds that every clip is cropped or padded to.
+        num_classes: Number of classes of the published set.
+        counts: Published clips of each part or fold; `{"all": n}` if there is no published split.
+        holds: Contents of its folder, to follow "a folder with" in messages.
+        is_root: Recognizes the root folder of a copy, even if partly unpacked.
+        read: Reads a copy as a task.
+        group: Kind of `Clip.group` in one word, such as speaker; empty if not set.
+        own_folders: Name patterns of its subfolders, which are not searched for other sets.
+        is_partner: Recognizes a second folder of the set, anywhere under the data root.
+        stands_in_for: Name of the layout that this one replaces if that one's partner is missing.
     """
 
     name: str
@@ -79,21 +79,21 @@ def make_task(
     notes: Sequence[str] = (),
     problems: Sequence[Problem] = (),
 ) -> Task:
-    """What the publisher lists and the disk holds -> a task, its parts complete and counted.
+    """Make a task of the listed clips that are on disk; check that its parts are complete.
 
     Args:
-        layout: The set's layout.
-        folder: The copy's root.
-        listed: Every clip that the publisher names; a name that comes again is left out and told.
-        found: File names of the audio on disk; None where the clips were listed from the disk.
-        split_rule: As in `Task`.
-        has_folds: As in `Task`.
-        is_multilabel: As in `Task`.
-        notes: As in `Task`.
-        problems: What the reader found; what is found here follows.
+        layout: Layout of the set.
+        folder: Root of the copy.
+        listed: Clips that the publisher lists; a repeated name is dropped and reported.
+        found: File names of the audio on disk; None if the clips were listed from the disk.
+        split_rule: Rule that divided the clips, as in `Task`.
+        has_folds: True if the parts are folds, as in `Task`.
+        is_multilabel: True if a clip may have several classes, as in `Task`.
+        notes: Decisions to be printed, as in `Task`.
+        problems: Problems that the reader found; those found here follow.
 
     Raises:
-        TaskError: If a part, a fold, a class or more than 1 % of the listed clips is not there.
+        TaskError: If a part, a fold, a class or more than 1 % of the listed clips is missing.
     """
     clips, repeated = _drop_repeated(listed)
     names = {clip.file_name for clip in clips}
@@ -124,7 +124,7 @@ def make_task(
 
 
 def compare_counts(layout: Layout, task: Task) -> tuple[str, ...]:
-    """What differs from the published clips of each part and the published number of classes."""
+    """Describe differences from the published clips of each part and number of classes."""
     if (task.source / MINIATURE_MARKER).exists():
         return ("a miniature: its scores say nothing about the published set",)
     counts = Counter("all" if "all" in layout.counts else clip.part for clip in task.clips)
@@ -145,7 +145,7 @@ def compare_counts(layout: Layout, task: Task) -> tuple[str, ...]:
 def half_unpacked(
     layout: Layout, folder: Path, what: str, *, value: object, code: Code = "missing"
 ) -> TaskError:
-    """The error for a copy that is not all there: `what` it lacks, in a few words and as value."""
+    """Make the error of an incomplete copy: `what` it lacks, in a few words and as `value`."""
     return TaskError(
         f"{folder}: {layout.title} is half unpacked: {what}. Unpack the publisher's archives "
         "again, or leave the task out",
@@ -156,13 +156,13 @@ def half_unpacked(
 
 
 def name_some(names: Sequence[str]) -> str:
-    """The first few of the names, and how many more there are."""
+    """List the first few names and the number of others."""
     more = len(names) - _NUM_NAMED
     return ", ".join(names[:_NUM_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _drop_repeated(listed: Iterable[Clip]) -> tuple[list[Clip], list[Problem]]:
-    """The first clip of each name; the others as problems, in two parts or merely twice."""
+    """Keep the first clip of each name; report others as problems, overlap or duplicate."""
     same_name: dict[str, list[Clip]] = defaultdict(list)
     for clip in listed:
         same_name[clip.file_name].append(clip)
@@ -191,7 +191,7 @@ def _sum_up_unlisted(folder: Path, names: AbstractSet[str]) -> list[Problem]:
 def _check_complete(
     layout: Layout, task: Task, listed: Sequence[Clip], missing: Sequence[str]
 ) -> None:
-    """Refuse a copy that lacks a part, a class, or more clips than `MAX_SKIPPED`."""
+    """Check that a copy lacks no part, no class, and at most `MAX_SKIPPED` of its clips."""
     lost = {
         "fold" if task.has_folds else "part": {clip.part for clip in listed}
         - {clip.part for clip in task.clips},

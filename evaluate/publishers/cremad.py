@@ -1,4 +1,4 @@
-"""CREMA-D: actors say a dozen sentences in six emotions."""
+"""CREMA-D: sentences spoken by actors in six emotions."""
 
 import re
 from collections import Counter
@@ -12,8 +12,8 @@ from evaluate.publishers.files import list_audio, read_table
 from evaluate.tasks.task import Clip, Task, TaskError, find_overlaps
 
 _AUDIO = "AudioWAV"
-_LIST = "SentenceFilenames.csv"  # every clip's name; beside the audio in the publisher's repository
-_SPLIT = "cremad.csv"  # EVAR's, of a split by actor; beside the audio, in its folder, or above
+_LIST = "SentenceFilenames.csv"  # names of all clips; beside the audio folder
+_SPLIT = "cremad.csv"  # EVAR's split by actor; beside the audio folder, in it, or one level up
 _EMOTIONS = {
     "ANG": "anger",
     "DIS": "disgust",

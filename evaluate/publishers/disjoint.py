@@ -1,4 +1,4 @@
-"""A split of our own where the publisher gives none: groups of clips, each in one part alone."""
+"""Split for sets without a published one: each group of clips is in one part only."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -7,30 +7,30 @@ import numpy as np
 
 from evaluate.tasks.task import TaskError
 
-SHARES = {"train": 0.70, "valid": 0.15, "test": 0.15}  # of the clips of each stratum
+SHARES = {"train": 0.70, "valid": 0.15, "test": 0.15}  # shares of the clips of each stratum
 SPLIT_RULE = "disjoint 70/15/15"
 
 
 def divide_groups(
     sizes: Mapping[str, Mapping[str, int]], seed: int, *, where: str, group: str
 ) -> dict[str, str]:
-    """Give every group to one part, so that each stratum is shared out 70/15/15 by clips.
+    """Assign every group to one part, so that each stratum is divided 70/15/15 by clips.
 
-    A part may exceed its share of a stratum by less than the stratum's largest group. A group of
-    several strata keeps the part it got in the first. Depends on the names, sizes and seed alone,
-    not on the order in which they come.
+    A part exceeds its share of a stratum by less than the stratum's largest group. A group in
+    several strata keeps the part it got in the first. The result depends only on names, sizes and
+    seed, not on the order of the input.
 
     Args:
-        sizes: Clips of each group by stratum (a language, a class), at least one.
-        seed: Of the order in which groups are given out.
-        where: What is divided, for the message.
-        group: What a group is, in one word, for the message.
+        sizes: Number of clips of each group by stratum (a language, a class), at least one.
+        seed: Seed of the order in which groups are assigned.
+        where: Name of the divided set, for messages.
+        group: Kind of group in one word, for messages.
 
     Returns:
-        The part of each group.
+        Part of each group.
 
     Raises:
-        TaskError: If a stratum has not a group for each part.
+        TaskError: If a stratum has fewer groups than parts.
     """
     parts: dict[str, str] = {}
     for number, stratum in enumerate(sorted(sizes)):
@@ -59,13 +59,13 @@ def divide_groups(
 
 
 def _order(sizes: Mapping[str, int], total: int, generator: np.random.Generator) -> list[str]:
-    """Drawn, but those that would fill a validation part first, while training has room."""
+    """Shuffle groups, those larger than a validation part first, while training has room."""
     drawn = generator.permutation(sorted(sizes)).tolist() if sizes else []
     return sorted(drawn, key=lambda name: sizes[name] <= SHARES["valid"] * total)
 
 
 def _choose(counts: Mapping[str, int], total: int, num_left: int) -> str:
-    """The part that lacks most; an empty one where no more groups are left than empty parts."""
+    """Choose the part that lacks most; an empty part if the groups left suffice only for those."""
     empty = [part for part in SHARES if not counts[part]]
     choice = empty if empty and num_left <= len(empty) else list(SHARES)
     return max(choice, key=lambda part: SHARES[part] * total - counts[part])

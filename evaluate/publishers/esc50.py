@@ -9,7 +9,7 @@ from evaluate.publishers.base import Copy, Layout
 from evaluate.publishers.fold_table import read_fold_table
 from evaluate.tasks.task import Task
 
-# The publisher's, then those of the copy on Kaggle.
+# Paths of the publisher, then of the copy on Kaggle.
 _TABLES = ("meta/esc50.csv", "esc50.csv")
 _BASES = ("audio/", "audio/audio/")
 _CLIP = re.compile(r"[1-5]-\d+-[A-Z]-\d{1,2}\.wav")  # fold, recording, take, class
@@ -23,7 +23,7 @@ def _is_root(folder: Path) -> bool:
 
 def _has_clips(folder: Path) -> bool:
     try:
-        with os.scandir(folder) as entries:  # maybe another set's: not read to its end
+        with os.scandir(folder) as entries:  # only ten entries: it may be a large other set
             return any(_CLIP.fullmatch(entry.name) for entry in islice(entries, 10))
     except OSError:
         return False

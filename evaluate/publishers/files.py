@@ -1,4 +1,4 @@
-"""Folders, lists and tables as publishers leave them."""
+"""Read publishers' folders, lists and tables."""
 
 import csv
 import os
@@ -11,20 +11,20 @@ from byola_rq.audio.io import AUDIO_SUFFIXES
 from byola_rq.sources.folders import Unread, is_hidden, is_sidecar, leads_to_file, leads_to_folder
 from evaluate.tasks.task import TaskError
 
-# Texts and tables of a publisher, and VoxForge's archives.
+# Suffixes of publishers' texts and tables, and of VoxForge's archives.
 _READ_SUFFIXES = frozenset({"", ".csv", ".json", ".md", ".tsv", ".txt", ".tgz", ".gz", ".tar"})
 
 
 def list_audio(
     folder: Path, prefix: str = "", above: frozenset[str] = frozenset()
 ) -> Iterator[str]:
-    """Names of the audio files in a folder and below it, relative to it, behind `prefix`.
+    """Yield the names of audio files in a folder and below, relative to it, with a `prefix`.
 
-    A folder that is not there has none. Hidden files and folders are not looked at; links to
-    folders are followed, but not to one of those `above`.
+    A missing folder has none. Hidden files and folders are skipped; links to folders are
+    followed, except to the real paths in `above`.
 
     Raises:
-        TaskError: If a folder may not be listed.
+        TaskError: If a folder cannot be listed.
     """
     here = os.path.realpath(folder)
     if here in above:
@@ -32,19 +32,19 @@ def list_audio(
     for entry in list_folder(folder):
         if leads_to_folder(entry):
             yield from list_audio(folder / entry.name, f"{prefix}{entry.name}/", above | {here})
-        elif is_audio(entry.name) and leads_to_file(entry):  # a link may lead nowhere
+        elif is_audio(entry.name) and leads_to_file(entry):  # a link may be broken
             yield prefix + entry.name
 
 
 def list_folder(folder: Path) -> list["os.DirEntry[str]"]:
-    """What a folder holds, hidden entries left out, in order; nothing if it is not there.
+    """List the entries of a folder by name, without hidden ones; empty if it is missing.
 
     Raises:
-        TaskError: If the folder may not be listed.
+        TaskError: If the folder cannot be listed.
     """
     try:
         with os.scandir(folder) as entries:
-            # Hidden is also what macOS leaves beside each file of an archive: ._name.wav
+            # Hidden files include those that macOS adds to archives: ._name.wav
             return sorted(
                 (entry for entry in entries if not is_hidden(entry.name)),
                 key=lambda entry: entry.name,
@@ -60,13 +60,13 @@ def list_folder(folder: Path) -> list["os.DirEntry[str]"]:
 
 
 def describe_unread(folder: Path, own_folders: Sequence[str]) -> str:
-    """What a copy holds and no reader looks at, by suffix; empty if there is nothing.
+    """Count the files of a copy that no reader uses, by suffix; empty if there are none.
 
-    Sound is in the task or told as unlisted, texts and tables are the publisher's.
+    Audio is not counted: it is in the task or reported as unlisted. Neither are texts and tables.
 
     Args:
-        folder: The copy's root.
-        own_folders: Patterns of its subfolders; others may be another set's.
+        folder: Root of the copy.
+        own_folders: Name patterns of its subfolders; others may belong to another set.
     """
     unread = Unread()
     for here, folders, names in os.walk(folder):
@@ -87,13 +87,13 @@ def describe_unread(folder: Path, own_folders: Sequence[str]) -> str:
 
 
 def is_audio(name: str) -> bool:
-    """Whether a file's name ends as that of audio does."""
+    """Return True if a file name has the suffix of an audio format."""
     return os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES
 
 
 @contextmanager
 def reading(path: Path, what: str) -> Iterator[None]:
-    """Read a publisher's text in it.
+    """Turn errors of reading a publisher's text file inside the context into `TaskError`.
 
     Raises:
         TaskError: If the file cannot be read, or is not UTF-8.
@@ -111,14 +111,14 @@ def reading(path: Path, what: str) -> Iterator[None]:
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a publisher's csv by the names in its header, without surrounding spaces.
+    """Read the rows of a publisher's csv as column -> value, without surrounding spaces.
 
     Raises:
-        TaskError: If it is not a UTF-8 csv, or a row lacks one of `columns`.
+        TaskError: If it is not a UTF-8 csv, or the header or a row lacks one of `columns`.
     """
     rows = []
     try:
-        # utf-8-sig: spreadsheets put a byte order mark before the first column's name.
+        # utf-8-sig: spreadsheets write a byte order mark before the first column's name.
         with reading(path, "csv"), path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             header = [name.strip() for name in reader.fieldnames or ()]
@@ -150,7 +150,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a publisher's list that are not empty, without surrounding spaces.
+    """Read the non-empty lines of a publisher's list, without surrounding spaces.
 
     Raises:
         TaskError: If it is not UTF-8 text.

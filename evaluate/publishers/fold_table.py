@@ -1,4 +1,4 @@
-"""A set whose table gives each file a class, a fold and the recording it was cut from."""
+"""Reader of sets whose table gives each file's class, fold and source recording."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -18,20 +18,21 @@ def read_fold_table(
     group: str,
     file_name: Callable[[Mapping[str, str]], str],
 ) -> Task:
-    """The task of a copy with a csv that has a column `fold`.
+    """Read a copy with a csv that has a column `fold`.
 
     Args:
-        layout: The set's layout.
-        copy: Where it lies.
-        tables: The csv, relative to its folder: where the publisher has it, then where copies do.
-        bases: Likewise, what the sound lies under, with a slash at its end; empty is the folder.
-        name: Column of the files' names.
+        layout: Layout of the set.
+        copy: Copy to read.
+        tables: Candidate paths of the csv, relative to the root: the publisher's, then others.
+        bases: Candidate folders of the audio, relative to the root, with a trailing slash; empty
+            for the root itself.
+        name: Column of the file names.
         label: Column of the classes.
         group: Column of the recordings that the clips were cut from.
-        file_name: A row -> where its file lies, relative to the base.
+        file_name: Maps a row to its file, relative to the base.
 
     Raises:
-        TaskError: If the csv is not there or cannot be read, or as `make_task`.
+        TaskError: If the csv is missing or cannot be read, or as for `make_task`.
     """
     root = copy.folder
     table = next((each for each in tables if (root / each).is_file()), None)

@@ -8,7 +8,7 @@ from evaluate.tasks.task import Clip, Task, TaskError
 
 _TRUTH = "FSD50K.ground_truth"
 _DEV, _EVAL = "FSD50K.dev_audio", "FSD50K.eval_audio"
-_PARTS = {"train": "train", "val": "valid"}  # of the development set; the evaluation set is test
+_PARTS = {"train": "train", "val": "valid"}  # development set; the evaluation set is test
 
 
 def _is_root(folder: Path) -> bool:

@@ -23,7 +23,7 @@ _GENRES = (
     "reggae",
     "rock",
 )
-# The publisher's archive, a copy that many use, and either with the folder renamed.
+# Folder of the publisher's archive, of a common copy, and of either with the folder renamed.
 _BASES = ("genres", "genres_original", "")
 # Kereliuk et al. 2015 (arXiv:1507.04761): without repeated and distorted clips, artists apart.
 _LISTS = {
@@ -37,7 +37,7 @@ _CLIPS_OF_A_GENRE = 100
 
 
 def _is_root(folder: Path) -> bool:
-    # Half of the genres, with their clips: a music library may well have a folder of pop.
+    # At least half of the genres, with clips: any music library may have a folder "pop".
     return any(
         sum(any(_clips_in(folder / base / genre)) for genre in genres) >= len(_GENRES) // 2
         for base in _BASES
@@ -54,7 +54,7 @@ def _genres_in(base: Path) -> list[str]:
 
 
 def _clips_in(folder: Path) -> Iterator[tuple[str, str]]:
-    """Names of the clips of a genre's folder, without and with what they end in."""
+    """Yield the clips of a genre's folder: name and file name with suffix."""
     for entry in list_folder(folder):
         match = _CLIP.fullmatch(entry.name)
         if match and match[2] == folder.name and is_audio(entry.name):
@@ -79,8 +79,8 @@ def _read(copy: Copy) -> Task:
         parts = _divide(root, copy.seed)
         layout, split_rule = LAYOUT, f"stratified 70/15/15, seed {copy.seed}"
         notes = [
-            f"split: 70/15/15 in each genre, seed {copy.seed}; artists are in several parts, which "
-            f"flatters: put {', '.join(_LISTS.values())} of the fault-filtered split there"
+            f"split: 70/15/15 in each genre, seed {copy.seed}; artists are in several parts, so "
+            f"scores are too high: add {', '.join(_LISTS.values())} of the fault-filtered split"
         ]
     clips = [
         Clip(root / name, name, label=clip.partition(".")[0], part=part)
@@ -94,12 +94,12 @@ def _read(copy: Copy) -> Task:
 
 
 def _list_clips(root: Path) -> tuple[dict[str, str], list[Problem]]:
-    """The file of each clip, such as blues.00000; files that hold another one's clip again."""
+    """Map each clip, such as blues.00000, to its file; report other files of the same clip."""
     found: dict[str, str] = {}
     problems = []
     for base in _BASES:
         for genre in _genres_in(root / base):
-            # Backwards, so that of a clip in both formats .wav comes before .au.
+            # Reversed, so that .wav comes before .au if a clip is there in both formats.
             for clip, file_name in reversed(list(_clips_in(root / base / genre))):
                 name = str(PurePosixPath(base, genre, file_name))
                 if found.setdefault(clip, name) != name:
@@ -116,7 +116,7 @@ def _divide(root: Path, seed: int) -> dict[str, str]:
 
 
 def _read_lists(root: Path) -> dict[str, str]:
-    """Part of each clip in the three lists."""
+    """Read the part of each clip from the three lists."""
     parts: dict[str, str] = {}
     for part, list_name in _LISTS.items():
         for line in read_lines(root / list_name):

@@ -1,4 +1,4 @@
-"""Data sets as their publishers ship them, found under one folder by what they contain."""
+"""Find published data sets under a folder by their contents."""
 
 import os
 from collections import defaultdict
@@ -38,19 +38,18 @@ LAYOUTS: tuple[Layout, ...] = (
 )
 _BY_NAME = {layout.name: layout for layout in LAYOUTS}
 
-_MAX_DEPTH = 4  # levels below the data root at which a data set's root may lie
-_MAX_CLIPS = 50  # a folder with so many audio files is one of clips, not of data sets
+_MAX_DEPTH = 4  # levels below the data root that are searched
+_MAX_CLIPS = 50  # a folder with more audio files holds clips, not data sets
 
 
 def find_layouts(data_root: Path) -> dict[str, tuple[Path, ...]]:
-    """The data sets that are under a folder, each with the folders that hold a copy of it.
+    """Find the data sets under a folder, each with the folders that hold a copy of it.
 
-    Looked at are names alone, level by level and at most four levels down, and never what lies
-    in a folder of clips.
+    Only names are read, at most four levels down, and folders of clips are not entered.
 
     Returns:
-        Folders by the task's name, in the order of `LAYOUTS`; a layout that needs a second folder
-        only where that is there, and the one that stands in for it only where it is not.
+        Folders by task name, in the order of `LAYOUTS`. A layout that needs a second folder is
+        included only with that folder, and its substitute only without.
 
     Raises:
         TaskError: If there is no such folder.
@@ -66,18 +65,18 @@ def find_layouts(data_root: Path) -> dict[str, tuple[Path, ...]]:
 
 
 def read_layout(name: str, data_root: Path, *, seed: int, by_archive: bool = False) -> Task:
-    """Read the one copy of a data set under a folder.
+    """Read the only copy of a data set under a folder.
 
     Args:
-        name: Of one of `LAYOUTS`.
-        data_root: Where to look for it.
-        seed: Of a split that the publisher does not give.
-        by_archive: As in `Copy`.
+        name: Name of one of `LAYOUTS`.
+        data_root: Folder to search.
+        seed: Seed of the split, if the publisher gives none.
+        by_archive: True to divide VoxForge by archive, not by speaker.
 
     Raises:
-        TaskError: If no copy or more than one is there, if it is half unpacked, or if its lists
+        TaskError: If there is no copy or more than one, if it is incomplete, or if its lists
             cannot be read.
-        AudioError: If a file that has to be measured is not audio.
+        AudioError: If a file that must be measured is not audio.
     """
     if name not in _BY_NAME:
         known = ", ".join(layout.name for layout in LAYOUTS)
@@ -93,7 +92,7 @@ def read_layout(name: str, data_root: Path, *, seed: int, by_archive: bool = Fal
     folders = roots[name]
     if not folders:
         raise TaskError(
-            f"{data_root}: {name} must be there, a folder with {layout.holds}; found none down to "
+            f"{data_root}: {name} must exist: a folder with {layout.holds}; found none down to "
             f"{_MAX_DEPTH} levels. Point --data-root at it or a folder above it",
             code="missing",
             path=data_root,
@@ -101,7 +100,7 @@ def read_layout(name: str, data_root: Path, *, seed: int, by_archive: bool = Fal
         )
     if len(folders) > 1:
         raise TaskError(
-            f"{data_root}: {name} must be there once; found {len(folders)} copies, in "
+            f"{data_root}: {name} must be unique; found {len(folders)} copies, in "
             f"{name_some([str(folder) for folder in folders])}. Point --data-root at one",
             code="twice",
             path=data_root,
@@ -113,11 +112,11 @@ def read_layout(name: str, data_root: Path, *, seed: int, by_archive: bool = Fal
 
 
 def _search(data_root: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
-    """The roots of every layout, and the second folders of those that have one."""
+    """Find the root folders of every layout, and the second folders of those that have one."""
     roots: dict[str, list[Path]] = defaultdict(list)
     partners: dict[str, list[Path]] = defaultdict(list)
-    for folder, recognised in _walk(data_root):
-        for layout in recognised:
+    for folder, recognized in _walk(data_root):
+        for layout in recognized:
             roots[layout.name].append(folder)
         for layout in LAYOUTS:
             if layout.is_partner is not None and layout.is_partner(folder):
@@ -126,10 +125,10 @@ def _search(data_root: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path
 
 
 def _walk(data_root: Path) -> Iterator[tuple[Path, list[Layout]]]:
-    """Folders that hold folders, level by level, with the layouts they are a root of.
+    """Yield folders that hold folders, level by level, with the layouts they are a root of.
 
-    A data set's own folders are not entered, other folders beside them are: a data root may be
-    the root of one set and hold the next.
+    A data set's own folders are not entered, but folders beside them are: a data root may be the
+    root of one set and contain another.
     """
     if not data_root.is_dir():
         raise TaskError(
@@ -141,14 +140,14 @@ def _walk(data_root: Path) -> Iterator[tuple[Path, list[Layout]]]:
     for depth in range(_MAX_DEPTH + 1):
         below = []
         for folder in level:
-            real = os.path.realpath(folder)  # a link leads to what is elsewhere, maybe above
+            real = os.path.realpath(folder)  # a link may lead to a folder above: visit each once
             names = _folders_in(folder, is_top=depth == 0) if real not in seen else []
             seen.add(real)
             if not names:
                 continue
-            recognised = [layout for layout in LAYOUTS if _is_root(layout, folder)]
-            yield folder, recognised
-            own = [pattern for layout in recognised for pattern in layout.own_folders]
+            recognized = [layout for layout in LAYOUTS if _is_root(layout, folder)]
+            yield folder, recognized
+            own = [pattern for layout in recognized for pattern in layout.own_folders]
             below += [
                 folder / name
                 for name in sorted(names)
@@ -161,11 +160,11 @@ def _is_root(layout: Layout, folder: Path) -> bool:
     try:
         return layout.is_root(folder)
     except (OSError, TaskError):
-        return False  # what is closed to us must not hide the other sets
+        return False  # an unreadable folder must not hide other sets
 
 
 def _folders_in(folder: Path, *, is_top: bool) -> list[str]:
-    """Names of the folders in a folder; none, and not read to its end, if it is one of clips."""
+    """List the folders in a folder; stop and return none if it holds many clips."""
     names, num_clips = [], 0
     try:
         with os.scandir(folder) as entries:

@@ -1,4 +1,4 @@
-"""NSynth: notes of musical instruments, labelled by the instrument's family."""
+"""NSynth: notes of musical instruments, labeled by instrument family."""
 
 import json
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def _read(copy: Copy) -> Task:
         repeated += twice
         clips += _make_clips(copy.folder / name, part, examples)
         found |= set(list_audio(copy.folder / name / "audio", f"{name}/audio/"))
-    # The publisher keeps the training instruments to themselves, but not validation from test.
+    # The publisher keeps training instruments apart, but valid and test share instruments.
     held_out = [replace(c, part=c.part if c.part == "train" else "valid or test") for c in clips]
     num_shared = len(find_overlaps(c for c in clips if c.part != "train"))
     notes = [f"valid and test share {num_shared} instruments, train none"] if num_shared else []
@@ -45,13 +45,13 @@ def _read(copy: Copy) -> Task:
 
 
 def _read_examples(root: Path, name: str) -> tuple[dict[str, dict[str, str]], list[Problem]]:
-    """The two facts we use of each note of a part; names that the file holds twice."""
+    """Read family and instrument of each note of a part; report names that the file repeats."""
     path = root / name / "examples.json"
     problems: list[Problem] = []
 
     def keep(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        # Called for every object of the file as it is read, so that the train part's 200 MB do
-        # not become gigabytes: of a note's many facts only ours are kept.
+        # Called for every object while the file is parsed: keeping only two facts of each note
+        # avoids gigabytes for the 200 MB of the train part.
         values = dict(pairs)
         if _LABEL in values and _GROUP in values:
             return {_LABEL: values[_LABEL], _GROUP: values[_GROUP]}

@@ -1,4 +1,4 @@
-"""Speech Commands V2: spoken words, as 35 classes, or as ten, the other words and silence."""
+"""Speech Commands V2: 35 spoken words, or 12 classes: ten commands, other words and silence."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -21,17 +21,17 @@ _WORDS = frozenset((*COMMANDS, *OTHER_WORDS))
 _NOT_IN_VERSION_1 = frozenset(("backward", "follow", "forward", "learn", "visual"))
 _LISTS = {"valid": "validation_list.txt", "test": "testing_list.txt"}
 _VALID_NOISE = "running_tap.wav"
-_WINDOW, _STEP = SAMPLE_RATE, SAMPLE_RATE // 2  # samples of silence, and between the starts of two
+_WINDOW, _STEP = SAMPLE_RATE, SAMPLE_RATE // 2  # length and hop of silence clips, in samples
 
 
 def divide_words(
     names: Iterable[str], lists: Mapping[str, Iterable[str]]
 ) -> Iterator[tuple[str, str]]:
-    """Each file with its part: what a list names is in its part, all other files are to train on.
+    """Yield each file with its part: listed files in their list's part, all others in train.
 
     Args:
         names: Files on disk, `word/file.wav`.
-        lists: Files of `valid` and `test`, on disk or not.
+        lists: Listed files of `valid` and `test`, on disk or not.
     """
     listed = {part: list(files) for part, files in lists.items()}
     for part, files in listed.items():
@@ -41,22 +41,22 @@ def divide_words(
 
 
 def list_windows(num_samples: int) -> range:
-    """First samples of the 1 s windows of a noise recording, both counted at 16 kHz."""
+    """Return the first samples of the 1 s windows of a noise recording, at 16 kHz."""
     return range(0, num_samples - _WINDOW, _STEP)
 
 
 def speaker_of(name: str) -> str:
-    """The speaker in a file's name, empty where there is none.
+    """Return the speaker in a file's name; empty if there is none.
 
-    The name is that of a word's folder and file, or has the word before the speaker, as the test
-    archive's `_unknown_/bed_3ff840aa_nohash_0.wav.wav`.
+    The file may have the word before the speaker, as in the test archive's
+    `_unknown_/bed_3ff840aa_nohash_0.wav.wav`.
     """
     before, has_speaker, _ = name.rpartition("/")[2].partition("_nohash_")
     return before.rpartition("_")[2] if has_speaker else ""
 
 
 def make_silence(folder: Path, num_samples: Mapping[str, int]) -> Iterator[Clip]:
-    """Windows of the noise recordings, whose lengths are counted at 16 kHz."""
+    """Yield windows of the noise recordings as clips; lengths are in samples at 16 kHz."""
     for file, length in num_samples.items():
         name = f"{NOISE}/{file}"
         for start in list_windows(length):
@@ -72,7 +72,7 @@ def make_silence(folder: Path, num_samples: Mapping[str, int]) -> Iterator[Clip]
 
 
 def is_test_archive(folder: Path) -> bool:
-    """Whether a folder is the separate archive of test clips of the 12-class task."""
+    """Return True if a folder is the separate archive of test clips of the 12-class task."""
     has_classes = all((folder / name).is_dir() for name in (SILENCE, UNKNOWN))
     return has_classes and not any((folder / name).exists() for name in _LISTS.values())
 
@@ -127,13 +127,13 @@ def _read_12_lists(copy: Copy) -> Task:
 
 
 def _read_12_classes(folder: Path, parts: Collection[str]) -> tuple[list[Clip], set[str]]:
-    """The main folder's clips in `parts`, and which of them are on disk."""
+    """List the main folder's clips in `parts`, and the names of those on disk."""
     names = _list_words(folder)
     divided = divide_words(names, _read_lists(folder))
     words = _make_words(folder, ((name, part) for name, part in divided if part in parts))
     words = [clip if clip.label in COMMANDS else replace(clip, label=UNKNOWN) for clip in words]
     silence = list(make_silence(folder, _measure_noise(folder)))
-    # What another part takes is not unlisted.
+    # Files of other parts are listed, so they must not be reported as unlisted.
     found = names & {clip.file_name for clip in words}
     return words + silence, found | {clip.file_name for clip in silence}
 
@@ -146,7 +146,7 @@ def _read_lists(folder: Path) -> dict[str, list[str]]:
 
 
 def _list_words(folder: Path) -> set[str]:
-    """The files of all words that are there, `word/file.wav`."""
+    """List the files of all words on disk, `word/file.wav`."""
     present = {word for word in _WORDS if (folder / word).is_dir()}
     if present == _WORDS - _NOT_IN_VERSION_1:
         raise TaskError(
@@ -173,7 +173,7 @@ def _make_words(folder: Path, divided: Iterable[tuple[str, str]]) -> list[Clip]:
 
 
 def _measure_noise(folder: Path) -> dict[str, int]:
-    """Samples at 16 kHz of every noise recording."""
+    """Measure the length of every noise recording, in samples at 16 kHz."""
     files = sorted(list_audio(folder / NOISE))
     if _VALID_NOISE not in files or len(files) < 2:
         lost = _VALID_NOISE if files and _VALID_NOISE not in files else NOISE
@@ -187,8 +187,8 @@ def _measure_noise(folder: Path) -> dict[str, int]:
 def _the_test_archive(copy: Copy) -> Path:
     if len(copy.partners) > 1:
         raise TaskError(
-            f"{copy.folder}: the test archive must be there once; it is "
-            f"{' and '.join(map(str, copy.partners))}. Take one away",
+            f"{copy.folder}: the test archive must be unique; found "
+            f"{' and '.join(map(str, copy.partners))}. Remove one",
             code="twice",
             path=copy.folder,
             value=copy.partners,

@@ -1,4 +1,4 @@
-"""UrbanSound8K: sounds of a city in ten folds."""
+"""UrbanSound8K: urban sounds in ten classes and ten folds."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from evaluate.publishers.base import Copy, Layout
 from evaluate.publishers.fold_table import read_fold_table
 from evaluate.tasks.task import Task
 
-# The publisher's, then those of the copy on Kaggle, which has neither of the two folders.
+# Paths of the publisher, then of the copy on Kaggle, which has neither audio/ nor metadata/.
 _TABLES = ("metadata/UrbanSound8K.csv", "UrbanSound8K.csv")
 _BASES = ("audio/", "")
 

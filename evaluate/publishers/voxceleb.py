@@ -1,4 +1,4 @@
-"""VoxCeleb1: who of 1,251 celebrities speaks, the identification split."""
+"""VoxCeleb1: identification of 1,251 speakers."""
 
 import re
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ from evaluate.tasks.task import Clip, Problem, Task, TaskError, find_overlaps
 
 _LIST = "iden_split.txt"
 _PARTS = {"1": "train", "2": "valid", "3": "test"}
-# Where the speakers' folders may lie: the development and the test archive unpacked together, or
-# apart (the identification split takes from both); "" is the root itself.
+# Possible parents of the speakers' folders: development and test archive unpacked together, or
+# apart (the identification split uses both); "" is the root itself.
 _BASES = (
     "wav",
     "dev/wav",
@@ -23,7 +23,7 @@ _BASES = (
     "vox1_test_wav",
     "",
 )
-_SPEAKER = re.compile(r"id1\d{4}")  # VoxCeleb2's begin with id0
+_SPEAKER = re.compile(r"id1\d{4}")  # VoxCeleb2's ids begin with id0
 
 
 def _is_root(folder: Path) -> bool:
@@ -41,9 +41,9 @@ def _speakers_in(base: Path) -> list[str]:
 def _read(copy: Copy) -> Task:
     where, repeated = _list_clips(copy.folder)
     clips = list(_make_clips(_find_list(copy.folder), copy.folder, where))
-    # A speaker is in every part, that is the task; the publisher does not keep videos apart.
+    # Speakers are the classes, so each is in every part; the publisher does not keep videos apart.
     num_shared = len(find_overlaps(clips))
-    notes = [f"{num_shared:,} videos stand in more than one part"] if num_shared else []
+    notes = [f"{num_shared:,} videos are in more than one part"] if num_shared else []
     return make_task(
         LAYOUT,
         copy.folder,
@@ -56,7 +56,7 @@ def _read(copy: Copy) -> Task:
 
 
 def _list_clips(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
-    """Where each clip lies by its name in the list; those that lie in two places."""
+    """Map each clip's name in the list to its path; report clips in two places."""
     where: dict[str, Path] = {}
     problems = []
     for base in _BASES:
@@ -70,7 +70,7 @@ def _list_clips(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
 
 
 def _find_list(folder: Path) -> Path:
-    """The split's list: in the root, one level up, or one level down."""
+    """Find the list of the split: in the root, one level up, or one level down."""
     for candidate in (folder / _LIST, folder.parent / _LIST, *sorted(folder.glob(f"*/{_LIST}"))):
         if candidate.is_file():
             return candidate

@@ -1,4 +1,4 @@
-"""VoxForge: which of six languages a volunteer speaks."""
+"""VoxForge: identification of six languages in recordings of volunteers."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -28,16 +28,16 @@ from evaluate.publishers.voxforge_archives import (
 from evaluate.tasks.task import Clip, Problem, Task, TaskError, find_overlaps
 
 _SPLITS = ("voxforge*.csv", "split.csv")
-_SPLIT_ABOVE = "voxforge.csv"  # as EVAR names it
-BY_ARCHIVE = ", by archive"  # how the rule of a given split ends that divides as the published one
-_CLIPS_OF_AN_ARCHIVE = 10  # sentences that the site asks for: what a damaged archive is taken for
+_SPLIT_ABOVE = "voxforge.csv"  # EVAR's file name
+BY_ARCHIVE = ", by archive"  # suffix of the split rule if it divides by archive, as published
+_CLIPS_OF_AN_ARCHIVE = 10  # assumed for a damaged archive: the site asks for ten sentences
 
 
 def _is_root(folder: Path) -> bool:
     languages = find_languages(folder)
     if sum(any(map(holds_archives, folders)) for folders in languages.values()) >= 2:
         return True
-    # Without languages' folders a csv has to say which is which, as EVAR's does.
+    # Without folders of languages a csv must give each archive's language, as EVAR's does.
     return any("voxforge" in path.name for path in _list_splits(folder)) and (
         holds_unsorted_archives(folder)
     )
@@ -45,7 +45,7 @@ def _is_root(folder: Path) -> bool:
 
 def _read(copy: Copy) -> Task:
     root = copy.folder
-    given = _find_split(root)  # before the archives, which take a while
+    given = _find_split(root)  # before listing the archives, which is slow
     archives, problems = list_archives(root, with_unsorted=given is not None)
     languages = {archive.language for archive in archives if archive.clips}
     absent = sorted(LANGUAGES.keys() - languages)
@@ -137,21 +137,21 @@ def _divide_as_given(
 
 
 def _choose(found: Sequence[Clip], name: str, language: str) -> Clip:
-    """Of clips of one archive and name that which lies where a row says, or is of its language."""
+    """Choose among clips of equal archive and name: by the row's path, then by its language."""
     return min(found, key=lambda c: (c.file_name != name, c.label not in ("", language)))
 
 
 def _share_archives(clips: Iterable[Clip]) -> bool:
-    """Whether an archive stands in two parts."""
+    """Return True if an archive is in two parts."""
     return bool(find_overlaps(replace(c, group=place_of(c.file_name)[0]) for c in clips))
 
 
 def _describe_shared(overlaps: Sequence[Problem]) -> str:
-    return f"{len(overlaps):,} speakers stand in more than one part"
+    return f"{len(overlaps):,} speakers are in more than one part"
 
 
 def _divide(copy: Copy, clips: Sequence[Clip], problems: Sequence[Problem]) -> Task:
-    """A split of our own: by speaker, or, as the published one, by archive."""
+    """Divide by speaker, or, as in the published split, by archive."""
     unit = "archive" if copy.by_archive else "speaker"
     units = [place_of(c.file_name)[0] if copy.by_archive else c.group for c in clips]
     sizes: dict[str, Counter[str]] = defaultdict(Counter)
@@ -190,7 +190,7 @@ LAYOUT = Layout(
     is_root=_is_root,
     read=_read,
     group="speaker",
-    # Patterns of names in any case: [Dd][Ee] and so on; and archives.
+    # Case-insensitive patterns of languages, such as [Dd][Ee]; and archives.
     own_folders=(
         *("".join(f"[{letter.upper()}{letter}]" for letter in name) for name in LANGUAGE_OF),
         f"*-{'[0-9]' * 8}-*",

@@ -1,4 +1,4 @@
-"""The archives of VoxForge as they lie on a disk: unpacked, packed, or both."""
+"""VoxForge archives on disk: unpacked, packed, or both."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from evaluate.publishers.files import list_audio, list_folder
 from evaluate.tasks.archives import ARCHIVE_SUFFIXES, list_archive
 from evaluate.tasks.task import Problem, TaskError
 
-# Names of a language's folder; SpeechCorpus is the English one on the publisher's server.
+# Folder names of each language; SpeechCorpus is English on the publisher's server.
 LANGUAGES = {
     "de": ("de", "german"),
     "en": ("en", "english", "speechcorpus"),
@@ -29,22 +29,22 @@ LANGUAGE_OF = {name: language for language, names in LANGUAGES.items() for name 
 
 _SOUND_FOLDERS = ("wav", "flac")
 _NAME = re.compile(r".*-\d{8}-[^-]+")
-_PREFERRED = "16kHz_16bit"  # the publisher has some archives at other rates too, in other folders
-_MAX_LOOKS = 100  # folders looked into to see whether there is an archive
-_MANY_ARCHIVES = 300  # packed; each takes 10 ms to list, so progress is worth showing
+_PREFERRED = "16kHz_16bit"  # the publisher has some archives at other rates in other folders
+_MAX_LOOKS = 100  # folders searched for an archive
+_MANY_ARCHIVES = 300  # packed archives; each takes 10 ms to list, so progress is shown
 _NUM_THREADS = 4
 
 
 @dataclass(frozen=True)
 class Archive:
-    """What one person sent at one time.
+    """Archive of one recording session of one user.
 
     Attributes:
         name: `<user>-<date>-<three letters>`.
-        language: One of `LANGUAGES`; empty where it lies in no language's folder.
-        folder: Where it lies unpacked, or would.
-        packed: The file it is in; None where it is unpacked.
-        clips: Names within the folder, such as `wav/1.wav`, and what the packed file calls them.
+        language: Key of `LANGUAGES`; empty outside of the folders of languages.
+        folder: Unpacked folder, or the folder it would unpack to.
+        packed: Packed file; None if unpacked.
+        clips: Names within the folder, such as `wav/1.wav`, with their names in the packed file.
     """
 
     name: str
@@ -55,13 +55,13 @@ class Archive:
 
     @property
     def speaker(self) -> str:
-        """The user, who may spell the name in several ways; who gives none is nobody else."""
+        """User, in lower case; the archive's name for an anonymous user."""
         user = self.name.partition("-")[0].casefold()
         return self.name if user in {"", "anonymous"} else user
 
 
 def find_languages(root: Path) -> dict[str, list[Path]]:
-    """The folders of each language that are in a folder."""
+    """Find the folders of each language in a folder."""
     folders = defaultdict(list)
     for entry in list_folder(root):
         language = LANGUAGE_OF.get(entry.name.casefold())
@@ -71,7 +71,7 @@ def find_languages(root: Path) -> dict[str, list[Path]]:
 
 
 def holds_archives(folder: Path) -> bool:
-    """Whether an archive is in sight, level by level; a large tree is not searched to its end."""
+    """Return True if a folder holds an archive; a limited search, level by level."""
     to_see = [folder]
     for position in range(_MAX_LOOKS):
         if position == len(to_see):
@@ -88,13 +88,13 @@ def holds_archives(folder: Path) -> bool:
 
 
 def holds_unsorted_archives(folder: Path) -> bool:
-    """Whether archives lie in a folder itself, in none of a language; looked at are names alone."""
+    """Return True if a folder holds archives directly, outside of folders of languages, by name."""
     names = (entry.name for entry in list_folder(folder))
     return any(_NAME.fullmatch(_strip_suffix(name)) for name in names)
 
 
 def place_of(file_name: str) -> tuple[str, str]:
-    """The archive and the sound, without its suffix, of a file's name, whatever it lies in."""
+    """Return archive and sound (without suffix) of a file name, whatever folders it is in."""
     path = PurePosixPath(file_name)
     folders = [name for name in path.parts[:-1] if name not in _SOUND_FOLDERS]
     return (folders or [""])[-1], path.stem
@@ -103,13 +103,13 @@ def place_of(file_name: str) -> tuple[str, str]:
 def list_archives(
     root: Path, *, with_unsorted: bool = False
 ) -> tuple[list[Archive], list[Problem]]:
-    """Every archive once, with its clips; problems: what is there again or cannot be listed.
+    """List every archive once, with its clips; report duplicates and unreadable archives.
 
-    Of an archive in several places the unpacked one counts: it needs no opening.
+    Of several copies of an archive an unpacked one is preferred: it is faster to read.
 
     Args:
         root: Folder of the languages' folders.
-        with_unsorted: Whether archives that lie beside these are listed too.
+        with_unsorted: True to list also archives beside the languages' folders.
     """
     copies: dict[tuple[str, str], list[Archive]] = defaultdict(list)
     languages = find_languages(root)
@@ -138,10 +138,10 @@ def list_archives(
 
 
 def _walk(language: str, folder: Path, above: frozenset[str] | None) -> Iterator[Archive]:
-    """The archives in a folder; those packed still without their clips.
+    """Yield the archives in a folder and below; packed ones still without their clips.
 
-    And at any depth below it, but not in one of those `above` that a link leads back to; not below
-    it where that is None.
+    Links back to the real paths in `above` are not followed. If `above` is None, only the folder
+    itself is listed.
     """
     here = os.path.realpath(folder)
     if above is not None and here in above:
@@ -161,7 +161,7 @@ def _walk(language: str, folder: Path, above: frozenset[str] | None) -> Iterator
         elif entry.name.endswith(ARCHIVE_SUFFIXES) and leads_to_file(entry):
             name = _strip_suffix(entry.name)
             if above is None and not _NAME.fullmatch(name):
-                continue  # beside the languages' folders: maybe what they came in
+                continue  # may be the file that the languages' folders were unpacked from
             yield Archive(name, language, folder / name, path)
 
 
@@ -170,7 +170,7 @@ def _strip_suffix(name: str) -> str:
 
 
 def _open(root: Path, archives: Sequence[Archive]) -> tuple[list[Archive], list[Problem]]:
-    """The packed archives with their clips; those that cannot be listed."""
+    """List the clips of packed archives; report archives that cannot be listed."""
     opened, damaged = [], []
     what = "voxforge: listing archives"
     with (
@@ -202,7 +202,7 @@ def _list_members(archive: Archive) -> tuple[tuple[str, str], ...] | TaskError:
 
 
 def _name_clips(names: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """`wav/1.wav` of each name, beside the name; a sound in both formats counts once."""
+    """Pair `wav/1.wav` of each name with the name; a sound in both formats counts once."""
     clips: dict[str, tuple[str, str]] = {}
     for name in names:
         path = PurePosixPath(name)

@@ -1,4 +1,4 @@
-"""The summary as a picture: a panel per task, a bar per model, published scores below the bars."""
+"""Chart of the summary: a panel per task, a bar per model, published scores below the bars."""
 
 import math
 import textwrap
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from byola_rq.plots.style import COLORS, GRID, QUIET, TEXT, make_figure
 from byola_rq.runtime.files import whole_file
-from evaluate.reports.results import WriteError
+from evaluate.reports.records import WriteError
 from evaluate.reports.summary import Score, Summary, SummaryRow
 from evaluate.tasks.task import PAPER_TASKS
 
@@ -19,39 +19,39 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MAX_COLUMNS = 4
-_NAME_LENGTH, _TITLE_LENGTH = 26, 22  # characters of a line; there are two
+_NAME_LENGTH, _TITLE_LENGTH = 26, 22  # characters per line, of at most two lines
 _NAME_INCHES, _PANEL_INCHES, _LINE_INCHES, _TITLE_INCHES = 2.0, 2.1, 0.28, 0.65
-_CAPTION_LENGTH = 17  # characters of an inch
+_CAPTION_LENGTH = 17  # characters per inch
 
 
 @dataclass(frozen=True)
 class _Band:
-    """Panels side by side, which share their lines."""
+    """Panels side by side, with common lines."""
 
     columns: Sequence[str]
     measured: Sequence[SummaryRow]
-    colors: Sequence[str]  # of the measured
+    colors: Sequence[str]  # colors of the measured rows
     published: Sequence[SummaryRow]
-    ranked: Mapping[str, Sequence[SummaryRow]]  # by column, those of them to hold scores against
+    ranked: Mapping[str, Sequence[SummaryRow]]  # published rows to compare with, by column
 
     @property
     def positions(self) -> list[float]:
-        """Where each line is, from the top; published ones after a gap."""
+        """Position of each line from the top; published ones after a gap."""
         num_measured = len(self.measured)
         below = [num_measured + 0.3 + 0.8 * number for number in range(len(self.published))]
         return [*map(float, range(num_measured)), *below]
 
     @property
     def num_lines(self) -> float:
-        """Its height."""
+        """Height of the band, in lines."""
         return self.positions[-1] + 1
 
 
 def write_chart(summary: Summary, path: Path) -> None:
-    """Draw a bar per model and task with its interval, and published scores as diamonds below.
+    """Write a bar per model and task with its interval, and published scores as diamonds below.
 
-    A published score is drawn only where its set and split were tested with its probe. Where
-    nothing was measured, nothing is written.
+    A published score is drawn only if its set and split were tested with its probe. If nothing was
+    measured, nothing is written.
 
     Raises:
         MissingPackageError: If matplotlib is not installed.
@@ -71,7 +71,7 @@ def write_chart(summary: Summary, path: Path) -> None:
 
 
 def draw_chart(summary: Summary) -> Any:
-    """The chart as a figure of matplotlib, whose global state stays as it is.
+    """Draw the chart as a matplotlib figure, without changing matplotlib's global state.
 
     Raises:
         MissingPackageError: If matplotlib is not installed.
@@ -98,7 +98,7 @@ def draw_chart(summary: Summary) -> Any:
 
 
 def _divide(summary: Summary) -> list[_Band]:
-    """The paper's columns, then the others, in bands of at most `_MAX_COLUMNS` panels."""
+    """Divide columns, the paper's first, into bands of at most `_MAX_COLUMNS` panels."""
     bands = []
     for is_papers in (True, False):
         columns = [
@@ -165,7 +165,7 @@ def _draw_bar(axes: "Axes", position: float, score: Score, color: str) -> None:
     axes.barh(position, score.value, height=0.66, color=color)
     if score.low is not None and score.high is not None:
         ends, height = [score.low, score.high], [position, position]
-        axes.plot(ends, height, color="white", linewidth=2.6, zorder=3)  # seen on dark bars too
+        axes.plot(ends, height, color="white", linewidth=2.6, zorder=3)  # visible on dark bars
         axes.plot(ends, height, color=TEXT, linewidth=1.1, zorder=3)
     _write_value(axes, position, score.value, TEXT)
 
@@ -185,7 +185,7 @@ def _draw_names(axes: "Axes", band: _Band, *, has_probes: bool) -> None:
 
 
 def _fold(name: str, length: int) -> str:
-    """A name in two lines at most; what is too long loses its middle, for names differ at ends."""
+    """Break a name into at most two lines; a longer one loses its middle: names differ at ends."""
     if len(name) <= length:
         return name
     if len(name) > 2 * length:
@@ -202,5 +202,5 @@ def _caption(summary: Summary, bands: Sequence[_Band]) -> str:
         text += " Diamonds: published scores of the same set, split and probe; dashed: the best."
     of_papers = [(row, column) for row in summary.measured for column in row.scores]
     if not all(summary.rivals(*pair) for pair in of_papers if pair[1] in PAPER_TASKS):
-        text += " No published scores where set, split or probe are not the published ones."
+        text += " No published scores if set, split or probe differ from the published ones."
     return text

@@ -1,4 +1,4 @@
-"""Whether one model is better than another: the paired bootstrap over the test clips of both."""
+"""Comparison of two models: the paired bootstrap over the test clips of both."""
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -9,7 +9,8 @@ import numpy as np
 
 from byola_rq.runtime.terminal import say
 from evaluate.reports.intervals import NUM_RESAMPLES, Values, percentile_interval, two_sided_p
-from evaluate.reports.results import ReportError, ResultRow, read_results
+from evaluate.reports.records import ReportError
+from evaluate.reports.results import ResultRow, read_results
 from evaluate.reports.scores import (
     Entry,
     State,
@@ -22,24 +23,24 @@ from evaluate.reports.scores import (
 
 _ALPHA = 0.05
 
-Setting = tuple[str, str, str]  # probe, norm, task: what both must have in common
+Setting = tuple[str, str, str]  # probe, norm, task: equal for both models
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models on one task, or on the mean of those they have in common.
+    """Two models on one task, or on the mean of their common tasks.
 
     Attributes:
         task: Name of the task, or `mean of N tasks`.
-        probe: What was fitted on both, with the share of the labels where it was not all.
-        norm: Whose mean and std standardized the log-mels of both.
+        probe: Probe fitted on both, with the share of the labels if below 1.
+        norm: Source of the mean and std that standardized the log-mels of both.
         first: Score of the first model on the common clips, in percent.
-        second: Of the second.
-        low: Lower end of the 95 % interval of `first - second`.
-        high: Its upper end.
-        p: Two-sided, see `evaluate.reports.intervals.two_sided_p`; below 0.05 where zero is outside
-            of the interval.
-        num_clips: Test clips that both were tested on.
+        second: Score of the second model on the common clips, in percent.
+        low: Lower end of the 95 % interval of `first - second`, in points.
+        high: Upper end of the 95 % interval of `first - second`, in points.
+        p: Two-sided p-value, see `evaluate.reports.intervals.two_sided_p`; below 0.05 if zero is
+            outside of the interval.
+        num_clips: Number of common test clips.
     """
 
     task: str
@@ -54,16 +55,16 @@ class Comparison:
 
     @property
     def difference(self) -> float:
-        """How many points the first is better."""
+        """Score of the first minus score of the second, in points."""
         return round(self.first - self.second, 9)
 
     @property
     def is_significant(self) -> bool:
-        """Whether models that are equal would differ so much less than one time in 20."""
+        """True if equal models would differ as much in less than 5 % of draws."""
         return self.p < _ALPHA
 
     def describe(self, first: str, second: str) -> str:
-        """One line, with the names of both."""
+        """Describe the comparison in one line, with the names of both models."""
         better, sign = (first, 1) if self.difference >= 0 else (second, -1)
         scores = [self.first, self.second][::sign]
         p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
@@ -84,28 +85,27 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Comparisons:
-    """Everything two models can be compared on."""
+    """Comparisons of two models on all common settings."""
 
     first: str
     second: str
-    rows: tuple[Comparison, ...]  # by probe and norm: the tasks, then their mean
-    notes: tuple[str, ...]  # what could not be compared, and why
+    rows: tuple[Comparison, ...]  # by probe and norm: tasks, then their mean
+    notes: tuple[str, ...]  # settings that cannot be compared, with reasons
 
 
 def compare(out: Path, first: str, second: str) -> Comparisons:
     """Compare two models of an output folder on every task that both were tested on.
 
-    Only runs of one probe, one norm, one share of the labels and one state of the set are held
-    against each other, and of them only the test clips that both have. Of several seeds each clip
-    counts with their mean.
+    Only runs of equal probe, norm, share of the labels and state of the set are compared, on their
+    common test clips. With several seeds, each clip counts with its mean over seeds.
 
     Args:
-        out: The output folder.
-        first: A model's name, or what the summary calls it where a name is not enough.
-        second: The model it is held against.
+        out: Output folder.
+        first: Name of a model; its label in the summary if the name is ambiguous.
+        second: Name of the model to compare with.
 
     Raises:
-        ReportError: If a name is unknown or stands for several models, or nothing can be compared.
+        ReportError: If a name is unknown or ambiguous, or nothing can be compared.
     """
     entries = list_entries(read_results(out))
     runs_1, runs_2 = (_find_runs(out, entries, name) for name in (first, second))
@@ -136,18 +136,18 @@ def compare(out: Path, first: str, second: str) -> Comparisons:
 def compare_clips(
     setting: Setting, first: TestedClips, second: TestedClips
 ) -> tuple[Comparison, Values]:
-    """Compare two models on the test clips that both have.
+    """Compare two models on their common test clips.
 
     Returns:
         The comparison, and the differences of its draws in points, `(NUM_RESAMPLES,)`.
 
     Raises:
-        ReportError: If they have no clips or not the same classes in common.
+        ReportError: If they have no common clips, or differ in classes.
     """
     probe, norm, task = setting
     first, second = _align(first, second)
     samples = resample(task, [first, second])
-    # Draws in which both are as good differ by rounding alone, and have to count as equal.
+    # Draws with equal scores differ only by rounding, and must count as equal.
     differences: Values = np.round(samples[0] - samples[1], 9)
     num_clips = len(first.names)
     row = _make_row((task, probe, norm), first.score, second.score, differences, num_clips)
@@ -155,7 +155,7 @@ def compare_clips(
 
 
 def print_comparisons(comparisons: Comparisons) -> None:
-    """Print a line per task on stdout, and what the lines rest on."""
+    """Print a line per task on stdout, then the method and the notes."""
     settings = dict.fromkeys((row.probe, row.norm) for row in comparisons.rows)
     for probe, norm in settings:
         say(f"{comparisons.first} against {comparisons.second}, probe {probe}, norm {norm}:")
@@ -172,7 +172,7 @@ def print_comparisons(comparisons: Comparisons) -> None:
 def _find_runs(
     out: Path, entries: Sequence[Entry], name: str
 ) -> dict[Setting, dict[State, list[ResultRow]]]:
-    """The complete runs of a model, by probe, norm and task and then by state of the set."""
+    """Find the complete runs of a model, by probe, norm and task and then by state of the set."""
     found = [entry for entry in entries if entry.label == name]
     found = found or [entry for entry in entries if entry.model == name]
     if not found:
@@ -207,7 +207,7 @@ def _compare_on(
     states_1: dict[State, list[ResultRow]],
     states_2: dict[State, list[ResultRow]],
 ) -> tuple[Comparison, Values]:
-    """The comparison on the newest state of a set that both have, and its draws."""
+    """Compare on the newest common state of a set; also return the draws."""
     common = [state for state in states_1 if state in states_2]
     if not common:
         raise ReportError("they have no complete runs on one state of the set", code="different")
@@ -216,7 +216,7 @@ def _compare_on(
 
 
 def _compare_means(compared: Sequence[tuple[Comparison, Values]]) -> Comparison:
-    """The comparison of the means over tasks, which are drawn independently."""
+    """Compare the means over tasks, which are drawn independently."""
     rows = [row for row, _ in compared]
     mean: Values = np.mean([differences for _, differences in compared], axis=0)
     return _make_row(
@@ -237,7 +237,7 @@ def _make_row(
 
 
 def _align(first: TestedClips, second: TestedClips) -> tuple[TestedClips, TestedClips]:
-    """The clips that both have, with one label, in one order."""
+    """Select the clips that both have with the same label, in the same order."""
     place = {clip: at for at, clip in enumerate(zip(second.names, second.labels, strict=True))}
     clips = list(zip(first.names, first.labels, strict=True))
     kept = [number for number, clip in enumerate(clips) if clip in place]

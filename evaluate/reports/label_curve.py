@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MAX_COLUMNS = 3
-_STYLES = ("-", "--", ":")  # one after the other, once the colors are used up
-_APART = 1.025  # by which factor the intervals of two models stand beside each other
+_STYLES = ("-", "--", ":")  # the next one once all colors are used
+_APART = 1.025  # factor on the axis between the intervals of two models
 _LONGEST_NAME = 40  # characters of a name in the legend
 
-Curve = dict[float, Score]  # by share of the labels, ascending
+Curve = dict[float, Score]  # share of the labels, ascending -> score
 
 
 def write_label_curve(summary: Summary, path: Path) -> None:
-    """Draw the curves; where no model has two shares of one task and probe, nothing is written.
+    """Write the curves as a picture; nothing if no model has two shares of one task and probe.
 
     Raises:
         MissingPackageError: If matplotlib is not installed.
@@ -31,7 +31,7 @@ def write_label_curve(summary: Summary, path: Path) -> None:
 
 
 def gather_curves(summary: Summary) -> dict[tuple[str, str], dict[str, Curve]]:
-    """The scores by task and probe, then model, then share; of pairs with a model of two shares."""
+    """Group scores by (task, probe), model and share; only pairs where a model has two shares."""
     panels: dict[tuple[str, str], dict[str, Curve]] = {}
     for row in sorted(summary.measured, key=lambda each: each.label_fraction):
         for task, score in row.scores.items():
@@ -46,7 +46,7 @@ def gather_curves(summary: Summary) -> dict[tuple[str, str], dict[str, Curve]]:
 
 
 def draw_label_curve(summary: Summary, panels: dict[tuple[str, str], dict[str, Curve]]) -> Any:
-    """The curves as a figure of matplotlib, with their 95 % intervals; shares on a log axis."""
+    """Draw the curves with 95 % intervals as a matplotlib figure; shares on a log axis."""
     from matplotlib.lines import Line2D
 
     num_columns = min(_MAX_COLUMNS, len(panels))
@@ -55,7 +55,7 @@ def draw_label_curve(summary: Summary, panels: dict[tuple[str, str], dict[str, C
     models = [model for model in models if any(model in curves for curves in panels.values())]
     names = [_shorten(model) for model in models]
     width = 3.4 * num_columns + 0.6
-    num_names = max(1, int(width / (0.6 + 0.08 * max(map(len, names)))))  # of a line of the legend
+    num_names = max(1, int(width / (0.6 + 0.08 * max(map(len, names)))))  # per line of the legend
     figure = make_figure(width, 2.9 * num_rows + 0.2 * math.ceil(len(names) / num_names) + 0.4)
     for number, ((task, probe), curves) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(num_rows, num_columns, number)
@@ -105,5 +105,5 @@ def _label(axes: "Axes", shares: list[float]) -> None:
 
 
 def _shorten(name: str) -> str:
-    """The end of a long name, which tells models apart."""
+    """Return the end of a long name, where models differ."""
     return name if len(name) <= _LONGEST_NAME else f"…{name[1 - _LONGEST_NAME :]}"

@@ -1,4 +1,4 @@
-"""Reads what `python -m evaluate` wrote: scores, confusions, and the clips that were mistaken."""
+"""Read the output of `python -m evaluate`: scores, confusions and misclassified clips."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -14,34 +14,30 @@ from byola_rq.notebook import play_files
 from byola_rq.runtime.terminal import say
 from byola_rq.text.cells import csv_rows
 from byola_rq.text.parse import MAX_TEXT_BYTES, read_text
-from evaluate.reports.results import (
-    ReportError,
-    ResultRow,
-    read_predictions,
-    read_results,
-    results_path,
-)
+from evaluate.reports.predictions import read_predictions
+from evaluate.reports.records import ReportError
+from evaluate.reports.results import ResultRow, read_results, results_path
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A test clip that several runs got wrong.
+    """Misclassified test clip.
 
-    `said` is what they took it for most often; `num_wrong` of `num_said` predictions were wrong.
+    `prediction` is its most frequent wrong class; `num_wrong` of `num_predictions` were wrong.
     """
 
     file_name: str
     label: str
-    said: str
+    prediction: str
     num_wrong: int
-    num_said: int
+    num_predictions: int
 
 
 def read_runs(folder: Path) -> list[ResultRow]:
-    """The newest run of every model, probe, share of labels and task with one label a clip.
+    """Read the newest single-label run of every model, probe, share of labels and task.
 
     Raises:
-        ReportError: If the folder holds no such results that can be read.
+        ReportError: If there are no such results, or they cannot be read.
     """
     newest = {
         (row.model, row.probe, row.label_fraction, row.task): row
@@ -60,12 +56,12 @@ def read_runs(folder: Path) -> list[ResultRow]:
 
 
 def read_table(folder: Path) -> pd.DataFrame:
-    """The paper's table: a row per model, probe and source, a column per task that has a score.
+    """Read the table of summary.csv: a row per model, probe and source, a column per task.
 
-    Of summary.csv, which evaluation derives from results.csv.
+    Tasks without any score are left out.
 
     Raises:
-        ReportError: If there is no summary that can be read.
+        ReportError: If summary.csv is missing or cannot be read.
     """
     table = _read_summary(folder)
     bounds = [name for name in table if name.endswith(("_low", "_high"))]
@@ -73,10 +69,10 @@ def read_table(folder: Path) -> pd.DataFrame:
 
 
 def read_scores(folder: Path, task: str) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
-    """Measured scores of one task and their 95 % intervals, by model and probe.
+    """Read the measured scores of one task and their 95 % intervals, by model and probe.
 
     Raises:
-        ReportError: If there is no summary that can be read.
+        ReportError: If summary.csv is missing or cannot be read.
     """
     measured = _read_summary(folder).query("source == 'measured'")
     measured = measured.set_axis(measured.index.map("{0[0]}, {0[1]}".format))
@@ -86,7 +82,10 @@ def read_scores(folder: Path, task: str) -> tuple[dict[str, float], dict[str, tu
 
 
 def count_confusions(folder: Path, run: ResultRow) -> tuple[npt.NDArray[np.int64], list[str]]:
-    """How often each class (row) was taken for each (column), over folds and seeds; the classes.
+    """Count predictions by true class (row) and predicted class (column), over folds and seeds.
+
+    Returns:
+        Counts, `(C, C)`, and the `C` class names.
 
     Raises:
         ReportError: If the run's predictions cannot be read.
@@ -98,27 +97,27 @@ def count_confusions(folder: Path, run: ResultRow) -> tuple[npt.NDArray[np.int64
 
 
 def find_mistakes(folder: Path, runs: Sequence[ResultRow], num: int) -> list[Mistake]:
-    """The test clips that most predictions of these runs, of one task, got wrong; worst first.
+    """Find the test clips that most predictions of runs on one task got wrong, worst first.
 
     Raises:
         ReportError: If a run's predictions cannot be read.
     """
-    said: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    predictions: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for run in runs:
         for row in read_predictions(folder, run.run_id).rows:
-            said[row.file_name, row.label][row.prediction] += 1
+            predictions[row.file_name, row.label][row.prediction] += 1
     mistakes = []
-    for (file_name, label), counts in said.items():
+    for (file_name, label), counts in predictions.items():
         wrong = Counter({name: count for name, count in counts.items() if name != label})
         if wrong:
             most = wrong.most_common(1)[0][0]
             mistakes.append(Mistake(file_name, label, most, wrong.total(), counts.total()))
-    mistakes.sort(key=lambda each: (-each.num_wrong / each.num_said, each.file_name))
+    mistakes.sort(key=lambda each: (-each.num_wrong / each.num_predictions, each.file_name))
     return mistakes[:num]
 
 
 def find_clip(root: Path, file_name: str) -> Path | None:
-    """The file under a folder of data sets that a task calls so; None where there is none."""
+    """Find the file of a clip under a folder of data sets by its name in the task, or None."""
     ending = "/" + file_name
     for path in root.rglob(Path(file_name).name):
         if path.as_posix().endswith(ending):
@@ -127,9 +126,11 @@ def find_clip(root: Path, file_name: str) -> Path | None:
 
 
 def play_mistakes(mistakes: Sequence[Mistake], sets: Path) -> None:
-    """Play the clips of mistakes that are found under the folder of the data sets."""
+    """Play the clips of mistakes that are found under the folder of data sets."""
     titles = {
-        f"{each.label}, taken for {each.said}: {each.file_name}": find_clip(sets, each.file_name)
+        f"{each.label}, taken for {each.prediction}: {each.file_name}": find_clip(
+            sets, each.file_name
+        )
         for each in mistakes
     }
     play_files({title: path for title, path in titles.items() if path is not None})
@@ -138,7 +139,7 @@ def play_mistakes(mistakes: Sequence[Mistake], sets: Path) -> None:
 
 
 def _read_summary(folder: Path) -> pd.DataFrame:
-    """summary.csv, its rows named by model, probe and source."""
+    """Read summary.csv, indexed by model, probe and source."""
     path, names = folder / "summary.csv", ["model", "probe", "source"]
     try:
         header, *rows = csv_rows(read_text(path, MAX_TEXT_BYTES)) or [[]]

@@ -1,4 +1,4 @@
-"""Published scores, and what a measured one must share with them to be ranked among them."""
+"""Published scores, and the conditions for ranking a measured score among them."""
 
 from evaluate.publishers.base import MAX_SKIPPED
 from evaluate.publishers.voxforge import BY_ARCHIVE
@@ -17,15 +17,15 @@ PUBLISHED: tuple[tuple[str, tuple[float | None, ...]], ...] = (
     ("BYOL-A v2, 3072-d", (73.1, 79.7, 57.6, 93.3, None, 93.1, None)),
     ("randomized quantization", (74.2, 78.0, 45.7, 92.6, 95.1, 92.1, 79.6)),
 )
-# The probe each comes from; COLA and TRILL have evaluations of their own.
+# Probe of each published model; COLA and TRILL have their own evaluations.
 PUBLISHED_PROBES = {
     "BYOL-A (Mixup), 2048-d": "byol_a",
     "BYOL-A, 512-d": "byol_a",
     "BYOL-A v2, 3072-d": "evar",
     "randomized quantization": "byol_a",
 }
-# Clips of all parts. A set of another size, such as a miniature or a quick look with a limit, bears
-# the name but says nothing against a published score.
+# Clips of all parts. Scores on a set of another size, such as a miniature or a run with a limit,
+# are not comparable to published scores.
 PAPER_CLIPS = dict(
     zip(PAPER_TASKS, (305_979, 8_732, 153_516, 176_438, 100_503, 105_829), strict=True)
 )
@@ -40,10 +40,10 @@ _NUM_TESTED = {"nsynth": 4_096, "vc1": 8_251, "spcv2_12": 4_890, "spcv2": 11_005
 
 
 def differs_in(row: ResultRow) -> str:
-    """What set, labels and split lack to be the published ones; empty where they are, or none is.
+    """Describe how set, labels or split differ from the published ones; empty if they do not.
 
-    A csv that bears a set's name and says no more of its split has the published one where as many
-    clips are tested, or folds are left out where the publisher's are.
+    Empty also for a task without published scores. A csv with the name of a published set counts as
+    the published split if it has as many test clips, or folds as the publisher's set has.
     """
     if row.task not in PAPER_CLIPS:
         return ""
@@ -55,7 +55,7 @@ def differs_in(row: ResultRow) -> str:
 
 
 def lacks_probe(row: ResultRow) -> bool:
-    """Whether a row on a published set and split has a probe that no published score comes from."""
+    """Return True if a row on a published set and split has a probe without published scores."""
     is_published = row.task in PAPER_CLIPS and not differs_in(row)
     return is_published and row.probe not in PUBLISHED_PROBES.values()
 

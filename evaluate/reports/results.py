@@ -1,38 +1,34 @@
-"""results.csv and the predictions beside it: appended whole, read back with every check."""
+"""results.csv: appended atomically, checked when read."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from byola_rq.errors import ByolaRQError
 from byola_rq.runtime.files import open_own, own_folder, replace_file, whole_file
 from byola_rq.runtime.lock import locked
-from byola_rq.text.cells import csv_rows, csv_text
-from byola_rq.text.parse import MAX_TEXT_BYTES, read_text
-
-
-class ReportError(ByolaRQError, ValueError):
-    """An output folder or results file that cannot be used; the message starts with its path."""
-
-
-class WriteError(ReportError):
-    """Results that could not be written, such as on a full disk; what was there before still is."""
-
-    exit_code = 1
+from byola_rq.text.cells import csv_text
+from evaluate.reports.predictions import PredictionRow, add_predictions, predictions_path
+from evaluate.reports.records import (
+    ReportError,
+    WriteError,
+    header_error,
+    parse_record,
+    read_records,
+)
 
 
 @dataclass(frozen=True)
 class ResultRow:
-    """One row of results.csv, its columns in this order: a model on a task, one fold, one seed."""
+    """Row of results.csv, its columns in this order: a model on a task, one fold, one seed."""
 
-    run_id: str  # digest of all that decides a run; names its file of predictions
+    run_id: str  # digest of all that decides a run, and the name of its file of predictions
     date: str  # ISO 8601, UTC
     model: str
     weights_sha256: str
     task: str
-    split: str  # what divided the clips
-    fold: str  # the fold tested on; empty where there is one split
+    split: str  # rule that divided the clips
+    fold: str  # the fold tested on; empty if there is a single split
     seed: int
     probe: str
     probe_params: str  # JSON
@@ -44,7 +40,7 @@ class ResultRow:
     n_classes: int
     n_skipped: int
     embedding_dim: int
-    norm: str  # whose mean and std standardized the log-mels: task or checkpoint
+    norm: str  # source of the mean and std of the log-mels: task or checkpoint
     unit_seconds: float
     fit_seconds: float
     embed_seconds: float
@@ -52,76 +48,45 @@ class ResultRow:
     torch: str
     sklearn: str
     device: str
-    model_version: str = ""  # of the built-in encoder
-    label_fraction: float = 1.0  # of the training and validation clips that were used
-    n_unlabelled: int = 0  # those that were not
+    model_version: str = ""  # release of the built-in encoder
+    label_fraction: float = 1.0  # share of the training and validation clips used
+    n_unlabelled: int = 0  # training and validation clips not used
 
     @property
     def num_clips(self) -> int:
-        """Clips of all parts of the set."""
+        """Number of clips of all parts of the set."""
         return self.n_train + self.n_valid + self.n_test + self.n_unlabelled
 
     @property
     def limit(self) -> str:
-        """Clips of each class that the run was limited to; empty where it had them all."""
+        """Number of clips per class that the run was limited to; empty without a limit."""
         return self.split.partition("; limit ")[2]
 
 
-@dataclass(frozen=True)
-class PredictionRow:
-    """One test clip of a run: its row of predictions/<run_id>.csv.
-
-    Of a multi-label run `label` and `prediction` are classes joined by commas, and `scores` has
-    one value per class, higher where the class is more likely.
-    """
-
-    file_name: str
-    label: str
-    prediction: str
-    fold: str
-    seed: int
-    scores: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """All of predictions/<run_id>.csv."""
-
-    classes: tuple[str, ...]  # what `scores` are of; empty of a single-label run
-    rows: tuple[PredictionRow, ...]
-
-
 _RESULT_COLUMNS = [field.name for field in fields(ResultRow)]
-_FIRST_ADDED = "model_version"  # older files end before this column, or one after it
-_PREDICTION_COLUMNS = ["file_name", "label", "prediction", "fold", "seed"]
-_SCORE_COLUMN = "score:"  # then the class
+_FIRST_ADDED = "model_version"  # older files end before this or a later column
 _PARSERS: dict[Any, Callable[[str], Any]] = {str: str, int: int, float: float}
 
 
 def results_path(out: Path) -> Path:
-    """The results file of an output folder."""
+    """Return the results file of an output folder."""
     return out / "results.csv"
 
 
-def predictions_path(out: Path, run_id: str) -> Path:
-    """The predictions of one run."""
-    return out / "predictions" / f"{run_id}.csv"
-
-
 def open_folder(out: Path) -> None:
-    """Make the output folder and see that it can be written and that its results can be read.
+    """Make the output folder; check that it is writable and that its results are readable.
 
     Called before any work, so that hours of it are not lost.
 
     Raises:
-        ReportError: Naming the folder or file.
+        ReportError: If it cannot be used; the message names the folder or file.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
         for folder in (out, own_folder(predictions_path(out, "").parent)):
             with whole_file(folder / ".writable"):
                 pass
-            (folder / ".writable").unlink(missing_ok=True)  # another call may be here
+            (folder / ".writable").unlink(missing_ok=True)  # a concurrent call may remove it
         if results_path(out).exists():
             open_own(results_path(out)).close()
     except OSError as error:
@@ -134,10 +99,10 @@ def open_folder(out: Path) -> None:
 
 
 def finished(out: Path, run_id: str) -> set[tuple[str, int]]:
-    """The (fold, seed) of a run that results.csv has already.
+    """Return the (fold, seed) pairs of a run that are in results.csv.
 
     Raises:
-        ReportError: If results.csv is not ours.
+        ReportError: If results.csv is not valid.
     """
     return {(row.fold, row.seed) for row in read_results(out) if row.run_id == run_id}
 
@@ -148,20 +113,20 @@ def append_fold(
     predictions: Sequence[PredictionRow],
     classes: Sequence[str] = (),
 ) -> None:
-    """Add what one run found on one fold: its predictions, then its rows of results.csv.
+    """Append one run's results of one fold: its predictions, then its rows of results.csv.
 
-    In this order a row never lacks its predictions; those that a killed call left without a row
-    are replaced here. Of a (fold, seed) that another call finished meanwhile the first counts.
+    In this order a row never lacks its predictions; predictions that a killed call left without a
+    row are replaced. If another call has finished the same (fold, seed), its results are kept.
 
     Args:
-        out: The output folder.
-        rows: One per seed.
-        predictions: Of every test clip and seed.
-        classes: What the predictions' scores are of, where the task is multi-label.
+        out: Output folder.
+        rows: Rows of results.csv, one per seed.
+        predictions: Predictions of every test clip and seed.
+        classes: Class names of the scores of a multi-label task; empty otherwise.
 
     Raises:
-        WriteError: If the disk is full, or the like. Both files are then as they were before.
-        ReportError: If a file there is not ours.
+        WriteError: If a file cannot be written, as on a full disk. Earlier results are kept.
+        ReportError: If results.csv or the predictions are not valid.
     """
     path = results_path(out)
     run_id = rows[0].run_id
@@ -172,80 +137,38 @@ def append_fold(
             if new_rows:
                 added = {(row.fold, row.seed) for row in new_rows}
                 new_predictions = [p for p in predictions if (p.fold, p.seed) in added]
-                _add_predictions(predictions_path(out, run_id), new_predictions, classes)
+                add_predictions(predictions_path(out, run_id), new_predictions, classes)
                 _append_rows(path, new_rows)
     except OSError as error:
         raise WriteError(
-            f"{path}: cannot be written: {error.strerror or error}. Earlier results are safe; "
-            "make room and call again to go on",
+            f"{path}: cannot be written: {error.strerror or error}. Earlier results are kept; "
+            "free disk space and repeat the call to continue",
             code="unwritable",
             path=path,
         ) from error
 
 
 def read_results(out: Path) -> list[ResultRow]:
-    """All rows of results.csv, oldest first; none where there is no file yet.
+    """Read results.csv, oldest row first; empty if there is no file yet.
 
     Raises:
-        ReportError: If its header or a row is not ours, or its last line is torn.
+        ReportError: If the header or a row is not valid, or the last line is incomplete.
     """
     path = results_path(out)
-    records = _read_records(path) if path.exists() else []
+    records = read_records(path) if path.exists() else []
     header = records[0] if records else _RESULT_COLUMNS
     num_oldest = _RESULT_COLUMNS.index(_FIRST_ADDED)
     if len(header) < num_oldest or header != _RESULT_COLUMNS[: len(header)]:
-        raise _header_error(path, header, _RESULT_COLUMNS)
+        raise header_error(path, header, _RESULT_COLUMNS)
     columns = [(each.name, _PARSERS[each.type]) for each in fields(ResultRow)[: len(header)]]
     return [
-        ResultRow(*_parse(path, number, record, columns))
+        ResultRow(*parse_record(path, number, record, columns))
         for number, record in enumerate(records[1:], start=2)
     ]
 
 
-def read_predictions(out: Path, run_id: str) -> Predictions:
-    """The predictions of one run.
-
-    Raises:
-        ReportError: If the file is missing or not ours.
-    """
-    return _read_predictions(predictions_path(out, run_id))
-
-
-def _read_predictions(path: Path) -> Predictions:
-    records = _read_records(path)
-    header, num_columns = (records or [[]])[0], len(_PREDICTION_COLUMNS)
-    scored = header[num_columns:]
-    if header[:num_columns] != _PREDICTION_COLUMNS or not all(
-        column.startswith(_SCORE_COLUMN) for column in scored
-    ):
-        raise _header_error(path, header, _PREDICTION_COLUMNS)
-    parsers: list[Callable[[str], Any]] = [str] * 4 + [int] + [float] * len(scored)
-    columns = list(zip(header, parsers, strict=True))
-    rows = []
-    for number, record in enumerate(records[1:], start=2):
-        name, label, prediction, fold, seed, *scores = _parse(path, number, record, columns)
-        rows.append(PredictionRow(name, label, prediction, fold, seed, tuple(scores)))
-    return Predictions(tuple(name.removeprefix(_SCORE_COLUMN) for name in scored), tuple(rows))
-
-
-def _add_predictions(path: Path, added: Sequence[PredictionRow], classes: Sequence[str]) -> None:
-    old = _read_predictions(path) if path.exists() else Predictions(tuple(classes), ())
-    assert old.classes == tuple(classes), "a run_id stands for one task"
-    replaced = {(row.fold, row.seed) for row in added}
-    kept = [row for row in old.rows if (row.fold, row.seed) not in replaced]
-    header = [*_PREDICTION_COLUMNS, *(_SCORE_COLUMN + name for name in classes)]
-    values = (
-        [row.file_name, row.label, row.prediction, row.fold, row.seed]
-        + [f"{score:.5g}" for score in row.scores]
-        for row in (*kept, *added)
-    )
-    text = csv_text([header, *values])
-    # A file name that is not UTF-8 must not cost the scores.
-    replace_file(path, text.encode("utf-8", "backslashreplace").decode())
-
-
 def _append_rows(path: Path, rows: Sequence[ResultRow]) -> None:
-    # All of them anew: the rows of an older file have fewer columns.
+    # The whole file is rewritten: rows of an older file have fewer columns.
     values = (
         [_round(value) for value in astuple(row)] for row in (*read_results(path.parent), *rows)
     )
@@ -254,60 +177,3 @@ def _append_rows(path: Path, rows: Sequence[ResultRow]) -> None:
 
 def _round(value: object) -> object:
     return round(value, 4) if isinstance(value, float) else value
-
-
-def _read_records(path: Path) -> list[list[str]]:
-    try:
-        text = read_text(path, MAX_TEXT_BYTES)
-        records = csv_rows(text)
-    except OSError as error:
-        raise ReportError(
-            f"{path}: cannot be read: {error.strerror or error}", code="unreadable", path=path
-        ) from error
-    except ValueError as error:
-        raise ReportError(
-            f"{path}: not a csv of ours: {error}. Move it away", code="malformed", path=path
-        ) from error
-    if text and not text.endswith("\n"):
-        raise ReportError(
-            f"{path}, row {len(records)}: the last line must be whole; it was cut off after "
-            f"{','.join(records[-1])[-40:]!r}. Delete that line",
-            code="cut",
-            path=path,
-        )
-    return records
-
-
-def _header_error(path: Path, header: Sequence[str], wanted: Sequence[str]) -> ReportError:
-    return ReportError(
-        f"{path}, row 1: the header must be {','.join(wanted)}; got {','.join(header)}. "
-        "Move the file away or name another output folder",
-        code="malformed",
-        path=path,
-        value=list(header),
-    )
-
-
-def _parse(
-    path: Path, number: int, record: list[str], columns: Sequence[tuple[str, Callable[[str], Any]]]
-) -> list[Any]:
-    if len(record) != len(columns):
-        raise ReportError(
-            f"{path}, row {number}: a row must have {len(columns)} fields; got {len(record)}",
-            code="malformed",
-            path=path,
-            value=len(record),
-        )
-    values = []
-    for (name, parse), text in zip(columns, record, strict=True):
-        try:
-            values.append(parse(text))
-        except ValueError as error:
-            raise ReportError(
-                f"{path}, row {number}: {name}: {error}",
-                code="value",
-                path=path,
-                key=name,
-                value=text,
-            ) from error
-    return values

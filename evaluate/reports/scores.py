@@ -1,4 +1,4 @@
-"""Which rows of results.csv count, and what their predictions say of each test clip."""
+"""Selection of the rows of results.csv that count, and the scores of their test clips."""
 
 import zlib
 from collections import defaultdict
@@ -19,23 +19,19 @@ from evaluate.reports.intervals import (
     resample_accuracy,
     resample_mean_average_precision,
 )
-from evaluate.reports.results import (
-    PredictionRow,
-    ReportError,
-    ResultRow,
-    predictions_path,
-    read_predictions,
-)
+from evaluate.reports.predictions import PredictionRow, predictions_path, read_predictions
+from evaluate.reports.records import ReportError
+from evaluate.reports.results import ResultRow
 from evaluate.tasks.few_labels import describe_fraction
 from evaluate.tasks.task import split_labels
 
 Run = list[ResultRow]  # all folds of one run_id and seed
-State = tuple[object, ...]  # of a labelled set: equal where two runs were tested on the same
+State = tuple[object, ...]  # state of a labeled set; equal if two runs can be compared
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the summary: a model with one probe, norm, share of the labels, and limit."""
+    """Line of the summary: a model with one probe, norm, share of the labels, and limit."""
 
     label: str
     model: str
@@ -46,27 +42,28 @@ class Entry:
 
     @property
     def setting(self) -> str:
-        """The probe, with the share of the labels where it had not all."""
+        """Probe, with the share of the labels if below 1."""
         return name_setting(self.probe, self.label_fraction)
 
     def rows_of(self, task: str) -> list[ResultRow]:
-        """Its rows of one task, oldest first."""
+        """Return the rows of one task, oldest first."""
         return [row for row in self.rows if row.task == task]
 
 
 @dataclass(frozen=True, eq=False)
 class TestedClips:
-    """What a model with all its seeds said of `N` test clips.
+    """Results of a model with all its seeds on `N` test clips.
 
     Attributes:
-        names: Fold and file name.
-        labels: As in the predictions: of a multi-label clip its classes, joined by commas.
-        correct: Share of the seeds that were right, `(N,)`; empty where multi-label.
-        classes: `C` names; none where single-label.
-        scores: Of each seed, `(seeds, N, C)`.
+        names: Fold and file name of each clip.
+        labels: Label of each clip; classes joined by commas if multi-label.
+        correct: Share of the seeds that predicted each clip correctly, `(N,)`; empty if
+            multi-label.
+        classes: Names of the `C` classes; empty if single-label.
+        scores: Scores of each seed, `(seeds, N, C)`; `C` is 0 if single-label.
     """
 
-    __test__ = False  # not a test, though pytest would take its name for one's
+    __test__ = False  # pytest would collect it by its name
 
     names: tuple[tuple[str, str], ...]
     labels: tuple[str, ...]
@@ -75,7 +72,7 @@ class TestedClips:
     scores: Scores
 
     def take(self, positions: Sequence[int]) -> "TestedClips":
-        """Some of the clips, in that order."""
+        """Select the clips at `positions`, in that order."""
         index = np.array(positions, dtype=np.int64)
         return replace(
             self,
@@ -87,13 +84,13 @@ class TestedClips:
 
     @cached_property
     def targets(self) -> Targets:
-        """Which classes each clip has, `(N, C)`."""
+        """Classes of each clip, bool `(N, C)`."""
         having = [set(split_labels(label)) for label in self.labels]
         return np.array([[name in has for name in self.classes] for has in having], dtype=bool)
 
     @cached_property
     def folds(self) -> tuple[npt.NDArray[np.int64], ...]:
-        """The positions of each fold's clips."""
+        """Positions of each fold's clips."""
         members: dict[str, list[int]] = defaultdict(list)
         for position, (fold, _) in enumerate(self.names):
             members[fold].append(position)
@@ -101,7 +98,7 @@ class TestedClips:
 
     @property
     def score(self) -> float:
-        """The mean over folds, and seeds, of accuracy or mAP in percent."""
+        """Mean of accuracy or mAP over folds and seeds, in percent."""
         if self.classes:
             of_folds = [
                 mean_average_precision(self.targets[fold], of_seed[fold])
@@ -114,7 +111,7 @@ class TestedClips:
 
 
 def list_entries(results: Sequence[ResultRow]) -> list[Entry]:
-    """The lines of the summary, in the order in which they were first run."""
+    """List the lines of the summary in the order of their first run."""
     groups: dict[tuple[object, ...], list[ResultRow]] = defaultdict(list)
     for row in results:
         traits = (row.model, row.weights_sha256, row.probe, row.norm, row.label_fraction, row.limit)
@@ -128,15 +125,15 @@ def list_entries(results: Sequence[ResultRow]) -> list[Entry]:
 
 
 def name_setting(probe: str, label_fraction: float) -> str:
-    """What is fitted, and on which share of the labels where it is not all of them."""
+    """Name a probe, with the share of the labels if below 1."""
     return ", ".join(filter(None, (probe, describe_fraction(label_fraction))))
 
 
 def rows_by_state(rows: Iterable[ResultRow]) -> dict[State, list[ResultRow]]:
-    """The complete runs among an entry's rows of one task, by the state of the set they ran on.
+    """Group an entry's complete runs of one task by the state of the set they ran on.
 
-    Runs on different states (other clips, folds or unit) must not be averaged: their mean would be
-    the score of no set. Of each seed the last run counts; the newest state comes last.
+    Runs on different states (other clips, folds or unit) must not be averaged. For each seed the
+    last run counts; the newest state comes last.
     """
     states: dict[State, dict[int, Run]] = {}
     for run in _list_runs(rows):
@@ -149,7 +146,7 @@ def rows_by_state(rows: Iterable[ResultRow]) -> dict[State, list[ResultRow]]:
 
 
 def unfinished_runs(rows: Iterable[ResultRow]) -> list[Run]:
-    """The runs among an entry's rows of one task that lack folds, if they came last."""
+    """List the runs of an entry's task that lack folds and came after the last complete run."""
     unfinished: list[Run] = []
     for run in _list_runs(rows):
         unfinished = [] if _is_complete(run) else [*unfinished, run]
@@ -160,9 +157,9 @@ def read_tested_clips(out: Path, rows: Sequence[ResultRow]) -> TestedClips:
     """Read the predictions that belong to rows of one entry, task and state.
 
     Raises:
-        ReportError: If they are not all there.
+        ReportError: If predictions are missing or not valid.
     """
-    said: dict[tuple[str, str], list[PredictionRow]] = defaultdict(list)
+    by_clip: dict[tuple[str, str], list[PredictionRow]] = defaultdict(list)
     classes: tuple[str, ...] = ()
     for run_id in dict.fromkeys(row.run_id for row in rows):
         predictions = read_predictions(out, run_id)
@@ -170,29 +167,29 @@ def read_tested_clips(out: Path, rows: Sequence[ResultRow]) -> TestedClips:
         missing = {(row.fold, row.seed): row.n_test for row in rows if row.run_id == run_id}
         for row in predictions.rows:
             if (row.fold, row.seed) in missing:
-                said[row.fold, row.file_name].append(row)
+                by_clip[row.fold, row.file_name].append(row)
                 missing[row.fold, row.seed] -= 1
         if any(missing.values()):
             raise ReportError(
                 f"{predictions_path(out, run_id)}: must have every test clip of the rows in "
-                f"results.csv; {sum(missing.values())} are not there",
+                f"results.csv; {sum(missing.values())} are missing",
                 code="missing",
                 path=predictions_path(out, run_id),
                 value=sum(missing.values()),
             )
     if classes:
-        # Scores of several seeds make one array: only clips that all seeds were tested on.
-        num_seeds = max(map(len, said.values()))
-        said = {name: of_clip for name, of_clip in said.items() if len(of_clip) == num_seeds}
-        scores = np.array([[row.scores for row in of_clip] for of_clip in said.values()])
+        # Scores of several seeds form one array, so only clips that all seeds tested are kept.
+        num_seeds = max(map(len, by_clip.values()))
+        by_clip = {name: of_clip for name, of_clip in by_clip.items() if len(of_clip) == num_seeds}
+        scores = np.array([[row.scores for row in of_clip] for of_clip in by_clip.values()])
         correct = np.empty(0)
     else:
-        scores = np.empty((len(said), 0, 0))
-        hits = [[row.prediction == row.label for row in of_clip] for of_clip in said.values()]
+        scores = np.empty((len(by_clip), 0, 0))
+        hits = [[row.prediction == row.label for row in of_clip] for of_clip in by_clip.values()]
         correct = np.array([np.mean(of_clip) for of_clip in hits])
     return TestedClips(
-        names=tuple(said),
-        labels=tuple(of_clip[0].label for of_clip in said.values()),
+        names=tuple(by_clip),
+        labels=tuple(of_clip[0].label for of_clip in by_clip.values()),
         correct=correct,
         classes=classes,
         scores=scores.astype(np.float32).swapaxes(0, 1),
@@ -200,9 +197,9 @@ def read_tested_clips(out: Path, rows: Sequence[ResultRow]) -> TestedClips:
 
 
 def resample(task: str, models: Sequence[TestedClips]) -> Values:
-    """Draws of the scores of models on the same test clips of a task.
+    """Draw bootstrap samples of the scores of models on the same test clips of a task.
 
-    The same clips give the same draws, whenever they are drawn; other tasks give independent ones.
+    The same clips always give the same draws; other tasks give independent draws.
 
     Returns:
         Percent, `(models, NUM_RESAMPLES)`.
@@ -224,7 +221,7 @@ def resample(task: str, models: Sequence[TestedClips]) -> Values:
 
 
 def _list_runs(rows: Iterable[ResultRow]) -> list[Run]:
-    """Rows by run and seed, the run of the last row last; of a fold the last row counts."""
+    """Group rows by run and seed, the run of the last row last; the last row of a fold counts."""
     runs: dict[tuple[str, int], dict[str, ResultRow]] = {}
     for row in rows:
         key = (row.run_id, row.seed)
@@ -233,7 +230,7 @@ def _list_runs(rows: Iterable[ResultRow]) -> list[Run]:
 
 
 def _is_complete(run: Run) -> bool:
-    """Whether there is one split, or every clip was tested once."""
+    """Return True if the task has a single split, or every clip was tested."""
     return run[0].fold == "" or sum(row.n_test for row in run) == run[0].num_clips
 
 
@@ -245,7 +242,7 @@ def _state_of(run: Run) -> State:
 
 
 def _label_models(rows: Sequence[ResultRow]) -> list[str]:
-    """Model names, with their limit and what tells them apart where two would read the same."""
+    """Label models by name, with their limit and, if names are equal, with what differs."""
     labels = []
     for row in rows:
         namesakes = [r for r in rows if (r.model, r.probe) == (row.model, row.probe)]

@@ -1,4 +1,4 @@
-"""The summary: results and predictions -> one row per model and probe, beside what is published."""
+"""Summary of results and predictions: a row per model and probe, beside published scores."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -16,7 +16,8 @@ from evaluate.reports.published import (
     differs_in,
     lacks_probe,
 )
-from evaluate.reports.results import ReportError, ResultRow, read_results
+from evaluate.reports.records import ReportError
+from evaluate.reports.results import ResultRow, read_results
 from evaluate.reports.scores import (
     Entry,
     State,
@@ -33,69 +34,69 @@ from evaluate.tasks.task import PAPER_TASKS
 
 @dataclass(frozen=True)
 class Score:
-    """Percent, with its interval where the predictions are there to give one."""
+    """Score in percent, with its 95 % interval if the predictions are available."""
 
     value: float
     low: float | None = None
     high: float | None = None
-    is_comparable: bool = True  # on the published set and split, if it has the name of one
+    is_comparable: bool = True  # False if set or split differ from the published ones
 
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """One model with one probe: its score by task, `mean` among them if it has all the paper's."""
+    """Scores of one model with one probe by task; with `mean` if it has all tasks of the paper."""
 
     model: str
-    probe: str  # of a published score the protocol, empty where it is another
+    probe: str  # for a published score its protocol, or empty
     source: str  # measured or published
     scores: dict[str, Score] = field(default_factory=dict)
     label_fraction: float = 1.0
 
     @property
     def setting(self) -> str:
-        """The probe, with the share of the labels where it had not all."""
+        """Probe, with the share of the labels if below 1."""
         return name_setting(self.probe, self.label_fraction)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """All that is reported of an output folder."""
+    """Report of an output folder."""
 
-    tasks: tuple[str, ...]  # the paper's six, then the others as they were first run
+    tasks: tuple[str, ...]  # the paper's six, then the others in the order of their first run
     rows: tuple[SummaryRow, ...]
-    notes: tuple[str, ...] = ()  # what could not be had, to be said
-    map_tasks: frozenset[str] = frozenset()  # whose metric is mAP, not accuracy
-    origins: tuple[str, ...] = ()  # what was tested, and with what
+    notes: tuple[str, ...] = ()  # limitations, to be printed
+    map_tasks: frozenset[str] = frozenset()  # tasks whose metric is mAP, not accuracy
+    origins: tuple[str, ...] = ()  # sets, versions and weights
 
     @property
     def measured(self) -> tuple[SummaryRow, ...]:
-        """The rows of this folder's own models."""
+        """Rows of the models measured in this folder."""
         return tuple(row for row in self.rows if row.source == "measured")
 
     @property
     def published(self) -> tuple[SummaryRow, ...]:
-        """The rows to hold them against; none where no paper's task was measured."""
+        """Published rows to compare with; empty if no task of the paper was measured."""
         if not any(task in PAPER_TASKS for row in self.measured for task in row.scores):
             return ()
         return tuple(row for row in self.rows if row.source == "published")
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What was measured: the paper's tasks, their mean, other tasks."""
+        """Measured columns: the paper's tasks, their mean, other tasks."""
         has_score = {task for row in self.measured for task in row.scores}
         return tuple(column for column in _columns(self.tasks) if column in has_score)
 
     def with_all_labels(self) -> "Summary":
-        """Without rows of fewer labels, unless there are no others."""
+        """Drop rows with a share of the labels below 1, unless there are no others."""
         rows = tuple(row for row in self.rows if row.label_fraction == 1)
         return replace(self, rows=rows) if any(r.source == "measured" for r in rows) else self
 
     def title(self, column: str) -> str:
-        """A column with its metric, where that is not accuracy."""
+        """Return a column's name, with its metric if that is not accuracy."""
         return f"{column} (mAP)" if column in self.map_tasks else column
 
     def rivals(self, row: SummaryRow, column: str) -> tuple[SummaryRow, ...]:
-        """The published rows that a measured score is ranked among: of its set, split and probe."""
+        """Return the published rows of the same set, split and probe, to rank a score among."""
         if column not in row.scores or not row.scores[column].is_comparable:
             return ()
         return tuple(
@@ -104,12 +105,12 @@ class Summary:
 
 
 def summarize(out: Path) -> Summary:
-    """Build the summary of everything an output folder holds.
+    """Summarize the results of an output folder.
 
-    Of each model, probe and task the newest complete run of each seed counts.
+    For each model, probe and task the newest complete run of each seed counts.
 
     Raises:
-        ReportError: If results.csv is not ours.
+        ReportError: If results.csv is not valid.
     """
     results = read_results(out)
     tasks = tuple(dict.fromkeys([*PAPER_TASKS, *(row.task for row in results)]))
@@ -142,7 +143,7 @@ def summarize(out: Path) -> Summary:
 
 
 def write_summary(out: Path, summary: Summary) -> None:
-    """Replace summary.csv; its columns: whose score, the paper's tasks, mean, other tasks, ends."""
+    """Write summary.csv: names, scores of the paper's tasks, mean, other tasks, interval ends."""
     columns = _columns(summary.tasks)
     ends = [*summary.tasks, "mean"]
     bounds = [f"{column}_{end}" for column in ends for end in ("low", "high")]
@@ -165,7 +166,7 @@ def _columns(tasks: Sequence[str]) -> list[str]:
 def _score(
     out: Path, task: str, rows: Sequence[ResultRow], draws: dict[str, Values], notes: list[str]
 ) -> Score:
-    """Mean over folds, then over seeds; the interval from the predictions, whose draws are kept."""
+    """Average over folds and seeds, with an interval from the predictions; `draws` keeps theirs."""
     value = float(np.mean([row.score for row in rows]))
     is_comparable = not any(differs_in(row) for row in rows)
     try:
@@ -177,7 +178,7 @@ def _score(
 
 
 def _with_mean(scores: dict[str, Score], draws: dict[str, Values]) -> dict[str, Score]:
-    """With the mean of the paper's tasks; tasks are drawn independently, so their draws average."""
+    """Add the mean of the paper's tasks; tasks are drawn independently, so draws are averaged."""
     if not all(task in scores for task in PAPER_TASKS):
         return scores
     of_tasks = [scores[task] for task in PAPER_TASKS]
@@ -201,8 +202,8 @@ def _published_rows() -> list[SummaryRow]:
 def _unfinished_notes(entry: Entry, task: str, rows: Sequence[ResultRow]) -> list[str]:
     return [
         f"not counted: {task}: {entry.label}, {entry.setting}, seed {run[0].seed}: only "
-        f"{sum(row.n_test for row in run)} of {run[0].num_clips} clips tested so far; the same "
-        "call again goes on"
+        f"{sum(row.n_test for row in run)} of {run[0].num_clips} clips tested so far; repeat the "
+        "call to continue"
         for run in unfinished_runs(rows)
     ]
 
@@ -211,9 +212,7 @@ def _set_notes(rows: Sequence[ResultRow]) -> list[str]:
     sets = dict.fromkeys(f"{row.task} ({differs_in(row)})" for row in rows if differs_in(row))
     if not sets:
         return []
-    return [
-        f"not the published sets, so not to be held against published scores: {', '.join(sets)}"
-    ]
+    return [f"not the published sets, so not comparable to published scores: {', '.join(sets)}"]
 
 
 def _probe_notes(rows: Sequence[ResultRow]) -> list[str]:
@@ -221,7 +220,7 @@ def _probe_notes(rows: Sequence[ResultRow]) -> list[str]:
     if not lone:
         return []
     return [
-        "not ranked among published scores, which --protocol byol_a and evar can be: "
+        "not ranked among published scores, as only --protocol byol_a and evar can be: "
         f"{', '.join(lone)}"
     ]
 
@@ -229,7 +228,7 @@ def _probe_notes(rows: Sequence[ResultRow]) -> list[str]:
 def _state_notes(counted: Mapping[tuple[str, float], Collection[State]]) -> list[str]:
     notes = [
         f"{task}: not all models were tested on the same clips, folds and unit; "
-        "python -m evaluate compare holds only those against each other that were"
+        "python -m evaluate compare compares only models that were"
         for (task, _), states in counted.items()
         if len(states) > 1
     ]
@@ -237,7 +236,7 @@ def _state_notes(counted: Mapping[tuple[str, float], Collection[State]]) -> list
 
 
 def _origins(rows: Sequence[ResultRow]) -> list[str]:
-    """A line per state of a set, per set of versions and device, per version of `builtin`."""
+    """List a line per state of a set, per versions and device, and per version of `builtin`."""
     num_folds = Counter((row.run_id, row.seed) for row in rows)
     sets, versions, models = [], [], []
     for row in rows:

@@ -1,4 +1,4 @@
-"""The summary as a table: on the terminal, in Markdown and in LaTeX, all of one DataFrame."""
+"""Tables of the summary: terminal, Markdown and LaTeX, all from one DataFrame."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from evaluate.reports.summary import Score, Summary, SummaryRow
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-_PIPE_WIDTH = 200  # characters, where stdout is no terminal and rich would fold the table at 80
+_PIPE_WIDTH = 200  # characters, if stdout is not a terminal; rich would fold the table at 80
 _NAMES = ("model", "probe", "source")  # the columns before the scores
 _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
@@ -25,12 +25,12 @@ _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    "[": "{[}",  # at the start of a row it would belong to the \\ before
+    "[": "{[}",  # at the start of a row it would be an argument of the \\ before
 }
 
 
 def print_table(summary: Summary) -> None:
-    """Print the scores on stdout; the published rows only beside a task of the paper."""
+    """Print the scores on stdout; published rows only beside a task of the paper."""
     console = make_console()
     frame = make_table(summary)
     table = _to_rich(frame, separator=" ")
@@ -40,7 +40,7 @@ def print_table(summary: Summary) -> None:
 
 
 def make_console() -> Console:
-    """Standard output for tables: wide enough not to fold them where it is no terminal."""
+    """Make a console on stdout for tables; wide enough not to fold them in a pipe."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, _PIPE_WIDTH)
@@ -48,13 +48,13 @@ def make_console() -> Console:
 
 
 def write_tables(out: Path, summary: Summary) -> None:
-    """Replace summary.md and summary.tex."""
+    """Write summary.md and summary.tex."""
     replace_file(out / "summary.md", _to_report(summary))
     replace_file(out / "summary.tex", to_latex(make_table(summary)))
 
 
 def make_table(summary: Summary) -> "DataFrame":
-    """All scores with their intervals, as text: the measured rows, then the published."""
+    """Build the table of all scores with intervals, as text: measured rows, then published ones."""
     from pandas import DataFrame
 
     rows = [
@@ -70,9 +70,9 @@ def make_table(summary: Summary) -> "DataFrame":
 
 
 def make_differences(summary: Summary) -> "DataFrame":
-    """By task and probe, each measured score less the best published one, and its rank among them.
+    """Build the table of differences from the best published score, with ranks, by task and probe.
 
-    Only of scores whose set, split and probe are the published; without rows where there are none.
+    Only scores of the published set, split and probe are compared; without them it has no rows.
     """
     from pandas import DataFrame
 
@@ -92,7 +92,7 @@ def make_differences(summary: Summary) -> "DataFrame":
 
 
 def to_markdown(table: "DataFrame", num_names: int = len(_NAMES)) -> str:
-    """A Markdown table, its columns aligned in the source as well; names to the left."""
+    """Format a Markdown table with aligned source columns, names to the left."""
     sides = ["left"] * num_names + ["right"] * (table.shape[1] - num_names)
     escaped = table.map(markdown_cell).set_axis(map(markdown_cell, table), axis=1)
     text: str = escaped.to_markdown(index=False, colalign=sides, disable_numparse=True)
@@ -100,9 +100,9 @@ def to_markdown(table: "DataFrame", num_names: int = len(_NAMES)) -> str:
 
 
 def to_latex(table: "DataFrame") -> str:
-    """A LaTeX tabular with the rules of booktabs, one between measured and published rows."""
+    """Format a LaTeX tabular with booktabs rules, one between measured and published rows."""
     escaped = table.map(_escape_latex).set_axis(map(_escape_latex, table), axis=1)
-    scores = escaped.iloc[:, len(_NAMES) :]  # by place: a task may be called model as well
+    scores = escaped.iloc[:, len(_NAMES) :]  # by position: a task may be named "model" too
     escaped.iloc[:, len(_NAMES) :] = scores.replace(r"(?<=\d)-(?=\d)|^-$", "--", regex=True)
     sides = "l" * len(_NAMES) + "r" * scores.shape[1]
     lines = escaped.to_latex(index=False, escape=False, column_format=sides).splitlines()
@@ -113,12 +113,12 @@ def to_latex(table: "DataFrame") -> str:
 
 
 def _to_report(summary: Summary) -> str:
-    """summary.md."""
+    """Format summary.md."""
     parts = [
         "# Results\n",
-        "Accuracy in percent (mAP where the column says so), with its 95 % bootstrap interval\n"
-        "over test clips. Clips count as independent: where several come from one recording or\n"
-        "speaker, the truth is less sure than the interval.\n",
+        "Accuracy in percent (mAP if the column says so), with its 95 % bootstrap interval over\n"
+        "test clips. Clips count as independent: if several come from one recording or speaker,\n"
+        "the interval is too narrow.\n",
         to_markdown(make_table(summary)),
     ]
     differences = make_differences(summary)

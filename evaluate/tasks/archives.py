@@ -22,33 +22,33 @@ MAX_ARCHIVES_KEPT = 32
 MAX_BYTES_KEPT = 256 * 2**20
 MAX_ARCHIVE_BYTES_KEPT = 64 * 2**20
 
-# What an archive may unpack to, as bytes or in times its size, whichever is more. Speech in PCM
-# shrinks to a half or a third; an hour of digital silence is 115 MB.
+# The most an archive may unpack to: bytes, or a multiple of its size, whichever is more. PCM speech
+# compresses to a half or a third; an hour of digital silence unpacks to 115 MB.
 MAX_UNPACKED_BYTES = 2**30
 MAX_UNPACKED_RATIO = 50
 MAX_MEMBER_BYTES = 2**30
 
 
 def list_archive(path: Path) -> tuple[str, ...]:
-    """Names of the audio files in a `.tgz`, `.tar.gz` or `.tar`, in their order, each once.
+    """List the audio files of a `.tgz`, `.tar.gz` or `.tar` in archive order, each name once.
 
-    Folders, links, devices, sparse and hidden files are left out. A name may have any form: it is
-    looked up, never written to.
+    Folders, links, devices, sparse and hidden files are skipped. Names are only looked up, never
+    written to, so any name is accepted.
 
     Raises:
-        TaskError: If it is not a complete tar archive, or unpacks to more than it should.
+        TaskError: If it is not a complete tar archive, or unpacks to more than the limits allow.
     """
     return tuple(dict.fromkeys(name for name, _ in _walk(path, with_data=False)))
 
 
 def read_member(path: Path, member: str) -> EncodedAudio:
-    """One audio file of an archive, from memory where it was read before.
+    """Return one audio file of an archive, from memory if it was read before.
 
-    An archive is read once for all of its clips if they are asked for roughly in its order, or
-    are not more than fit in memory. May be called from several threads at once.
+    An archive is read once for all of its clips if they are requested roughly in archive order or
+    fit in memory together. Thread-safe.
 
     Raises:
-        AudioError: If the archive has no such audio file, or cannot be read as far as it.
+        AudioError: If the archive has no such audio file, or is unreadable before reaching it.
     """
     try:
         status = path.stat()
@@ -62,7 +62,7 @@ def read_member(path: Path, member: str) -> EncodedAudio:
         _kept.move_to_end(key)
     data = archive.read(member)
     with _lock:
-        _forget_some()
+        _evict_oldest()
     if data is None:
         raise AudioError(
             f"{path}: the archive must hold the audio file {member!r}; it does not",
@@ -74,7 +74,7 @@ def read_member(path: Path, member: str) -> EncodedAudio:
 
 
 class _Archive:
-    """The clips of an archive that were read last, and the place where reading stopped."""
+    """Clips of an archive that were read last, and the position where reading stopped."""
 
     def __init__(self, path: Path) -> None:
         self.num_bytes = 0
@@ -82,11 +82,11 @@ class _Archive:
         self._lock = Lock()
         self._members: OrderedDict[str, bytes] = OrderedDict()
         self._rest = _walk(path, with_data=True)
-        self._is_whole = True  # nothing of it was forgotten
+        self._is_whole = True  # no clip was evicted yet
         self._damage: tuple[str, dict[str, Any]] | None = None
 
     def read(self, member: str) -> bytes | None:
-        """The clip of that name; who comes while it is being read waits, and finds it there."""
+        """Return the clip named `member`; a concurrent caller waits for it."""
         with self._lock:
             if member in self._members:
                 return self._members[member]
@@ -103,7 +103,7 @@ class _Archive:
         try:
             for name, data in self._rest:
                 if name in self._members:
-                    continue  # the first of a name counts, as in `list_archive`
+                    continue  # of equal names the first counts, as in `list_archive`
                 self._members[name] = data
                 self.num_bytes += len(data)
                 while self.num_bytes > MAX_ARCHIVE_BYTES_KEPT and len(self._members) > 1:
@@ -117,11 +117,11 @@ class _Archive:
 
 
 _kept: OrderedDict[tuple[str, int, int], _Archive] = OrderedDict()
-_lock = Lock()  # of the dictionary alone, so that several archives are read at once
+_lock = Lock()  # guards the dictionary only, so that several archives are read in parallel
 
 
-def _forget_some() -> None:
-    """Keep within the limits; called with the lock held."""
+def _evict_oldest() -> None:
+    """Evict the archives used longest ago until the limits hold; `_lock` must be held."""
     num_bytes = sum(archive.num_bytes for archive in _kept.values())
     while len(_kept) > 1 and (len(_kept) > MAX_ARCHIVES_KEPT or num_bytes > MAX_BYTES_KEPT):
         _, oldest = _kept.popitem(last=False)
@@ -129,7 +129,7 @@ def _forget_some() -> None:
 
 
 def _walk(path: Path, *, with_data: bool) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each audio file; without data, the content is empty."""
+    """Yield name and content of each audio file; without data, the content is empty."""
     try:
         with path.open("rb") as file:
             size = path.stat().st_size
@@ -142,15 +142,15 @@ def _walk(path: Path, *, with_data: bool) -> Iterator[tuple[str, bytes]]:
             else:
                 yield from _walk_tar(file, size, with_data=with_data)
     except (TarDamage, EOFError, OSError, zlib.error) as error:
-        # None of gzip's own errors, which are OSErrors too: the file, not the disk, is to blame.
-        refusal = getattr(error, "strerror", None)
-        facts: dict[str, Any] = {"code": "unreadable" if refusal else "damaged"}
+        # gzip's own errors are OSErrors without strerror: the file is damaged, not the disk.
+        os_reason = getattr(error, "strerror", None)
+        facts: dict[str, Any] = {"code": "unreadable" if os_reason else "damaged"}
         if isinstance(error, EOFError):  # within gzip's stream
             facts = {"code": "cut"}
         elif isinstance(error, TarDamage):
             facts = error.facts
         raise TaskError(
-            f"{path}: the archive must be a complete tar or tar.gz; {refusal or error}. "
+            f"{path}: the archive must be a complete tar or tar.gz; {os_reason or error}. "
             "Download it again",
             **{**facts, "path": path},
         ) from error
@@ -167,7 +167,7 @@ def _walk_tar(file: IO[bytes], limit: int, *, with_data: bool) -> Iterator[tuple
             reason = f"{member.name!r} claims {member.size:,} bytes"
             raise TarDamage(reason, code="too-large", value=member.size)
         yield member.name, file.read(member.size) if with_data else b""
-    while file.read(2**20):  # to the end, where gzip compares its checksum
+    while file.read(2**20):  # to the end, where gzip verifies its checksum
         if file.tell() > limit:
             reason = f"it unpacks to more than {limit:,} bytes"
             raise TarDamage(reason, code="too-large", value=file.tell())

@@ -1,4 +1,4 @@
-"""Only a share of the labels: which training and validation clips keep theirs."""
+"""Training on a share of the labels: draw the training and validation clips that keep theirs."""
 
 import zlib
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from evaluate.tasks.folds import Flags, Fold, Positions, class_targets, membersh
 from evaluate.tasks.task import Task, TaskError
 
 OPTION = "--label-fraction"
-_MAX_NAMED = 5  # classes of a warning
+_MAX_NAMED = 5  # classes listed in a warning
 
 
 def parse_fractions(texts: Sequence[str]) -> tuple[float, ...]:
-    """Shares of the labels as they were typed, each once; all of them where none is named.
+    """Parse shares of the labels from the command line, without repeats; `(1.0,)` if none is given.
 
     Raises:
-        ByolaRQError: If one is no number above 0 and at most 1.
+        ByolaRQError: If one is not a number above 0 and at most 1.
     """
     fractions = []
     for text in texts:
@@ -38,21 +38,20 @@ def parse_fractions(texts: Sequence[str]) -> tuple[float, ...]:
 
 
 def describe_fraction(fraction: float) -> str:
-    """How a share of the labels is named beside a probe; empty where it is all of them."""
+    """Name a share of the labels, as shown beside a probe; empty for all labels."""
     return "" if fraction == 1 else f"{100 * fraction:g} % of labels"
 
 
 def keep_labels(task: Task, fold: Fold, fraction: float, seed: int) -> Fold:
-    """The fold with a share of its training and validation clips; its test clips are all there.
+    """Reduce a fold to a share of its training and validation clips; test clips all stay.
 
-    Of every class of either part as many clips as the share of it is, rounded, and at least one.
-    They are the first in an order that part, class and seed alone decide: every model is given the
-    same, and of sets with one class a clip those of a smaller share are among those of a larger.
-    In a multi-label task a clip drawn for one class counts for all its classes, and the rarest
-    class draws first.
+    Each class of each part keeps its share of clips, rounded, and at least one. The clips are the
+    first in an order that only part, class and seed decide: every model gets the same clips, and
+    in single-label tasks a smaller share is a subset of a larger one. In a multi-label task a clip
+    drawn for one class counts for all its classes, and the rarest class draws first.
 
     Raises:
-        TaskError: As `check_fraction`.
+        TaskError: If `check_fraction` rejects the share.
     """
     if fraction == 1:
         return fold
@@ -66,12 +65,12 @@ def keep_labels(task: Task, fold: Fold, fraction: float, seed: int) -> Fold:
 
 
 def check_fraction(task: Task, folds: Sequence[Fold], fraction: float) -> None:
-    """Refuse a share of the labels that is less than one training clip a class.
+    """Check that a share of the labels leaves at least one training clip per class.
 
-    At least one of each is kept, so such a share would be another than its name says.
+    At least one clip per class is always kept, so a smaller share would be mislabeled.
 
     Raises:
-        TaskError: Naming the least that is possible.
+        TaskError: If it does not; the message names the smallest possible share.
     """
     targets = class_targets(task)
     least = max(_least_fraction(targets, fold.train) for fold in folds)
@@ -86,21 +85,21 @@ def check_fraction(task: Task, folds: Sequence[Fold], fraction: float) -> None:
         )
 
 
-def find_refusals(
+def find_rejected(
     task: Task, folds: Sequence[Fold], fractions: Sequence[float]
 ) -> dict[float, TaskError]:
-    """Why `check_fraction` refuses each of these shares that it does."""
-    refusals = {}
+    """Return the error of each share of the labels that `check_fraction` rejects."""
+    rejected = {}
     for fraction in fractions:
         try:
             check_fraction(task, folds, fraction)
         except TaskError as error:
-            refusals[fraction] = error
-    return refusals
+            rejected[fraction] = error
+    return rejected
 
 
 def describe_small_classes(task: Task, folds: Sequence[Fold], fraction: float) -> str:
-    """Which classes keep more than the share, because one clip is more; empty where none does."""
+    """List classes that keep more than the share because they keep one clip; empty if none does."""
     targets = class_targets(task)
     small: dict[int, None] = {}
     for fold in folds:
@@ -128,7 +127,7 @@ def _class_sizes(targets: Positions | Flags, part: Positions) -> Positions:
 def _draw(
     targets: Positions | Flags, part: Positions, fraction: float, seed: tuple[int, int]
 ) -> Positions:
-    """Positions among `part`, ascending."""
+    """Draw clips of `part` to keep their labels: positions in the task, ascending, `(M,)`."""
     clips, classes = memberships(targets[part])
     sizes = _class_sizes(targets, part)
     members = np.split(clips[np.argsort(classes, kind="stable")], np.cumsum(sizes)[:-1])

@@ -1,4 +1,4 @@
-"""A task's split or folds -> the clips to train, validate and test on."""
+"""Folds of a task: the clips to train, validate and test on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from evaluate.tasks.task import Task, TaskError, split_labels
 
-VALID_FRACTION = 0.1  # of the training clips of each class, where no validation part is given
+VALID_FRACTION = 0.1  # share of the training clips of each class, if no validation part is given
 
 Positions = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -16,26 +16,26 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """One division of a task; each part holds ascending positions in `task.clips`."""
+    """Division of a task into parts; each holds ascending positions in `task.clips`, `(N,)`."""
 
-    name: str  # the fold tested on; empty where the task has one split
+    name: str  # the fold tested on; empty if the task has a single split
     train: Positions
     valid: Positions
     test: Positions
-    is_valid_drawn: bool = False  # by us, from the training clips
+    is_valid_drawn: bool = False  # validation clips were drawn from the training clips here
 
 
 def class_indices(task: Task) -> Positions:
-    """Each clip's label as its position in `task.classes`, `(N,)`."""
+    """Return each clip's label as its position in `task.classes`, `(N,)`."""
     index = {label: position for position, label in enumerate(task.classes)}
     return np.array([index[clip.label] for clip in task.clips], dtype=np.int64)
 
 
 def class_targets(task: Task) -> Positions | Flags:
-    """What the clips' scores are compared with.
+    """Build the targets that the clips' scores are compared with.
 
     Returns:
-        `class_indices`, or, of a multi-label task, whether a clip has a class: bool `(N, C)`.
+        `class_indices`, `(N,)`; for a multi-label task whether a clip has a class, bool `(N, C)`.
     """
     if not task.is_multilabel:
         return class_indices(task)
@@ -47,16 +47,16 @@ def class_targets(task: Task) -> Positions | Flags:
 
 
 def make_folds(task: Task, seed: int) -> tuple[Fold, ...]:
-    """Divide a task as its csv says: one fold per split, or one for each fold left out.
+    """Divide a task as its csv says: one fold for a split, or one for each fold left out.
 
-    Where no validation part is given (always, with folds) a tenth of the training clips of every
-    class is drawn for it, at least one where the class has two. Training never loses a class. In a
+    Without a given validation part (always, with folds), a tenth of the training clips of every
+    class is drawn for it, at least one if the class has two. Training never loses a class. In a
     multi-label task a clip drawn for one class counts for all its classes, the rarest class draws
-    first, and a clip without which a class would not be trained is not drawn.
+    first, and the last training clip of a class is never drawn.
 
     Args:
         task: Clips with the part of each.
-        seed: Of the validation draw; the same for every probe, so all probes see the same clips.
+        seed: Seed of the validation draw; equal for every probe, so all probes see the same clips.
 
     Raises:
         TaskError: If a part is missing or a class would be tested without being trained.
@@ -126,7 +126,7 @@ def _make_fold(
 def memberships(
     targets: Positions | Flags, chosen: Flags | None = None
 ) -> tuple[Positions, Positions]:
-    """Clip and class of each pair that belongs together, by ascending clip; of `chosen` clips."""
+    """Return clip and class of each (clip, class) pair, clips ascending; only `chosen` clips."""
     clips: Positions
     classes: Positions
     if targets.ndim == 2:
@@ -147,7 +147,7 @@ def _draw_valid(targets: Positions | Flags, is_train: Flags, seed: Sequence[int]
         if sizes[label] < 2:
             continue
         num_wanted = max(1, round(VALID_FRACTION * int(sizes[label])))
-        # A generator per class, so that one class' draw does not depend on the others' sizes.
+        # One generator per class: its draw must not depend on the sizes of other classes.
         generator = np.random.default_rng((*seed, int(label)))
         for clip in generator.permutation(members[label]):
             if sizes[label] - num_left[label] >= num_wanted:
@@ -160,5 +160,5 @@ def _draw_valid(targets: Positions | Flags, is_train: Flags, seed: Sequence[int]
 
 
 def _natural_order(name: str) -> tuple[bool, int, str]:
-    """Folds 1, 2, 10 in this order, names after numbers."""
+    """Return a sort key that orders folds 1, 2, 10, and names after numbers."""
     return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)

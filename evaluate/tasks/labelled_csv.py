@@ -1,4 +1,4 @@
-"""Any labelled set: the csv that describes it -> a task."""
+"""Tasks from a csv of labeled clips."""
 
 import glob
 import math
@@ -20,17 +20,16 @@ _SUMMARY_COLUMNS = ("model", "probe", "source", "mean")  # a task of this name w
 
 
 def read_labelled_csv(path: Path, unit_seconds: float | None = None) -> Task:
-    """Read `file_name,label` and `fold` or `split` of every row; other columns are not looked at.
+    """Read `file_name,label` and `fold` or `split` of every row; other columns are ignored.
 
-    A column `labels` in place of `label` holds any number of classes, joined by commas, or by one
-    of `;` and `|` where no row has a comma: the task is multi-label. A `label` is one class,
-    whatever it contains.
+    A column `labels` instead of `label` makes the task multi-label: any number of classes, joined
+    by commas, or by `;` or `|` if no row has a comma. A `label` is always one class.
 
     Args:
         path: UTF-8 csv with a header. File names are relative to its folder. The task is named
             after the file, or after its folder if the file is `metadata.csv`.
-        unit_seconds: Length to which every clip is cropped or padded; the longest clip's by
-            default, at most 10 s.
+        unit_seconds: Length in seconds to which every clip is cropped or padded; by default that
+            of the longest clip, at most 10 s.
 
     Raises:
         TaskError: Naming the file, the row (the header is row 1), the value and the rule.
@@ -91,11 +90,11 @@ def _name_of(path: Path) -> str:
 
 
 def _where_it_is(path: Path, error: CorpusError) -> str:
-    """A hint where a missing file lies one folder deeper, as those of EVAR's csv files do."""
+    """Return a hint if a missing file lies one folder deeper, as with EVAR's csv files."""
     if (error.code, error.key) != ("missing", "file_name"):
         return ""
     name = os.path.basename(str(error.value))
-    # Of the module glob, not of Path, which raises where a name is too long for the file system.
+    # The glob module: Path.glob raises if a name is too long for the file system.
     found = glob.glob(f"*/{glob.escape(name)}", root_dir=path.parent)
     if not (name and found):
         return ""
@@ -103,7 +102,7 @@ def _where_it_is(path: Path, error: CorpusError) -> str:
 
 
 def _find_separators(rows: LabelledRows) -> list[str]:
-    """What may separate classes and is in a label."""
+    """List the possible class separators that occur in a label."""
     return [each for each in _SEPARATORS if any(each in clip.label for clip in rows.clips)]
 
 
@@ -123,14 +122,14 @@ def _make_clips(path: Path, rows: LabelledRows, separator: str) -> Iterator[Clip
 
 
 def _choose_unit(clips: tuple[Clip, ...]) -> tuple[float, str]:
-    """The longest clip's seconds within our limits, and a sentence that says so."""
+    """Return the longest clip's length in seconds, clamped to the limits, and a note about it."""
     longest = 0.0
     for clip in clips:
         try:
             info = inspect_audio(clip.path)
             longest = max(longest, info.num_samples / info.sample_rate)
         except AudioError as error:
-            if error.code != "cut":  # that is said where it is read
+            if error.code != "cut":  # reported when the clip is decoded
                 raise
     unit = min(max(round(longest, 3), MIN_SECONDS), MAX_DEFAULT_UNIT_SECONDS)
     if longest > MAX_DEFAULT_UNIT_SECONDS:

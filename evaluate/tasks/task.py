@@ -1,4 +1,4 @@
-"""Labelled sound collections as frozen records."""
+"""Labeled sound collections as frozen records."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -15,22 +15,22 @@ PAPER_TASKS = ("nsynth", "us8k", "vc1", "voxforge", "spcv2_12", "spcv2")
 
 
 class TaskError(ByolaRQError, ValueError):
-    """A labelled set that cannot be evaluated; the message starts with its file and row."""
+    """Labeled set that cannot be evaluated; the message starts with its file and row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One labelled recording, or a window of one.
+    """Labeled recording, or a window of one.
 
     Attributes:
         path: The audio file, or the archive that `member` is packed in.
-        file_name: Its name in the task, unique; a window's ends with its start.
-        label: Its class; in a multi-label task its classes, joined by commas.
-        part: train, valid or test, or the name of its fold.
-        member: Name within the archive `path`; empty where `path` is the audio.
-        start_seconds: Where the clip begins in its file.
-        group: What ought to stand in one part alone (a speaker, an instrument, a recording);
-            empty where the publisher does not say.
+        file_name: Unique name in the task; the name of a window ends with its start.
+        label: Class; in a multi-label task the classes, joined by commas.
+        part: train, valid or test, or the name of the clip's fold.
+        member: Name within the archive `path`; empty if `path` is the audio file.
+        start_seconds: Start of the clip in its file, in seconds.
+        group: Speaker, instrument or recording, which should be in one part only; empty if the
+            publisher does not name it.
     """
 
     path: Path
@@ -44,7 +44,7 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something wrong with a data set: one line of `inspect`."""
+    """Problem of a data set, one line of `inspect`."""
 
     kind: str  # missing, duplicate, unreadable, unlisted or overlap
     name: str  # the file, folder or group
@@ -53,21 +53,21 @@ class Problem:
 
 @dataclass(frozen=True)
 class Task:
-    """One labelled set with its split; clips are in the order of their file names.
+    """Labeled set with its split; clips are in the order of their file names.
 
     Attributes:
-        name: Column of the summary.
-        source: The csv or the data set's folder.
-        clips: All clips that are there.
-        has_folds: Whether `part` names folds, each left out once.
-        unit_seconds: Length every clip is cropped or padded to.
-        notes: What was decided for the user and has to be said.
-        split_rule: What divided the clips, for the results.
-        is_multilabel: Whether a clip may have several classes.
-        problems: What is missing, there twice, or in two parts.
-        num_missing: Clips that the publisher lists and that are not there.
+        name: Column of the task in the summary.
+        source: Csv file or folder of the data set.
+        clips: Clips that were found.
+        has_folds: True if `part` names folds, each left out once.
+        unit_seconds: Length in seconds that every clip is cropped or padded to.
+        notes: Decisions made for the user, to be printed.
+        split_rule: Name of the rule that divided the clips, for the results.
+        is_multilabel: True if a clip may have several classes.
+        problems: Clips that are missing, duplicated, or in two parts.
+        num_missing: Number of clips that the publisher lists but that were not found.
         max_skipped: Share of the clips that may be missing or unreadable before the task fails.
-        warnings: What differs from the publisher's own account of the set.
+        warnings: Differences from the publisher's description of the set.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Task:
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """The labels, sorted."""
+        """Classes, sorted."""
         labels = {clip.label for clip in self.clips}
         if self.is_multilabel:
             labels = {label for joined in labels for label in split_labels(joined)}
@@ -93,15 +93,15 @@ class Task:
 
 
 def split_labels(joined: str) -> tuple[str, ...]:
-    """The classes of a clip of a multi-label task."""
+    """Return the classes of a clip of a multi-label task."""
     return tuple(label.strip() for label in joined.split(",") if label.strip())
 
 
 def check_names(tasks: Sequence[Task]) -> None:
-    """Refuse two tasks of one name: their rows could not be told apart.
+    """Check that task names differ: rows of equal names could not be told apart.
 
     Raises:
-        TaskError: Naming both files.
+        TaskError: If two tasks have the same name; the message names both files.
     """
     sources: dict[str, Path] = {}
     for task in tasks:
@@ -117,10 +117,10 @@ def check_names(tasks: Sequence[Task]) -> None:
 
 
 def check_classes(task: Task) -> None:
-    """Refuse a set in which there is nothing to tell apart, or a class that cannot be tested.
+    """Check that a set has at least two classes, and two clips of each.
 
     Raises:
-        TaskError: Naming the class.
+        TaskError: If it does not; the message names the class.
     """
     if not task.clips:
         raise TaskError(
@@ -153,7 +153,7 @@ def check_classes(task: Task) -> None:
 
 
 def find_overlaps(clips: Iterable[Clip]) -> tuple[Problem, ...]:
-    """The groups that stand in more than one part: a leak, unless the task is about them."""
+    """Find groups in more than one part: a leak, unless the groups are the classes."""
     parts: dict[str, set[str]] = defaultdict(set)
     for clip in clips:
         if clip.group:
@@ -166,9 +166,9 @@ def find_overlaps(clips: Iterable[Clip]) -> tuple[Problem, ...]:
 
 
 def limit_clips(task: Task, num_clips: int, seed: int) -> Task:
-    """At most `num_clips` of each label in each part, drawn with `seed`; said in the split rule.
+    """Draw at most `num_clips` clips of each label in each part; the split rule records it.
 
-    A label of a multi-label task is the clip's whole set of classes.
+    In a multi-label task the label is the clip's whole set of classes.
     """
     members: dict[tuple[str, str], list[int]] = defaultdict(list)
     for position, clip in enumerate(task.clips):

@@ -161,12 +161,14 @@ def test_what_other_programs_write_is_named(data: bytes, name: str) -> None:
         (b"RIFF\0\0\0\0WAVE", "cut", {"key": "fmt "}),
     ],
 )
-def test_what_is_no_audio_is_said_so(data: bytes, code: Code, facts: dict[str, object]) -> None:
+def test_other_files_than_audio_are_reported(
+    data: bytes, code: Code, facts: dict[str, object]
+) -> None:
     with refused(AudioError, code, Path("clip"), **facts):
         identify(data)
 
 
-def test_a_rate_of_zero_is_said_so() -> None:
+def test_a_rate_of_zero_is_reported() -> None:
     wave = bytearray(encode(format="WAV"))
     wave[24:28] = bytes(4)
     with refused(AudioError, "value", key="sample rate", value=0):

@@ -1,4 +1,4 @@
-"""What a decoder says of a file is checked too: disguised codecs, lengths that headers invent."""
+"""Check of a decoder's facts about a file: disguised codecs, invented lengths in headers."""
 
 import io
 import os

@@ -42,7 +42,7 @@ def test_backends_agree_on_synthesized_sounds(sounds: Path) -> None:
 
 @pytest.mark.parametrize("win_length", [1024, 640])
 def test_log_mel_is_its_definition(win_length: int) -> None:
-    """One frame, in float64, straight from the formulas."""
+    """Compute one frame in float64, straight from the formulas."""
     waveform = torch.randn(2000, dtype=torch.float64) * 0.1
     frame = np.pad(waveform.numpy(), 512, mode="reflect")[3 * 160 : 3 * 160 + 1024]
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(win_length) / win_length)

@@ -88,7 +88,7 @@ def test_a_part_is_that_of_the_whole(tmp_path: Path, form: str) -> None:
 
 
 def test_a_part_is_read_by_a_seek(tmp_path: Path) -> None:
-    """Of a file whose middle is damaged after it was looked into, parts behind it still decode."""
+    """Decode parts behind the middle of a file, which was damaged after the file was inspected."""
     rate = 16_000
     data = bytearray(encode("mka", tones(60, rate), rate))
     path = write(tmp_path / "a.mka", bytes(data))
@@ -106,7 +106,7 @@ def test_a_part_is_read_by_a_seek(tmp_path: Path) -> None:
 
 
 def test_the_sound_of_a_film_is_read(tmp_path: Path) -> None:
-    """Its picture has a codec that is never opened."""
+    """Read the sound of a film whose video codec is never opened."""
     data = encode("mp4 with flac", tones(1, 16_000), 16_000, has_picture=True)
     with av.open(str(write(tmp_path / "a.mp4", data))) as container:
         assert len(container.streams.video) == 1
@@ -126,7 +126,7 @@ def test_other_codecs_and_files_without_sound_are_refused(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_cut_and_broken_files_are_told(tmp_path: Path, form: str) -> None:
+def test_cut_and_broken_files_are_reported(tmp_path: Path, form: str) -> None:
     data = encode(form, tones(2, 48_000), 48_000)
     for number, end in enumerate((len(data) // 2, len(data) - 200, 20)):
         path = write(tmp_path / f"{number}", data[:end])

@@ -111,7 +111,7 @@ def test_a_tag_with_a_picture_between_two_mp3(tmp_path: Path) -> None:
     assert inspect_audio(path).num_samples == 2 * len(NOISE)
 
 
-def test_joined_files_of_another_form_are_told(tmp_path: Path) -> None:
+def test_joined_files_of_another_form_are_reported(tmp_path: Path) -> None:
     for name, data in {
         "a.mp3": encode(format="MP3") + encode(rate=44_100, format="MP3"),
         "a.flac": encode(format="FLAC") + encode(rate=44_100, format="FLAC"),
@@ -123,7 +123,7 @@ def test_joined_files_of_another_form_are_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["WAV", "AIFF", "AU", "CAF", "W64"])
 @pytest.mark.parametrize("seconds", [0.1, 30])
-def test_files_of_which_only_the_first_is_read_are_told(
+def test_files_of_which_only_the_first_is_read_are_reported(
     tmp_path: Path, form: str, seconds: float
 ) -> None:
     data = encode(np.resize(NOISE, int(seconds * RATE)), format=form)

@@ -132,7 +132,7 @@ def test_a_clip_of_a_hundredth_of_a_second(rate: int) -> None:
 
 
 def _strided() -> list[np.ndarray]:
-    """One waveform in every layout that views of arrays have."""
+    """Return a waveform in every memory layout of array views."""
     stereo = np.stack([TONE, np.zeros_like(TONE)], 1)
     unaligned = np.zeros(TONE.nbytes + 1, np.uint8)[1:].view(TONE.dtype)
     unaligned[:] = TONE

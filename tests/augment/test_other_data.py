@@ -21,7 +21,7 @@ def digits() -> Tensor:
     return torch.from_numpy(images).float()[:, None] / 16
 
 
-def colour(digits: Tensor) -> Tensor:
+def color(digits: Tensor) -> Tensor:
     """Digits on three channels of different ranges, `(B, 3, 8, 8)`."""
     return torch.cat((digits, 1 - digits, 10 * digits - 3), dim=1)
 
@@ -61,10 +61,10 @@ def one_channel_by_the_equations(
 
 def case(name: str, digits: Tensor, points: Tensor, tokens: Tensor) -> tuple[Tensor, QuantizeAlong]:
     return {
-        "images": (colour(digits)[:5], QuantizeAlong(8, channel_dim=-3, sample_ndim=3)),
+        "images": (color(digits)[:5], QuantizeAlong(8, channel_dim=-3, sample_ndim=3)),
         "points": (points, QuantizeAlong(30, channel_dim=-1, sample_ndim=2)),
         "tokens": (tokens, QuantizeAlong(4, channel_dim=-1, sample_ndim=2)),
-        "rows of images": (colour(digits)[:5], QuantizeAlong(3, channel_dim=-2, sample_ndim=3)),
+        "rows of images": (color(digits)[:5], QuantizeAlong(3, channel_dim=-2, sample_ndim=3)),
     }[name]
 
 
@@ -108,7 +108,7 @@ def test_a_sample_is_the_same_alone_and_in_any_batch(
 
 
 def test_equals_the_base_class_and_its_batch_layout(digits: Tensor) -> None:
-    x, keys = colour(digits), sample_keys(0, 0, torch.arange(64))
+    x, keys = color(digits), sample_keys(0, 0, torch.arange(64))
     ours = QuantizeAlong(8, channel_dim=-3, sample_ndim=3)(x, keys)
     assert torch.equal(ours, RandomizedQuantization(8, channel_dim=1)(x, keys))
     # Channels last is the same image.
@@ -117,7 +117,7 @@ def test_equals_the_base_class_and_its_batch_layout(digits: Tensor) -> None:
 
 
 def test_bins_and_order_of_values_per_channel(digits: Tensor) -> None:
-    x = colour(digits)
+    x = color(digits)
     quantized = QuantizeAlong(3, channel_dim=-3, sample_ndim=3)(x)
     for image, before in zip(quantized.flatten(0, 1), x.flatten(0, 1), strict=True):
         assert len(image.unique()) <= 3
@@ -158,7 +158,7 @@ def test_learned_embeddings_learn_through_it() -> None:
 
 
 class Compose:
-    """What torchvision's Compose does."""
+    """Apply transforms in order, like torchvision's Compose."""
 
     def __init__(self, steps: list) -> None:
         self.steps = steps

@@ -199,7 +199,7 @@ class Recorder(TorchDispatchMode):
 
 
 def test_a_step_reads_nothing_and_replaces_no_state() -> None:
-    """What a CUDA graph records: no value is asked for, and the ring stays where it is."""
+    """A CUDA graph needs this: no value is read, and the ring stays in place."""
     views = Views({name: {} for name in AUGMENTATIONS}, post_norm=True)
     x = torch.randn(16, 1, 8, 9)
     views(x, KEYS)

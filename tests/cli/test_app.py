@@ -1,4 +1,4 @@
-"""What the system refuses is one line and a status; what an encoding lacks loses no result."""
+"""Errors of the system are one line and a status; a limited encoding loses no result."""
 
 import contextlib
 import io
@@ -121,7 +121,7 @@ def test_an_encoding_that_lacks_a_letter_loses_no_result(
         assert b"\\u97f3" in stream.buffer.getvalue()  # type: ignore[attr-defined]
 
 
-def test_a_name_of_several_lines_is_told_in_one(
+def test_a_name_of_several_lines_is_printed_in_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["info", str(tmp_path / "a\nb\rc")]) == 2
@@ -158,7 +158,7 @@ def test_a_clip_is_not_broken_where_handles_are_lacking(tmp_path: Path) -> None:
     open_audio(path).close()
 
 
-def test_another_system_is_refused_and_told_of(
+def test_another_system_is_refused_with_a_message(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert next(each for each in examine() if each.name == "system").status == "ok"
@@ -176,7 +176,7 @@ HOSTILE = "a\x1b]0;x\x07\u202e\nerror: b"
 
 
 def printed(capsys: pytest.CaptureFixture[str]) -> str:
-    """All that came to the terminal: of lines that it can only show."""
+    """Return all output to the terminal; check that every line is printable."""
     out, err = capsys.readouterr()
     for line in (*out.split("\n"), *err.split("\n")):
         assert line.isprintable()
@@ -184,7 +184,7 @@ def printed(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 class PanicException(BaseException):
-    """As libraries written in Rust raise it."""
+    """Exception as raised by libraries written in Rust."""
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_workers_change_nothing(
 
 
 def test_a_started_process_is_sent_what_it_needs(packed: SegmentCorpus) -> None:
-    """With spawn, nothing is inherited."""
+    """Start with spawn, where nothing is inherited."""
     before = multiprocessing.get_start_method()
     multiprocessing.set_start_method("spawn", force=True)
     try:

@@ -98,7 +98,7 @@ def test_within_a_window_clips_keep_their_full_order() -> None:
 
 
 def test_orders_are_uniform() -> None:
-    """Each shard stands first, and each clip at each place, about equally often."""
+    """Count how often each shard is first and each clip is at each place: about equally often."""
     order = WindowOrder(np.repeat(np.arange(4), 3), window_shards=1, seed=1)
     counts = np.zeros((12, 12))
     for epoch in range(1500):

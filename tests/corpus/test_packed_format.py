@@ -133,7 +133,7 @@ def test_another_format_version_is_refused(folder: Path) -> None:
         list(find_damage(folder))
 
 
-def test_what_is_not_there_is_said(folder: Path, tmp_path: Path) -> None:
+def test_missing_files_are_reported(folder: Path, tmp_path: Path) -> None:
     with refused(CorpusError, "missing", tmp_path / "nothing"):
         open_packed(tmp_path / "nothing")
     (folder / "pcm-00002.npy").unlink()
@@ -208,7 +208,7 @@ def flip_a_byte(path: Path) -> None:
     path.write_bytes(data)
 
 
-def test_damage_is_found_and_said_with_the_clips_it_hits(folder: Path) -> None:
+def test_damage_is_reported_with_the_clips_it_hits(folder: Path) -> None:
     told: list[int] = []
     assert list(find_damage(folder, told.append)) == []
     files = json.loads((folder / "corpus.json").read_text())["files"]
@@ -256,7 +256,7 @@ def test_there_are_as_many_shards_as_files(folder: Path, shards: int) -> None:
 
 @pytest.mark.parametrize("name", ["pcm-00001.npy", "index.parquet", "rejected.csv"])
 @pytest.mark.parametrize("is_device", [False, True])
-def test_nobody_waits_for_what_is_no_file(folder: Path, name: str, *, is_device: bool) -> None:
+def test_a_special_file_is_never_waited_for(folder: Path, name: str, *, is_device: bool) -> None:
     (folder / name).unlink()
     if is_device:
         (folder / name).symlink_to("/dev/zero")

@@ -19,7 +19,7 @@ PATHS = [Path(f"pcm-{number:05d}.npy") for number in range(6)]
 
 @pytest.fixture
 def begun(monkeypatch: pytest.MonkeyPatch) -> list[list[Path]]:
-    """What was read instead of files: one list of paths a window."""
+    """Record paths instead of reading files: one list of paths per window."""
     windows: list[list[Path]] = []
 
     def read(paths: list[Path], must_stop: threading.Event) -> None:

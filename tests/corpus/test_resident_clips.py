@@ -42,7 +42,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_segments_are_those_that_are_read(
     folders: list[Path], device: str, first_step: int, part: tuple[int, int]
 ) -> None:
-    """In every epoch, from its middle on, and of every rank."""
+    """Compare in every epoch, from its middle on, and for every rank."""
     corpus = SegmentCorpus(PackedClips.open(folders), segment_samples=SEGMENT, seed=3)
     assert isinstance(corpus.clips, PackedClips)
     resident = ResidentClips(corpus.clips, SEGMENT, torch.device(device))

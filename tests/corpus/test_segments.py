@@ -204,7 +204,7 @@ def test_packed_and_other_sources_do_not_mix(packed: Path, unpacked: Path) -> No
         open_packed_clips([packed], 32000)
 
 
-def test_an_unfinished_packing_is_told(tmp_path: Path) -> None:
+def test_an_unfinished_packing_is_reported(tmp_path: Path) -> None:
     (tmp_path / "corpus" / ".parts").mkdir(parents=True)
     with refused(CorpusError, "cut", tmp_path / "corpus"):
         find_clips([tmp_path / "corpus"])
@@ -501,7 +501,7 @@ def test_neighbours_are_not_tried_without_end(tmp_path: Path) -> None:
     assert corpus.load([(0, 1)]).replacements[0].replaced_by == MAX_NEIGHBORS + 1
 
 
-def test_where_no_clip_is_left_the_first_error_is_told(tmp_path: Path, sounds: Path) -> None:
+def test_where_no_clip_is_left_the_first_error_is_reported(tmp_path: Path, sounds: Path) -> None:
     paths = write_forms(tmp_path / "a", sounds, ["wav", "wav", "wav"])
     corpus = corpus_of(tmp_path / "a")
     for path in paths:
@@ -513,7 +513,7 @@ def test_where_no_clip_is_left_the_first_error_is_told(tmp_path: Path, sounds: P
 
 @contextmanager
 def without_rights() -> Iterator[None]:
-    """As a user who may not read everything; root may."""
+    """Run as a user without rights to read everything, unlike root."""
     before = os.geteuid()
     os.seteuid(before or 65534)
     try:

@@ -150,7 +150,7 @@ def test_autocast_changes_nothing(dtype: torch.dtype, monkeypatch: pytest.Monkey
 
 
 def test_a_forked_process_embeds_too() -> None:
-    """With the threads of its parent, which it does not have, it would wait for ever."""
+    """Embed in a fork, which would wait forever for the threads of its parent."""
     script = (
         "import os, torch, byola_rq\ntorch.set_num_threads(2)\nmodel = byola_rq.load()\n"
         "x = torch.randn(2, 40000) * 0.1\nexpected = model(x, 16000)\nchild = os.fork()\n"

@@ -120,7 +120,7 @@ def test_broken_clips_are_listed_and_the_rest_is_embedded(
     assert outcome.path.stat().st_mtime_ns == before
 
 
-def test_what_is_rejected_is_told_as_it_is_now(
+def test_what_is_rejected_is_reported_as_it_is_now(
     embedder: Embedder, source: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"

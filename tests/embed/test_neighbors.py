@@ -21,8 +21,8 @@ from tests.refusal import refused
 def two_groups(num: int = 20, dim: int = 8) -> np.ndarray:
     """Two groups far apart, in turn, around a mean that is far from 0, as a ReLU leaves it."""
     rng = np.random.default_rng(0)
-    centres = np.where(np.arange(num) % 2, 1.0, -1.0)[:, None]
-    return 50 + centres + 0.2 * rng.standard_normal((num, dim))
+    centers = np.where(np.arange(num) % 2, 1.0, -1.0)[:, None]
+    return 50 + centers + 0.2 * rng.standard_normal((num, dim))
 
 
 def test_neighbors_are_of_the_same_group() -> None:

@@ -96,7 +96,7 @@ def test_with_every_frontend(clips: list[Tensor], backend: str) -> None:
 def test_a_mask_that_is_wrong_would_be_seen(
     clips: list[Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each of the precautions counts: without it, embeddings differ by far more than rounding."""
+    """Remove each precaution: embeddings then differ by far more than rounding."""
     embedder = build("audio_ntt_2020")
     alone = torch.cat([embedder(clip, 16000) for clip in clips])
     monkeypatch.setattr(padding, "_blank_behind", lambda features, num_frames: features)

@@ -1,4 +1,4 @@
-"""Small labelled sets of real audio files, written where a test wants them."""
+"""Small labeled sets of real audio files, and calls of the command line."""
 
 import csv
 import dataclasses
@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from click.testing import Result
+from typer.testing import CliRunner
 
-from evaluate.reports.results import PredictionRow, ResultRow, append_fold
+from evaluate.__main__ import app
+from evaluate.reports.predictions import PredictionRow
+from evaluate.reports.results import ResultRow, append_fold
 
 SAMPLE_RATE = 16_000
 
@@ -89,6 +93,16 @@ def write_sound(path: Path, hertz: float, seconds: float = 0.3, seed: int = 0) -
     soundfile.write(path, loudness * tone + 0.02 * noise, SAMPLE_RATE, subtype="PCM_16")
 
 
+def call(*arguments: object) -> Result:
+    """Run `python -m evaluate` in this process."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def write_csv(path: Path, rows: Iterable[tuple[str, ...]], header: tuple[str, ...]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -128,6 +142,11 @@ def split_rows() -> list[Row]:
         for label in ("low", "middle", "high")
         for number, part in enumerate(parts)
     ]
+
+
+@pytest.fixture
+def split_csv(tmp_path: Path, write_set: WriteSet, split_rows: list[Row]) -> Path:
+    return write_set(tmp_path / "pitch.csv", split_rows)
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def write_nsynth(root: Path, notes: dict[str, list[Note]] = NOTES) -> Path:
 
 
 def urban_rows() -> list[list[str]]:
-    """Each fold has two clips of one recording of each class."""
+    """Return rows in which each fold has two clips of one recording of each class."""
     return [
         [f"{fsid}-{number}-0-{clip}.wav", fsid, "0.0", "4.0", "1", str(fold), str(number), label]
         for fold in range(1, 11)
@@ -114,7 +114,7 @@ def write_speech_commands(root: Path) -> Path:
 
 
 def write_test_archive(root: Path) -> Path:
-    """Of each command the clip of the testing list, two unknown words, three silences."""
+    """Write the clip of the testing list of each command, two unknown words, three silences."""
     for word in COMMANDS:
         for part, name in utterances(word):
             if part == "test":

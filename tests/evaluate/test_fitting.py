@@ -1,31 +1,14 @@
 """`--probe finetune` and `--label-fraction` from the command line to the files."""
 
-import csv
 import functools
 import json
-from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
 from evaluate import fitting
-from evaluate.__main__ import app
 from evaluate.probes.finetune import Rules
-
-
-def call(*arguments: object):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-@pytest.fixture
-def split_csv(tmp_path, write_set, split_rows):
-    return write_set(tmp_path / "pitch.csv", split_rows)
+from tests.evaluate.conftest import call, read_csv
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +28,7 @@ def test_every_probe_with_shares_of_the_labels(tmp_path, split_csv):
     result = call(*arguments)
     assert result.exit_code == 0, result.output
     assert "logmel has no encoder" in result.stderr
-    rows = read(out / "results.csv")
+    rows = read_csv(out / "results.csv")
     assert {(r["model"], r["probe"], r["label_fraction"], r["seed"]) for r in rows} == {
         (model, probe, fraction, str(seed))
         for model, probe, seeds in (
@@ -66,7 +49,7 @@ def test_every_probe_with_shares_of_the_labels(tmp_path, split_csv):
     }
     for row in rows:
         clips = [
-            clip for clip in read(out / f"predictions/{row['run_id']}.csv")
+            clip for clip in read_csv(out / f"predictions/{row['run_id']}.csv")
             if clip["seed"] == row["seed"]
         ]  # fmt: skip
         hits = [clip["label"] == clip["prediction"] for clip in clips]
@@ -83,7 +66,7 @@ def test_a_share_that_leaves_a_class_without_clips_does_not_stop_the_others(tmp_
     assert result.exit_code == 1
     (error,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert "0.25" in error
-    assert [row["label_fraction"] for row in read(tmp_path / "out/results.csv")] == ["0.5"]
+    assert [row["label_fraction"] for row in read_csv(tmp_path / "out/results.csv")] == ["0.5"]
 
 
 def test_silence_of_a_crop_is_that_of_a_short_clips_end():

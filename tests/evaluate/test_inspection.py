@@ -10,11 +10,11 @@ import soundfile
 
 from evaluate.inspection import (
     Recording,
+    check_file,
     describe_groups,
     find_shared_files,
     inspect,
     inspect_task,
-    look_into,
 )
 from evaluate.publishers.layouts import LAYOUTS
 from evaluate.tasks.task import Clip, Problem, Task, TaskError
@@ -65,7 +65,7 @@ def test_sound_sets(tmp_path, look, capsys):
     assert "checked: no recording in two parts, proved over 20\n" in text
     assert "checked: instruments in two parts, of 10: test and valid 2\n" in text
     assert "checked: no speaker in two parts, proved over 4\n" in text  # of the 35 words
-    assert "checked: every clip that is listed is there\n" in text
+    assert "checked: no listed clip is missing\n" in text
     assert "checked: no clip twice\n" in text
     assert "checked: all 20 files open, none is cut short\n" in text
     assert text.count("checked: no two parts share a file, proved by SHA-256\n") == 5
@@ -74,7 +74,7 @@ def test_sound_sets(tmp_path, look, capsys):
     assert "\x1b" not in text  # plain where stdout is no terminal
 
 
-def test_sets_that_are_not_there_are_told(tmp_path, look, capsys):
+def test_sets_that_are_not_there_are_reported(tmp_path, look, capsys):
     write_urbansound(tmp_path)
     look()
     text = capsys.readouterr().out
@@ -90,7 +90,7 @@ def test_nothing_there_is_not_sound(look):
     assert look() == (False, [])
 
 
-def test_files_that_cannot_be_used_are_told(tmp_path, look, capsys):
+def test_files_that_cannot_be_used_are_reported(tmp_path, look, capsys):
     audio = write_nsynth(tmp_path) / "nsynth-train/audio"
     names = sorted(name for name, _, _ in NOTES["train"])
     cut(audio / f"{names[0]}.wav")
@@ -118,7 +118,7 @@ def test_first_ten_are_shown_and_all_written(tmp_path, look, capsys):
     assert len(rows) == 12
     text = capsys.readouterr().out
     assert text.count(": cut short") == 10
-    assert "and 2 more (--out FILE has them all)" in text
+    assert "and 2 more (--out FILE lists all)" in text
 
 
 def test_missing_and_doubled_and_shared(tmp_path, look, capsys):
@@ -137,7 +137,7 @@ def test_missing_and_doubled_and_shared(tmp_path, look, capsys):
         ["nsynth", "missing", name, "listed, not on disk"],
     ]
     text = capsys.readouterr().out
-    assert "checked: every clip that is listed is there" not in text
+    assert "checked: no listed clip is missing" not in text
     assert "instruments in two parts, of 109: test and train 1, test and valid 2" in text
 
 
@@ -166,7 +166,7 @@ def test_windows_share_their_file(tmp_path):
         Clip(tmp_path / "noise.wav", f"noise.wav@{start}", "a", part, start_seconds=start)
         for part, start in (("train", 0.0), ("valid", 0.5))
     ]
-    recording = look_into(clips, with_digest=True)
+    recording = check_file(clips, with_digest=True)
     assert (recording.name, recording.seconds, len(recording.digest)) == ("noise.wav", 2.0, 64)
     assert find_shared_files([recording]) == []
 

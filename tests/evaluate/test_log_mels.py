@@ -99,7 +99,7 @@ def test_clip_that_cannot_be_used_stops_a_task_that_must_be_whole(task, spoil, c
 
 
 @pytest.mark.parametrize("max_bytes_kept", [0, 10**9])
-def test_clip_that_cannot_be_used_is_left_out_and_told(task, max_bytes_kept):
+def test_clip_that_cannot_be_used_is_left_out_and_reported(task, max_bytes_kept):
     task = dataclasses.replace(task, max_skipped=0.1)
     spoil_header(task.clips[4].path)
     cut_short(task.clips[8].path)

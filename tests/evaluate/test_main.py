@@ -1,4 +1,3 @@
-import csv
 import json
 import os
 import re
@@ -10,30 +9,15 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import average_precision_score
-from typer.testing import CliRunner
 
 from byola_rq.embed.embedder import Embedder
-from evaluate.__main__ import app
 from evaluate.options import spread_lists
 from tests.conftest import ROOT
+from tests.evaluate.conftest import call, read_csv
 
 DATA = Path(os.environ.get("BYOLA_RQ_DATA", ROOT.parent / "shared/data"))
 
 VOLATILE = ("date", "fit_seconds", "embed_seconds")
-
-
-def call(*arguments: object):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-@pytest.fixture
-def split_csv(tmp_path, write_set, split_rows):
-    return write_set(tmp_path / "pitch.csv", split_rows)
 
 
 @pytest.fixture
@@ -51,7 +35,7 @@ def test_model_and_baselines_on_two_sets(tmp_path, split_csv, model_file, write_
         "--out", tmp_path / "out",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    rows = read(tmp_path / "out/results.csv")
+    rows = read_csv(tmp_path / "out/results.csv")
     expected = {
         (model, task, fold, probe, seed)
         for model in ("a", "logmel", "random")
@@ -68,12 +52,12 @@ def test_model_and_baselines_on_two_sets(tmp_path, split_csv, model_file, write_
     for row in rows:
         hits = [
             clip["label"] == clip["prediction"]
-            for clip in read(tmp_path / f"out/predictions/{row['run_id']}.csv")
+            for clip in read_csv(tmp_path / f"out/predictions/{row['run_id']}.csv")
             if (clip["fold"], clip["seed"]) == (row["fold"], row["seed"])
         ]
         assert len(hits) == int(row["n_test"])
         assert float(row["score"]) == pytest.approx(100 * sum(hits) / len(hits), abs=1e-4)
-    scores = {(r["model"], r["probe"]): r["pitch"] for r in read(tmp_path / "out/summary.csv")}
+    scores = {(r["model"], r["probe"]): r["pitch"] for r in read_csv(tmp_path / "out/summary.csv")}
     assert float(scores["logmel", "logistic"]) > 90  # a pitch per class: bands tell them apart
     assert "unit 0.3 s, the longest clip" in result.stdout
 
@@ -85,7 +69,7 @@ def test_protocols_are_the_official_probes(tmp_path, split_csv, write_set, fold_
         "--protocol", "byol_a", "--protocol", "evar", "--out", tmp_path / "out",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    rows = read(tmp_path / "out/results.csv")
+    rows = read_csv(tmp_path / "out/results.csv")
     runs = {(r["probe"], r["task"], r["fold"]): [] for r in rows}
     for row in rows:
         runs[row["probe"], row["task"], row["fold"]].append(row["seed"])
@@ -108,7 +92,7 @@ def test_same_seed_same_rows(tmp_path, split_csv):
         arguments = ["--baseline", "random", "--dim", 16, "--probe", "logistic", "--probe", "adam"]
         result = call(*arguments, "--task", split_csv, "--seed", 3, "--out", tmp_path / name)
         assert result.exit_code == 0, result.output
-    first, second = (read(tmp_path / name / "results.csv") for name in ("first", "second"))
+    first, second = (read_csv(tmp_path / name / "results.csv") for name in ("first", "second"))
     for row in (*first, *second):
         for name in VOLATILE:
             row.pop(name)
@@ -123,14 +107,14 @@ def test_calls_add_up(tmp_path, split_csv):
     arguments = ["--baseline", "random", "--dim", 8, "--task", split_csv, "--out", out]
     assert call(*arguments).exit_code == 0
     assert (out / "results.csv").read_text().startswith(before)
-    models = [row["model"] for row in read(out / "summary.csv") if row["source"] == "measured"]
+    models = [row["model"] for row in read_csv(out / "summary.csv") if row["source"] == "measured"]
     assert models == ["logmel", "random"]
 
 
 def test_norm_of_the_checkpoint(tmp_path, split_csv, model_file):
     arguments = [model_file, "--baseline", "random", "--task", split_csv, "--out", tmp_path / "out"]
     assert call(*arguments, "--norm", "checkpoint").exit_code == 0
-    norms = {row["model"]: row["norm"] for row in read(tmp_path / "out/results.csv")}
+    norms = {row["model"]: row["norm"] for row in read_csv(tmp_path / "out/results.csv")}
     assert norms == {"a": "checkpoint", "random": "task"}
 
 
@@ -232,7 +216,7 @@ def test_the_same_call_again_measures_nothing_again(tmp_path, split_csv):
     clip = split_csv.parent / "audio/low_9.wav"
     clip.write_bytes((split_csv.parent / "audio/high_9.wav").read_bytes())
     call(*arguments)
-    first, second = read(tmp_path / "out/results.csv")
+    first, second = read_csv(tmp_path / "out/results.csv")
     assert first["run_id"] != second["run_id"]
 
 
@@ -276,19 +260,22 @@ def test_killed_run_goes_on_with_its_first_missing_fold(tmp_path, write_set, fol
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert killed.returncode == -9, killed.stderr
-    before = read(tmp_path / "killed/results.csv")
+    before = read_csv(tmp_path / "killed/results.csv")
     assert [row["fold"] for row in before] == ["1", "2"]
     result = call(*arguments, tmp_path / "killed")
     assert result.exit_code == 0, result.output
     assert call(*arguments, tmp_path / "whole").exit_code == 0
-    rows, whole = read(tmp_path / "killed/results.csv"), read(tmp_path / "whole/results.csv")
+    rows, whole = (
+        read_csv(tmp_path / "killed/results.csv"),
+        read_csv(tmp_path / "whole/results.csv"),
+    )
     assert rows[:2] == before
     for row in (*rows, *whole):
         for name in VOLATILE:
             row.pop(name)
     assert rows == whole
     (name,) = os.listdir(tmp_path / "whole/predictions")
-    assert read(tmp_path / "killed/predictions" / name) == read(
+    assert read_csv(tmp_path / "killed/predictions" / name) == read_csv(
         tmp_path / "whole/predictions" / name
     )
     assert (tmp_path / "killed/summary.csv").read_text() == (
@@ -311,17 +298,19 @@ def test_a_set_that_fails_does_not_stop_the_others(tmp_path, split_csv, write_se
     assert len(errors) == 2
     assert f"{split_csv}, row 3: file_name " in errors[0]
     assert errors[1].startswith(f"error: cut: logmel: {sound}: ")
-    assert {row["task"] for row in read(tmp_path / "out/results.csv")} == {"tones"}
+    assert {row["task"] for row in read_csv(tmp_path / "out/results.csv")} == {"tones"}
 
 
 def test_limit_is_marked_and_kept_apart(tmp_path, split_csv):
     arguments = ["--baseline", "logmel", "--task", split_csv, "--out", tmp_path / "out"]
     call(*arguments)
     assert call(*arguments, "--limit", 2).exit_code == 0
-    full, limited = read(tmp_path / "out/results.csv")
+    full, limited = read_csv(tmp_path / "out/results.csv")
     assert (full["split"], limited["split"]) == ("given", "given; limit 2")
     assert [limited[name] for name in ("n_train", "n_valid", "n_test")] == ["6", "6", "6"]
-    names = [r["model"] for r in read(tmp_path / "out/summary.csv") if r["source"] == "measured"]
+    names = [
+        r["model"] for r in read_csv(tmp_path / "out/summary.csv") if r["source"] == "measured"
+    ]
     assert names == ["logmel", "logmel (limit 2)"]
 
 
@@ -333,9 +322,9 @@ def test_clips_of_several_classes(tmp_path, write_set, split_rows):
     result = call("--baseline", "logmel", "--task", path, "--out", tmp_path / "out",
                   "--probe", "logistic", "--probe", "adam", "--probe", "knn")  # fmt: skip
     assert result.exit_code == 0, result.output
-    for row in read(tmp_path / "out/results.csv"):
+    for row in read_csv(tmp_path / "out/results.csv"):
         assert row["metric"] == "mAP"
-        clips = read(tmp_path / f"out/predictions/{row['run_id']}.csv")
+        clips = read_csv(tmp_path / f"out/predictions/{row['run_id']}.csv")
         clips = [clip for clip in clips if clip["seed"] == row["seed"]]
         expected = np.mean(
             [
@@ -362,7 +351,7 @@ def test_shuffled_labels_give_chance(tmp_path, write_set):
     (tmp_path / "shuffled.csv").write_text("\n".join(["file_name,label,split", *shuffled]))
     arguments = ["--task", path, "--task", tmp_path / "shuffled.csv", "--out", tmp_path / "out"]
     assert call("--baseline", "logmel", *arguments).exit_code == 0
-    scores = {row["task"]: float(row["score"]) for row in read(tmp_path / "out/results.csv")}
+    scores = {row["task"]: float(row["score"]) for row in read_csv(tmp_path / "out/results.csv")}
     assert scores["tones"] > 95
     assert abs(scores["shuffled"] - 100 / 3) < 3 * 100 * np.sqrt((1 / 3) * (2 / 3) / 90)
 
@@ -397,7 +386,7 @@ def test_failure_at_work_is_exit_1(tmp_path, split_csv):
     assert "summary.csv" in line
     assert "Traceback" not in result.stderr
     assert "Traceback" in call(*arguments, "--debug").stderr
-    assert len(read(tmp_path / "out/results.csv")) == 1  # what was measured is kept
+    assert len(read_csv(tmp_path / "out/results.csv")) == 1  # what was measured is kept
 
 
 def test_labels_of_any_kind_reach_the_files(tmp_path, write_set, split_rows):
@@ -405,9 +394,9 @@ def test_labels_of_any_kind_reach_the_files(tmp_path, write_set, split_rows):
     rows = [(file_name, names[label], part) for file_name, label, part in split_rows]
     path = write_set(tmp_path / "Vögel, alle.csv", rows)
     assert call("--baseline", "logmel", "--task", path, "--out", tmp_path / "out").exit_code == 0
-    (row,) = read(tmp_path / "out/results.csv")
+    (row,) = read_csv(tmp_path / "out/results.csv")
     assert row["task"] == "Vögel, alle"
-    predictions = read(tmp_path / f"out/predictions/{row['run_id']}.csv")
+    predictions = read_csv(tmp_path / f"out/predictions/{row['run_id']}.csv")
     assert {clip["label"] for clip in predictions} == set(names.values())
     assert {clip["prediction"] for clip in predictions} <= set(names.values())
 
@@ -443,7 +432,7 @@ def test_real_recordings(tmp_path):
         pytest.skip(f"no recordings: {path} is not there (BYOLA_RQ_DATA names their folder)")
     result = call("--baseline", "logmel", "--task", path, "--out", tmp_path)
     assert result.exit_code == 0, result.output
-    (row,) = read(tmp_path / "results.csv")
+    (row,) = read_csv(tmp_path / "results.csv")
     assert (row["n_train"], row["n_valid"], row["n_test"]) == ("1420", "369", "596")
     # Measured on 2026-11-26; a binomial deviation of 596 clips is 2 points.
     assert float(row["score"]) == pytest.approx(52.35, abs=2)

@@ -1,4 +1,4 @@
-"""Classification: against scikit-learn, groups, calibration, the file, and what is refused."""
+"""Classification: against scikit-learn, groups, calibration, the file, and bad input."""
 
 import csv
 import json
@@ -56,7 +56,7 @@ def test_two_classes_have_two_probabilities(model: Embedder) -> None:
 
 
 def test_the_expected_accuracy_is_that_of_clips_never_seen(model: Embedder) -> None:
-    """Its interval covers the accuracy on 3,000 new clips in 19 of 20 cases, so in 7 of 10."""
+    """Check that the 95 % interval covers the accuracy on 3,000 new clips in 7 of 10 cases."""
     new_rows, new_labels = three_kinds(3000, seed=100, distance=2.0)
     covered = 0
     for seed in range(10):
@@ -69,7 +69,7 @@ def test_the_expected_accuracy_is_that_of_clips_never_seen(model: Embedder) -> N
 
 
 def test_temperature_brings_confidence_to_accuracy(model: Embedder) -> None:
-    """To within 3 standard errors of either on 3,000 new clips, and what 300 clips leave open."""
+    """Compare both within 3 standard errors on 3,000 new clips, plus the spread of 300 clips."""
     rows, labels = three_kinds(300, seed=3, distance=2.0)
     made = fit_classifier(rows, labels, [str(n) for n in range(300)], rows, model)
     new_rows, new_labels = three_kinds(3000, seed=101, distance=2.0)
@@ -114,9 +114,9 @@ def test_a_file_gives_the_same_and_refuses_what_is_another(tmp_path: Path, model
     read = Classifier.load(path)
     np.testing.assert_array_equal(read.predict_proba(rows), made.predict_proba(rows))
     assert (read.expected, list(read.rare)) == (made.expected, list(made.rare))
-    read.refuse_other_model(path, model)
+    read.check_model(path, model)
     with refused(CheckpointError, "different", path, value=model.weights_sha256):
-        read.refuse_other_model(path, Embedder.untrained(dim=64))
+        read.check_model(path, Embedder.untrained(dim=64))
     with refused(CheckpointError, "missing", tmp_path / "none.safetensors"):
         Classifier.load(tmp_path / "none.safetensors")
     tensors = load_file(path)

@@ -80,7 +80,7 @@ def test_few_clips_have_a_map(num: int) -> None:
 
 
 def test_the_page_keeps_to_its_size(sounds: Path, tmp_path: Path, model: Embedder) -> None:
-    """Of clips of 3 s, louder in their second half; an excerpt begins there."""
+    """Clips of 3 s are louder in their second half, where excerpts begin."""
     folder, page = tmp_path / "sounds", tmp_path / "deep" / "map.html"
     folder.mkdir()
     rng = np.random.default_rng(0)

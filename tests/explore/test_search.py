@@ -1,4 +1,4 @@
-"""Search: against scikit-learn, on real sound, and what it refuses."""
+"""Search: against scikit-learn, on real sound, and with bad input."""
 
 import shutil
 from pathlib import Path
@@ -29,7 +29,7 @@ RATE = 16_000
 
 
 def run(*arguments: object) -> int:
-    """The status with which `byola-rq` leaves."""
+    """Exit status of `byola-rq`."""
     with pytest.raises(SystemExit) as left:
         main([str(argument) for argument in arguments])
     return int(left.value.code or 0)
@@ -93,7 +93,7 @@ def test_a_stretch_is_pooled_as_a_clip_is() -> None:
 
 
 def test_the_best_moment_is_where_the_query_was_cut(tmp_path: Path, model: Embedder) -> None:
-    """To within two frames of 80 ms: a stretch begins at a whole frame, the query need not."""
+    """Compare within two frames of 80 ms: stretches begin at whole frames, the query need not."""
     sounds = [
         make_clip(kind, seed=1, seconds=4) for kind in ("voice-en", "background-pink", "note-brass")
     ]

@@ -21,7 +21,7 @@ from byola_rq.cli.app import main
 from byola_rq.config import Config, default_config_path, load_config
 from byola_rq.errors import AudioError, ConfigError, MissingPackageError
 from byola_rq.listen.build import listen_to_clip
-from byola_rq.listen.clip_demo import MOST_GAIN, PEAK, Listening
+from byola_rq.listen.clip_demo import MAX_GAIN, PEAK, Listening
 from byola_rq.listen.page import render_page, write_page
 from byola_rq.listen.segments import read_segment
 from byola_rq.model.builtin import SHA256, VERSION
@@ -109,7 +109,7 @@ def test_every_sound_has_the_spectrogram_of_its_picture(listening: Listening) ->
     """A quantized spectrogram is no sound's, but no other picture is as near to its sound."""
     for sound in listening.sounds:
         again = listening.frontend(sound.waveform)
-        # Where it is loud: far below, one band's leakage fills what its neighbours left empty.
+        # Where it is loud: far below, one band's leakage fills what its neighbors left empty.
         is_loud = sound.log_mel > sound.log_mel.max() - 5
         errors = {
             other.name: float((again - other.log_mel)[is_loud].abs().mean())
@@ -296,7 +296,7 @@ def noise(seconds: float, rate: int = RATE) -> Any:
         (np.full(2 * RATE, 0.25), RATE, ""),
         (np.clip(noise(2) * 30, -1, 1), RATE, "The recording is clipped: 7"),
         (noise(2) * 20, RATE, "The recording is clipped"),
-        (np.stack([noise(2), noise(2)], axis=1), RATE, "The mean of 2 channels is heard"),
+        (np.stack([noise(2), noise(2)], axis=1), RATE, "The 2 channels are averaged"),
         (noise(1.5, 96000), 96000, ""),
         (noise(0.95), RATE, ""),
     ],
@@ -309,7 +309,7 @@ def test_odd_clips_are_heard(
     listening = listen_to_clip(config, path, bins=(2, 200))
     assert all(sound.waveform.isfinite().all() for sound in listening.sounds)
     assert all(len(sound.waveform) == 15200 for sound in listening.sounds)
-    assert 0 < listening.gain <= MOST_GAIN
+    assert 0 < listening.gain <= MAX_GAIN
     text = render_page(listening, command="")
     notes = re.findall(r"<li>(.*?)</li>", text)
     assert any(note in each for each in notes) or not note

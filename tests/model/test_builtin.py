@@ -64,9 +64,7 @@ def test_it_is_what_is_loaded_without_a_name(tmp_path: Path) -> None:
     assert not Embedder.untrained(dim=8).release
 
 
-def test_a_near_miss_is_told_the_right_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_near_miss_gets_the_right_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("builtn", "built-in", "Builtin"):
         with refused(CheckpointError, "unknown", Path(name), value=name) as caught:

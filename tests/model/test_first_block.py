@@ -38,7 +38,7 @@ def sound(
 
 
 def plain(features: nn.Sequential, x: Tensor) -> Tensor:
-    """The papers' order."""
+    """Run the modules in the papers' order."""
     for i in range(0, len(features), 4):
         x = F.max_pool2d(F.relu(features[i + 1](features[i](x))), 2)
     return x
@@ -170,7 +170,7 @@ def test_what_cannot_be_fused_runs_as_modules(case: str) -> None:
     assert (x.grad is not None) == (case == "input gradient")
 
 
-def test_odd_frames_where_kernels_serve_are_told_once(
+def test_odd_frames_where_kernels_serve_are_reported_once(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(KERNELS, "device_types", {"cpu"})

@@ -63,7 +63,7 @@ def test_the_other_sample_is_any_but_itself() -> None:
 
 
 class Recorded(IMix):
-    """Keeps what it drew."""
+    """i-Mix that records its draws."""
 
     def draw(self, key: Tensor) -> Mix:
         self.mixes = [*getattr(self, "mixes", []), super().draw(key)]

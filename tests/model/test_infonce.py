@@ -59,7 +59,7 @@ def test_narrow_numbers_are_computed_in_float32() -> None:
 
 
 def points_encoder() -> nn.Sequential:
-    """Of point clouds `(B, N, 3)`; it does not say how wide its embeddings are."""
+    """Encoder of point clouds `(B, N, 3)` without an attribute `embedding_dim`."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(60, 24), nn.ReLU(), nn.Linear(24, 10))
 

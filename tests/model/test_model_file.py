@@ -1,4 +1,4 @@
-"""Model files: what is written is what is read, for ever, and nothing else is."""
+"""Model files: they read back what was written, in all versions, and nothing else."""
 
 import hashlib
 import json
@@ -70,6 +70,13 @@ def test_what_a_file_says_comes_back(embedder: Embedder, path: Path) -> None:
     assert description["weights_sha256"] == embedder.weights_sha256
     assert shapes == {k: tuple(v.shape) for k, v in embedder.encoder.state_dict().items()}
     assert stat.S_IMODE(path.stat().st_mode) & 0o044 == 0o044 & ~_umask()
+
+
+def test_the_license_is_read_in_either_spelling(embedder: Embedder, path: Path) -> None:
+    description, _ = read_description(path)
+    description["license"] = description.pop("licence")
+    write_model_file(path, description, embedder.encoder.state_dict())
+    assert byola_rq.load(path).licence == "CC-BY-4.0"
 
 
 def _umask() -> int:

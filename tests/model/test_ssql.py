@@ -84,7 +84,7 @@ def test_the_encoder_is_quantized_from_its_second_layer_on() -> None:
 
 
 def test_every_activation_of_the_audio_encoder_has_few_values() -> None:
-    """Also where a block is one function: what convolutions and linear layers see is quantized."""
+    """Inputs of convolutions and linear layers are quantized, even if a block is one function."""
     torch.manual_seed(0)
     encoder = AudioNTT2020(dim=16)
     seen: list[int] = []

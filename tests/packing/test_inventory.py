@@ -1,4 +1,4 @@
-"""What `info` says about a packed corpus, and its picture."""
+"""Output of `info` about a packed corpus, and its picture."""
 
 import sys
 from pathlib import Path
@@ -52,7 +52,7 @@ def pack(folder: Path, seconds: list[float], reasons: list[str] | None = None) -
     return folder
 
 
-def test_all_is_said(tmp_path: Path) -> None:
+def test_the_whole_report(tmp_path: Path) -> None:
     folder = pack(tmp_path / "c", [0.5, 0.5, 3.0, 9.0, 10.0, 10.5, 30.0], REASONS)
     text = "\n".join(describe_corpus(folder))
     assert text.splitlines()[:6] == [

@@ -82,7 +82,7 @@ def test_a_plan_is_fixed_once(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_differences_are_said(
+def test_differences_are_reported(
     changes: dict[str, object], differences: dict[str, list[str]]
 ) -> None:
     found = compare_plans(plan_of(ROWS), plan_of(ROWS, **changes))

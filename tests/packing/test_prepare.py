@@ -1,4 +1,4 @@
-"""Any collection -> the same packed corpus, whatever happens on the way."""
+"""`prepare` makes the same packed corpus of a collection, whatever interrupts it."""
 
 import csv
 import errno
@@ -220,7 +220,7 @@ def test_every_form_of_source_in_one_corpus(tmp_path: Path) -> None:
     assert part.dtype == np.int16
 
 
-def test_the_same_clip_twice_is_kept_once_and_said(tmp_path: Path) -> None:
+def test_the_same_clip_twice_is_kept_once_and_reported(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         soundfile.write(tmp_path / name / f"{name}.wav", tone(0.1), 16000)
@@ -617,7 +617,7 @@ def test_nothing_packed_is_a_failure(tmp_path: Path) -> None:
         (["dest", "--merge"], ["error: dest: ", "merge"]),
     ],
 )
-def test_wrong_use_is_said_in_one_line(
+def test_wrong_use_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: Sequence[str], told: Sequence[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -131,7 +131,7 @@ def test_equal_learning_rates_are_all_seen(drawn: list[Any], tmp_path: Path) -> 
 
 
 def validated(run: dict[str, Any]) -> dict[str, Any]:
-    """With a score in percent every tenth row; the best is that of the third."""
+    """Add a score in percent to every tenth row; the third of them is the best."""
     scores = np.full(len(run["step"]), np.nan)
     scores[9::10] = 40 + 5 * np.sin(np.arange(len(scores) // 10))
     scores[29] = 71.5

@@ -232,7 +232,7 @@ def test_a_copy_of_another_step_is_a_damage(tmp_path: Path, step: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["../around", "/dev/zero", "fifo"])
-def test_other_files_than_ours_are_not_looked_at(tmp_path: Path, name: str) -> None:
+def test_foreign_files_are_ignored(tmp_path: Path, name: str) -> None:
     """A pipe or a device would keep whoever computes its digest for ever."""
     path = save_checkpoint(tmp_path, checkpoint(1), keep=1)
     os.mkfifo(path / "fifo")

@@ -392,7 +392,7 @@ def test_a_place_where_nothing_can_be_made(
 
 
 def drop_power_over_files() -> None:
-    """In a child: root becomes one whom the permissions of files bind."""
+    """Make root in a child process a user who is bound by file permissions."""
     libc = ctypes.CDLL(None, use_errno=True)
     for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
         libc.prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP; others than root have none
@@ -528,7 +528,7 @@ CONDITIONAL = {
     "train.max_steps": 6,
 }
 
-# What moves last bits (other kernels), or needs a GPU, a labelled set or a further package.
+# What moves last bits (other kernels), or needs a GPU, a labeled set or a further package.
 NOT_TO_THE_BIT = {
     "run.dir",
     "run.device",
@@ -553,7 +553,7 @@ def override(key: str, value: Any) -> str:
 
 
 def free_overrides(key: str) -> list[str]:
-    """To another value of a free key; of the two budgets a run has one."""
+    """Return overrides that change a free key; a run has only one of the two budgets."""
     budget = ["train.max_steps=null"] if key == "train.segments" else []
     return [*budget, override(key, {**FREE, **CONDITIONAL}[key])]
 
@@ -623,7 +623,7 @@ def test_the_length_is_science_where_a_schedule_depends_on_it(
 
 
 def test_free_keys_change_no_bit(again: Config, trained: Config, tmp_path: Path) -> None:
-    """From step 2 on with all of them changed at once: the bits of the run as it was."""
+    """Change all free keys at once after step 2: the run keeps its bits."""
     shutil.rmtree(again.run.dir / "step-00000004")
     (again.run.dir / "encoder.safetensors").unlink()
     overrides = [override(key, FREE[key]) for key in sorted(FREE.keys() - NOT_TO_THE_BIT)]

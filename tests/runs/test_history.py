@@ -1,4 +1,4 @@
-"""What `runs` reads from the directories of runs, and says of them."""
+"""Summaries that `runs` reads from the directories of runs."""
 
 import os
 import re
@@ -70,7 +70,7 @@ def test_runs_of_one_name_are_told_apart(runs_folder: Path, tmp_path: Path) -> N
     assert [run.name for run in runs] == [str(runs_folder / "base"), str(other / "base"), "low"]
 
 
-def test_all_is_said(trained_runs: Path) -> None:
+def test_the_whole_report(trained_runs: Path) -> None:
     runs, _ = find_runs([trained_runs])
     manifest = trained_runs / "base" / "step-00000004" / "manifest.json"
     lines = list(describe_runs(runs, now=manifest.stat().st_mtime + 3 * 3600))
@@ -103,7 +103,7 @@ def test_columns_stand_under_their_names(trained_runs: Path) -> None:
     assert len({line.index("step-") for line in lines[1:3]} | {lines[0].index("last check")}) == 1
 
 
-def test_equal_configurations_are_said(runs_folder: Path) -> None:
+def test_equal_configurations_are_reported(runs_folder: Path) -> None:
     shutil.copytree(runs_folder / "base", runs_folder / "again")
     config = runs_folder / "again" / "config.yaml"
     config.write_text(config.read_text().replace("runs/base", "runs/again"))
@@ -159,7 +159,7 @@ def test_a_run_of_before_the_newer_keys_is_read(runs_folder: Path) -> None:
     assert not any("segments" in line for line in list(describe_runs(runs))[5:])
 
 
-def test_damaged_and_torn_rows_are_said_and_left_out(tmp_path: Path) -> None:
+def test_damaged_and_torn_rows_are_reported_and_left_out(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     rows = [
         "1,0.1,1.5,0.1",
@@ -183,7 +183,7 @@ def test_damaged_and_torn_rows_are_said_and_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"a,b\n1,2\n", b"\xff\xfe\x00", b"step,loss", b"step,loss,loss\n"]
 )
-def test_a_file_that_is_no_metrics_is_said(runs_folder: Path, content: bytes) -> None:
+def test_a_file_that_is_no_metrics_is_reported(runs_folder: Path, content: bytes) -> None:
     (runs_folder / "base" / "metrics.csv").write_bytes(content)
     runs, notes = find_runs([runs_folder])
     assert len(notes) == 1
@@ -211,7 +211,7 @@ def test_a_loss_that_is_no_number_is_seen(runs_folder: Path) -> None:
     assert cells(list(describe_runs([run]))[1])[1:4] == ["4/4 (100 %)", "nan", "nan"]
 
 
-def test_newer_columns_are_said_where_they_are_there(runs_folder: Path) -> None:
+def test_newer_columns_are_reported_if_present(runs_folder: Path) -> None:
     path = runs_folder / "base" / "metrics.csv"
     rows = ["2,0.6,0.6,0.02,10,3", "3,1,0.6,0.02,10,", "4,1.3,0.5,0.02,11.27,1"]
     path.write_text("\n".join([f"{HEADER},effective_rank,skipped_steps", *rows, ""]))
@@ -284,7 +284,7 @@ def validated(run_dir: Path, scores: list[str], best: int) -> None:
     BestCheckpoint(run_dir, "probe").note(best, max(float(score) for score in scores if score))
 
 
-def test_scores_are_said_where_there_are_any(runs_folder: Path) -> None:
+def test_scores_are_reported_if_there_are_any(runs_folder: Path) -> None:
     validated(runs_folder / "base", ["", "62.25", "60", ""], best=2)
     runs, notes = find_runs([runs_folder])
     assert notes == []
@@ -299,7 +299,7 @@ def test_scores_are_said_where_there_are_any(runs_folder: Path) -> None:
     assert "validation" not in "".join(describe_runs([alone]))
 
 
-def test_a_best_checkpoint_that_is_lost_is_said(runs_folder: Path) -> None:
+def test_a_best_checkpoint_that_is_lost_is_reported(runs_folder: Path) -> None:
     base = runs_folder / "base"
     validated(base, ["", "62", "60", "59"], best=2)
     shutil.rmtree(base / "step-00000002")

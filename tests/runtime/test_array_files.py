@@ -80,7 +80,7 @@ def test_another_type_or_shape_is_refused(tmp_path: Path) -> None:
             map_array(tmp_path / "a.npy", dtype, shape)
 
 
-def test_nobody_waits_for_a_pipe(tmp_path: Path) -> None:
+def test_a_pipe_is_never_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.npy")
     with pytest.raises(OSError, match=r"a\.npy"):
         find_array(tmp_path / "a.npy")

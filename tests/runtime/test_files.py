@@ -128,7 +128,7 @@ def test_no_file_goes_on_behind_a_link(tmp_path: Path, others: Path) -> None:
     assert not (tmp_path / "made").exists()
 
 
-def test_a_folder_of_ours_is_no_link(tmp_path: Path) -> None:
+def test_an_own_folder_is_not_a_link(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "named").symlink_to(tmp_path / "real")
     # What the user names may be one.
@@ -144,7 +144,7 @@ def test_others_cannot_read_what_is_being_written(tmp_path: Path) -> None:
         assert (tmp_path / "other").stat().st_mode & 0o777 == 0o600
 
 
-def test_removed_is_only_what_is_ours(tmp_path: Path, others: Path) -> None:
+def test_only_own_files_are_removed(tmp_path: Path, others: Path) -> None:
     (out := tmp_path / "out").mkdir()
     for name in (".a.npy.0123abcd.partial", ".mode.0123abcd.partial"):
         (out / name).touch()

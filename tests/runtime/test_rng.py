@@ -78,7 +78,7 @@ def test_uniform_is_uniform() -> None:
     assert distance < math.sqrt(-math.log(1e-6 / 2) / (2 * n))
 
 
-def test_neighbouring_keys_and_counters_are_uncorrelated() -> None:
+def test_neighboring_keys_and_counters_are_uncorrelated() -> None:
     numbers = uniform(sample_keys(0, 0, torch.arange(4000)), 8).double() - 0.5
     correlation = torch.corrcoef(numbers.T) - torch.eye(8)
     # A sample correlation of independent numbers has standard deviation 1 / sqrt(n).

@@ -1,4 +1,4 @@
-"""How many threads a process computes with."""
+"""Number of computing threads of a process."""
 
 from collections.abc import Iterator
 

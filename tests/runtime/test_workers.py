@@ -25,7 +25,7 @@ from tests.refusal import refused
 
 @dataclass
 class Touching:
-    """What makes a file when it is unpickled."""
+    """Object that makes a file when it is unpickled."""
 
     path: str
 

@@ -126,7 +126,7 @@ def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Stage:
 
 
 def try_save(stage: Stage) -> bool:
-    """Whether it worked; any other error than ours fails the test."""
+    """Return True if saving worked; an error other than `CheckpointError` fails the test."""
     try:
         stage.save()
     except CheckpointError as error:

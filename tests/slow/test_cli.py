@@ -29,7 +29,7 @@ def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProc
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], *told: object) -> None:
-    """One line that names these, a status, no traceback."""
+    """Assert one line that names `told`, status 2, and no traceback."""
     assert done.returncode == 2, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, done.stderr
@@ -125,7 +125,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(sounds: Path, tmp_path: Path) -> 
     assert process.wait() != 0, "the run ended before it could be killed"
     again = run(*arguments, f"run.dir={killed_dir}")
     assert again.returncode == 0, again.stderr
-    assert "going on after step" in again.stderr
+    assert "resuming after step" in again.stderr
     for name in ("encoder.safetensors", "step-00000040/optimizer.safetensors"):
         assert (killed_dir / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
@@ -303,7 +303,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert done.stderr.splitlines()[-1].startswith("error: ")
 
 
-def test_views_of_digital_silence_are_drawn_and_told_of(tmp_path: Path) -> None:
+def test_views_of_digital_silence_are_drawn_with_a_warning(tmp_path: Path) -> None:
     bark = np.zeros(80000)
     bark[:4000] = 0.3 * np.random.default_rng(0).standard_normal(4000)
     for name, samples in (("bark", bark), ("nothing", np.zeros(80000))):

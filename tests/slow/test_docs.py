@@ -37,7 +37,7 @@ def blocks(page: Path, *languages: str) -> list[str]:
 
 
 def commands(page: Path) -> list[list[str]]:
-    """Each command of a page as words, without comments, assignments and redirections."""
+    """Split each command of a page into words, without comments, assignments and redirections."""
     found = []
     for block in blocks(page, "sh", "bash", "console"):
         for line in block.replace("\\\n", " ").splitlines():
@@ -101,15 +101,15 @@ def parse(name: str, arguments: list[str]) -> None:
 def test_a_wrong_command_would_be_seen() -> None:
     with refused(byola_rq.ConfigError, "unknown", key="optimizer.lrr"):
         parse("byola-rq", ["pretrain", "optimizer.lrr=1"])
-    with pytest.raises(Exception, match="--colour"):
-        parse("byola-rq", ["embed", "a", "-o", "c", "--colour"])
+    with pytest.raises(Exception, match="--color"):
+        parse("byola-rq", ["embed", "a", "-o", "c", "--color"])
     with pytest.raises(Exception, match="pretrian"):
         parse("byola-rq", ["pretrian"])
     with pytest.raises(Exception, match="--taks"):
         parse("evaluate", ["model.safetensors", "--taks", "a.csv"])
 
 
-def test_most_commands_are_ours() -> None:
+def test_most_commands_are_of_this_project() -> None:
     ours = [words for param in ALL_COMMANDS for words in param.values if our_call(words)]
     assert len(ours) > 40
 
@@ -195,7 +195,7 @@ WITH_SNIPPETS = [page for page in PAGES if blocks(page, "python")]
 def test_the_snippets_of_a_page_run_in_order(
     page: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With what the text around them speaks of: a waveform, a clip, a model file."""
+    """Run snippets with the objects that the text names: a waveform, a clip, a model file."""
     shutil.copy(world / "encoder.safetensors", tmp_path)
     shutil.copytree(world / "data" / "my_sounds", tmp_path / "my_sounds")
     monkeypatch.chdir(tmp_path)

@@ -49,7 +49,7 @@ def clips(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(model: Path, clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What one process makes of `clips`."""
+    """Embed `clips` by one process."""
     return embed_by_one(model, clips, tmp_path_factory.mktemp("expected"))
 
 

@@ -168,7 +168,7 @@ def test_another_order_takes_a_kernel_for_each(capfd: pytest.CaptureFixture[str]
 
 
 def alone(augmentation: Augmentation[Any], x: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-    """What its kernel gives, and its plain path."""
+    """Return the results of an augmentation's kernel and of its plain path."""
     augmentation.remember(x.flip(0))
     augmentation.kernels.device_types = {DEVICE.type}
     kernel_calls = []

@@ -84,7 +84,7 @@ def test_xares_contract(xares_encoder: Any, model: Path) -> None:
 
 
 class _Base:
-    """What MTEB's AbsEncoder is to a subclass before the tests of MTEB itself."""
+    """Stand-in for MTEB's AbsEncoder, as far as a subclass needs it."""
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def texts(notebook: Any) -> str:
 
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of labelled clips of one second, with its csv."""
+    """A folder of labeled clips of one second, with its csv."""
     folder = tmp_path_factory.mktemp("labelled")
     rows = [("file_name", "label", "split")]
     for kind in KINDS:

@@ -26,7 +26,7 @@ from byola_rq.packing.decode import ClipJob, ClipRules, decode_clip
 from byola_rq.sources.clip_source import ClipSource, Listing
 from byola_rq.sources.listing import list_sources
 from evaluate.__main__ import app as evaluate
-from evaluate.inspection import look_into
+from evaluate.inspection import check_file
 from evaluate.log_mels import read_clip
 from evaluate.tasks.task import Clip
 from tests import multimedia
@@ -142,7 +142,7 @@ def verdict(read: Callable[[], object], *names: object) -> Verdict:
 
 
 def verdicts(clip: ClipSource, embedder: Embedder) -> dict[str, Verdict]:
-    """What each command says of a clip when it reads all of it."""
+    """Return the verdict of each command that reads a whole clip."""
     path = clip.path
     readers: dict[str, Callable[[], object]] = {
         "prepare": lambda: decode_clip(ClipJob(clip), ClipRules()),
@@ -182,7 +182,7 @@ def test_all_commands_agree_on_which_files_are_readable(folder: Path) -> None:
         # Opening says no more than reading, and never another thing.
         opened = verdict(lambda path=clip.path: inspect_audio(path), clip.path)
         assert opened in {(None, ""), (code, reason)}, (str(clip), opened, said)
-        looked = look_into([Clip(clip.path, clip.path.name, "a", "train")], with_digest=False)
+        looked = check_file([Clip(clip.path, clip.path.name, "a", "train")], with_digest=False)
         assert bool(looked.fault) == (opened[0] is not None)
     # That all are refused, or none, would be agreement too.
     assert codes[None] > 500
@@ -281,7 +281,7 @@ def test_refused_codecs_are_refused_by_every_command(
         assert len(set(said.values())) == 1, (path, said)
         # A decoder finds two such chunks wrong, before it is asked which codec it found.
         assert said["prepare"][0] == ("damaged" if "twice" in path.stem else "unsupported"), path
-        looked = look_into([Clip(path, path.name, "a", "train")], with_digest=False)
+        looked = check_file([Clip(path, path.name, "a", "train")], with_digest=False)
         assert looked.fault
     monkeypatch.chdir(tmp_path)
     embedder.save(tmp_path / "m.safetensors")

@@ -38,7 +38,7 @@ def as_a_rank(rank: int, num_ranks: int, port: int, work: Callable[[Path], None]
 
 
 def by_one_and_by_two(work: Callable[[Path], None], folder: Path) -> list[dict[str, Tensor]]:
-    """What `work` writes to the file that it is given, in one process and in two."""
+    """Return what `work` writes to its file, in one process and in two."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -58,7 +58,7 @@ def by_one_and_by_two(work: Callable[[Path], None], folder: Path) -> list[dict[s
 
 
 def losses_and_gradients(result: Path) -> None:
-    """Of every objective with each of what changes it, on this rank's rows of one batch."""
+    """Save losses and gradients of every objective and option, on this rank's rows of one batch."""
     views = [local_rows(each.double()) for each in points(1, num=12)]
     key = local_rows(sample_keys(0, 0, torch.arange(12)))
     found = {"dacl": all_gather_rows(DACL()(views[0], key))}
@@ -90,7 +90,7 @@ def test_losses_and_gradients_are_those_of_the_whole_batch(tmp_path: Path) -> No
 
 
 def test_two_processes_train_as_one_does(tmp_path: Path, sounds: Path) -> None:
-    """In float64, with the tolerance of `test_ranks`, where it is derived."""
+    """Compare in float64, with the tolerance derived in `test_ranks`."""
     config = load_config(
         default_config_path(),
         [

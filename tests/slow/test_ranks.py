@@ -23,7 +23,7 @@ NUM_STEPS = 12
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
-    """What each of three ranks saw."""
+    """Return the records of each of three ranks."""
     folder = tmp_path_factory.mktemp("seen")
     with Torchrun([ROOT / "tests/rank_exchange.py", folder], 3, folder / "out") as job:
         status, _, stderr = job.end()
@@ -44,7 +44,7 @@ def test_all_ranks_see_the_same(seen: list[dict[str, object]]) -> None:
         assert each["empty"] == ""
 
 
-def test_an_error_of_one_rank_ends_all_and_is_said_once(seen: list[dict[str, object]]) -> None:
+def test_an_error_of_one_rank_ends_all_and_is_reported_once(seen: list[dict[str, object]]) -> None:
     for number, each in enumerate(seen):
         elsewhere, here, nowhere = each["errors"]  # type: ignore[misc]
         assert elsewhere[1:] == [2, number != 0, "missing", "gone"]
@@ -74,7 +74,7 @@ def test_weights_that_differ_are_refused(seen: list[dict[str, object]]) -> None:
 def test_two_processes_compute_what_one_does(
     tmp_path: Path, sounds: Path, chain: str, freeze_steps: int
 ) -> None:
-    """In float64, with batch statistics of the whole batch.
+    """Compare in float64, with batch statistics of the whole batch.
 
     Adam divides a gradient by at least 1e-8, so the rounding of a gradient that is nothing else
     (that of a bias before a batch norm) moves a weight by 3e-4 / 1e-8 times itself. It is a sum of
@@ -171,7 +171,7 @@ def test_a_killed_rank_is_started_again(undisturbed: Config, tmp_path: Path) -> 
         status, _, stderr = job.end()
     assert status == 0, stderr
     assert len(before) == 2
-    assert stderr.count(f"going on after step 3 of {NUM_STEPS}") == 1
+    assert stderr.count(f"resuming after step 3 of {NUM_STEPS}") == 1
     # Rank 0 says so, unless torchrun's SIGTERM meets it before.
     assert stderr.count("error: ") <= 1
     assert model_bytes(config) == model_bytes(undisturbed)

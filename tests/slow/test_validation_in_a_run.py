@@ -1,4 +1,4 @@
-"""When a run is validated, and what whole runs that watch themselves leave behind."""
+"""Validation schedule of a run, and the files that validated runs leave."""
 
 import math
 import shutil

@@ -1,4 +1,4 @@
-"""Which of equal clips is kept, and how different clips of one id are told apart."""
+"""Deduplication: the clip that is kept, and different clips of equal id."""
 
 import itertools
 import os

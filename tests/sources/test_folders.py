@@ -77,7 +77,7 @@ def test_links_to_files_are_followed(tmp_path: Path) -> None:
     ]
 
 
-def test_what_is_not_read_is_said(tmp_path: Path) -> None:
+def test_what_is_not_read_is_reported(tmp_path: Path) -> None:
     touch(tmp_path, "a.wav", "1.wma", "x/2.WMA", "3.wv", "x/b.tar.gz", "c.zip", "d.jpg", ".e.wma")
     touch(tmp_path, "README", "._a.wav", ".DS_Store", "__MACOSX/._a.wav", "__MACOSX/b.wav")
     found, listing = walk(tmp_path)

@@ -166,7 +166,7 @@ def test_the_order_of_the_file_system_does_not_matter(
     order = random.Random(0)
 
     class Shuffled:
-        """What scandir gives, in an order of its own."""
+        """Result of scandir in random order."""
 
         def __init__(self, path: str) -> None:
             with original(path) as entries:

@@ -158,7 +158,7 @@ def test_a_tar_cut_anywhere_gives_what_is_whole(tmp_path: Path, wav: bytes) -> N
         (lambda data: data + data, "after the end mark at byte"),
     ],
 )
-def test_compressed_and_joined_tars_are_told(
+def test_compressed_and_joined_tars_are_reported(
     tmp_path: Path, wav: bytes, change, reason: str
 ) -> None:
     path = make_tar(tmp_path / "a.tar", [("1.wav", wav)])

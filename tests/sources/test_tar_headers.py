@@ -28,7 +28,7 @@ members = st.lists(st.tuples(paths, st.integers(0, 3000)), max_size=6)
 
 
 def write_tar(path: Path, content: list[tuple[str, int]], form: int) -> list[tuple[str, int, str]]:
-    """What could be written: ustar has no room for some names."""
+    """Write a tar; return the members written: ustar has no room for some names."""
     written = []
     with tarfile.open(path, "w", format=form) as tar:
         for number, (name, size) in enumerate(content):
@@ -93,7 +93,7 @@ def test_sizes_that_octal_digits_cannot_hold(tmp_path: Path) -> None:
             next(walk_members(io.BytesIO(header), 9 << 30))
 
 
-def test_sparse_members_are_told_and_stepped_over(tmp_path: Path) -> None:
+def test_sparse_members_are_reported_and_stepped_over(tmp_path: Path) -> None:
     """GNU's old form: a header with a map, blocks that continue it, then the data."""
     header = bytearray(tarfile.TarInfo("sparse.wav").tobuf(tarfile.GNU_FORMAT))
     header[156:157] = b"S"
@@ -144,7 +144,7 @@ def test_old_writers_summed_signed_bytes(tmp_path: Path) -> None:
         (lambda data: data[:1100] + b"!" + data[1101:], "damaged", {"value": 1024}),
     ],
 )
-def test_damage_is_told_by_its_place(
+def test_damage_is_reported_with_its_place(
     tmp_path: Path, change, code: Code, facts: dict[str, object]
 ) -> None:
     path = tmp_path / "a.tar"

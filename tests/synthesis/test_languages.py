@@ -24,7 +24,7 @@ def test_there_are_the_words_of_speech_commands_and_each_is_its_own():
 
 
 def shares(language, seed):
-    """How often each sound is heard in half a minute."""
+    """Frequency of each phone in half a minute."""
     segments = spell_sentences(language, seconds=30.0, rng=make_generator(language, seed))
     known = LANGUAGES[language]
     sounds = " ".join((known.vowels, known.onsets, known.codas, "@")).replace("+", " ").split()

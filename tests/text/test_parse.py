@@ -35,7 +35,7 @@ BAD_JSON = ["", "[" * 10**6, '{"a":' * 10**5, "9" * 5000, "[1", '"\\ud800', "nul
 
 
 def read_bad(text: str, *, as_written: bool) -> str:
-    """What is wrong with it; nothing where it is well as it is written."""
+    """Return the error of parsing `text`; empty if it is accepted as written."""
     try:
         value = parse_yaml(text, as_written=as_written)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""What others have written rules no terminal, and messages stay one short line."""
+"""Foreign text cannot control a terminal, and messages stay one short line."""
 
 import unicodedata
 

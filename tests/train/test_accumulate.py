@@ -12,14 +12,15 @@ from byola_rq.corpus.decoded_clips import measure_clips
 from byola_rq.corpus.order import ClipOrder, StepSampler
 from byola_rq.corpus.segments import SegmentCorpus, find_clips
 from byola_rq.errors import ConfigError
-from byola_rq.train.step import build_state, train_step
+from byola_rq.train.state import build_state
+from byola_rq.train.step import train_step
 from tests.conftest import SMALL
 from tests.rank_steps import DoubleLogMel
 from tests.refusal import refused
 
 
 def gradient(config: Config, sounds: Path, *, batch_norm_is_fixed: bool) -> dict[str, Tensor]:
-    """Of one step in float64, before it changes a weight."""
+    """Gradient of one step in float64, before the optimizer."""
     clips = measure_clips(find_clips([sounds])[0], 16000)
     frontend = DoubleLogMel(**config.frontend.model_dump())
     torch.set_default_dtype(torch.float64)

@@ -1,4 +1,4 @@
-"""How long a run is, by epochs, steps or segments, and the warning before one that is short."""
+"""Length of a run in epochs, steps or segments, and the warning before a short one."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a run watches for: collapse measured against the definition, skipped steps written down."""
+"""Collapse measured against its definition, and skipped steps recorded."""
 
 import csv
 import math
@@ -47,13 +47,13 @@ def test_the_rank_of_a_large_batch_is_that_of_its_first_rows() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
-def test_collapse_is_told_whatever_the_scale(scale: float) -> None:
+def test_collapse_is_detected_at_any_scale(scale: float) -> None:
     healthy = embeddings(64, 128).relu() * scale
     assert examine_embeddings(healthy).collapse is None
     total = (1 + 1e-3 * embeddings(64, 128)) * scale
     assert "differ by 1.0e-03 of their size" in str(examine_embeddings(total).collapse)
     line = (embeddings(64, 1) @ embeddings(1, 128, seed=1) + 2) * scale
-    assert "differ in 1.0 directions only" in str(examine_embeddings(line).collapse)
+    assert "differ in only 1.0 directions" in str(examine_embeddings(line).collapse)
     assert examine_embeddings(torch.zeros(64, 128)).collapse is not None
 
 
@@ -102,8 +102,8 @@ def test_skipped_steps_name_the_clips_of_their_step(sounds: Path, tmp_path: Path
 
 def test_ten_in_a_row_are_refused_over_rows_of_metrics(tmp_path: Path) -> None:
     steps = SkipsInARow()
-    steps.refuse_many([True] * 9 + [False] + [True] * 6, tmp_path)
-    steps.refuse_many([True] * 3 + [False, True], tmp_path)
-    steps.refuse_many([True] * 8, tmp_path)
+    steps.check([True] * 9 + [False] + [True] * 6, tmp_path)
+    steps.check([True] * 3 + [False, True], tmp_path)
+    steps.check([True] * 8, tmp_path)
     with refused(TrainingError, "diverged", tmp_path, value=10):
-        steps.refuse_many([True, False], tmp_path)
+        steps.check([True, False], tmp_path)

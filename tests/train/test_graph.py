@@ -12,7 +12,8 @@ from torch import Tensor
 from byola_rq.corpus.segments import SegmentBatch
 from byola_rq.train.graph import WARM_UP_STEPS, GraphedStep, choose_step
 from byola_rq.train.loop import pretrain
-from byola_rq.train.step import StepOutcome, TrainState, compute_step, train_step
+from byola_rq.train.state import TrainState
+from byola_rq.train.step import StepOutcome, compute_step, train_step
 from tests.conftest import small_run
 from tests.train.test_step import batch, small_training
 
@@ -61,7 +62,7 @@ def assert_same(own: TrainState, other: TrainState) -> None:
 
 
 class InPlace:
-    """What a graph does but for the capture: each batch through the same memory."""
+    """Step that passes each batch through the same memory, as a graph does, without capture."""
 
     def __init__(self, state: TrainState) -> None:
         self.state = state

@@ -35,7 +35,7 @@ def weights(run_dir: Path) -> dict[str, Tensor]:
 
 
 def assert_encoders_hold(run_dir: Path, expected: dict[str, Tensor]) -> None:
-    """Both encoders have these weights, and batch statistics of their own."""
+    """Assert that both encoders have the expected weights, but their own batch statistics."""
     found = weights(run_dir)
     for prefix in ("encoder.", "target_encoder."):
         for name, tensor in expected.items():
@@ -61,7 +61,7 @@ def test_a_run_starts_from_a_model_file(
     assert not torch.equal(ours["encoder.features.0.weight"], theirs["encoder.features.0.weight"])
     told = capfd.readouterr().err
     assert f"encoder.init: {model_path}, weights {model.weights_sha256[:12]}" in told
-    assert "that it starts from may be" in told
+    assert "the encoder it starts from may be" in told
 
 
 def test_a_run_starts_from_the_built_in_encoder(tmp_path: Path, sounds: Path) -> None:

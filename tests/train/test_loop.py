@@ -1,4 +1,4 @@
-"""Pretraining: what a run writes, that it resumes to the same bits, and what it refuses."""
+"""Pretraining: files of a run, resuming bit for bit, and bad input."""
 
 import contextlib
 import csv

@@ -1,4 +1,4 @@
-"""The measured share of waiting, and what is said about it."""
+"""The measured share of waiting, and the message about it."""
 
 import re
 import time

@@ -84,7 +84,7 @@ def test_a_resumed_run_doubles_nothing(tmp_path: Path) -> None:
     text = path.read_bytes()
     resumed = Quarantine(path, many_clips(1000), said.append)
     assert len(resumed) == 2
-    resumed.add([(7, 9, "gone, and its neighbour too")])
+    resumed.add([(7, 9, "gone, and its neighbor too")])
     assert path.read_bytes() == text
     assert len(said) == 2
     resumed.add([(2, 3, "cut"), (4, 5, "cut")])
@@ -193,7 +193,7 @@ def test_clips_left_out_at_the_start_are_listed_and_counted(tmp_path: Path, soun
     assert "3 of 218 " in str(caught.value)
 
 
-def test_nothing_left_out_is_nothing_said(tmp_path: Path) -> None:
+def test_nothing_is_reported_if_nothing_is_left_out(tmp_path: Path) -> None:
     said: list[str] = []
     Quarantine(tmp_path / "quarantine.csv", many_clips(5), said.append).add_unreadable([])
     assert said == []

@@ -1,4 +1,4 @@
-"""One training step: what it changes, and that a step that is not finite changes nothing."""
+"""The training step: its changes, and none if it is not finite."""
 
 import pytest
 import torch
@@ -8,8 +8,9 @@ from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
 from byola_rq.config import Config, default_config_path, load_config
 from byola_rq.corpus.segments import SegmentBatch
 from byola_rq.runtime.device import can_compile
-from byola_rq.train import step as training_module
-from byola_rq.train.step import TrainState, build_state, train_step
+from byola_rq.train import state as training_module
+from byola_rq.train.state import TrainState, build_state
+from byola_rq.train.step import train_step
 from tests.conftest import SMALL
 
 
@@ -193,7 +194,7 @@ def test_a_compiled_network_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     torch.testing.assert_close(outcomes[0].loss, outcomes[1].loss, rtol=0.02, atol=0)
 
 
-def test_a_machine_without_a_compiler_is_told_of_once(
+def test_a_missing_compiler_is_reported_once(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", "")

@@ -1,4 +1,4 @@
-"""Validation while training: what it scores, when, what it refuses, and that it changes nothing."""
+"""Validation during training: scores, schedule, bad input, and no effect on the training."""
 
 import csv
 import random
@@ -21,7 +21,8 @@ from byola_rq.errors import AudioError, Code, ConfigError, CorpusError, MissingP
 from byola_rq.synthesis.generate import make_clip, write_wav
 from byola_rq.train import validation as module
 from byola_rq.train.probe import score_embeddings
-from byola_rq.train.step import TrainState, build_state, train_step
+from byola_rq.train.state import TrainState, build_state
+from byola_rq.train.step import train_step
 from byola_rq.train.validation import Validation
 from tests.conftest import SMALL
 from tests.refusal import refused
@@ -55,7 +56,7 @@ def labelled_sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copied(labelled_sounds: Path, tmp_path: Path) -> Path:
-    """A copy of them, to be spoilt."""
+    """A copy of them, to be corrupted."""
     return Path(shutil.copytree(labelled_sounds.parent, tmp_path / "set")) / labelled_sounds.name
 
 
@@ -85,7 +86,7 @@ def make_training(config: Config) -> TrainState:
 
 
 def settings() -> dict[str, Any]:
-    """What a validation could leave changed in the process."""
+    """Global settings that a validation could leave changed."""
     return {
         "torch": torch.get_rng_state().tolist(),
         "numpy": [str(each) for each in np.random.get_state()],  # noqa: NPY002

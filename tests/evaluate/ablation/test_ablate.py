@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from evaluate.__main__ import app
 from evaluate.ablation.grid import AblationRun, plan_runs, read_grid
-from evaluate.ablation.runs import Training, find_place, held, read_progress
-from evaluate.reports.results import WriteError
+from evaluate.ablation.runs import Training, find_place, locked_run, read_progress
+from evaluate.reports.records import WriteError
 from tests.conftest import SMALL
 from tests.fault_injection import Call, interposed
 from tests.refusal import refused
@@ -32,7 +32,7 @@ variants:
 
 @pytest.fixture
 def world(tmp_path: Path, sounds: Path, write_set, split_rows, monkeypatch) -> Path:
-    """A folder with a grid, its two labelled sets, and something to learn from."""
+    """A folder with a grid, its two labeled sets, and something to learn from."""
     small = [word.replace("=", ": ", 1) for word in SMALL if "run.device" not in word]
     (tmp_path / "small.yaml").write_text(GRID.format(small="\n  ".join(small)))
     write_set(tmp_path / "pitch.csv", split_rows)
@@ -43,7 +43,7 @@ def world(tmp_path: Path, sounds: Path, write_set, split_rows, monkeypatch) -> P
 
 
 def plan(num_seeds: int, *overrides: str) -> list[AblationRun]:
-    """As the command does, on a CPU."""
+    """Plan runs as the command does, on a CPU."""
     own = ["data.source=sounds", "run.device=cpu"]
     return plan_runs(read_grid(Path("small.yaml"), [*overrides, *own]), num_seeds)
 
@@ -144,7 +144,7 @@ def test_resuming_needs_something_begun(world: Path, trained_run: Path) -> None:
     assert ablate("--task", "pitch.csv", "--seeds", "1", "--resume").exit_code == 0
 
 
-def test_the_cost_is_told_without_doing_anything(world: Path) -> None:
+def test_the_cost_is_reported_without_doing_anything(world: Path) -> None:
     done = ablate("--seeds", "3", "--dry-run")
     assert done.exit_code == 0
     *runs, total = done.stdout.splitlines()
@@ -161,7 +161,7 @@ def test_a_run_that_another_call_holds_is_left_to_it(world: Path, trained_run: P
     child = os.fork()
     if child == 0:  # another call, at work until the pipe is closed
         os.close(writer)
-        with held(Path("out"), runs[0]):
+        with locked_run(Path("out"), runs[0]):
             Path("held").touch()
             os.read(reader, 1)
         os._exit(0)
@@ -172,7 +172,7 @@ def test_a_run_that_another_call_holds_is_left_to_it(world: Path, trained_run: P
     os.close(writer)
     os.waitpid(child, 0)
     assert done.exit_code == 0, done.output
-    assert f"left to other calls that are at work on them: {runs[0]}" in done.stderr
+    assert f"left to other calls: {runs[0]}" in done.stderr
     assert {row["variant"] for row in read_report()} == {"crop"}
 
 

@@ -20,7 +20,7 @@ def draw_correct(
 
 
 def score(correct: np.ndarray, generator: np.random.Generator) -> list[SeedScores]:
-    """Of each variant."""
+    """Return the seed scores of each variant, with their draws."""
     _, num_seeds, num_clips = correct.shape
     weights = np.full(num_clips, 1 / num_clips)
     draws = resample_accuracy(correct.reshape(-1, num_clips), weights, generator)

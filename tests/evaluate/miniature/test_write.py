@@ -63,7 +63,7 @@ def miniatures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def digest_files(folder: Path) -> dict[str, str]:
-    """What every file under a folder holds, by its name."""
+    """Digest every file under a folder, by its name."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in folder.rglob("*")
@@ -72,7 +72,7 @@ def digest_files(folder: Path) -> dict[str, str]:
 
 
 def read_sounds(folder: Path) -> dict[str, Path | EncodedAudio]:
-    """All sounds of a data set by name, those in archives too."""
+    """Read all sounds of a data set by name, also those in archives."""
     sounds: dict[str, Path | EncodedAudio] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)

@@ -15,9 +15,9 @@ def blobs():
     """Overlapping Gaussian classes with string labels: X, y to train, X, y to validate."""
     generator = np.random.default_rng(0)
     classes = np.array(["bark", "chirp", "meow"])
-    centres = generator.normal(size=(3, 8))
+    centers = generator.normal(size=(3, 8))
     labels = np.arange(180) % 3
-    features = (centres[labels] + generator.normal(size=(180, 8))).astype(np.float32)
+    features = (centers[labels] + generator.normal(size=(180, 8))).astype(np.float32)
     return features[:120], classes[labels[:120]], features[120:], classes[labels[120:]]
 
 

@@ -57,7 +57,7 @@ def tune(encoder, clips, rules, seed=0):
 
 
 def test_a_still_encoder_gives_the_weights_of_the_adam_probe():
-    """All clips in a batch: its batch norm is the scaler of the training clips."""
+    """Train on all clips in a batch, so that batch norm equals the scaler of the training clips."""
     clips, log_mels = make_clips()
     features = log_mels.mean(dim=(1, 3)).numpy()
     scaled = (features - features[:40].mean(axis=0)) / features[:40].std(axis=0)
@@ -177,7 +177,7 @@ def test_clips_of_several_classes():
     assert tuned.valid_score > 0.8
 
 
-def test_divergence_is_said_and_a_rate_that_does_not_is_taken():
+def test_divergence_is_reported_and_a_rate_that_converges_is_taken():
     clips, log_mels = make_clips()
     rules = dataclasses.replace(PLAIN, encoder_lrs=(1e-3, float("inf")), max_epochs=2)
     (tuned,) = tune(Bands(), clips, rules)

@@ -20,12 +20,12 @@ GRADIENT_TOLERANCE = 3e-4  # scikit-learn stops at 1e-4 of the mean objective, i
 def draw_parts(separation: float, seed: int = 0, sizes=(240, 90, 150)) -> list[Part]:
     """Gaussian classes, 4 of them in 12 dimensions of very different scale."""
     generator = np.random.default_rng(seed)
-    centres = separation * generator.normal(size=(4, 12))
+    centers = separation * generator.normal(size=(4, 12))
     scales = 10.0 ** generator.uniform(-2, 2, size=12)
     parts = []
     for size in sizes:
         labels = np.arange(size) % 4
-        features = (centres[labels] + generator.normal(size=(size, 12))) * scales
+        features = (centers[labels] + generator.normal(size=(size, 12))) * scales
         parts.append(Part(features.astype(np.float32), labels))
     return parts
 
@@ -111,7 +111,7 @@ def test_logistic_says_when_it_has_not_converged(monkeypatch):
     assert "logistic C=1 has not converged in 2 iterations" in fitted.warnings
 
 
-def test_more_iterations_are_tried_before_it_is_said(monkeypatch):
+def test_more_iterations_are_tried_before_a_warning(monkeypatch):
     train, valid, _ = draw_parts(1.0)
     monkeypatch.setattr(probe_module, "LOGISTIC_MAX_ITERATIONS", (1, 5000))
     (patient,) = fit_logistic(train, valid, seed=0, device="cpu")
@@ -187,7 +187,7 @@ def test_scores_are_probabilities_and_decide_the_prediction(name, draw):
 
 @pytest.mark.parametrize("name", PROBES)
 def test_class_without_training_clips_scores_least(name):
-    """As when the only training clips of a class cannot be read."""
+    """Fit as if the only training clips of a class were unreadable."""
     train, valid, test = draw_parts(separation=4.0)
     gapped = Part(train.features[train.labels != 1], train.labels[train.labels != 1])
     for fitted in PROBES[name](gapped, valid, seed=0, device="cpu"):

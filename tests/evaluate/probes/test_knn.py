@@ -21,9 +21,9 @@ def weigh(distances):
 def draw_clusters(num_clips, seed, separation=1.0):
     """5 overlapping classes in 16 dimensions."""
     generator = np.random.default_rng(seed)
-    centres = separation * np.random.default_rng(99).normal(size=(5, 16))
+    centers = separation * np.random.default_rng(99).normal(size=(5, 16))
     labels = generator.integers(5, size=num_clips)
-    features = centres[labels] + generator.normal(size=(num_clips, 16))
+    features = centers[labels] + generator.normal(size=(num_clips, 16))
     return features.astype(np.float32), labels
 
 

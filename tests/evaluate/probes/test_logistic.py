@@ -104,7 +104,7 @@ def test_class_that_all_training_clips_have_does_no_harm():
 
 
 @pytest.mark.parametrize("labels_of", [lambda t: t, lambda t: t.argmax(axis=1)])
-def test_what_has_not_converged_is_said_and_nothing_else(labels_of):
+def test_only_what_has_not_converged_is_reported(labels_of):
     (features, targets), (valid, valid_targets) = draw_tagged(300, 0), draw_tagged(100, 1)
     data = features, labels_of(targets), valid, labels_of(valid_targets)
     with warnings.catch_warnings():
@@ -200,7 +200,7 @@ def test_device_is_taken_where_scikit_learn_can_compute_there(monkeypatch):
     assert choose_device("cuda") == ("cuda", ())
 
 
-def test_falling_back_to_the_cpu_is_said(monkeypatch):
+def test_falling_back_to_the_cpu_is_reported(monkeypatch):
     monkeypatch.delenv("SCIPY_ARRAY_API", raising=False)
     device, (message,) = choose_device("cuda")
     assert device == "cpu"

@@ -30,15 +30,15 @@ RATES_OF_V2 = {
 def draw_parts(is_multilabel, sizes=(230, 60)):
     """5 classes that overlap in 6 dimensions of different scale: train, valid."""
     generator = np.random.default_rng(5)
-    centres = generator.normal(size=(5, 6))
+    centers = generator.normal(size=(5, 6))
     parts = []
     for size in sizes:
         if is_multilabel:
             labels = generator.random((size, 5)) < (0.5, 0.4, 0.3, 0.3, 0.2)
-            means = labels @ centres
+            means = labels @ centers
         else:
             labels = np.arange(size) % 5
-            means = centres[labels]
+            means = centers[labels]
         features = (means + generator.normal(size=(size, 6))) * 10.0 ** np.arange(-2, 4)
         parts.append(Part(features.astype(np.float32), labels))
     return parts
@@ -53,7 +53,7 @@ def score_plainly(labels, logits):
 
 
 def run_plainly(name, train, valid, scaled_by, seed, lr):
-    """One run in float64: weights, bias, best epoch and epochs run, counted from 1.
+    """Train one run in float64: weights, bias, best epoch and number of epochs, counted from 1.
 
     The order of torch's draws is that of the package: weights, bias, then an order an epoch.
     """
@@ -165,7 +165,7 @@ def test_drawn_classes_of_several_labels():
         assert labels[draw_valid(labels, seed)].any(axis=0).all()
 
 
-def test_where_no_draw_can_have_every_class_ours_is_kept_and_said():
+def test_without_a_draw_of_every_class_the_given_part_is_kept_with_a_warning():
     train, valid = draw_parts(is_multilabel=False, sizes=(30, 10))  # 4 clips for 5 classes
     assert draw_valid(np.concatenate([train.labels, valid.labels]), 0) is None
     (probe,) = fit_official(

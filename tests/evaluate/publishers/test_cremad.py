@@ -65,7 +65,7 @@ def test_no_actor_is_in_two_parts(tmp_path):
 
 
 def test_intensity_of_one_letter(tmp_path):
-    """One clip of the set is named so."""
+    """Read a name with an intensity of one letter, as one clip of the set has."""
     write_cremad(tmp_path)
     write_sound(tmp_path / "AudioWAV/1040_ITH_SAD_X.wav", 440.0, 0.02)
     assert "AudioWAV/1040_ITH_SAD_X.wav" in {clip.file_name for clip in read(tmp_path).clips}
@@ -128,7 +128,7 @@ def test_a_given_split_that_is_wrong(tmp_path, column, value):
         read(root)
 
 
-def test_other_names_are_told(tmp_path):
+def test_other_names_are_reported(tmp_path):
     write_cremad(tmp_path)
     write_sound(tmp_path / "AudioWAV/1001_DFA_JOY_XX.wav", 440.0, 0.02)
     detail = "1 audio files that no list names: AudioWAV/1001_DFA_JOY_XX.wav"

@@ -13,7 +13,7 @@ TABLE = "meta/esc50.csv"
 
 
 def rows():
-    """Each fold has two takes of one recording of each class."""
+    """Return rows in which each fold has two takes of one recording of each class."""
     return [
         (f"{fold}-{recording}-{take}-{number}.wav", str(fold), str(number), label, "-", recording)
         for fold in range(1, 6)
@@ -58,7 +58,7 @@ def test_reads_the_folds(tmp_path):
 
 @pytest.mark.parametrize("has_table", [True, False])
 def test_reads_the_copy_on_kaggle(tmp_path, has_table):
-    """Its table lies in its root, its clips two folders deep."""
+    """Read a copy with its table in the root and its clips two folders deep."""
     wanted = read(write_esc50(tmp_path / "published"))
     root = write_esc50(tmp_path / "kaggle")
     (root / TABLE).rename(root / "esc50.csv")
@@ -81,7 +81,7 @@ def test_reads_the_copy_on_kaggle(tmp_path, has_table):
     assert task.problems == ()
 
 
-def test_a_recording_in_two_folds_is_told(tmp_path):
+def test_a_recording_in_two_folds_is_reported(tmp_path):
     table = rows()
     table[0] = (*table[0][:5], table[-1][5])  # said to be cut from fold 5's recording
     task = read(write_esc50(tmp_path, table))
@@ -95,7 +95,7 @@ def test_a_missing_clip_fails_so_small_a_copy(tmp_path):
         read(tmp_path)
 
 
-def test_a_clip_in_no_row_is_told(tmp_path):
+def test_a_clip_in_no_row_is_reported(tmp_path):
     write_esc50(tmp_path)
     write_sound(tmp_path / "audio/more.wav", 440.0, 0.02)
     assert [problem.kind for problem in read(tmp_path).problems] == ["unlisted"]

@@ -86,7 +86,7 @@ def test_half_unpacked(tmp_path, name, missing):
         read(tmp_path)
 
 
-def test_missing_and_unlisted_clips_are_told(tmp_path, monkeypatch):
+def test_missing_and_unlisted_clips_are_reported(tmp_path, monkeypatch):
     monkeypatch.setattr("evaluate.publishers.base.MAX_SKIPPED", 0.1)
     write_fsd50k(tmp_path)
     (tmp_path / "FSD50K.dev_audio/100.wav").rename(tmp_path / "FSD50K.dev_audio/7.wav")

@@ -20,7 +20,7 @@ ALL = [(genre, f"{genre}.{number:05d}") for genre in GENRES for number in range(
 
 @pytest.fixture(scope="session")
 def genres(tmp_path_factory):
-    """All 1,000 clips as the publisher's .au and as the .wav of copies, written once."""
+    """Write all 1,000 clips once, as the publisher's .au and as the .wav of copies."""
     folder = tmp_path_factory.mktemp("gtzan")
     write_sound(folder / "1.wav", 440.0, 0.05)
     waveform, rate = soundfile.read(folder / "1.wav")
@@ -50,7 +50,7 @@ def write_gtzan(tmp_path, genres):
 
 
 def write_lists(root, clips=None):
-    """Of every genre 40 clips to train, 20 to validate, 30 to test; ten in no list."""
+    """Write lists of every genre: 40 clips to train, 20 to validate, 30 to test; ten in no list."""
     lists = {part: [] for part in LISTS}
     for genre, clip in ALL if clips is None else clips:
         number = int(clip[-5:])
@@ -118,7 +118,7 @@ def test_published_counts_sum_to_the_filtered_set(write_gtzan):
     assert not any("clips differ" in warning for warning in read(root).warnings)
 
 
-def test_a_missing_clip_is_told(write_gtzan):
+def test_a_missing_clip_is_reported(write_gtzan):
     """The common copy lacks jazz.00054, or has it broken: within what may be missing."""
     root = write_gtzan(changed=["jazz"])
     (root / "genres/jazz/jazz.00054.wav").unlink()

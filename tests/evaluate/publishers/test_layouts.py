@@ -114,7 +114,7 @@ def test_test_archive_may_lie_anywhere(tmp_path, place):
     assert {clip.path.parent.parent for clip in tested} == {tmp_path / place}
 
 
-def test_without_the_test_archive_the_other_name_is_told(tmp_path):
+def test_without_the_test_archive_the_other_name_is_reported(tmp_path):
     write_speech_commands(tmp_path / MAIN)
     with refused(TaskError, "missing", tmp_path / MAIN, value=ARCHIVE) as caught:
         read_layout("spcv2_12", tmp_path, seed=0)

@@ -31,7 +31,7 @@ def test_reads_the_three_folders(tmp_path):
     assert task.problems == ()
 
 
-def test_counts_and_classes_are_held_against_the_published(tmp_path):
+def test_counts_and_classes_are_compared_with_the_published(tmp_path):
     warnings = read(write_nsynth(tmp_path)).warnings
     assert warnings == (
         "clips differ from the published set: train 12 (published 289,205), valid 4 (published "

@@ -190,7 +190,7 @@ def test_two_test_archives(main, archive, tmp_path):
     assert f"{archive} and {tmp_path / 'copy'}" in str(caught.value)
 
 
-def test_archive_is_told_from_the_main_folder(main, archive):
+def test_archive_is_distinguished_from_the_main_folder(main, archive):
     assert is_test_archive(archive)
     assert not is_test_archive(main)
     assert not LAYOUT_35.is_root(archive)

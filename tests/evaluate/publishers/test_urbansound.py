@@ -38,7 +38,7 @@ def test_reads_the_folds(tmp_path):
 
 
 def test_reads_the_copy_on_kaggle(tmp_path):
-    """Its folds and its table lie in its root."""
+    """Read a copy with its folds and its table in the root."""
     wanted = read(write_urbansound(tmp_path / "published"))
     root = write_urbansound(tmp_path / "kaggle")
     for fold in (root / "audio").iterdir():

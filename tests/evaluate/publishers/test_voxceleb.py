@@ -61,7 +61,7 @@ def test_shared_videos_are_counted_not_refused(tmp_path):
     lines = [f"{1 + n % 3} {name}\n" for n, (_, name) in enumerate(voxceleb_names())]
     (tmp_path / "iden_split.txt").write_text("".join(lines))
     task = read(tmp_path)
-    assert task.notes == ("9 videos stand in more than one part",)
+    assert task.notes == ("9 videos are in more than one part",)
     assert task.problems == ()
 
 

@@ -103,7 +103,7 @@ def test_speakers_are_the_users(tmp_path):
 
 
 def test_no_speaker_is_in_two_parts(tmp_path):
-    """Not even one who speaks two languages; every language is in every part."""
+    """Check also a speaker of two languages, and that every language is in every part."""
     task = read(write_voxforge(tmp_path))
     parts = defaultdict(set)
     for clip in task.clips:
@@ -215,7 +215,7 @@ def test_an_empty_folder_does_not_hide_the_packed_archive(tmp_path):
     assert sum(bool(clip.member) for clip in task.clips) == 2
 
 
-def test_a_damaged_archive_is_told_and_counted(tmp_path, monkeypatch):
+def test_a_damaged_archive_is_reported_and_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(voxforge, "MAX_SKIPPED", 0.2)
     write_voxforge(tmp_path)
     path = pack(tmp_path / "de/bert-20100002-de2")

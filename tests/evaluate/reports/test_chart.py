@@ -10,7 +10,7 @@ from matplotlib.text import Text
 from byola_rq.errors import MissingPackageError
 from evaluate.reports.chart import draw_chart, write_chart
 from evaluate.reports.published import PUBLISHED, PUBLISHED_PROBES
-from evaluate.reports.results import WriteError
+from evaluate.reports.records import WriteError
 from evaluate.reports.summary import Score, Summary, SummaryRow
 from evaluate.tasks.task import PAPER_TASKS
 from tests.conftest import ROOT

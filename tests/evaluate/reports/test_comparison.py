@@ -6,7 +6,9 @@ from scipy.stats import norm
 from sklearn.metrics import average_precision_score
 
 from evaluate.reports.comparison import Comparison, compare, compare_clips, print_comparisons
-from evaluate.reports.results import PredictionRow, ReportError, append_fold, open_folder
+from evaluate.reports.predictions import PredictionRow
+from evaluate.reports.records import ReportError
+from evaluate.reports.results import append_fold, open_folder
 from evaluate.reports.scores import TestedClips, resample
 from tests.evaluate.conftest import ROW, add_run
 from tests.refusal import refused
@@ -212,7 +214,7 @@ def test_name_of_two_models_is_refused_and_their_labels_are_taken(out):
     assert (row.first, row.second) == (100, 0)
 
 
-def test_missing_predictions_are_told(out):
+def test_missing_predictions_are_reported(out):
     add_run(out, "r1", {("", 0): [1] * 10})
     add_run(out, "r2", {("", 0): [0] * 10}, **NAMES)
     path = out / "predictions" / "r2.csv"

@@ -5,7 +5,8 @@ from matplotlib.text import Text
 
 from evaluate.reports.comparison import compare
 from evaluate.reports.label_curve import draw_label_curve, gather_curves, write_label_curve
-from evaluate.reports.results import ReportError, open_folder, read_results
+from evaluate.reports.records import ReportError
+from evaluate.reports.results import open_folder, read_results
 from evaluate.reports.summary import Score, Summary, SummaryRow, summarize, write_summary
 from evaluate.reports.table import make_table
 from tests.evaluate.conftest import add_run

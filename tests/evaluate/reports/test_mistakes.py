@@ -13,7 +13,9 @@ from evaluate.reports.mistakes import (
     read_scores,
     read_table,
 )
-from evaluate.reports.results import PredictionRow, ReportError, ResultRow, append_fold, open_folder
+from evaluate.reports.predictions import PredictionRow
+from evaluate.reports.records import ReportError
+from evaluate.reports.results import ResultRow, append_fold, open_folder
 from evaluate.reports.summary import summarize, write_summary
 from evaluate.tasks.task import PAPER_TASKS
 from tests.refusal import refused
@@ -68,7 +70,8 @@ def test_confusions_are_counted(results: Path) -> None:
 
 def test_the_worst_mistakes_come_first(results: Path) -> None:
     mistakes = find_mistakes(results, read_runs(results), num=9)
-    assert [(each.file_name, each.said, each.num_wrong, each.num_said) for each in mistakes] == [
+    facts = [(m.file_name, m.prediction, m.num_wrong, m.num_predictions) for m in mistakes]
+    assert facts == [
         ("b.wav", "dog", 2, 2),
         ("c.wav", "cat", 1, 2),
     ]

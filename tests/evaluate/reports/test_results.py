@@ -10,18 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluate.reports.results import (
+from evaluate.reports.predictions import (
     PredictionRow,
     Predictions,
-    ReportError,
-    append_fold,
-    finished,
-    open_folder,
     predictions_path,
     read_predictions,
-    read_results,
-    results_path,
 )
+from evaluate.reports.records import ReportError
+from evaluate.reports.results import append_fold, finished, open_folder, read_results, results_path
 from tests.conftest import ROOT
 from tests.evaluate.conftest import ROW
 from tests.refusal import refused
@@ -175,7 +171,7 @@ def test_torn_last_line(out, num_bytes):
         ('"a ""b"", c"', '"a "b"', "malformed", None, None),
     ],
 )
-def test_row_that_is_not_ours(out, old, new, code, key, value):
+def test_row_that_is_not_valid(out, old, new, code, key, value):
     text = results_path(out).read_text()
     assert old in text
     results_path(out).write_text(text.replace(old, new))
@@ -192,7 +188,7 @@ def test_row_that_is_not_ours(out, old, new, code, key, value):
         (",0\n", "\n", "malformed", None, 4),
     ],
 )
-def test_predictions_that_are_not_ours(out, old, new, code, key, value):
+def test_predictions_that_are_not_valid(out, old, new, code, key, value):
     path = predictions_path(out, "r1")
     text = path.read_bytes().decode()
     assert old in text
@@ -258,7 +254,8 @@ def run_python(code: str, *arguments: object) -> subprocess.Popen[str]:
 APPEND = """
 import dataclasses, resource, sys
 from pathlib import Path
-from evaluate.reports.results import PredictionRow, append_fold, open_folder, read_results
+from evaluate.reports.predictions import PredictionRow
+from evaluate.reports.results import append_fold, open_folder, read_results
 template, out, name, limit = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 num_clips = int(sys.argv[5])
 row = read_results(template)[0]

@@ -5,14 +5,9 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from evaluate.probes.metrics import mean_average_precision
-from evaluate.reports.results import (
-    PredictionRow,
-    ReportError,
-    append_fold,
-    open_folder,
-    predictions_path,
-    read_results,
-)
+from evaluate.reports.predictions import PredictionRow, predictions_path
+from evaluate.reports.records import ReportError
+from evaluate.reports.results import append_fold, open_folder, read_results
 from evaluate.reports.scores import (
     list_entries,
     read_tested_clips,
@@ -128,7 +123,7 @@ def test_only_predictions_of_the_rows_count(out):
     assert read_tested_clips(out, rows).score == 100
 
 
-def test_missing_predictions_are_told(out):
+def test_missing_predictions_are_reported(out):
     add_run(out, "r", {("", 0): [1, 1, 0]})
     path = predictions_path(out, "r")
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-2]))

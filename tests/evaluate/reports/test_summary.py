@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from evaluate.reports.intervals import percentile_interval
+from evaluate.reports.predictions import predictions_path
 from evaluate.reports.published import PAPER_CLIPS, PUBLISHED, differs_in
-from evaluate.reports.results import open_folder, predictions_path, read_results
+from evaluate.reports.results import open_folder, read_results
 from evaluate.reports.scores import read_tested_clips, resample
 from evaluate.reports.summary import Score, Summary, SummaryRow, summarize, write_summary
 from evaluate.tasks.task import PAPER_TASKS
@@ -92,20 +93,20 @@ def test_limited_run_has_its_own_row(out):
     assert summarize(out).notes == ()
 
 
-def test_killed_run_is_left_out_and_said(out):
+def test_killed_run_is_left_out_and_reported(out):
     add_run(out, "r1", {("1", 0): hits(4), ("2", 0): hits(6)}, n_train=18)
     summary = summarize(out)
     assert summary.measured == ()
     assert summary.notes == (
-        "not counted: birds: owl, logistic, seed 0: only 20 of 30 clips tested so far; the same "
-        "call again goes on",
+        "not counted: birds: owl, logistic, seed 0: only 20 of 30 clips tested so far; repeat the "
+        "call to continue",
     )
     add_run(out, "r1", {("3", 0): hits(5)}, n_train=18)
     assert summarize(out).measured[0].scores["birds"].value == pytest.approx(50)
     assert summarize(out).notes == ()
 
 
-def test_models_on_other_states_of_a_set_are_said(out):
+def test_models_on_other_states_of_a_set_are_reported(out):
     add_run(out, "r1", {("", 0): hits(2)})
     add_run(out, "r2", {("", 0): hits(8)}, model="lark", unit_seconds=2.0)
     (note,) = summarize(out).notes
@@ -144,7 +145,7 @@ def test_score_without_its_predictions_has_no_interval_and_says_so(out):
     ("num_others", "is_comparable"),
     [(8_722, True), (8_650, True), (8_000, False), (8_900, False), (50, False)],
 )
-def test_set_of_another_size_is_not_held_against_published_scores(out, num_others, is_comparable):
+def test_set_of_another_size_is_not_compared_with_published_scores(out, num_others, is_comparable):
     folds = {(fold, 0): hits(7) for fold in ("1", "2")}
     add_run(out, "r1", folds, task="us8k", probe="evar")
     row = dataclasses.replace(read_results(out)[0], n_train=num_others - 2)
@@ -170,7 +171,7 @@ SPLITS = {
 
 
 @pytest.mark.parametrize("task", SPLITS)
-def test_another_split_is_not_held_against_published_scores(out, task):
+def test_another_split_is_not_compared_with_published_scores(out, task):
     num_others = PAPER_CLIPS[task] - 10
     own, other = SPLITS[task]
     for run_id, split in (("own", own), ("other", other)):
@@ -226,7 +227,7 @@ def test_clips_of_the_papers_sets_are_those_of_the_publishers():
     }
 
 
-def test_what_it_was_made_with_is_said(out):
+def test_versions_and_device_are_reported(out):
     add_run(out, "r1", {("1", 0): hits(4), ("2", 0): hits(6)}, n_skipped=3)
     add_run(out, "r2", {("", 0): hits(4)}, task="frogs", device="cuda (H100)")
     assert summarize(out).origins == (

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from byola_rq.errors import ByolaRQError
 from evaluate.tasks.few_labels import (
     describe_small_classes,
-    find_refusals,
+    find_rejected,
     keep_labels,
     parse_fractions,
 )
@@ -71,7 +71,7 @@ def test_smaller_shares_are_parts_of_larger_ones_and_seeds_differ():
 
 
 def test_folds_draw_apart_and_a_class_apart_from_the_others():
-    """One class' clips do not depend on how many another has."""
+    """Check that the clips drawn of a class do not depend on the size of another."""
     rows = [("ab"[n % 2], str(n // 2 % 3)) for n in range(120)]
     clips = tuple(Clip(Path("a.wav"), f"{n:03d}", *row) for n, row in enumerate(rows))
     task = Task("birds", Path("birds.csv"), clips, True, 1.0)
@@ -115,7 +115,7 @@ def test_small_classes_are_named():
 
 def test_what_is_refused_is_what_leaves_no_clip_a_class():
     task = make_task({"a": 90, "b": 10}, 2)
-    assert list(find_refusals(task, make_folds(task, 0), (0.01, 0.019, 0.02, 1))) == [0.01, 0.019]
+    assert list(find_rejected(task, make_folds(task, 0), (0.01, 0.019, 0.02, 1))) == [0.01, 0.019]
 
 
 def test_shares_as_typed():

@@ -122,7 +122,7 @@ def test_division_that_cannot_be_made(rows, has_folds, facts):
 
 
 def check_refusal(task, code, key, value, *folds):
-    """Where a fold lacks something, the message names it."""
+    """Check the error of an incomplete task; its message names the fold."""
     with refused(TaskError, code, task.source, key=key, value=value) as caught:
         make_folds(task, seed=0)
     assert all(repr(fold) in str(caught.value) for fold in folds)

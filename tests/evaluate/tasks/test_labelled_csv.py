@@ -201,7 +201,7 @@ def test_labels_may_be_joined_by_something_else(rewrite, separator):
 
 
 @pytest.mark.parametrize("second", ["low, middle", "low|middle"])
-def test_labels_joined_in_two_ways_are_told(rewrite, second):
+def test_labels_joined_in_two_ways_are_reported(rewrite, second):
     def several(rows):
         rows[0][1] = "labels"
         for row, joined in zip(

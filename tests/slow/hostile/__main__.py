@@ -99,7 +99,7 @@ def run_all(folder: Path, given: argparse.Namespace) -> list[Outcome]:
 
 
 def is_right(outcome: Outcome) -> bool:
-    """Whether nothing is wrong; of what no command may do, whether that was seen."""
+    """Return True if nothing is wrong; for misbehavior, if it was detected."""
     return bool(outcome.wrong) == (outcome.kind == misbehavior.KIND)
 
 

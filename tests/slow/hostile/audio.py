@@ -199,7 +199,7 @@ def cases() -> Iterator[Case]:
 
 
 def _short(place: Path) -> str | None:
-    """What was embedded has no more than the second of sound that is there."""
+    """Check that no embedded clip is longer than the second of sound in the file."""
     index = place / "out/index.csv"
     rows = index.read_text().splitlines()[1:] if index.exists() else []
     long = [row for row in rows if not float(row.split(",")[2]) < 60]

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -25,12 +26,12 @@ class Made:
     seed: int = 0
 
     def random(self, name: str) -> np.random.Generator:
-        """What the maker of the input of this name may draw from."""
+        """Return the random generator for the input of this name."""
         return np.random.default_rng([self.seed, zlib.crc32(name.encode())])
 
     @property
     def paths(self) -> dict[str, str]:
-        """What commands may name."""
+        """Paths that commands may name."""
         names = ("sounds", "clip.wav", "model.safetensors", "packed", "run", "labelled.csv")
         keys = ("sounds", "clip", "model", "packed", "run", "labelled")
         return {key: str(self.folder / name) for key, name in zip(keys, names, strict=True)} | {
@@ -82,6 +83,19 @@ def files(contents: dict[str, bytes | str | object]) -> Callable[[Path, Made], N
     def make(place: Path, _: Made) -> None:
         for name, data in contents.items():
             put(place / "in" / name, data)
+
+    return make
+
+
+Change = Callable[[Path], object]  # changes what a path holds
+
+
+def changed(name: str, copy: str, change: Change) -> Callable[[Path, Made], None]:
+    """Return a maker of a changed copy of a harmless folder `name` of `Made`, at `copy`."""
+
+    def make(place: Path, made: Made) -> None:
+        shutil.copytree(made.folder / name, place / copy)
+        change(place / copy)
 
     return make
 

@@ -13,7 +13,9 @@ from safetensors.torch import load_file, save_file
 from tests.slow.hostile.case import (
     SPOILED,
     Case,
+    Change,
     Made,
+    changed,
     link,
     nested,
     pipe,
@@ -24,16 +26,13 @@ from tests.slow.hostile.models import tensors
 EXPORT = "export in/r out/x.safetensors"
 STEP = "step-00000004"
 
-Change = Callable[[Path], object]
-
 
 def run_of(change: Change) -> Callable[[Path, Made], None]:
-    def make(place: Path, made: Made) -> None:
-        shutil.copytree(made.folder / "run", place / "in/r")
-        shutil.rmtree(place / "in/r/step-00000002")
-        change(place / "in/r")
+    def leave_last(run: Path) -> None:
+        shutil.rmtree(run / "step-00000002")
+        change(run)
 
-    return make
+    return changed("run", "in/r", leave_last)
 
 
 def _sign(folder: Path) -> None:

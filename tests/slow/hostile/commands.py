@@ -1,4 +1,4 @@
-"""What an outcome can be of: the commands, and functions of the library that read folders."""
+"""Commands under test, and functions of the library that read folders."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.slow.hostile.misbehavior import misbehave
 
 
 def _neighbors(words: list[str]) -> None:
-    """What notebooks do with embeddings, its errors told as a command's."""
+    """Read embeddings as notebooks do; report errors as a command does."""
     try:
         embeddings, paths = read_embeddings(Path(words[1]))
     except ByolaRQError as error:

@@ -1,8 +1,8 @@
 """Packed corpora and half packed ones, with the arrays of their shards."""
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from tests.slow.hostile.case import (
     READ,
     SPOILED,
     Case,
+    Change,
     Made,
+    changed,
     damaged,
     digest_of,
     link,
@@ -32,18 +34,7 @@ PACK = "prepare {sounds} in/c --workers 1"
 PRETRAIN = "pretrain {small} run.dir=out data.source=in/c"
 ALL = (INFO, VERIFY, PRETRAIN)
 
-Change = Callable[[Path], object]
-
-
-def corpus(change: Change) -> Callable[[Path, Made], None]:
-    """The harmless corpus, changed, and its digests made right."""
-
-    def make(place: Path, made: Made) -> None:
-        folder = place / "in/c"
-        shutil.copytree(made.folder / "packed", folder)
-        change(folder)
-
-    return make
+corpus = partial(changed, "packed", "in/c")
 
 
 def _info(change: Callable[[dict[str, Any]], object]) -> Change:

@@ -1,8 +1,8 @@
 """Folders of embeddings: half written by a stranger, or with links in them."""
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from tests.slow.hostile.case import (
     NAMED,
     SPOILED,
     Case,
+    Change,
     Made,
+    changed,
     link,
     nested,
     pipe,
@@ -26,19 +28,11 @@ from tests.slow.hostile.case import (
 EMBED = "embed {sounds} -o in/e --model {model} --device cpu --workers 1"
 LISTEN = "listen {clip} -o in/e/page.html --wav in/e/wavs --bins 2 --model {model}"
 
-Change = Callable[[Path], object]
-
-
-def _folder(change: Change) -> Callable[[Path, Made], None]:
-    def make(place: Path, made: Made) -> None:
-        shutil.copytree(made.folder / "embeddings", place / "in/e")
-        change(place / "in/e")
-
-    return make
+_folder = partial(changed, "embeddings", "in/e")
 
 
 def _half(change: Change) -> Callable[[Path, Made], None]:
-    """One that was stopped before any row was written, by what its marks say."""
+    """Make an embeddings folder marked as stopped before any row was written."""
 
     def make(place: Path, made: Made) -> None:
         folder = place / "in/e"

@@ -1,4 +1,4 @@
-"""What is right of a command's words, status and files."""
+"""Checks of a command's output, status and files."""
 
 import csv
 import hashlib
@@ -54,7 +54,7 @@ def plain(text: str) -> str:
 
 
 def look_into(own: Path, before: dict[str, tuple[object, ...]]) -> list[str]:
-    """What is wrong with tables and pages that were written: formulas, markup of a stranger."""
+    """List problems of written tables and pages: formulas, foreign markup."""
     after = snapshot(own) if own.is_dir() else {}
     wrong = []
     for path in sorted(own.rglob("*")) if own.is_dir() else []:

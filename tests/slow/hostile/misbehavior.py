@@ -1,4 +1,4 @@
-"""What no command may do, done: an outcome of these that is not found wrong is a blind judge."""
+"""Misbehavior that no command may show, to test that the checks detect it."""
 
 import time
 from collections.abc import Iterator

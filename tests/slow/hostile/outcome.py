@@ -1,4 +1,4 @@
-"""One command on one hostile input: run in a fork, with bounds, and everything it may not do."""
+"""Run of one command on one hostile input, in a fork with limits, and its violations."""
 
 import atexit
 import contextlib
@@ -23,7 +23,7 @@ ADDRESS_SPACE = 4_000_000_000
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command made of an input; `wrong` is empty where all is as it should be."""
+    """Outcome of a command on an input; `wrong` is empty if all is right."""
 
     kind: str
     name: str
@@ -67,7 +67,7 @@ class Run:
         return self.place / self.case.out
 
     def has_ended(self, is_patient: bool) -> bool:
-        """Whether it has, ended here where it took too long."""
+        """Return True if the process has ended; end it here if it takes too long."""
         pid, status, usage = os.wait4(self._pid, os.WNOHANG)
         if pid:
             code = os.waitstatus_to_exitcode(status)

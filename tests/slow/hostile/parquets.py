@@ -37,7 +37,7 @@ def _row(data: bytes | None, name: str | None = "a.wav") -> dict[str, object]:
 
 
 def _bomb(num_bytes: int, num_rows: int) -> bytes:
-    """One value, kept once and compressed, in every row: a few kilobytes, many gigabytes."""
+    """Make a parquet of one compressed value in every row: a few kilobytes, many gigabytes."""
     value = pa.DictionaryArray.from_arrays(
         pa.array([0] * num_rows, pa.int32()), pa.array(["a" * num_bytes])
     )

@@ -13,6 +13,7 @@ from tests.slow.hostile.case import (
     NAMED,
     SPOILED,
     Case,
+    Change,
     Made,
     digest_of,
     link,
@@ -20,7 +21,7 @@ from tests.slow.hostile.case import (
     pipe,
     put,
 )
-from tests.slow.hostile.corpora import SHARD, Change, corpus
+from tests.slow.hostile.corpora import SHARD, corpus
 
 MERGE = "prepare --merge in/c"
 PACK = "prepare {sounds} in/c --workers 1"

@@ -2,8 +2,8 @@
 
 import csv
 import io
-import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from tests.slow.hostile.arrays import ARRAYS
@@ -13,7 +13,9 @@ from tests.slow.hostile.case import (
     NAMED,
     SPOILED,
     Case,
+    Change,
     Made,
+    changed,
     link,
     nested,
     pipe,
@@ -27,15 +29,7 @@ AGAIN = (
 )
 INSPECT = "evaluate inspect --data-root in --out out/problems.csv --workers 1"
 
-Change = Callable[[Path], object]
-
-
-def _folder(change: Change) -> Callable[[Path, Made], None]:
-    def make(place: Path, made: Made) -> None:
-        shutil.copytree(made.folder / "results", place / "in/o")
-        change(place / "in/o")
-
-    return make
+_folder = partial(changed, "results", "in/o")
 
 
 def _rows(**values: str) -> Change:

@@ -14,6 +14,7 @@ from tests.slow.hostile.case import (
     READ,
     SPOILED,
     Case,
+    Change,
     link,
     nested,
     pipe,
@@ -22,7 +23,6 @@ from tests.slow.hostile.case import (
 from tests.slow.hostile.checkpoints import (
     EXPORT,
     STEP,
-    Change,
     changed_tensors,
     config,
     run_of,
