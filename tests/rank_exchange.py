@@ -10,7 +10,6 @@ from torch import nn
 
 from byola_rq.errors import ByolaRQError, CorpusError
 from byola_rq.runtime.distributed import (
-    StopVote,
     all_gather_json,
     all_gather_rows,
     all_reduce_max,
@@ -22,6 +21,7 @@ from byola_rq.runtime.distributed import (
     rank,
     world_size,
 )
+from byola_rq.runtime.stop_vote import StopVote
 from byola_rq.train.skipped_steps import check_same_weights
 
 

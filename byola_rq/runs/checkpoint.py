@@ -1,4 +1,4 @@
-"""Training checkpoints: atomic, checksummed, without pickle."""
+"""Training checkpoints: atomic, with digests, no pickled objects."""
 
 import contextlib
 import hashlib

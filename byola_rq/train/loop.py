@@ -9,7 +9,6 @@ from byola_rq.corpus.segments import SegmentBatch
 from byola_rq.export.run import export_run
 from byola_rq.runtime.device import choose_device
 from byola_rq.runtime.distributed import (
-    StopVote,
     broadcast_bytes,
     error_on_all_ranks,
     is_main,
@@ -25,6 +24,7 @@ from byola_rq.runtime.signals import (
     stop_on_signals,
 )
 from byola_rq.runtime.stages import stage
+from byola_rq.runtime.stop_vote import StopVote
 from byola_rq.runtime.threads import compute_threads
 from byola_rq.runtime.watchdog import Watchdog
 from byola_rq.train.graph import choose_step
