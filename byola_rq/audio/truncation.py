@@ -103,7 +103,8 @@ def _check_nist(file: BinaryIO, size: int) -> str | None:
     fields = nist_fields(head)
     counts = [fields.get(name, "") for name in ("sample_count", "sample_n_bytes", "channel_count")]
     head_size = head[8:16].strip()
-    if not (head_size.isdigit() and all(each.isdigit() for each in counts)):
+    # ASCII alone: other digits, such as a superscript two, are no numbers to Python.
+    if not (head_size.isdigit() and all(each.isascii() and each.isdigit() for each in counts)):
         return None  # not stated
     return _compare(math.prod(map(int, counts)), size - int(head_size))
 

@@ -28,12 +28,12 @@ def color_limits(log_mels: Sequence[Tensor]) -> tuple[float, float]:
 
 def hertz_ticks(frontend: LogMelSpectrogram) -> list[tuple[float, str]]:
     """Ticks at octaves on the axis of mel bands, highest first: (position in bands, label)."""
-    centres = mel_centers(frontend.n_mels, frontend.f_min, frontend.f_max)
-    places = np.interp(_HERTZ, centres, np.arange(len(centres)), left=np.nan, right=np.nan)
+    centers = mel_centers(frontend.n_mels, frontend.f_min, frontend.f_max)
+    places = np.interp(_HERTZ, centers, np.arange(len(centers)), left=np.nan, right=np.nan)
     ticks: list[tuple[float, str]] = []
     # From the top, since below 1 kHz bands are equally wide and octaves crowd.
     for place, hertz in reversed(list(zip(places.tolist(), _HERTZ, strict=True))):
-        is_clear = not ticks or ticks[-1][0] - place > 0.08 * len(centres)
+        is_clear = not ticks or ticks[-1][0] - place > 0.08 * len(centers)
         if np.isfinite(place) and is_clear:
             ticks.append((place, f"{hertz / 1000:g}k" if hertz >= 1000 else str(hertz)))
     return ticks

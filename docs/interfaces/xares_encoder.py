@@ -19,7 +19,7 @@ class ByolaRQEncoder(torch.nn.Module):
         self.model = byola_rq.load(os.environ.get("BYOLA_RQ_MODEL", "builtin"))
         self.sampling_rate = self.model.sample_rate
         self.output_dim = self.model.embedding_dim
-        seconds = self.model.frame_seconds(2)  # centres of the first two frames
+        seconds = self.model.frame_seconds(2)  # centers of the first two frames
         self.hop_size_in_ms = round(1000 * float(seconds[1] - seconds[0]))
 
     def forward(self, audio: torch.Tensor) -> torch.Tensor:

@@ -138,7 +138,7 @@ def test_views_are_drawn(sounds: Path, tmp_path: Path) -> None:
 
     picture = imread(tmp_path / "views.png")
     assert picture.shape[0] > 300
-    # Three spectrograms: many colours, not a blank sheet.
+    # Three spectrograms: many colors, not a blank sheet.
     assert len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 200
 
 

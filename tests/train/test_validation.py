@@ -197,10 +197,10 @@ def test_real_recordings_are_told_apart(recordings: Path, tmp_path: Path, probe:
 def test_embeddings_that_tell_classes_apart_score_100(probe: str) -> None:
     generator = np.random.default_rng(0)
     labels = np.array(["low", "middle", "high"] * 40)
-    centres = {"low": -9.0, "middle": 0.0, "high": 9.0}
+    centers = {"low": -9.0, "middle": 0.0, "high": 9.0}
     embeddings = generator.normal(size=(120, 3)).astype(np.float32)
-    embeddings[:, 0] += [centres[label] for label in labels]
-    embeddings[:, 1] += [abs(centres[label]) for label in labels]
+    embeddings[:, 0] += [centers[label] for label in labels]
+    embeddings[:, 1] += [abs(centers[label]) for label in labels]
     is_train = np.arange(120) < 90
     assert score_embeddings(probe, embeddings, labels, is_train=is_train) == 100
     shuffled = np.concatenate((generator.permutation(labels[:90]), labels[90:]))
