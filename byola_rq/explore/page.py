@@ -8,11 +8,10 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from byola_rq.errors import ConfigError
 from byola_rq.explore.collection import Collection
 from byola_rq.explore.map import PICTURE_BANDS, PICTURE_FRAMES, Excerpt, SoundMap
+from byola_rq.listen.page import save_page
 from byola_rq.plots import style
-from byola_rq.runtime.files import replace_file
 from byola_rq.text.shown import printable
 
 # plots.style.COLOR_MAP in 16 steps, so that a page needs no matplotlib.
@@ -63,14 +62,7 @@ def write_map_page(
         style=style,
         data=_describe_data(collection, sound_map, excerpts, colors, start),
     )
-    try:
-        page.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(page, text)
-    except OSError as error:
-        reason = error.strerror or error
-        message = f"{page}: the page cannot be written ({reason})"
-        raise ConfigError(message, code="unwritable", path=page) from error
-    return len(text.encode())
+    return save_page(page, text)
 
 
 def _describe(

@@ -43,15 +43,24 @@ def write_page(listening: Listening, page: Path, *, command: str) -> int:
         ConfigError: If it cannot be written.
         MissingPackageError: If matplotlib is not installed.
     """
-    text = printable(render_page(listening, command=command))
+    return save_page(page, render_page(listening, command=command))
+
+
+def save_page(page: Path, text: str) -> int:
+    """Write a page and return its size in bytes; its folder is created if missing.
+
+    Raises:
+        ConfigError: If it cannot be written.
+    """
+    content = printable(text).encode()
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(page, text)
+        replace_file(page, content)
     except OSError as error:
         reason = error.strerror or error
         message = f"{page}: the page cannot be written ({reason})"
         raise ConfigError(message, code="unwritable", path=page) from error
-    return len(text.encode())
+    return len(content)
 
 
 def render_page(listening: Listening, *, command: str) -> str:
