@@ -30,8 +30,9 @@ NUM_NEIGHBORS = 8
 PICTURE_BANDS, PICTURE_FRAMES = 32, 64  # of 16 levels: 1 kB a clip
 MAX_TSNE_CLIPS = 10_000  # more take many minutes
 MAX_CLUSTERS = 20  # a list of more is hard to read
-# Size of an excerpt in base64: Vorbis tables and picture, and one second of noise.
-_BYTES_A_CLIP, _BYTES_A_SECOND = 8_000, 7_500
+# Of an excerpt in base64: the picture with what the page says of a clip, and a second of noise.
+_BYTES_A_CLIP, _BYTES_A_SECOND = 2_500, 5_000
+_OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)  # Hz; Vorbis, larger, takes any
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +176,8 @@ def _encode(segment: Segment, frontend: LogMelSpectrogram) -> Excerpt:
     peak = max(float(segment.waveform.abs().max()), 1e-4)
     ogg = io.BytesIO()
     waveform = (segment.waveform * min(0.9 / peak, 100.0)).numpy()  # make quiet clips audible
-    soundfile.write(ogg, waveform, segment.sample_rate, format="OGG", subtype="VORBIS")
+    codec = "OPUS" if segment.sample_rate in _OPUS_RATES else "VORBIS"
+    soundfile.write(ogg, waveform, segment.sample_rate, format="OGG", subtype=codec)
     return Excerpt(segment.start_seconds, _base64(ogg.getvalue()), _picture(segment, frontend))
 
 

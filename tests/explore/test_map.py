@@ -89,12 +89,12 @@ def test_the_page_keeps_to_its_size(sounds: Path, tmp_path: Path, model: Embedde
         waveform[2 * RATE :] *= 20
         soundfile.write(folder / f"{number}.wav", waveform, RATE)
     made = {"labels": None, "limit": 8, "method": "auto", "seed": 0, "num_workers": 1}
-    make_map_page(folder, page, model, megabytes=0.12, out=tmp_path / "rows", **made)
+    make_map_page(folder, page, model, megabytes=0.05, out=tmp_path / "rows", **made)
     data = data_of(page)
     clips = data["clips"]
     assert len(clips) == 8
-    assert page.stat().st_size < 0.12e6 + 40_000  # and the page without clips
-    seconds = excerpt_seconds(8, 0.12)
+    assert page.stat().st_size < 0.05e6 + 40_000  # and the page without clips
+    seconds = excerpt_seconds(8, 0.05)
     assert 0 < seconds < 3
     for clip in clips:
         waveform, rate = soundfile.read(io.BytesIO(base64.b64decode(clip["excerpt"]["sound"])))
