@@ -99,6 +99,8 @@ def test_a_second_interrupt_ends_at_once(undisturbed: Config, start: Callable[..
     run = start(undisturbed, "data.workers=0", "checkpoint.every_steps=1", *long_steps)
     run.wait_for(run.saved_step)
     saved = run.saved_step()
+    begun = cpu_seconds(run.process.pid)
+    run.wait_for(lambda: cpu_seconds(run.process.pid) > begun + 0.3)  # it computes the next step
     run.send(signal.SIGINT)
     run.wait_for(lambda: not catches(run.process.pid, signal.SIGINT))
     run.send(signal.SIGINT)
@@ -107,6 +109,12 @@ def test_a_second_interrupt_ends_at_once(undisturbed: Config, start: Callable[..
     assert "Traceback" not in stderr
     assert "error: " not in stderr
     assert run.saved_step() == saved
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the time that a process has computed."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def catches(pid: int, number: signal.Signals) -> bool:

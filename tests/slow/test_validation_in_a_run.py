@@ -28,7 +28,7 @@ from tests.train.test_validation import (  # noqa: F401  # fixtures
 
 
 def make_run_validation(config: Config, num_clips: int, num_steps: int) -> RunValidation:
-    return RunValidation(config, num_clips=num_clips, num_steps=num_steps, say=print)
+    return RunValidation(config, num_clips=num_clips, num_steps=num_steps, log=print)
 
 
 @pytest.mark.parametrize(
