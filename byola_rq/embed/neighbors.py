@@ -106,6 +106,6 @@ def _scale(embeddings: FloatArray) -> FloatArray:
 
 
 def _import_sklearn() -> Any:
-    with package_needed("a map or search of neighbors", "scikit-learn", extra="evaluate"):
+    with package_needed("a map or search of neighbors", "scikit-learn", extra="explore"):
         import sklearn  # submodules are loaded at first use
     return sklearn

@@ -126,6 +126,7 @@ def make_map_page(
     colors = {"folder": folder_names(collection.paths)}
     if labels is not None:
         colors = {"label": read_labels(labels, collection.paths), **colors}
+    sound_map = draw_map(collection.rows, method, seed=seed)  # before what takes longer
     seconds = excerpt_seconds(len(collection), megabytes)
     starts = [None] * len(collection)
     excerpts = read_excerpts(
@@ -135,7 +136,7 @@ def make_map_page(
     words += ["--seed", str(seed), *(["--labels", str(labels)] if labels else [])]
     size = write_map_page(
         collection,
-        draw_map(collection.rows, method, seed=seed),
+        sound_map,
         excerpts,
         page,
         title=f"{folder.resolve().name}: {len(collection)} sounds",
