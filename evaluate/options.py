@@ -15,6 +15,7 @@ from byola_rq.cli.options import describe_fault, expand_homes, is_fault, take_an
 from byola_rq.errors import ByolaRQError
 from byola_rq.model.builtin import NAME as BUILTIN
 from byola_rq.runtime.terminal import warn
+from byola_rq.text.shown import one_line
 
 _LISTS = ("--tasks", "--label-fraction")  # options that take several values after their name
 
@@ -174,7 +175,7 @@ def print_error(error: BaseException, debug: bool) -> None:
         for line in "".join(traceback.format_exception(error)).splitlines():
             warn(line)
     is_expected = isinstance(error, ByolaRQError)
-    message = " ".join(str(error).split()) if is_expected else describe_fault(error)
+    message = one_line(error) if is_expected else describe_fault(error)
     warn(f"error: {message}")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from byola_rq.cli.options import describe_fault
 from byola_rq.errors import ByolaRQError
 from byola_rq.runtime.terminal import say, warn
+from byola_rq.text.shown import one_line
 from evaluate.fitting import can_fit
 from evaluate.models import EmbeddingModel
 from evaluate.protocol import (
@@ -188,7 +189,7 @@ def reported(what: str, debug: bool) -> Iterator[list[str]]:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         if not isinstance(error, ByolaRQError | OSError):  # not caused by user input
             reason = describe_fault(error)
         failures.append(what)

@@ -70,11 +70,12 @@ class OpenAudio:
             elif not pieces:
                 self._num_bytes.append(file.seek(0, io.SEEK_END))
                 self._open(source, _whole(file))
-            for parts in () if isinstance(pieces, Track) else pieces:
-                spliced = SplicedFile(file, parts)
-                self._num_bytes.append(spliced.seek(0, io.SEEK_END))
-                spliced.seek(0)
-                self._open(source, spliced)
+            else:
+                for parts in pieces:
+                    spliced = SplicedFile(file, parts)
+                    self._num_bytes.append(spliced.seek(0, io.SEEK_END))
+                    spliced.seek(0)
+                    self._open(source, spliced)
             self._check(source)
         except BaseException:
             self.close()

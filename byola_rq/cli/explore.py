@@ -22,6 +22,10 @@ Embeddings = Annotated[
         "--out", "-o", help="Where to keep new embeddings.  [default: the user's cache folder]"
     ),
 ]
+# `-o` names what the command writes.
+KeptEmbeddings = Annotated[
+    Path | None, typer.Option(help="Where to keep new embeddings.  [default: the cache]")
+]
 
 
 def search(
@@ -109,9 +113,7 @@ def map_(
     model: Model = NAME,
     device: Device = "auto",
     workers: Workers = 2,
-    out: Annotated[
-        Path | None, typer.Option(help="Where to keep new embeddings.  [default: the cache]")
-    ] = None,
+    out: KeptEmbeddings = None,
 ) -> None:
     """Write a page with a map of a folder of sounds.
 
@@ -164,9 +166,7 @@ def classify(
     model: Model = NAME,
     device: Device = "auto",
     workers: Workers = 2,
-    out: Annotated[
-        Path | None, typer.Option(help="Where to keep new embeddings.  [default: the cache]")
-    ] = None,
+    out: KeptEmbeddings = None,
 ) -> None:
     """Classify a folder of sounds from a few labeled examples.
 

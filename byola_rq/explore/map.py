@@ -19,7 +19,7 @@ from byola_rq.audio.frontend import LogMelSpectrogram
 from byola_rq.embed.neighbors import place_on_map
 from byola_rq.errors import AudioError, package_needed
 from byola_rq.explore.collection import Collection, FloatArray
-from byola_rq.explore.search import Scaling
+from byola_rq.explore.search import Scaling, nearest_rows
 from byola_rq.listen.segments import Segment, read_segment
 from byola_rq.runtime.prefetch import map_ahead
 from byola_rq.runtime.progress import ProgressBar
@@ -80,14 +80,7 @@ def draw_map(
     spread = np.maximum(np.ptp(places, axis=0).max(), 1e-12)
     middle = (places.max(axis=0) + places.min(axis=0)) / 2
     clusters, centers = find_clusters(scaled.numpy(), seed)
-    num = min(NUM_NEIGHBORS, len(rows) - 1)
-    neighbors, similarities = np.zeros((0, num), np.int64), np.zeros((0, num))
-    for first in range(0, len(scaled), 1024):
-        product = scaled[first : first + 1024] @ scaled.T
-        product[torch.arange(len(product)), first + torch.arange(len(product))] = -2.0
-        best = product.topk(num)
-        neighbors = np.concatenate([neighbors, best.indices.numpy()])
-        similarities = np.concatenate([similarities, best.values.numpy()])
+    neighbors, similarities = nearest_rows(scaled, min(NUM_NEIGHBORS, len(rows) - 1))
     return SoundMap(
         chosen, 0.5 + (places - middle) / spread, clusters, centers, neighbors, similarities
     )

@@ -1,6 +1,6 @@
 """Search: nearest clips, the best moment within long clips, and near-duplicates."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -192,25 +192,41 @@ def find_duplicates(collection: Collection) -> tuple[list[Pair], float]:
     return sorted(found, key=lambda pair: -pair.similarity), threshold
 
 
+def nearest_rows(
+    scaled: Tensor, num: int, *, on_rows: Callable[[int], None] = lambda _: None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Find each row's nearest other rows by comparing all pairs.
+
+    Args:
+        scaled: Rows of length 1, `(N, D)`.
+        num: Number of neighbors of a row, below N.
+        on_rows: Called with the number of rows of each block that is done.
+
+    Returns:
+        Their indices and cosines, nearest first, `(N, num)` each.
+    """
+    places, similarities = [], []
+    for first in range(0, len(scaled), 1024):
+        product = scaled[first : first + 1024] @ scaled.T
+        own = torch.arange(len(product))
+        product[own, first + own] = -2.0  # exclude the row itself
+        best = product.topk(num)
+        places.append(best.indices)
+        similarities.append(best.values)
+        on_rows(len(product))
+    return torch.cat(places).numpy(), torch.cat(similarities).numpy()
+
+
 def _nearest(
     rows: FloatArray, scaling: Scaling, num: int = 16
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Indices and cosines of each row's nearest other rows, nearest first: `(N, num)` each."""
+    """Indices and cosines as `nearest_rows` returns them; of many rows by an index."""
     scaled = torch.cat([scaling(block) for block in _blocks(rows)])
     num = min(num, len(scaled) - 1)
     if len(scaled) > MANY_CLIPS:
         return _nearest_by_index(scaled.numpy(), num)
-    places, similarities = [], []
     with ProgressBar("comparing", len(scaled)) as bar:
-        for first in range(0, len(scaled), 1024):
-            product = scaled[first : first + 1024] @ scaled.T
-            own = torch.arange(len(product))
-            product[own, first + own] = -2.0  # exclude the row itself
-            best = product.topk(num)
-            places.append(best.indices)
-            similarities.append(best.values)
-            bar.advance(len(product))
-    return torch.cat(places).numpy(), torch.cat(similarities).numpy()
+        return nearest_rows(scaled, num, on_rows=bar.advance)
 
 
 def _nearest_by_index(

@@ -24,6 +24,7 @@ from byola_rq.errors import CheckpointError, Code
 from byola_rq.model.encoder import Encoder, build_encoder
 from byola_rq.model.file_header import parse_object, read_header, unreadable
 from byola_rq.runtime.files import replace_file, text_name
+from byola_rq.text.shown import one_line
 
 FORMAT_VERSION = 1
 
@@ -251,4 +252,4 @@ def _unfit(path: Path, code: Code, reason: str, **facts: Any) -> CheckpointError
 def _unfit_of(path: Path, error: Exception) -> CheckpointError:
     """Convert an exception of rebuilding."""
     key = str(error.args[0]) if isinstance(error, KeyError) else None
-    return _unfit(path, "malformed", " ".join(str(error).split()), key=key)
+    return _unfit(path, "malformed", one_line(error), key=key)

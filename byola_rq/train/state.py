@@ -24,6 +24,7 @@ from byola_rq.model.sync_batch_norm import over_all_ranks
 from byola_rq.runs.checkpoint import Checkpoint, load_optimizer_tensors, optimizer_tensors
 from byola_rq.runtime.device import Precision, can_compile
 from byola_rq.runtime.distributed import world_size
+from byola_rq.text.shown import one_line
 from byola_rq.train.schedules import ema_decay, learning_rate
 
 
@@ -50,7 +51,7 @@ class TrainState:
             self._modules().load_state_dict(checkpoint.model)
             load_optimizer_tensors(self.optimizer, checkpoint.optimizer)
         except (RuntimeError, ValueError, LookupError, TypeError) as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             message = f"{self.config.run.dir}: the checkpoint does not fit ({reason})"
             raise CheckpointError(message, code="different", path=self.config.run.dir) from error
         self.step = checkpoint.state["step"]

@@ -17,6 +17,7 @@ from byola_rq.corpus.packed_format import is_packed, read_info
 from byola_rq.errors import ConfigError
 from byola_rq.recipes.catalog import NAMES, load_recipe
 from byola_rq.runs.directory import FREE_KEYS
+from byola_rq.text.shown import one_line
 
 Changes = dict[str, Any]  # section.key -> value
 
@@ -178,7 +179,7 @@ def _read_file(path: Path) -> _GridFile:
         repeated = _repeated_keys(yaml.compose(text, yaml.SafeLoader))
         values = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ConfigError(
             f"{path}: not a grid that can be read ({reason})",
             code="unreadable" if isinstance(error, OSError) else "malformed",
