@@ -31,7 +31,8 @@ def trained_runs(tmp_path_factory: pytest.TempPathFactory, sounds: Path) -> Path
         "base": [],
         "low": ["optimizer.lr=1e-4", "train.max_steps=3", "views.augmentations=[mixup]"],
     }.items():
-        pretrain(small_run(folder / name, sounds, *overrides))
+        # The clips that mixup remembers are a part of each checkpoint.
+        pretrain(small_run(folder / name, sounds, "views.mixup.memory=16", *overrides))
     return folder
 
 
