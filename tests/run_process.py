@@ -1,12 +1,14 @@
 """Runs in processes of their own, to be disturbed from outside."""
 
+import multiprocessing
 import os
-import subprocess
+import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from byola_rq.cli.app import main
 from byola_rq.config import Config, load_config
 from byola_rq.runs.checkpoint import load_newest_checkpoint
 from byola_rq.runs.metrics import read_metrics
@@ -15,26 +17,27 @@ SECONDS_AT_MOST = 60  # far more than anything here takes
 
 
 class Run:
-    """`byola-rq pretrain` in a process group of its own."""
+    """`byola-rq pretrain` in a process group of its own, with its stderr in a pipe.
+
+    Forked: a new interpreter would take longer to import torch than to train.
+    """
 
     def __init__(self, config: Config, folder: Path) -> None:
         path = folder / f"{config.run.dir.name}.yaml"
         path.write_text(config.to_yaml())
         self.config = config
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "byola_rq", "pretrain", str(path)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            # As in the tests' own process: the number of threads decides about last bits.
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        reader, writer = os.pipe()
+        self.process = multiprocessing.get_context("fork").Process(
+            target=pretrain, args=(path, writer)
         )
+        self.process.start()
+        os.close(writer)
+        self.stderr = os.fdopen(reader)
 
     def wait_for(self, is_there: Callable[[], object]) -> None:
         end = time.monotonic() + SECONDS_AT_MOST
         while not is_there():
-            assert self.process.poll() is None, self.process.communicate()[1]
+            assert self.process.is_alive(), self.stderr.read()
             assert time.monotonic() < end
             time.sleep(0.005)
 
@@ -44,17 +47,27 @@ class Run:
 
     def send(self, number: int) -> None:
         """Send a signal to the whole process group, as terminals and schedulers do."""
+        assert self.process.pid is not None
         os.killpg(self.process.pid, number)
 
     def end(self) -> tuple[int, str]:
         """Status and what it said on stderr, once it and all its children are gone."""
         children = self.children()
-        _, stderr = self.process.communicate(timeout=SECONDS_AT_MOST)
+        stderr = self.stderr.read()
+        self.process.join(SECONDS_AT_MOST)
         end = time.monotonic() + SECONDS_AT_MOST
         while any(is_running(child) for child in children):
             assert time.monotonic() < end
             time.sleep(0.01)
-        return self.process.returncode, stderr
+        assert self.process.exitcode is not None
+        return self.process.exitcode, stderr
+
+    def kill(self) -> None:
+        """End what is left of it."""
+        if self.process.is_alive():
+            self.send(signal.SIGKILL)
+        self.process.join()
+        self.stderr.close()
 
     def children(self) -> list[int]:
         try:
@@ -67,6 +80,16 @@ class Run:
         checkpoint, damages = load_newest_checkpoint(self.config.run.dir)
         assert not damages
         return None if checkpoint is None else checkpoint.state["step"]
+
+
+def pretrain(path: Path, stderr: int) -> None:
+    """Become `byola-rq pretrain PATH`."""
+    os.setsid()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(stderr, 2)
+    os.close(stderr)
+    sys.stdout, sys.stderr = open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115
+    main(["pretrain", str(path)])
 
 
 def is_running(pid: int) -> bool:
