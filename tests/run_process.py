@@ -4,15 +4,19 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 from byola_rq.cli.app import main
 from byola_rq.config import Config, load_config
 from byola_rq.runs.checkpoint import load_newest_checkpoint
 from byola_rq.runs.metrics import read_metrics
+from tests.conftest import ROOT
 
+FORK = multiprocessing.get_context("fork")
 SECONDS_AT_MOST = 60  # far more than anything here takes
 
 
@@ -27,10 +31,10 @@ class Run:
         path.write_text(config.to_yaml())
         self.config = config
         reader, writer = os.pipe()
-        self.process = multiprocessing.get_context("fork").Process(
-            target=pretrain, args=(path, writer)
-        )
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        self.process = FORK.Process(target=become, args=(["pretrain", str(path)], nowhere, writer))
         self.process.start()
+        os.close(nowhere)
         os.close(writer)
         self.stderr = os.fdopen(reader)
 
@@ -82,14 +86,28 @@ class Run:
         return None if checkpoint is None else checkpoint.state["step"]
 
 
-def pretrain(path: Path, stderr: int) -> None:
-    """Become `byola-rq pretrain PATH`."""
+def run_command(*arguments: object, cwd: Path | None = None) -> CompletedProcess[str]:
+    """Run `byola-rq ARGUMENTS`, forked as in `Run`, to its end."""
+    given = [str(each) for each in arguments]
+    with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+        files = (stdout.fileno(), stderr.fileno())
+        process = FORK.Process(target=become, args=(given, *files, cwd))
+        process.start()
+        process.join(5 * SECONDS_AT_MOST)
+        assert process.exitcode is not None
+        stdout.seek(0)
+        stderr.seek(0)
+        return CompletedProcess(given, process.exitcode, stdout.read(), stderr.read())
+
+
+def become(arguments: list[str], stdout: int, stderr: int, cwd: Path | None = None) -> None:
+    """Make this process `byola-rq ARGUMENTS`."""
     os.setsid()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.chdir(cwd or ROOT)
+    os.dup2(stdout, 1)
     os.dup2(stderr, 2)
-    os.close(stderr)
     sys.stdout, sys.stderr = open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115
-    main(["pretrain", str(path)])
+    main(arguments)
 
 
 def is_running(pid: int) -> bool:
