@@ -10,6 +10,7 @@ from contextlib import closing
 import pytest
 
 from byola_rq.errors import Code, CorpusError
+from byola_rq.runtime import confined
 from byola_rq.runtime.confined import ConfinedError, stream
 from byola_rq.runtime.sandbox import Limits
 from tests.refusal import refused
@@ -56,6 +57,12 @@ def test_messages_come_in_order_from_one_process_after_the_other_s_end() -> None
     with closing(messages("")) as one, closing(messages("")) as other:
         pids = [list(pair)[2] for pair in zip(*itertools.zip_longest(one, other), strict=True)]
     assert len(set(pids)) == 2
+
+
+def test_a_process_that_may_be_about_to_end_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = list(messages(""))
+    monkeypatch.setattr(confined, "_IDLE_SECONDS", 0.0)
+    assert list(messages(""))[2] != first[2]
 
 
 @pytest.mark.parametrize(
