@@ -43,6 +43,8 @@ class RandomResizedCrop(Augmentation[CropBoxes]):
     Source: Niizumi et al., BYOL for Audio (arXiv:2103.06695).
     """
 
+    step = "crop"
+
     def __init__(
         self,
         canvas: tuple[float, float] = (1.0, 1.5),
@@ -86,11 +88,6 @@ class RandomResizedCrop(Augmentation[CropBoxes]):
         planes = _resize(planes.transpose(-1, -2), left, boxes.width)  # (B, C, T, F)
         planes = _resize(planes.transpose(-1, -2), top, boxes.height)
         return planes.reshape(x.shape).to(x.dtype)
-
-    @property
-    def step(self) -> str:
-        """Name of the kernel's step."""
-        return "crop"
 
     def constants(self) -> tuple[Any, ...]:
         """Minimum and range of the height's scale, then of the width's."""

@@ -31,6 +31,8 @@ class RandomLinearFader(Augmentation[FaderGains]):
     Representations (arXiv:2204.07402).
     """
 
+    step = "fader"
+
     def __init__(self, gain: float = 1.0) -> None:
         super().__init__()
         if not gain > 0:
@@ -52,11 +54,6 @@ class RandomLinearFader(Augmentation[FaderGains]):
         first, last = parameters.first[:, None].to(dtype), parameters.last[:, None].to(dtype)
         slope = first * (1 - fraction) + last * fraction  # (B, T)
         return (x.to(dtype) + slope.reshape(len(x), *[1] * (x.ndim - 2), -1)).to(x.dtype)
-
-    @property
-    def step(self) -> str:
-        """Name of the kernel's step."""
-        return "fader"
 
     def constants(self) -> tuple[Any, ...]:
         """Compile-time constants of the kernel's step: the gain."""

@@ -177,14 +177,15 @@ def measure_each(
     readable: list[ClipSource] = []
     places: list[tuple[int, int]] = []
     unreadable: list[tuple[ClipSource, AudioError]] = []
-    results = map_ahead(measure, sources, min(32, 4 * (os.cpu_count() or 1)))
-    for source, result in zip(sources, results, strict=True):
-        on_clip()
-        if isinstance(result, AudioError):
-            unreadable.append((source, result))
-        else:
-            readable.append(source)
-            places.append(result)
+    num_threads = min(32, 4 * (os.cpu_count() or 1))
+    with contextlib.closing(map_ahead(measure, sources, num_threads)) as results:
+        for source, result in zip(sources, results, strict=True):
+            on_clip()
+            if isinstance(result, AudioError):
+                unreadable.append((source, result))
+            else:
+                readable.append(source)
+                places.append(result)
     first_samples, num_samples = np.array(places, np.int64).reshape(-1, 2).T
     return DecodedClips(readable, first_samples, num_samples, sample_rate), unreadable
 

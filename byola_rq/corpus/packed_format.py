@@ -129,7 +129,7 @@ def read_index(folder: Path, columns: list[str] | None = None) -> pa.Table:
     """Read all or some columns of `index.parquet`.
 
     Raises:
-        CorpusError: If it is missing, damaged, or has other columns.
+        CorpusError: If it is missing or damaged, or has other columns or empty cells.
     """
     path = folder / INDEX
     try:
@@ -137,6 +137,8 @@ def read_index(folder: Path, columns: list[str] | None = None) -> pa.Table:
             raise OSError("must be a regular file")
         with text_name(path) as readable:
             table = read_bounded(readable, columns)
+        if any(column.null_count for column in table.columns):
+            raise ValueError("its cells must not be empty")
         return table.cast(pa.schema([INDEX_SCHEMA.field(name) for name in table.column_names]))
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         message = f"{path}: not an index that can be read ({one_line(error)})"

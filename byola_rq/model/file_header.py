@@ -33,14 +33,12 @@ def read_header(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise unreadable(path, "unreadable", error.strerror or str(error)) from error
     try:
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name[:2] != "__"]
-        shapes = [entry["shape"] for name, entry in header.items() if name[:2] != "__"]
-        expected = 8 + length + max(ends, default=0)
-        is_sound = all(isinstance(size, int) for shape in shapes for size in shape)
+        entries = [entry for name, entry in header.items() if name[:2] != "__"]
+        expected = 8 + length + max((entry["data_offsets"][1] for entry in entries), default=0)
+        if not all(isinstance(size, int) for entry in entries for size in entry["shape"]):
+            raise TypeError
     except (KeyError, TypeError, IndexError) as error:
         raise unreadable(path, "malformed", "its header lists no tensors") from error
-    if not is_sound:
-        raise unreadable(path, "malformed", "its header lists no tensors")
     if num_bytes < expected:
         reason = f"cut short: must have {expected} bytes; got {num_bytes}"
         raise unreadable(path, "cut", reason, value=num_bytes)

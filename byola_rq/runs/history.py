@@ -1,5 +1,6 @@
 """Reading of run directories: configuration, metrics and best checkpoint."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,8 +71,8 @@ class RecordedRun:
         step, epoch = self.last("step"), self.last("epoch")
         if step is None or epoch is None or not epoch > 0:
             return max_steps
-        num_steps = max(int(self.config["train.epochs"] * step / epoch), int(step))
-        return min(num_steps, max_steps or num_steps)
+        num_steps = max(self.config["train.epochs"] * step / epoch, step)
+        return int(min(num_steps, max_steps or num_steps, 2.0**63))
 
 
 def find_runs(paths: Sequence[Path]) -> tuple[list[RecordedRun], list[str]]:
@@ -128,7 +129,8 @@ def read_columns(path: Path) -> tuple[dict[str, FloatArray], list[str]]:
     rows, damaged = [], []
     for number, line in enumerate(lines, start=2):
         row = _parse_row(line, len(names))
-        if row is None or not row[names.index("step")].is_integer():
+        step = math.nan if row is None else row[names.index("step")]
+        if row is None or not (step.is_integer() and 0 <= step < 2**63):
             damaged.append(str(number))
         else:
             rows.append(row)

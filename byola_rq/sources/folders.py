@@ -252,5 +252,5 @@ def _file_names(folder: str) -> dict[str, bool]:
     try:
         with os.scandir(folder or ".") as entries:
             return {entry.name: entry.is_symlink() for entry in entries if leads_to_file(entry)}
-    except OSError:
+    except (OSError, ValueError):  # a null in the name
         return {}

@@ -1,6 +1,7 @@
 """Escaping of untrusted text for terminals, messages and pages."""
 
 import unicodedata
+from collections.abc import Mapping
 
 MAX_LINE = 4000  # characters; a path has at most 4096 bytes
 
@@ -37,6 +38,15 @@ def printable(text: str) -> str:
 def one_line(text: object) -> str:
     """Join the lines of a text, such as an error's message, to one."""
     return " ".join(str(text).split())
+
+
+def differences(before: Mapping[str, object], now: Mapping[str, object]) -> dict[str, str]:
+    """Describe the values that differ by key: `key was x, is y`."""
+    return {
+        key: f"{key} was {before.get(key)}, is {now.get(key)}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    }
 
 
 def _is_sign(character: str) -> bool:

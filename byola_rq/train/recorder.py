@@ -2,15 +2,16 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from byola_rq.corpus.packed_clips import PackedClips
 from byola_rq.corpus.segments import Replacement
 from byola_rq.errors import CheckpointError
 from byola_rq.runs.checkpoint import save_checkpoint
-from byola_rq.runs.metrics import COLUMNS, Metrics, StepTable, read_metrics
+from byola_rq.runs.metrics import COLUMNS, StepTable, read_metrics
 from byola_rq.runtime.distributed import all_gather_json, is_main, raise_on_all_ranks
 from byola_rq.runtime.watchdog import Watchdog
 from byola_rq.train.meter import DataWait, Meter, packing_advice
@@ -19,6 +20,8 @@ from byola_rq.train.setup import Run
 from byola_rq.train.skipped_steps import SkippedSteps, SkipsInARow, check_same_weights
 from byola_rq.train.step import StepOutcome
 from byola_rq.train.tensorboard import TensorBoardWriter
+
+KEPT = "; its rows are kept for the next attempt"
 
 
 class Recorder:
@@ -91,7 +94,8 @@ class Recorder:
         if is_save_due or is_validation_due or step % config.train.log_every == 0:
             self._write_row(score)
         if self._tensorboard and step % config.tensorboard.views_every == 0:
-            self._write_views(self._tensorboard, outcome)
+            with self._disk_may_fail(self._tensorboard.path, " without this picture"):
+                self._tensorboard.write_views(*outcome.views, step)
         is_save_due = is_save_due or is_best
         # Weights that lead to skipped steps may be bad themselves; saving them would prune good
         # checkpoints.
@@ -160,7 +164,8 @@ class Recorder:
             self._append(self._metrics, [row])
             self._append(self._skipped_steps, meter.skipped)
             if self._tensorboard:
-                self._write_curves(self._tensorboard, metrics)
+                with self._disk_may_fail(self._tensorboard.path, KEPT):
+                    self._tensorboard.write(metrics)
             if meter.skipped:
                 self._log(
                     f"warning: {len(meter.skipped)} of the {len(meter.is_skipped)} steps up to "
@@ -174,36 +179,22 @@ class Recorder:
                 self._quarantine.add(replaced)
 
     def _append(self, table: StepTable | SkippedSteps, rows: Sequence[Any]) -> None:
-        try:
+        with self._disk_may_fail(table.path, KEPT):
             table.append(rows)
-        except OSError as error:
-            self._log(
-                f"WARNING: {table.path}: cannot be written ({error}). Training continues; "
-                "its rows are kept for the next attempt"
-            )
 
-    def _write_curves(self, tensorboard: TensorBoardWriter, metrics: Metrics) -> None:
+    @contextlib.contextmanager
+    def _disk_may_fail(self, path: Path, what_follows: str) -> Iterator[None]:
         try:
-            tensorboard.write(metrics)
+            yield
         except OSError as error:
             self._log(
-                f"WARNING: {tensorboard.path}: cannot be written ({error}). Training continues; "
-                "its curves are kept for the next attempt"
+                f"WARNING: {path}: cannot be written ({error}). Training continues{what_follows}"
             )
 
     def _validate(self) -> tuple[float, bool]:
         # Rank 0 validates while the other ranks wait.
         with self._watchdog.paused():
             return self._validation.score(self._state, self._should_stop)
-
-    def _write_views(self, tensorboard: TensorBoardWriter, outcome: StepOutcome) -> None:
-        try:
-            tensorboard.write_views(*outcome.views, self._state.step)
-        except OSError as error:
-            self._log(
-                f"WARNING: {tensorboard.path}: cannot be written ({error}). "
-                "Training continues without this picture"
-            )
 
     def _watch_collapse(self, step: int) -> None:
         """Warn when the embeddings collapse; warn again only after they have recovered."""

@@ -132,6 +132,9 @@ def test_steps_of_all_are_told_from_the_epoch(runs_folder: Path, num_clips: int)
     (base / "metrics.csv").write_text(f"{HEADER}\n{step},{epoch},1,0.1\n")
     (run,), _ = find_runs([base])
     assert run.num_steps == pytest.approx(100 * num_clips // 8, rel=1e-5)
+    (base / "metrics.csv").write_text(f"{HEADER}\n5,1e-320,1,0.1\n")
+    (run,), _ = find_runs([base])
+    assert cells(list(describe_runs([run]))[1])[1] == f"5/{2**63} (0 %)"
     (base / "metrics.csv").unlink()
     (run,), _ = find_runs([base])
     assert run.num_steps is None
@@ -166,6 +169,8 @@ def test_damaged_and_torn_rows_are_reported_and_left_out(tmp_path: Path) -> None
         "2,0.2,1.x,0.1",
         "3,0.3,1.3",
         "nan,1,1,1",
+        "1e300,1,1,1",
+        "-1,1,1,1",
         "5,0.5,1.1,",
         "6,0.6,1.0,0.",
     ]
@@ -175,7 +180,7 @@ def test_damaged_and_torn_rows_are_reported_and_left_out(tmp_path: Path) -> None
     assert columns["loss"].tolist() == [1.5, 1.1]
     np.testing.assert_array_equal(columns["embedding_std"], [0.1, np.nan])
     assert notes == [
-        f"{path}: 3 of 5 rows are damaged and left out (line 3, 4, 5)",
+        f"{path}: 5 of 7 rows are damaged and left out (line 3, 4, 5, 6, 7)",
         f"{path}: the last row is incomplete and left out",
     ]
 
