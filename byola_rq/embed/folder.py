@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from byola_rq.corpus.order import IntArray
 from byola_rq.errors import CorpusError
+from byola_rq.runtime.array_files import find_array
 from byola_rq.runtime.files import is_own, replace_file
 from byola_rq.runtime.lock import PATIENCE, LockedError, locked
 from byola_rq.runtime.resumable_rows import ResumableRows, has_marks, remove_marks, stored_key
@@ -42,8 +43,13 @@ class EmbeddingFolder:
         self._partial = path / ".partial.npy"
 
     def is_whole(self) -> bool:
-        """Return whether these embeddings exist already."""
-        return self.embeddings.exists() and self._read_meta("content_key") == self.content_key
+        """Return whether these embeddings exist already, whole and with their index."""
+        try:
+            find_array(self.embeddings)
+        except (OSError, ValueError):
+            return False
+        has_index = (self.path / INDEX).exists()
+        return has_index and bool(self._read_meta("content_key") == self.content_key)
 
     def check_free(self) -> None:
         """Check that this job would replace no file of another job, or of none.
@@ -61,8 +67,8 @@ class EmbeddingFolder:
         for path in (self.path / name for name in names):
             if path.exists():
                 raise CorpusError(
-                    f"{path}: is of a job with another model, clips or --frames, or of no job; "
-                    "choose another folder, or --overwrite",
+                    f"{path}: is damaged, or not of this job (model, clips, --frames); choose another "
+                    "folder, or --overwrite",
                     code="exists",
                     path=path,
                 )
@@ -116,16 +122,16 @@ class EmbeddingFolder:
     def open(self, num_rows: int, dim: int) -> npt.NDArray[np.bool_]:
         """Begin or resume a job; return which rows are done, bool `(rows,)`."""
         marks = np.ones((num_rows, 1), np.uint8)
-        try:
-            with self._disk_errors():
+        with self._disk_errors():
+            try:
                 self._rows = ResumableRows(self._partial, self.content_key, marks, dim)
-        except ValueError as error:
-            raise CorpusError(
-                f"{self.path}: the rows of a stopped job are damaged ({error}); remove its "
-                f"{self._partial.stem}.* to begin again",
-                code="damaged",
-                path=self.path,
-            ) from error
+            except ValueError as error:
+                raise CorpusError(
+                    f"{self.path}: the rows of a stopped job are damaged ({error}); remove its "
+                    f"{self._partial.stem}.* to begin again",
+                    code="damaged",
+                    path=self.path,
+                ) from error
         return self._rows.is_done
 
     def add(self, numbers: IntArray, rows: npt.NDArray[np.float32]) -> None:

@@ -1,5 +1,6 @@
 """The folder of embeddings, left at any moment."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,6 @@ def test_a_kill_while_names_are_given_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever call to the system is the last one, another run makes the folder whole."""
-    import os
-
     num_calls = 0
     while True:
         out = tmp_path / str(num_calls)
@@ -95,6 +94,26 @@ def test_what_another_job_left_stays(tmp_path: Path, name: str) -> None:
     with refused(CorpusError, "exists", tmp_path / name):
         EmbeddingFolder(tmp_path, "b").check_free()
     assert EmbeddingFolder(tmp_path, "a").is_whole() == (name == "embeddings.npy")
+
+
+@pytest.mark.parametrize("damage", ["embeddings.npy", "index.csv", "meta.json"])
+def test_a_damaged_folder_is_not_called_whole(tmp_path: Path, damage: str) -> None:
+    fill(tmp_path).finish(META, "")
+    if damage == "index.csv":
+        (tmp_path / damage).unlink()
+    else:
+        os.truncate(tmp_path / damage, 100 if damage == "embeddings.npy" else 5)
+    folder = EmbeddingFolder(tmp_path, "a")
+    assert not folder.is_whole()
+    with refused(CorpusError, "exists", tmp_path / "embeddings.npy"):
+        folder.check_free()
+
+
+def test_damaged_rows_of_a_stopped_job_are_named(tmp_path: Path) -> None:
+    fill(tmp_path).flush()
+    os.truncate(tmp_path / ".partial.npy", 100)
+    with refused(CorpusError, "damaged", tmp_path):
+        EmbeddingFolder(tmp_path, "a").open(5, 3)
 
 
 @pytest.mark.parametrize("name", ["index.csv", "meta.json", "rejected.csv"])
