@@ -34,6 +34,7 @@ def list_one(manifest: Path | str) -> Listing:
         ("m.csv", '﻿label, path \r\n"x", b.wav\r\n\r\ny,a.wav\r\n'),
         ("m.csv", "labels,file_name\nx,b.wav\ny,a.wav,surplus\n"),
         ("m.tsv", "path\tlabels\nb.wav\tx\na.wav\ty\n"),
+        ("m.csv", "Path;Label\nb.wav;x\nx\\..\\a.wav;y\n"),
     ],
 )
 def test_text_tables(folder: Path, name: str, text: str) -> None:
