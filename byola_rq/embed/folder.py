@@ -67,8 +67,8 @@ class EmbeddingFolder:
         for path in (self.path / name for name in names):
             if path.exists():
                 raise CorpusError(
-                    f"{path}: is damaged, or not of this job (model, clips, --frames); choose another "
-                    "folder, or --overwrite",
+                    f"{path}: is damaged, or not of this job (model, clips, --frames); choose "
+                    "another folder, or --overwrite",
                     code="exists",
                     path=path,
                 )
