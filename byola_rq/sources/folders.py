@@ -203,14 +203,14 @@ class FileIndex:
         self._names: dict[str, dict[str, bool]] = {}
 
     def find_file(self, path: str) -> str | None:
-        """Find a file, also if its name is in another Unicode normalization form.
+        """Find a file, also by another spelling of its name.
 
         Also records a link's real path in the listing.
         """
         folder, name = os.path.split(path)
         names = self._names_in(folder)
-        if name not in names and not path.isascii():
-            path = same_letters(path) or path
+        if name not in names and (not path.isascii() or "\\" in path):
+            path = find_spelling(path) or path
             folder, name = os.path.split(path)
             names = self._names_in(folder)
         if name not in names:
@@ -227,15 +227,18 @@ class FileIndex:
         return self._names[folder]
 
 
-def same_letters(path: str) -> str | None:
-    """Find the existing path that equals `path` up to Unicode normalization (`e` and an accent).
+def find_spelling(path: str) -> str | None:
+    """Find the existing path that a list on another system spells as `path`.
 
-    macOS and zip archives normalize names differently from most lists.
+    macOS and zip archives normalize names (`e` and an accent) differently from most lists; lists
+    from Windows have backslashes.
     """
     if os.path.lexists(path):
         return path
+    if "\\" in path:
+        return find_spelling(path.replace("\\", "/"))
     folder, name = os.path.split(path)
-    if not name or (folder and (folder := same_letters(folder) or "") == ""):
+    if not name or (folder and (folder := find_spelling(folder) or "") == ""):
         return None
     wanted = unicodedata.normalize("NFC", name)
     try:

@@ -17,6 +17,7 @@ from byola_rq.sources.clip_source import (
 )
 from byola_rq.sources.folders import PARQUET_SUFFIX, FileIndex
 from byola_rq.sources.parquet import describe_table, list_cells
+from byola_rq.text.cells import find_separator
 from byola_rq.text.shown import printable
 
 PATH_COLUMNS = ("path", "file_name")  # the first that a manifest has is used
@@ -45,7 +46,7 @@ def list_manifest(manifest: str, listing: Listing) -> Iterator[ClipSource]:
     line a path in it and the length, which is ignored.
 
     Args:
-        manifest: Path of a .csv (commas), .tsv (tabs) or .parquet file.
+        manifest: Path of a .csv, .tsv or .parquet file; the header decides what separates cells.
         listing: Receives files that do not exist (`missing`) and rows that break a rule
             (`damaged`).
 
@@ -149,10 +150,10 @@ def _fairseq_rows(manifest: str) -> Iterator[_Row]:
                 yield _Row(number, path, "", None, None, "")
 
 
-def _text_rows(manifest: str, delimiter: str) -> Iterator[_Row]:
+def _text_rows(manifest: str, usual: str) -> Iterator[_Row]:
     with _open_text(manifest) as file:
-        reader = csv.reader(file, delimiter=delimiter)
-        columns = [name.strip() for name in next(reader, [])]
+        reader = csv.reader(file, delimiter=find_separator(file, usual))
+        columns = [name.strip().lower() for name in next(reader, [])]
         if not columns:
             return
         names = _names_of_columns(manifest, columns)

@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from byola_rq.text.shown import one_line, shown
 
@@ -38,6 +38,16 @@ def csv_rows(text: str) -> list[list[str]]:
     except csv.Error as error:
         raise ValueError(f"no csv that can be read ({error})") from error
     return [[csv_value(cell) for cell in row] for row in rows]
+
+
+def find_separator(file: TextIO, usual: str = ",") -> str:
+    """Return what separates the cells of a table, which its header decides; `usual` if nothing.
+
+    Spreadsheets write semicolons where a comma is the decimal point, and tabs into their texts.
+    """
+    header = file.readline()
+    file.seek(0)
+    return max(dict.fromkeys((usual, *",;\t|")), key=header.count)
 
 
 def csv_cell(value: object) -> object:

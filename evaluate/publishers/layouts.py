@@ -7,7 +7,7 @@ from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
-from byola_rq.sources.folders import leads_to_folder
+from byola_rq.sources.folders import is_hidden, leads_to_folder
 from evaluate.publishers import (
     cremad,
     esc50,
@@ -169,7 +169,7 @@ def _folders_in(folder: Path, *, is_top: bool) -> list[str]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith("."):
+                if is_hidden(entry.name):
                     continue
                 if is_audio(entry.name):
                     num_clips += 1

@@ -405,7 +405,7 @@ def test_given_clips_that_are_not_there(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("row", "facts"),
     [
-        (("de/x.wav", "de", "training"), ("value", "split", "training")),
+        (("de/x.wav", "de", "unknown"), ("value", "split", "unknown")),
         (("de/x.wav", "nl", "train"), ("value", "label", "nl")),
         ((None, "ru", "train"), ("different", "label", "ru")),
     ],
