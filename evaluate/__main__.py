@@ -30,6 +30,7 @@ from evaluate.options import (
     UnitSeconds,
     VoxForgeSplit,
     Workers,
+    check_sets,
     choose_device,
     one_line_errors,
     print_error,
@@ -162,7 +163,7 @@ def run(
 ) -> None:
     """Check the options, evaluate every model on every task, and write the summary."""
     with one_line_errors(debug):
-        _check_usage(bool(data_root), bool(task), bool(tasks))
+        check_sets(data_root, task, tasks)
         if not (models or baseline):
             models = [BUILTIN]
         chosen_device = choose_device(device)
@@ -284,15 +285,6 @@ def miniature(
 
 
 app.command()(ablate)
-
-
-def _check_usage(has_root: bool, has_csv: bool, has_names: bool) -> None:
-    if not (has_root or has_csv):
-        raise usage_error("nothing to evaluate on: name a --data-root or a --task")
-    if has_names and not has_root:
-        raise usage_error(
-            "--tasks chooses among the sets under --data-root, which is not given", "--tasks"
-        )
 
 
 def _name_probes(probes: list[Probe], protocols: list[Protocol]) -> tuple[str, ...]:

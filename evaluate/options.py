@@ -184,6 +184,22 @@ def usage_error(text: str, option: str | None = None) -> ByolaRQError:
     return ByolaRQError(f"{text}; see python -m evaluate --help", code="usage", key=option)
 
 
+def check_sets(
+    data_root: Path | None, csvs: Sequence[Path] | None, names: Sequence[str] | None
+) -> None:
+    """Check that `--data-root` and `--task` name something to evaluate on.
+
+    Raises:
+        ByolaRQError: If nothing, or if `--tasks` has no folder to choose from.
+    """
+    if not (data_root or csvs):
+        raise usage_error("nothing to evaluate on: name a --data-root or a --task", "--task")
+    if names and not data_root:
+        raise usage_error(
+            "--tasks chooses among the sets under --data-root, which is not given", "--tasks"
+        )
+
+
 def choose_device(name: str) -> str:
     """Return the name of the torch device that `--device` selects.
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from byola_rq.cli.options import Overrides, load_config, print_once
+from byola_rq.runtime.signals import terminate_at_end_of_input
 from byola_rq.runtime.terminal import say, warn
 
 
@@ -25,6 +26,13 @@ def pretrain(
         int | None,
         typer.Option(min=1, help="Measure the stages of this many steps, and trace a few."),
     ] = None,
+    stop_at_eof: Annotated[
+        bool,
+        typer.Option(
+            "--stop-at-eof",
+            help="Stop as after SIGTERM once standard input ends, as a pipe does with its writer.",
+        ),
+    ] = False,
 ) -> None:
     """Pretrain an encoder on unlabeled clips.
 
@@ -46,6 +54,8 @@ def pretrain(
       byola-rq pretrain data.source=/data/x 'views.augmentations=[mixup, random_resized_crop]'
       torchrun --nproc-per-node 8 -m byola_rq pretrain my.yaml data.source=packed
     """
+    if stop_at_eof:
+        terminate_at_end_of_input()
     loaded = load_config(config, recipe)
     from byola_rq.train.loop import pretrain
 

@@ -68,8 +68,12 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Config:
         ConfigError: If there is no such recipe, or if `load_config` raises it.
     """
     path = read_recipe(name).path
-    values = _merged(read_values(default_config_path()), read_values(path))
-    return resolve(values, overrides, path)
+    return resolve(read_recipe_values(path), overrides, path)
+
+
+def read_recipe_values(path: Path) -> dict[str, Any]:
+    """Read the sections of config.yaml, changed by a recipe's file."""
+    return _merged(read_values(default_config_path()), read_values(path))
 
 
 def _header(path: Path) -> list[str]:

@@ -39,7 +39,7 @@ def parse_yaml(text: str, *, as_written: bool = False) -> Any:
         as_written: Return every scalar as its text.
 
     Raises:
-        ValueError: If it is not YAML, too large, too deep, or has an anchor or alias.
+        ValueError: If it is not YAML, too large, too deep, or has an anchor, alias or repeated key.
     """
     if len(text) > MAX_YAML_BYTES:
         raise ValueError(f"must be at most {MAX_YAML_BYTES} bytes; got {len(text)}")
@@ -131,7 +131,7 @@ def _check_type(value: Any, kind: type | UnionType, where: str) -> None:
 
 
 class _Bounded(yaml.SafeLoader):
-    """Loader that rejects anchors, aliases and depth, by which a small file takes much memory."""
+    """Loader that rejects repeated keys, and what makes a small file take much memory."""
 
     _depth = 0
 
@@ -145,6 +145,14 @@ class _Bounded(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen: set[str] = set()
+        for key in (str(each.value) for each, _ in node.value):
+            if key in seen:  # PyYAML would take the last
+                raise ValueError(f"must have each key once; got {quoted(key)} twice")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
 
     def construct_scalar(self, node: Any) -> Any:
         # A base-60 number takes quadratic time.

@@ -1,6 +1,7 @@
 """`python -m evaluate ablate`."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,11 +14,15 @@ from evaluate.options import (
     DataRoot,
     Debug,
     Device,
+    Probe,
+    Protocol,
     SetNames,
     Tasks,
     UnitSeconds,
+    check_sets,
     choose_device,
     one_line_errors,
+    print_error,
     usage_error,
 )
 
@@ -26,8 +31,6 @@ if TYPE_CHECKING:
     from evaluate.ablation.grid import AblationRun, Grid
     from evaluate.protocol import Settings
     from evaluate.tasks.task import Task
-
-_OWN_KEYS = {"run.dir": "--out", "data.source": "--data", "run.device": "--device"}
 
 
 def ablate(
@@ -59,7 +62,7 @@ def ablate(
         bool, typer.Option("--dry-run", help="Only list the runs and their cost.")
     ] = False,
     probe: Annotated[
-        str, typer.Option(help="Probe of the embeddings: logistic, adam, knn, byol_a or evar.")
+        str, typer.Option(help=f"Probe: {', '.join([*Probe, *Protocol])}.")
     ] = "logistic",
     limit: Annotated[
         int | None, typer.Option(min=2, help="Maximum number of clips of each class and part.")
@@ -93,23 +96,24 @@ def ablate(
         from evaluate.ablation.grid import plan_runs, read_grid
 
         chosen = choose_device(device)
-        _check_overrides(overrides or [])
-        loaded = read_grid(grid, [*(overrides or []), *_option_overrides(data, chosen, jobs)])
+        settings = _settings(out, probe, chosen, debug=debug)
+        loaded = read_grid(grid, overrides or [], _as_overrides(data, chosen, jobs))
         planned = plan_runs(loaded, seeds)
         share = _take_share(planned, shard)
         _announce(out, share, must_be_same=resume)
+        if not dry_run or task or tasks or data_root:
+            check_sets(data_root, task, tasks)
+        to_do = _gather(data_root, tasks, task or [], unit_seconds, limit)
         if dry_run:
             _list_runs(out, share, jobs)
             return
-        to_do = _gather(data_root, tasks, task or [], unit_seconds, limit)
-        settings = _settings(out, probe, chosen)
         num_failed = _do(out, share, to_do, settings, jobs)
         _report(out, loaded, planned, [each.name for each in to_do], probe)
         if num_failed:
             raise typer.Exit(1)
 
 
-def _option_overrides(data: Sequence[Path], device: str, jobs: int) -> list[str]:
+def _as_overrides(data: Sequence[Path], device: str, jobs: int) -> list[str]:
     """Convert the command's options into overrides of the configuration."""
     from byola_rq.runtime.workers import count_cores
 
@@ -125,21 +129,14 @@ def _option_overrides(data: Sequence[Path], device: str, jobs: int) -> list[str]
     return settled
 
 
-def _check_overrides(overrides: Sequence[str]) -> None:
-    for override in overrides:
-        key = override.partition("=")[0]
-        if key in _OWN_KEYS:
-            raise usage_error(f"{key} must be given as {_OWN_KEYS[key]}; got {override}", key)
-
-
-def _take_share(runs: Sequence["AblationRun"], shard: str | None) -> list["AblationRun"]:
+def _take_share(runs: Sequence["AblationRun"], shard: str | None) -> Sequence["AblationRun"]:
     if shard is None:
-        return list(runs)
-    number, slash, count = shard.partition("/")
-    is_share = slash and number.isdecimal() and count.isdecimal()
-    if not is_share or not 1 <= int(number) <= int(count):
+        return runs
+    is_share = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", shard)
+    number, count = map(int, is_share.groups()) if is_share else (0, 0)
+    if not 1 <= number <= count:
         raise usage_error(f"--shard must be I/N with I from 1 to N; got {shard}", "--shard")
-    return list(runs[int(number) - 1 :: int(count)])
+    return runs[number - 1 :: count]
 
 
 def _announce(out: Path, runs: Sequence["AblationRun"], *, must_be_same: bool) -> None:
@@ -187,28 +184,25 @@ def _gather(
     unit_seconds: float | None,
     limit: int | None,
 ) -> list["Task"]:
-    """Read all tasks; raise the first error, before hours of training."""
+    """Read all tasks; end with the errors of unreadable ones, before hours of training."""
     from evaluate.runner import gather_tasks
 
-    if not (data_root or csvs):
-        raise usage_error("nothing to evaluate on: name a --data-root or a --task")
     tasks, errors = gather_tasks(
         data_root, names, csvs, unit_seconds=unit_seconds, limit=limit, seed=0
     )
     for error in errors:
-        raise error
+        print_error(error, debug=False)
+    if errors:
+        raise typer.Exit(2)
     return tasks
 
 
-def _settings(out: Path, probe: str, device: str) -> "Settings":
+def _settings(out: Path, probe: str, device: str, *, debug: bool) -> "Settings":
     from byola_rq.runtime.memory import keep_freed_memory
     from byola_rq.runtime.workers import count_cores
-    from evaluate.probes.fit import PROBES
-    from evaluate.probes.official import OFFICIAL_PROBES
     from evaluate.protocol import Settings
 
-    known = [*PROBES, *OFFICIAL_PROBES]
-    if probe not in known:
+    if probe not in (known := [*Probe, *Protocol]):
         raise usage_error(f"--probe must be one of {', '.join(known)}; got {probe}", "--probe")
     if device == "cpu":
         keep_freed_memory()
@@ -220,6 +214,7 @@ def _settings(out: Path, probe: str, device: str) -> "Settings":
         num_workers=min(8, count_cores()),
         batch_size=None,
         cache=out / "cache",
+        debug=debug,
     )
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,7 +28,7 @@ class Progress:
 
 
 class Training:
-    """Process of `byola-rq pretrain`.
+    """Process of `byola-rq pretrain`, which saves and ends with this one, however this one ends.
 
     It has its own process group: Ctrl-C on a terminal reaches only the caller, who stops it once.
 
@@ -53,8 +52,8 @@ class Training:
             with self.log.open("ab") as log:
                 self._log_start = log.tell()
                 self._process = subprocess.Popen(  # noqa: S603  # a fixed command
-                    [sys.executable, "-m", "byola_rq", "pretrain", str(path)],
-                    stdin=subprocess.DEVNULL,
+                    [sys.executable, "-m", "byola_rq", "pretrain", str(path), "--stop-at-eof"],
+                    stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,
                     process_group=0,
@@ -74,8 +73,8 @@ class Training:
 
     def stop(self) -> None:
         """Ask the process to finish its step, save and end."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGTERM)
+        assert self._process.stdin is not None
+        self._process.stdin.close()
 
     def wait(self) -> None:
         """Wait until the process has ended."""

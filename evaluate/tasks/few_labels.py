@@ -77,7 +77,7 @@ def check_fraction(task: Task, folds: Sequence[Fold], fraction: float) -> None:
     if fraction < least:
         raise TaskError(
             f"{task.source}: {OPTION} must leave a training clip for each class, so it must be at "
-            f"least {np.ceil(1000 * least) / 1000:g}; got {fraction:g}",
+            f"least {np.ceil(1e4 * least) / 1e4:g}; got {fraction:g}",
             code="value",
             path=task.source,
             key=OPTION,

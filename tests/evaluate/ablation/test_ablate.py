@@ -45,7 +45,7 @@ def world(tmp_path: Path, sounds: Path, write_set, split_rows, monkeypatch) -> P
 def plan(num_seeds: int, *overrides: str) -> list[AblationRun]:
     """Plan runs as the command does, on a CPU."""
     own = ["data.source=sounds", "run.device=cpu"]
-    return plan_runs(read_grid(Path("small.yaml"), [*overrides, *own]), num_seeds)
+    return plan_runs(read_grid(Path("small.yaml"), overrides, own), num_seeds)
 
 
 def train(runs: list[AblationRun], trained_run: Path) -> None:
