@@ -37,6 +37,9 @@ _ALLOWED = {
 _STATED_PER_BYTE = 64  # samples of one channel
 TOLERATED_SECONDS = 0.1  # may be missing: four MP3 frames; encoders count differently
 _BLOCK_FRAMES = 2**17
+# A frame takes bits from up to 255 bytes of earlier ones, or 511 with 1152 samples each. The
+# smallest frames, 8 kbit/s at 24 kHz, hold 11 of them; libmpg123 itself goes back 4 frames.
+_MP3_RUN_UP = 12 * 1152
 
 
 class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc]
@@ -142,7 +145,7 @@ class OpenAudio:
         for place, sound in enumerate(self._sounds):
             if position < sound.frames or place == len(self._sounds) - 1:
                 self._place = place
-                sound.seek(min(position, sound.frames))
+                _seek(sound, min(position, sound.frames))
                 break
             position -= sound.frames
         for sound in self._sounds[self._place + 1 :]:
@@ -168,6 +171,13 @@ class OpenAudio:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _seek(sound: soundfile.SoundFile | TrackFile, position: int) -> None:
+    """Seek to a frame; of MP3 some before it are decoded, else its first ones would be silent."""
+    first = max(position - (_MP3_RUN_UP if sound.format == "MP3" else 0), 0)
+    sound.seek(first)
+    sound.read(position - first, dtype="float32", always_2d=True)
 
 
 def rate_limits() -> str:
