@@ -28,28 +28,29 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (
-    train.pretrain,
-    train.recipes,
-    prepare.prepare,
-    prepare.info,
-    embed.embed,
-    explore.search,
-    explore.classify,
-    embed.export,
-    train.runs,
-    listen.views,
-    listen.listen,
-    prepare.synthesize,
-):
-    app.command()(command)
-app.command("map")(explore.map_)
-app.command("import-weights")(embed.import_weights)
+COMMANDS = {  # in the order of --help
+    "embed": embed.embed,
+    "search": explore.search,
+    "map": explore.map_,
+    "classify": explore.classify,
+    "listen": listen.listen,
+    "views": listen.views,
+    "pretrain": train.pretrain,
+    "recipes": train.recipes,
+    "runs": train.runs,
+    "export": embed.export,
+    "import-weights": embed.import_weights,
+    "prepare": prepare.prepare,
+    "info": prepare.info,
+    "synthesize": prepare.synthesize,
+}
+for name, command in COMMANDS.items():
+    app.command(name)(command)
 
 
 @app.command()
 def doctor() -> None:
-    """Check the installation and list remedies for what does not work."""
+    """Check the installation and suggest fixes."""
     from byola_rq.cli.doctor import print_findings
 
     if not print_findings():

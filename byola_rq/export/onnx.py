@@ -136,7 +136,7 @@ def _translate(embedder: Embedder) -> torch.onnx.ONNXProgram:
     assert program is not None  # only the older exporter returns None
     description = {
         **embedder.description,
-        "licence": embedder.licence,
+        "license": embedder.license,
         "training": embedder.summary,
     }
     program.model.metadata_props["byola_rq"] = json.dumps(description)
