@@ -128,7 +128,7 @@ def run(
     protocol: Annotated[
         list[Protocol] | None,
         typer.Option(
-            help="Probe of published scores: BYOL-A's (learning rate 1e-3, patience 10, one run) or EVAR's "
+            help="Probe of published scores: BYOL-A's (LR 1e-3, patience 10, one run) or EVAR's "
             "(published rates, patience 20, three runs)."
         ),
     ] = None,
