@@ -99,7 +99,7 @@ def map_(
         Path | None, typer.Option(help="Labels to color by: a csv with file_name,label.")
     ] = None,
     limit: Annotated[
-        int, typer.Option(min=1, help="Maximum number of clips, chosen evenly.")
+        int, typer.Option(min=1, help="Maximum number of clips, drawn at random.")
     ] = 2000,
     method: Annotated[
         Literal["auto", "umap", "tsne", "pca"],
