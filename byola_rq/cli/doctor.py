@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from byola_rq.cli.options import runs_here
+from byola_rq.cli.options import is_supported_system
 from byola_rq.errors import first_line, how_to_install
 from byola_rq.text.shown import shown
 
@@ -85,7 +85,7 @@ def examine() -> Iterator[Diagnosis]:
 
 def _examine_system() -> Diagnosis:
     detail = f"{platform.system()} {platform.release()}"
-    if runs_here():
+    if is_supported_system():
         return Diagnosis("system", "ok", detail)
     remedy = "byola_rq runs on Linux and macOS; on Windows, install it within WSL"
     return Diagnosis("system", "broken", detail, remedy, is_required=True)

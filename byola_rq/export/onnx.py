@@ -191,7 +191,7 @@ def _compare(embedder: Embedder, onnxruntime: Any, written: Path, path: Path) ->
         error = float((found - expected).abs().max() / expected.abs().max().clamp_min(1))
         if not error <= TOLERANCE:
             message = (
-                f"{path}: embeddings by onnxruntime must be the model's to {TOLERANCE:g}; "
+                f"{path}: embeddings by onnxruntime must match the model's within {TOLERANCE:g}; "
                 f"got {error:.2g}. Nothing was written"
             )
             raise CheckpointError(message, code="different", path=path, value=error)

@@ -1,4 +1,4 @@
-"""Recipes by name: files beside this one, with the keys they change in config.yaml."""
+"""Recipes by name: files in this folder with the keys that they change in config.yaml."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

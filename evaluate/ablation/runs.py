@@ -73,7 +73,7 @@ class Training:
         return self._process.poll() is not None
 
     def stop(self) -> None:
-        """Ask the process to finish its step, save and end."""
+        """Request that the process finish its step, save and exit."""
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)
 
