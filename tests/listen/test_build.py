@@ -220,7 +220,7 @@ def test_cosines_with_a_model(config: Config, clip: Path, model: Path) -> None:
     assert len(own.to_others) == 6
     assert all(-1 <= cosine <= 1 for cosine in own.to_others.values())
     text = render_page(listening, command="")
-    assert "What the encoder makes of it" in text
+    assert "Similarity of embeddings" in text
     assert f"{own.views:.3f}" in text
     assert "<h3>&lt;mine&gt;</h3>" in text
     assert "<mine>" not in text
