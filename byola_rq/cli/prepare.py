@@ -60,10 +60,13 @@ def prepare(
 ) -> None:
     """Pack collections of sounds into one corpus for training.
 
-    A SOURCE is a folder of audio files at any depth (or of tar shards or Parquet files), a
-    manifest (csv, tsv, parquet, fairseq's tsv), a tar (WebDataset), Parquet of encoded audio, an
-    audio file, or an AudioSet segment list joined to its audio: LIST.csv=FOLDER. Several sources
-    form one corpus; duplicate clips are kept once.
+    \b
+    A SOURCE is one of
+      a folder of audio files, tar shards or Parquet files, at any depth
+      a manifest: csv, tsv, parquet, or fairseq's tsv
+      a tar (WebDataset), Parquet of encoded audio, or an audio file
+      an AudioSet segment list joined to its audio: LIST.csv=FOLDER
+    Several sources form one corpus; duplicate clips are kept once.
 
     DEST gets pcm-00000.npy ... (int16, 16 kHz, mono), index.parquet, corpus.json and
     rejected.csv, which lists every clip left out and the reason. After an interruption the same
