@@ -33,7 +33,7 @@ def delivered(corpus: SegmentCorpus, num_workers: int, device: torch.device) -> 
         batches_of(corpus),
         batch_size=BATCH,
         num_workers=num_workers,
-        held=RING if device.type == "cuda" else 0,
+        num_valid=RING if device.type == "cuda" else 0,
         device=device,
     )
     return DeviceBatches(loaded, device)

@@ -129,7 +129,7 @@ def run(
     protocol: Annotated[
         list[Protocol] | None,
         typer.Option(
-            help="Probe of published scores: BYOL-A's (rate 1e-3, patience 10, one run) or EVAR's "
+            help="Probe of published scores: BYOL-A's (LR 1e-3, patience 10, one run) or EVAR's "
             "(published rates, patience 20, three runs)."
         ),
     ] = None,
@@ -227,9 +227,10 @@ def inspect(
     workers: Workers = None,
     debug: Debug = False,
 ) -> None:
-    """Find data sets, count their clips, and list missing, duplicate and unreadable ones.
+    """Find data sets and check every clip.
 
-    Needs no model. Exits with status 1 if a set is not sound.
+    Counts clips and lists missing, duplicate and unreadable ones. Needs no model. Exits with
+    status 1 if it finds a problem that could change a score.
     """
     with one_line_errors(debug):
         if not (data_root or task):
@@ -256,7 +257,10 @@ def compare(
     out: Out = Path("results"),
     debug: Debug = False,
 ) -> None:
-    """Test on every common task whether A is better than B, by paired bootstrap."""
+    """Test on every common task whether A is better than B.
+
+    The test is a paired bootstrap over the test clips.
+    """
     with one_line_errors(debug):
         from evaluate.reports.comparison import compare as compare_models
         from evaluate.reports.comparison import print_comparisons
@@ -271,10 +275,10 @@ def miniature(
     seed: Seed = 0,
     debug: Debug = False,
 ) -> None:
-    """Write miniatures of the six published sets: synthetic sounds in the publishers' layouts.
+    """Write synthetic miniatures of the six published sets.
 
-    A few minutes of sound in total, to evaluate with --data-root DIR. Existing miniatures are
-    kept.
+    A few minutes of synthetic sound in the publishers' layouts, to evaluate with --data-root DIR.
+    Existing miniatures are kept.
     """
     with one_line_errors(debug):
         from byola_rq.runtime.progress import ProgressBar

@@ -73,9 +73,9 @@ def digest_task(task: Task, clip_keys: ClipKeys) -> str:
 class EmbeddingCache:
     """Folder of embeddings `(N, D)`, one subfolder for each model and list of clips.
 
-    A row is valid only while its clip has the key with which it was written, so a changed file or
-    model never gets an old embedding, and the finished rows of a killed call are reused. The
-    folder may be deleted between calls.
+    A row is valid only while its clip has the key with which it was written. So a changed file or
+    model never gets an old embedding. Finished rows of a killed call are reused. The folder may be
+    deleted between calls.
     """
 
     def __init__(self, folder: Path) -> None:

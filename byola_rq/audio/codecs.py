@@ -29,7 +29,7 @@ ALLOWED = (
 
 _WAVE_TAGS = {0x0001: "PCM", 0x0003: "float", 0x0006: "A-law", 0x0007: "mu-law"}
 _WAVE_EXTENSIBLE = 0xFFFE
-# GUID bytes that follow the tag in an extensible format: Microsoft's own, and ambisonics'.
+# GUID bytes that follow the tag in an extensible format: Microsoft's, and that of ambisonics.
 _GUID_TAILS = (
     bytes.fromhex("000000001000800000aa00389b71"),
     bytes.fromhex("00002107d3118644c8c1ca000000"),
@@ -203,7 +203,7 @@ def _identify_aiff(file: BinaryIO, start: int) -> Codec:
 
 
 def _known(codecs: Mapping[Any, str], code: object, other: str) -> Codec:
-    """Look up the codec for a container's code; not allowed if `codecs` lacks it."""
+    """Look up the codec of a container's code; a code not in `codecs` is not allowed."""
     name = codecs.get(code)
     return Codec(name) if name else Codec(other, False)
 
@@ -216,7 +216,7 @@ def _content(chunks: Iterator[tuple[bytes, int, int]], file: BinaryIO, name: byt
                 file.seek(place)
                 if len(content := file.read(min(num_bytes, 64))) >= _MIN_CHUNK:
                     return content
-    rule = f"cut short or broken: it has no chunk {name.decode()!r}, which says the codec"
+    rule = f"cut short or broken: it has no chunk {name.decode()!r}, which names the codec"
     raise AudioError(rule, code="cut", key=name.decode())
 
 
@@ -248,7 +248,7 @@ def _identify_mpeg(file: BinaryIO, start: int, head: bytes) -> Codec:
     if frame < 0 or (not start and data[:frame].strip(b"\0")):
         # The message omits the file's bytes: a manifest may name any file, and users share
         # rejected.csv.
-        rule = "not an audio file that can be read (no known format begins so)"
+        rule = "not an audio file of a known format"
         raise AudioError(rule, code="damaged")
     return Codec("MP3", True, start + frame)
 

@@ -43,14 +43,14 @@ _MP3_RUN_UP = 12 * 1152
 
 
 class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc]
-    """File that is read sequentially: soundfile would seek before and after each block."""
+    """File without seeking: soundfile would otherwise seek before and after each block."""
 
     def seekable(self) -> bool:
         return False
 
 
 class OpenAudio:
-    """Opened file that has passed every check; concatenated streams are read one after another.
+    """Audio file that has passed every check; concatenated streams are read one after another.
 
     Attributes:
         samplerate: Sample rate in Hz.
@@ -203,7 +203,7 @@ def named(source: Path | EncodedAudio, error: AudioError) -> AudioError:
 
 
 def _stated_bytes(sound: soundfile.SoundFile | TrackFile) -> int:
-    """Bytes that the stated number of samples would take; 0 for compressed sound."""
+    """Number of bytes that the stated samples would take; 0 for compressed sound."""
     if sound.format not in _PLAIN:
         return 0
     return int(sound.frames * sound.channels * _SAMPLE_BYTES.get(sound.subtype, 0))

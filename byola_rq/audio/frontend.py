@@ -34,7 +34,7 @@ class Statistics:
 
 
 def measure_statistics(log_mels: Iterable[Tensor]) -> Statistics:
-    """Compute mean and standard deviation over every element of the given batches.
+    """Compute the mean and standard deviation over all elements of the batches.
 
     Raises:
         ValueError: If there is no element, or all are equal (there is no scale to divide by).

@@ -170,7 +170,7 @@ def _wrong_size(file: BinaryIO, start: int, head: bytes) -> tuple[int, int, str]
 def _if_wrong(
     file: BinaryIO, found: tuple[int, int, str], num_bytes: int, least: int = 0, padding: int = 0
 ) -> tuple[int, int, str] | None:
-    """Return `found` if the sound data do not end where they should, else None."""
+    """Return `found` if the stated size of the sound data is wrong, else None."""
     _, place, order = found
     size, end = _size(file), place + num_bytes
     if end > size or size - place <= least:

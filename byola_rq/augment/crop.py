@@ -30,7 +30,7 @@ class CropBoxes:
 class RandomResizedCrop(Augmentation[CropBoxes]):
     """Cut a random box from a canvas wider than the segment, and resize it to the segment's size.
 
-    The segment is laid in the middle of a zero canvas, so that a box may reach beyond its ends.
+    The segment lies in the middle of a canvas of zeros, so that a box may extend beyond it.
 
     Args:
         canvas: Canvas size in units of the segment: (bands, frames), each at least 1.

@@ -33,7 +33,7 @@ class QuantizationBins:
 
 
 class RandomizedQuantization(Augmentation[QuantizationBins]):
-    """Replace every value by its bin's: information inside each bin is withheld.
+    """Replace every value by the reproduction value of its bin.
 
     Per sample and channel (mel band), over all other dimensions (frames): the range is cut into
     bins at random edges, and each bin takes one random value from its own interval.

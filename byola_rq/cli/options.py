@@ -44,12 +44,12 @@ class Precision(StrEnum):
     bfloat16 = "bfloat16"
 
 
-def runs_here() -> bool:
+def is_supported_system() -> bool:
     """Return whether the package supports this system: Linux, macOS or the like."""
     return hasattr(signal, "pthread_sigmask")
 
 
-def take_any_text() -> None:
+def escape_unencodable() -> None:
     r"""Make stdout and stderr escape characters outside their encoding as `\xfc`."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -77,7 +77,7 @@ def is_fault(error: BaseException) -> bool:
 
 
 def run_app(app: typer.Typer, arguments: list[str], name: str) -> NoReturn:
-    """Run a command and exit with its status; wrong use is reported in escaped lines.
+    """Run a command and exit with its status; usage errors are printed with escaped text.
 
     Args:
         app: Application with the command.

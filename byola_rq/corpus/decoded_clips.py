@@ -212,7 +212,7 @@ def _place(source: ClipSource, info: AudioInfo, sample_rate: int) -> tuple[int, 
 
 
 def _identity(source: ClipSource, first: int, length: int) -> str:
-    """Identify a clip independently of its folder: name, length and position."""
+    """Format what identifies a clip in any folder: name, length and position."""
     name = source.name if source.offset >= 0 else source.path.name
     part = f"\t{first}" if first else ""
     return f"{name}\t{length}{part}"

@@ -36,7 +36,7 @@ class Embedder(nn.Module):
         frontend: Frontend that computes the log-mel spectrogram.
         statistics: Statistics of the corpus that the encoder was trained on.
         summary: Facts about the training, stored in the model file.
-        licence: License of the weights as an SPDX identifier ("CC-BY-4.0"), stored in the model
+        license: License of the weights as an SPDX identifier ("CC-BY-4.0"), stored in the model
             file; None if not stated.
 
     The encoder may have half precision (`to(torch.bfloat16)`, `half()`, or the `dtype` of `load`);
@@ -49,14 +49,14 @@ class Embedder(nn.Module):
         frontend: LogMelSpectrogram,
         statistics: Statistics,
         summary: Mapping[str, Any] | None = None,
-        licence: str | None = None,
+        license: str | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.frontend = frontend
         self.statistics = statistics
         self.summary = dict(summary or {})
-        self.licence = licence
+        self.license = license
         self.requires_grad_(False)
         self.eval()
 
@@ -225,7 +225,7 @@ class Embedder(nn.Module):
         Raises:
             CheckpointError: If it cannot be written.
         """
-        description = {**self.description, "licence": self.licence, "training": self.summary}
+        description = {**self.description, "license": self.license, "training": self.summary}
         write_model_file(Path(path), description, self.encoder.state_dict())
 
 

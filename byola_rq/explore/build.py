@@ -121,7 +121,7 @@ def make_map_page(
     began = time.monotonic()
     collection = open_collection(folder, embedder, out=out, num_workers=num_workers)
     if len(collection) > limit:
-        log(f"{folder}: {limit} of {len(collection)} clips are drawn; --limit takes more")
+        log(f"{folder}: a random {limit} of {len(collection)} clips; --limit shows more")
         collection = draw_clips(collection, limit, seed)
     colors = {"folder": folder_names(collection.paths)}
     if labels is not None:
@@ -194,7 +194,7 @@ def classify_folder(
         yield from _describe_fit(classifier, len(labeled))
     probabilities = classifier.predict_proba(np.asarray(collection.rows))
     write_predictions(predictions, collection.paths, classifier.classes, probabilities)
-    yield printable(f"{predictions} ({len(collection)} clips, the least sure first)")
+    yield printable(f"{predictions} ({len(collection)} clips, the least certain first)")
     if save is not None:
         classifier.save(save)
         yield printable(f"{save}")

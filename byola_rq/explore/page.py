@@ -69,14 +69,14 @@ def _describe(
     collection: Collection, sound_map: SoundMap, excerpts: Sequence[Excerpt | None]
 ) -> str:
     methods = {
-        "umap": "UMAP: neighbors are near, distances between groups mean little",
-        "tsne": "t-SNE: neighbors are near, distances between groups mean nothing",
-        "pca": "PCA: the two directions of largest spread",
+        "umap": "UMAP: similar clips are near each other, distances between groups mean little",
+        "tsne": "t-SNE: similar clips are near each other, distances between groups mean nothing",
+        "pca": "PCA: the two directions of largest variance",
         "none": "too few clips for a map",
     }
     silent = sum(each is None for each in excerpts)
     without = f" {silent} clips could not be read and have no excerpt." if silent else ""
-    return f"{len(collection)} clips. Places by {methods[sound_map.method]}.{without}"
+    return f"{len(collection)} clips. Positions by {methods[sound_map.method]}.{without}"
 
 
 def _describe_data(

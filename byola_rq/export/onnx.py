@@ -136,7 +136,7 @@ def _translate(embedder: Embedder) -> torch.onnx.ONNXProgram:
     assert program is not None  # only the older exporter returns None
     description = {
         **embedder.description,
-        "licence": embedder.licence,
+        "license": embedder.license,
         "training": embedder.summary,
     }
     program.model.metadata_props["byola_rq"] = json.dumps(description)
@@ -191,7 +191,7 @@ def _compare(embedder: Embedder, onnxruntime: Any, written: Path, path: Path) ->
         error = float((found - expected).abs().max() / expected.abs().max().clamp_min(1))
         if not error <= TOLERANCE:
             message = (
-                f"{path}: embeddings by onnxruntime must be the model's to {TOLERANCE:g}; "
+                f"{path}: embeddings by onnxruntime must match the model's within {TOLERANCE:g}; "
                 f"got {error:.2g}. Nothing was written"
             )
             raise CheckpointError(message, code="different", path=path, value=error)

@@ -1,7 +1,7 @@
 """The model file: an encoder's weights and the description that rebuilds its model.
 
 A safetensors file with one JSON object in its metadata, under the key `byola_rq`: `encoder`,
-`frontend`, `statistics`, `weights_sha256`, `licence` (`license` is read too), `training`,
+`frontend`, `statistics`, `weights_sha256`, `license` (`licence` in older files), `training`,
 `format_version`, and `content_sha256`, the digest of all others. docs/embedding.md describes each.
 """
 

@@ -73,7 +73,7 @@ def pack_shards(
     name = f"{share[0]}-of-{share[1]}"
     counts = _Counts(sum(len(plan.clips_of(shard)) for shard in shards), list(whole.values()))
     with (
-        _share_held(folder, name),
+        _locked_share(folder, name),
         _partial_files_removed(folder, name),
         counts,
         _finished_aside() as finish,
@@ -193,7 +193,7 @@ def _check_space(folder: Path, plan: PackingPlan, todo: Sequence[int]) -> None:
         raise PackingError(message, code="unwritable", path=folder, value=free)
 
 
-def _share_held(folder: Path, name: str) -> contextlib.AbstractContextManager[None]:
+def _locked_share(folder: Path, name: str) -> contextlib.AbstractContextManager[None]:
     """Lock a share, so that no two processes pack it."""
 
     def held(owner: str) -> CorpusError:

@@ -256,4 +256,4 @@ def _what_is_kept(folder: Path) -> str:
     if plan is None:
         return "nothing was packed yet"
     num_whole = sum(read_summary(folder, shard) is not None for shard in range(plan.num_shards))
-    return f"{num_whole} of {plan.num_shards} shards are whole; the same command goes on"
+    return f"{num_whole} of {plan.num_shards} shards are complete; the same command resumes"

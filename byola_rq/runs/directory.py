@@ -106,7 +106,7 @@ def reset_run(run_dir: Path) -> Path | None:
     if _is_restart() or not (run_dir / "config.yaml").exists():
         return None
     if os.environ.get("LOCAL_WORLD_SIZE") != os.environ.get("WORLD_SIZE"):
-        # The restart count of a machine that rejoins begins anew.
+        # A machine that rejoins counts its restarts from 0 again.
         message = (
             f"{run_dir}: --reset must be given on one machine; this job is one of several. "
             "Move the directory aside yourself, or choose another run.dir"
@@ -128,7 +128,7 @@ def reset_run(run_dir: Path) -> Path | None:
 def _locked(run_dir: Path) -> contextlib.AbstractContextManager[None]:
     def held(owner: str) -> CheckpointError:
         return CheckpointError(
-            f"{run_dir}: run.dir must be used by one run at a time; another one is at work in it "
+            f"{run_dir}: run.dir must be used by one run at a time; another one is using it "
             f"({owner}). Wait for it, stop it, or choose another run.dir",
             code="held",
             path=run_dir,

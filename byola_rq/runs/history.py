@@ -210,6 +210,6 @@ def _find_best(folder: Path) -> tuple[Best | None, list[str]]:
 
 
 def _with_names(runs: list[RecordedRun]) -> list[RecordedRun]:
-    """Name runs by their folders, or by their paths if names repeat."""
+    """Name runs after their folders, or after their paths if folder names repeat."""
     names = [run.name for run in runs]
     return [replace(run, name=str(run.path)) if names.count(run.name) > 1 else run for run in runs]

@@ -49,7 +49,7 @@ def find_array(path: Path) -> ArrayFile:
         start = file.read(_MOST_HEADER_BYTES)
     header = _HEADER.match(start)
     if header is None or header.end() != 10 + int.from_bytes(header["length"], "little"):
-        raise ValueError(f"{path.name} is no array file of plain numbers")
+        raise ValueError(f"{path.name} is not an array file of plain numbers")
     shape = tuple(int(axis) for axis in header["shape"].replace(b",", b" ").split())
     if header["order"] == b"True" and len(shape) > 1:
         raise ValueError(f"{path.name} must have its rows first")

@@ -48,7 +48,7 @@ def stream(
         function: Name of a function of the module that returns an iterable of bytes.
         arguments: JSON-serializable arguments.
         limits: Limits of the process's memory and of the time per message.
-        most: Maximum bytes of a message.
+        most: Maximum number of bytes per message.
 
     Raises:
         ConfinedError: If the function raises, or the process hangs, dies or sends too much.
@@ -140,7 +140,7 @@ class _Reader:
         if code == -signal.SIGALRM:
             return ConfinedError(f"reading took over {self.limits.seconds:g} s", code="too-large")
         if code is None:
-            return ConfinedError("reading gives more than it may", code="too-large")
+            return ConfinedError("reading returned too much data", code="too-large")
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         return ConfinedError(f"reading crashed ({how})", code="damaged")
 

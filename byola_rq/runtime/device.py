@@ -48,7 +48,7 @@ def choose_device(name: str, *, key: str = "run.device") -> torch.device:
         device = torch.device("cuda", local_rank())
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         message = (
-            f"{key}: {device} is not here; torch {torch.__version__} sees "
+            f"{key}: {device} does not exist; torch {torch.__version__} sees "
             f"{torch.cuda.device_count()} CUDA devices (see `byola-rq doctor`)"
         )
         raise ConfigError(message, code="missing", key=key, value=str(device))

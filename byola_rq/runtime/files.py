@@ -76,7 +76,7 @@ def open_own(path: Path, mode: str = "ab") -> IO[bytes]:
         descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise OSError(errno.EINVAL, "is no regular file", name)
+            raise OSError(errno.EINVAL, "is not a regular file", name)
         return descriptor
 
     try:
@@ -171,7 +171,7 @@ def link_error(path: Path) -> OSError:
 
 @contextlib.contextmanager
 def text_name(path: Path | str) -> Iterator[Path]:
-    """Give a path of a file that is valid UTF-8, which some libraries require.
+    """Provide a path of a file that is valid UTF-8, which some libraries require.
 
     Raises:
         OSError: If a file whose name is not UTF-8 cannot be opened.

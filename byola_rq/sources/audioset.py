@@ -270,7 +270,7 @@ def _report(
         f"{path}: {name}" for name in segments.ids_of(lambda row: place_of[row] < 0)
     )
     listing.notes.append(
-        f"{path}: {len(segments)} segments listed, {num_there} there, "
-        f"{len(segments) - num_there} missing; {num_surplus} files in {where} belong to none "
+        f"{path}: {len(segments)} segments listed, {num_there} found, "
+        f"{len(segments) - num_there} missing; {num_surplus} files in {where} match no segment "
         f"and are not used{some}"
     )

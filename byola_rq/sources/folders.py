@@ -47,7 +47,7 @@ class Unread:
         text = ", ".join(f"{number} {suffix}" for suffix, number in named[:_MOST_NAMED])
         if others := sum(number for _, number in named[_MOST_NAMED:]):
             text += f", {others} others"
-        advice = "; sound among them: convert it to wav or flac"
+        advice = "; some are audio: convert these to wav or flac"
         is_sound = not UNREAD_SUFFIXES.isdisjoint(self._counts)
         if not multimedia.HAS_DECODER and not multimedia.SUFFIXES.isdisjoint(self._counts):
             advice += f"; {multimedia.REMEDY}"
@@ -182,7 +182,9 @@ def _is_usable_link(path: str, listing: Listing) -> bool:
     if os.path.exists(real):
         listing.damaged.append((printable(path), "must be a file; got a link to a device or pipe"))
     else:
-        listing.missing.append(f"{printable(path)}: links to {printable(real)}, which is not there")
+        listing.missing.append(
+            f"{printable(path)}: links to {printable(real)}, which does not exist"
+        )
     return False
 
 

@@ -36,7 +36,7 @@ def csv_rows(text: str) -> list[list[str]]:
     try:
         rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except csv.Error as error:
-        raise ValueError(f"no csv that can be read ({error})") from error
+        raise ValueError(f"not valid csv ({error})") from error
     return [[csv_value(cell) for cell in row] for row in rows]
 
 

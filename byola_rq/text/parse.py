@@ -47,7 +47,7 @@ def parse_yaml(text: str, *, as_written: bool = False) -> Any:
         loader = (_WrittenLoader if as_written else _PlainLoader)(text)
         return loader.get_single_data()
     except _FAULTS as error:
-        raise ValueError(_reason(error, "no YAML that can be read")) from error
+        raise ValueError(_reason(error, "not valid YAML")) from error
 
 
 def parse_json(text: str | bytes, shape: Shape = dict) -> Any:
@@ -59,7 +59,7 @@ def parse_json(text: str | bytes, shape: Shape = dict) -> Any:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(_reason(error, "no JSON that can be read")) from error
+        raise ValueError(_reason(error, "not valid JSON")) from error
     check_shape(value, shape)
     return value
 
@@ -94,7 +94,7 @@ def read_text(path: Path, max_bytes: int) -> str:
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(f"{path}: is no regular file")
+            raise OSError(f"{path}: is not a regular file")
         if status.st_size > max_bytes:
             raise ValueError(f"must be at most {max_bytes} bytes; got {status.st_size}")
         return file.read(max_bytes).decode()

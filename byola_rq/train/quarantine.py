@@ -22,12 +22,11 @@ _LOGGED_EACH = 10  # clips with a line of their own; later ones are counted
 
 
 class Quarantine:
-    """Clips that a run could not read, in all its parts; rows survive a full disk.
+    """Clips that a run could not read, also before it was resumed; a full disk loses no row.
 
-    One row per clip, from the first time it is met. `replaced_by` is empty for clips that could not
-    be read at the start and are left out; otherwise it names the replacement of that time, which
-    may differ in another epoch. The file is always rewritten whole: it holds at most 1 % of the
-    clips, and new ones are rare.
+    One row per clip. `replaced_by` is empty for clips that could not be read at the start and are
+    left out. Otherwise it names the first replacement; another epoch may have another one. The file
+    is always rewritten whole: it has at most 1 % of the clips, and new ones are rare.
 
     Args:
         path: Path of the file, which is created with its first row.

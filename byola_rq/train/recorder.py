@@ -25,7 +25,7 @@ KEPT = "; its rows are kept for the next attempt"
 
 
 class Recorder:
-    """Writes the files of a run in `run.dir`, and prints what its user should know.
+    """Writes the files of a run in `run.dir`, and prints messages about it.
 
     Every rank has one, for sums over all ranks; only rank 0 writes and prints.
 

@@ -84,7 +84,7 @@ class Run:
                 samples,
                 batch_size=config.train.batch_size // world_size(),
                 num_workers=self.num_workers,
-                held=RING if device.type == "cuda" else 0,
+                num_valid=RING if device.type == "cuda" else 0,
                 device=device,
             )
         return DeviceBatches(batches, device, resident=self.resident)

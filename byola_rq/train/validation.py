@@ -264,4 +264,4 @@ class RunValidation:
         try:
             self._best.note(step, score)
         except CheckpointError as error:
-            self._log(f"WARNING: {error}. Training continues; the best is the one before")
+            self._log(f"WARNING: {error}. Training continues; the previous best is kept")

@@ -71,12 +71,13 @@ def ablate(
     device: Device = "auto",
     debug: Debug = False,
 ) -> None:
-    """Pretrain every variant of a grid with several seeds, evaluate and compare them.
+    """Pretrain, evaluate and compare variants of a recipe.
 
-    Each variant and seed is one `byola-rq pretrain` with its own run.dir below --out, followed by
-    one evaluation. Repeating the call continues it; finished runs are not repeated, and of a
-    changed grid only the changes are run. Several calls may share --out: they divide the runs. A
-    failed run is reported; the others continue, and the exit status is 1.
+    Each variant of the grid is pretrained with several seeds. Each run is one `byola-rq pretrain`
+    with its own run.dir below --out, followed by one evaluation. Repeating the call continues it:
+    finished runs are not repeated, and after a change of the grid only changed runs are. Several
+    calls may share --out and divide the runs. A failed run is reported; the others continue, and
+    the exit status is 1.
 
     \b
     Examples:

@@ -53,7 +53,7 @@ _RULES = {
 
 @dataclass(frozen=True)
 class Variant:
-    """Line of the table: a name, and a configuration apart from the seed."""
+    """Row of the report: a name and a configuration without its seed."""
 
     name: str
     config: Config

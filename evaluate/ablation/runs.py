@@ -72,7 +72,7 @@ class Training:
         return self._process.poll() is not None
 
     def stop(self) -> None:
-        """Ask the process to finish its step, save and end."""
+        """Request that the process finish its step, save and exit."""
         assert self._process.stdin is not None
         self._process.stdin.close()
 

@@ -109,17 +109,17 @@ def make_differences(report: AblationReport) -> DataFrame:
 
 def _preamble(report: AblationReport) -> str:
     return (
-        f"Percent right (or mAP) of the probe {report.probe}, mean over seeds of pretraining, with "
-        "its 95 %\ninterval over seeds and test clips. Segments and hours are those of training "
-        "all seeds,\nhours summed over runs side by side."
+        f"Accuracy in percent (or mAP) of the probe {report.probe}, mean over seeds, with "
+        "its 95 %\ninterval over seeds and test clips. Segments and hours are totals over all "
+        "seeds; hours\nof concurrent runs are added."
     )
 
 
 def _preamble_of_differences() -> str:
     return (
-        "Points better than the reference, with their 95 % interval over seeds and test clips,\n"
-        "paired over clips; a star where p is below 0.05. Of 20 variants that are equal to the\n"
-        "reference, one is expected to get one.\n"
+        "Difference from the reference in points, with its 95 % interval over seeds and test\n"
+        "clips, paired over clips; a star marks p < 0.05. Of 20 variants that are equal to the\n"
+        "reference, one is expected to get a star.\n"
     )
 
 

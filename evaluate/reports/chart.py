@@ -197,7 +197,7 @@ def _fold(name: str, length: int) -> str:
 
 
 def _caption(summary: Summary, bands: Sequence[_Band]) -> str:
-    text = "Percent right (or mAP); lines on the bars: 95 % interval over test clips."
+    text = "Accuracy in percent (or mAP); lines on the bars: 95 % interval over test clips."
     if any(band.published for band in bands):
         text += " Diamonds: published scores of the same set, split and probe; dashed: the best."
     of_papers = [(row, column) for row in summary.measured for column in row.scores]

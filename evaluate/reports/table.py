@@ -30,7 +30,7 @@ _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
 
 
 def print_table(summary: Summary) -> None:
-    """Print the scores on stdout; published rows only beside a task of the paper."""
+    """Print the scores on stdout; published rows only if a task of the paper was measured."""
     console = make_console()
     frame = make_table(summary)
     table = _to_rich(frame, separator=" ")
@@ -132,7 +132,7 @@ def _to_report(summary: Summary) -> str:
 
 
 def _to_rich(frame: "DataFrame", separator: str) -> Table:
-    table = Table(title="Percent right (or mAP), 95 % interval over test clips")
+    table = Table(title="Accuracy in percent (or mAP), 95 % interval over test clips")
     for number, column in enumerate(frame):
         justify: JustifyMethod = "left" if number < len(_NAMES) else "right"
         table.add_column(escape(shown(column)), justify=justify, overflow="fold")

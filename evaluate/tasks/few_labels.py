@@ -38,7 +38,7 @@ def parse_fractions(texts: Sequence[str]) -> tuple[float, ...]:
 
 
 def describe_fraction(fraction: float) -> str:
-    """Name a share of the labels, as shown beside a probe; empty for all labels."""
+    """Name a share of the labels, as shown after a probe; empty for all labels."""
     return "" if fraction == 1 else f"{100 * fraction:g} % of labels"
 
 

@@ -126,7 +126,7 @@ def test_the_newest_batches_are_held_and_their_memory_used_again(
 ) -> None:
     samples = list(StepSampler(ClipOrder(24, seed=0), 8, first_step=0, num_steps=20))
     samples.append(samples[0][:3])
-    batches = load_batches(packed, samples, batch_size=8, num_workers=num_workers, held=3)
+    batches = load_batches(packed, samples, batch_size=8, num_workers=num_workers, num_valid=3)
     newest: deque[SegmentBatch] = deque(maxlen=3)
     places = set()
     for number, batch in enumerate(batches):

@@ -58,7 +58,7 @@ def test_numbers_stay_numbers() -> None:
 
 
 def test_what_is_no_csv_is_refused() -> None:
-    with pytest.raises(ValueError, match="no csv"):
+    with pytest.raises(ValueError, match="not valid csv"):
         csv_rows('a,"b')
 
 
