@@ -3,10 +3,14 @@
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
+from byola_rq.text.parse import open_file
 from byola_rq.text.shown import one_line, shown
+
+_MAX_LINE = 1 << 24  # characters
 
 # Start of a formula in a spreadsheet; the wide signs are those of Japanese keyboards. Preceding
 # quotes are included, so that reading removes exactly the quote that writing has added.
@@ -38,6 +42,36 @@ def csv_rows(text: str) -> list[list[str]]:
     except csv.Error as error:
         raise ValueError(f"no csv that can be read ({error})") from error
     return [[csv_value(cell) for cell in row] for row in rows]
+
+
+def csv_columns(text: str, *names: str) -> list[list[str]]:
+    """Read the columns of these names from the output of `csv_text`; the first row names them.
+
+    Raises:
+        ValueError: As `csv_rows`, or if a column is missing or a row has other columns.
+    """
+    header, *rows = csv_rows(text) or [[]]
+    if missing := [name for name in names if name not in header]:
+        raise ValueError(f"it has no column {missing[0]}")
+    if any(len(row) != len(header) for row in rows):
+        raise ValueError("its rows must have the columns of its header")
+    return [[row[place] for row in rows] for place in map(header.index, names)]
+
+
+def csv_lines(path: Path | str) -> Generator[str, None, None]:
+    """Iterate over the lines of a csv file of any size; bytes that are not UTF-8 are kept.
+
+    Raises:
+        OSError: If it cannot be read, or is not a regular file.
+        csv.Error: If a line is too long.
+    """
+    # utf-8-sig: spreadsheets put a byte order mark before the first column's name.
+    # surrogateescape: bytes of a file name that are not UTF-8 must survive unchanged.
+    with io.TextIOWrapper(open_file(path), "utf-8-sig", "surrogateescape", newline="") as file:
+        while line := file.readline(_MAX_LINE):
+            if len(line) == _MAX_LINE:
+                raise csv.Error(f"a line must have fewer than {_MAX_LINE} characters")
+            yield line
 
 
 def csv_cell(value: object) -> object:
