@@ -15,7 +15,7 @@ from byola_rq.corpus.bounded_table import read_bounded
 from byola_rq.errors import Code, CorpusError
 from byola_rq.runtime.array_files import find_array
 from byola_rq.runtime.files import text_name
-from byola_rq.text.parse import check_shape, read_json
+from byola_rq.text.parse import check_shape, open_file, read_json
 from byola_rq.text.shown import one_line
 
 FORMAT = "byola_rq packed corpus"
@@ -200,7 +200,7 @@ def find_damage(folder: Path, on_bytes: Callable[[int], object] = lambda _: None
 def digest_file(path: Path, on_bytes: Callable[[int], object] = lambda _: None) -> str:
     """Compute the SHA-256 of a file; `on_bytes` is called with the length of each block."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_file(path) as file:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
             on_bytes(len(block))

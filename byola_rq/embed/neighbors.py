@@ -1,7 +1,8 @@
 """Nearest neighbors and two-dimensional maps of embeddings."""
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,10 +11,12 @@ import numpy.typing as npt
 
 from byola_rq.errors import CorpusError, package_needed
 from byola_rq.runtime.array_files import find_array
-from byola_rq.text.cells import csv_rows
+from byola_rq.text.cells import csv_columns
 from byola_rq.text.parse import MAX_TEXT_BYTES, read_text
 
 FloatArray = npt.NDArray[np.floating[Any]]
+
+_MAX_VALUE = 1e15  # sums of squares are finite in float32
 
 
 def read_embeddings(folder: Path) -> tuple[FloatArray, list[Path]]:
@@ -22,19 +25,41 @@ def read_embeddings(folder: Path) -> tuple[FloatArray, list[Path]]:
     Raises:
         CorpusError: If the folder does not have both.
     """
-    try:
-        array = find_array(folder / "embeddings.npy")
-        if array.dtype.kind != "f" or len(array.shape) != 2:
-            raise ValueError(f"embeddings must be floating point (clips, D); got {array}")
-        embeddings = np.array(array.map())
-        names, *rows = csv_rows(read_text(folder / "index.csv", MAX_TEXT_BYTES)) or [[]]
-        paths = [Path(row[names.index("path")]) for row in rows]
+    with embeddings_named(folder):
+        embeddings, (paths,) = map_embeddings(folder, "embeddings.npy", "path")
         if len(embeddings) != len(paths):
             raise ValueError(f"{len(paths)} rows of index.csv for an array {embeddings.shape}")
-    except (OSError, ValueError, IndexError) as error:
+        return np.array(embeddings), [Path(path) for path in paths]
+
+
+def map_embeddings(
+    folder: Path, file_name: str, *columns: str
+) -> tuple[FloatArray, list[list[str]]]:
+    """Memory-map embeddings `(rows, D)` written by `byola-rq embed`; read columns of index.csv.
+
+    Raises:
+        OSError, ValueError: If the array is no such array or one of the columns is missing.
+    """
+    array = find_array(folder / file_name)
+    if array.dtype.kind != "f" or len(array.shape) != 2 or 0 in array.shape:
+        raise ValueError(f"embeddings must be floating point (rows, D); got {array}")
+    read = csv_columns(read_text(folder / "index.csv", MAX_TEXT_BYTES), *columns)
+    embeddings = array.map()
+    if not (embeddings.min() > -_MAX_VALUE and embeddings.max() < _MAX_VALUE):  # nor NaN
+        raise ValueError(f"embeddings must be finite and below {_MAX_VALUE:g}")
+    return embeddings, read
+
+
+@contextlib.contextmanager
+def embeddings_named(folder: Path) -> Iterator[None]:
+    """Convert errors in the block, which reads embeddings, into a `CorpusError` of the folder."""
+    try:
+        yield
+    except CorpusError:
+        raise
+    except (OSError, ValueError, OverflowError) as error:
         message = f"{folder}: not embeddings of `byola-rq embed` ({error})"
         raise CorpusError(message, code="foreign", path=folder) from error
-    return embeddings, paths
 
 
 def guess_labels(paths: Sequence[Path]) -> list[str]:
@@ -89,6 +114,8 @@ def place_on_map(
     if method not in ("pca", "tsne", "umap"):
         raise ValueError(f"method must be one of pca, tsne, umap; got {method!r}")
     sklearn, scaled = _import_sklearn(), _scale(embeddings)
+    if not scaled.any():  # all rows are equal: t-SNE of scikit-learn 1.9 would crash
+        return np.zeros((len(scaled), 2))
     if method == "umap":
         with package_needed("a map by umap", "umap-learn", extra="umap"):
             import umap

@@ -9,11 +9,16 @@ from byola_rq.runtime.progress import log
 from byola_rq.sources.labelled_csv import read_labelled_rows
 
 
+def shorten(paths: Sequence[str]) -> list[str]:
+    """Return paths relative to the folder that all are in, at any depth."""
+    whole = [os.path.abspath(path) for path in paths]
+    shared = os.path.commonpath({os.path.dirname(path) for path in whole})
+    return [os.path.relpath(path, shared) for path in whole]
+
+
 def folder_names(paths: Sequence[str]) -> list[str]:
     """Return each clip's folder below the common one; empty for clips directly in it."""
-    folders = [os.path.dirname(path) for path in paths]
-    shared = os.path.commonpath(folders) if len(set(folders)) > 1 else folders[0]
-    return [os.path.relpath(each, shared) if each != shared else "" for each in folders]
+    return [os.path.dirname(path) for path in shorten(paths)]
 
 
 def read_labels(csv: Path, paths: Sequence[str]) -> list[str]:

@@ -15,6 +15,7 @@ from byola_rq.explore.collection import Collection, FloatArray
 from byola_rq.runtime.progress import ProgressBar
 
 ROWS_AT_ONCE = 65_536  # embeddings in float32: 128 MiB at D = 512
+LEAST_STD = 1e-20  # a dimension with less does not vary
 MIN_CLIPS = 10  # fewer have no distribution to detect duplicates by
 MANY_CLIPS = 200_000  # above, pairs are found by an index, since exact search is quadratic
 
@@ -57,7 +58,7 @@ class Scaling:
         squares = ((block - mean).square().sum(0) for block in _blocks(rows))
         square = sum(squares, start=torch.zeros_like(mean))
         std = (square / len(rows)).sqrt()
-        return cls(mean.float(), (1 / torch.where(std > 0, std, 1.0)).float())
+        return cls(mean.float(), (1 / torch.where(std > LEAST_STD, std, 1.0)).float())
 
     @classmethod
     def whitened(cls, rows: FloatArray, shrinkage: float = 0.1) -> "Scaling":

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from byola_rq.errors import CheckpointError, Code
-from byola_rq.text.parse import parse_json
+from byola_rq.text.parse import open_file, parse_json
 
 MAX_HEADER_BYTES = 1 << 20  # written headers have about 5 kB; a longer one is not read
 
@@ -25,7 +25,7 @@ def read_header(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such model file", code="missing", path=path)
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             num_bytes = os.fstat(file.fileno()).st_size
             start = file.read(8)
             length = _check_start(path, start, num_bytes)

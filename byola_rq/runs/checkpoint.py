@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from byola_rq.errors import CheckpointError
 from byola_rq.runtime.files import flush, remove_folder, text_name
-from byola_rq.text.parse import check_shape, read_json
+from byola_rq.text.parse import check_shape, open_file, read_json
 
 FORMAT_VERSION = 1
 _FILES = {"model.safetensors", "optimizer.safetensors", "state.json"}
@@ -243,11 +244,9 @@ def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _fingerprint(path: Path) -> dict[str, int | str]:
-    if path.exists() and not path.is_file():
-        raise OSError(f"{path.name} must be a regular file")
-    with path.open("rb") as file:
+    with open_file(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"size": path.stat().st_size, "sha256": digest}
+        return {"size": os.fstat(file.fileno()).st_size, "sha256": digest}
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -237,19 +237,25 @@ def find_spelling(path: str) -> str | None:
     """
     if os.path.lexists(path):
         return path
-    if "\\" in path:
-        return find_spelling(path.replace("\\", "/"))
-    folder, name = os.path.split(path)
-    if not name or (folder and (folder := find_spelling(folder) or "") == ""):
-        return None
-    wanted = unicodedata.normalize("NFC", name)
+    path = path.replace("\\", "/")
+    found = os.sep if path.startswith(os.sep) else ""
+    for name in filter(None, path.split(os.sep)):
+        place = os.path.join(found, name)
+        if not os.path.lexists(place):
+            wanted = unicodedata.normalize("NFC", name)
+            alike = [n for n in _names_in(found) if unicodedata.normalize("NFC", n) == wanted]
+            if not alike:
+                return None
+            place = os.path.join(found, alike[0])
+        found = place
+    return found or None
+
+
+def _names_in(folder: str) -> list[str]:
     try:
-        for each in os.listdir(folder or "."):
-            if unicodedata.normalize("NFC", each) == wanted:
-                return os.path.join(folder, each)
-    except (OSError, ValueError):  # a null in the name
-        pass
-    return None
+        return os.listdir(folder or ".")
+    except OSError:
+        return []
 
 
 def _file_names(folder: str) -> dict[str, bool]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from byola_rq.errors import Code, CorpusError
 from byola_rq.sources.folders import find_spelling
-from byola_rq.text.cells import find_separator
+from byola_rq.text.cells import csv_lines, csv_table
 from byola_rq.text.shown import printable
 
 # Accepted values of a column `split`, in any case.
@@ -92,13 +92,9 @@ def read_labelled_rows(
 def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Iterate over rows with their spreadsheet number; empty rows are counted but skipped."""
     try:
-        # utf-8-sig: spreadsheets put a byte order mark before the first column's name.
-        # surrogateescape: bytes of a file name that are not UTF-8 must survive unchanged.
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            reader = csv.reader(file, delimiter=find_separator(file), strict=True)
-            for number, row in enumerate(reader, start=1):
-                if row:
-                    yield number, [field.strip() for field in row]
+        for number, row in enumerate(csv_table(csv_lines(path), strict=True), start=1):
+            if row:
+                yield number, [field.strip() for field in row]
     except OSError as error:
         message = f"{path}: the csv of labels cannot be read: {error.strerror}"
         raise CorpusError(message, code="unreadable", path=path) from error

@@ -17,6 +17,7 @@ from byola_rq.sources.clip_source import (
 )
 from byola_rq.sources.folders import Unread, is_hidden
 from byola_rq.sources.tar_headers import Member, TarDamage, walk_members
+from byola_rq.text.parse import open_file
 from byola_rq.text.shown import printable
 
 _MAX_SIDECAR_BYTES = 1 << 16
@@ -42,7 +43,7 @@ def list_tar(path: str, stem: str, listing: Listing) -> Iterator[ClipSource]:
     odd_names: list[str] = []
     unread = Unread()
     try:
-        with open(path, "rb") as tar:
+        with open_file(path) as tar:
             for sample in _samples(_usable_members(tar, path, listing)):
                 labels = _labels(tar, sample)
                 has_audio = any(_suffix(each.name) in AUDIO_SUFFIXES for each in sample)

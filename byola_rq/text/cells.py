@@ -2,11 +2,19 @@
 
 import csv
 import io
+import itertools
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any, TextIO
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from byola_rq.text.parse import open_file
 from byola_rq.text.shown import one_line, shown
+
+if TYPE_CHECKING:
+    from _csv import Reader
+
+_MAX_LINE = 1 << 24  # characters
 
 # Start of a formula in a spreadsheet; the wide signs are those of Japanese keyboards. Preceding
 # quotes are included, so that reading removes exactly the quote that writing has added.
@@ -40,14 +48,49 @@ def csv_rows(text: str) -> list[list[str]]:
     return [[csv_value(cell) for cell in row] for row in rows]
 
 
-def find_separator(file: TextIO, usual: str = ",") -> str:
-    """Return what separates the cells of a table, which its header decides; `usual` if nothing.
+def csv_columns(text: str, *names: str) -> list[list[str]]:
+    """Read the columns of these names from the output of `csv_text`; the first row names them.
+
+    Raises:
+        ValueError: As `csv_rows`, or if a column is missing or a row has other columns.
+    """
+    header, *rows = csv_rows(text) or [[]]
+    if missing := [name for name in names if name not in header]:
+        raise ValueError(f"it has no column {missing[0]}")
+    if any(len(row) != len(header) for row in rows):
+        raise ValueError("its rows must have the columns of its header")
+    return [[row[place] for row in rows] for place in map(header.index, names)]
+
+
+def csv_lines(path: Path | str) -> Generator[str, None, None]:
+    """Iterate over the lines of a csv file of any size; bytes that are not UTF-8 are kept.
+
+    Raises:
+        OSError: If it cannot be read, or is not a regular file.
+        csv.Error: If a line is too long.
+    """
+    # utf-8-sig: spreadsheets put a byte order mark before the first column's name.
+    # surrogateescape: bytes of a file name that are not UTF-8 must survive unchanged.
+    with io.TextIOWrapper(open_file(path), "utf-8-sig", "surrogateescape", newline="") as file:
+        while line := file.readline(_MAX_LINE):
+            if len(line) == _MAX_LINE:
+                raise csv.Error(f"a line must have fewer than {_MAX_LINE} characters")
+            yield line
+
+
+def csv_table(lines: Iterator[str], usual: str = ",", *, strict: bool = False) -> "Reader":
+    """Read lines as a table, whose header decides what separates its cells."""
+    header = next(lines, "")
+    separator = find_separator(header, usual)
+    return csv.reader(itertools.chain((header,), lines), delimiter=separator, strict=strict)
+
+
+def find_separator(header: str, usual: str = ",") -> str:
+    """Return the most frequent separator in a header; `usual` if it has none.
 
     Spreadsheets write semicolons where a comma is the decimal point, and tabs into their texts.
     """
-    header = file.readline()
-    file.seek(0)
-    return max(dict.fromkeys((usual, *",;\t|")), key=header.count)
+    return max((usual, *",;\t|"), key=header.count)
 
 
 def csv_cell(value: object) -> object:

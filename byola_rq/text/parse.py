@@ -1,5 +1,7 @@
 """Bounded parsing of untrusted YAML and JSON; errors are a ValueError of one line."""
 
+import errno
+import io
 import json
 import os
 import stat
@@ -84,20 +86,35 @@ def read_yaml(path: Path, *, as_written: bool = False) -> Any:
     return parse_yaml(read_text(path, MAX_YAML_BYTES), as_written=as_written)
 
 
-def read_text(path: Path, max_bytes: int) -> str:
+def read_text(path: Path, max_bytes: int, errors: str = "strict") -> str:
     """Read a regular file of UTF-8 with unchanged line ends.
 
     Raises:
         OSError: If it cannot be read, or is a pipe, a device or the like, which may block.
         ValueError: If it is too large, or not UTF-8.
     """
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(f"{path}: is not a regular file")
-        if status.st_size > max_bytes:
-            raise ValueError(f"must be at most {max_bytes} bytes; got {status.st_size}")
-        return file.read(max_bytes).decode()
+    with open_file(path) as file:
+        if (num_bytes := os.fstat(file.fileno()).st_size) > max_bytes:
+            raise ValueError(f"must be at most {max_bytes} bytes; got {num_bytes}")
+        return file.read(max_bytes).decode(errors=errors)
+
+
+def open_file(path: Path | str) -> io.BufferedReader:
+    """Open a regular file for reading; a pipe or device might block or never end.
+
+    Raises:
+        OSError: If it cannot be opened, or is not a regular file.
+    """
+    try:
+        # Without O_NONBLOCK, opening a pipe would wait for a writer.
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        descriptor = os.open(path, flags)
+    except ValueError as error:  # a null byte
+        raise FileNotFoundError(errno.ENOENT, str(error), path) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "must be a file; got a folder, device or pipe", path)
+    return open(descriptor, "rb")
 
 
 def check_shape(value: Any, shape: Shape, where: str = "") -> None:

@@ -12,7 +12,7 @@ from byola_rq.config import flatten, read_values, with_newer_keys
 from byola_rq.errors import CheckpointError, TrainingError
 from byola_rq.runs.directory import FREE_KEYS
 from byola_rq.runs.metrics import read_metrics
-from byola_rq.runtime.files import replace_file
+from byola_rq.runtime.files import open_own, own_folder, replace_file
 from byola_rq.runtime.lock import locked
 from evaluate.ablation.grid import AblationRun
 from evaluate.reports.records import WriteError
@@ -49,7 +49,7 @@ class Training:
         self.log = path.with_suffix(".log")
         try:
             replace_file(path, config.to_yaml())
-            with self.log.open("ab") as log:
+            with open_own(self.log) as log:
                 self._log_start = log.tell()
                 self._process = subprocess.Popen(  # noqa: S603  # a fixed command
                     [sys.executable, "-m", "byola_rq", "pretrain", str(path), "--stop-at-eof"],
@@ -157,7 +157,7 @@ def locked_run(out: Path, run: AblationRun) -> Iterator[None]:
     folder = _folder(out)
     with contextlib.ExitStack() as stack:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            own_folder(folder)
             stack.enter_context(locked(folder / f".{run.digest}.lock", patience=0))
         except OSError as error:
             raise WriteError(
