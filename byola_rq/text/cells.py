@@ -90,7 +90,8 @@ def find_separator(header: str, usual: str = ",") -> str:
 
     Spreadsheets write semicolons where a comma is the decimal point, and tabs into their texts.
     """
-    return max((usual, *",;\t|"), key=header.count)
+    separators: list[str] = [usual, ",", ";", "\t", "|"]
+    return max(separators, key=header.count)
 
 
 def csv_cell(value: object) -> object:
