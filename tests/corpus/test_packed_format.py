@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from byola_rq.corpus.packed_format import find_damage, is_packed, open_packed, read_info
+from byola_rq.corpus.segments import open_packed_clips
 from byola_rq.errors import CorpusError
 from byola_rq.packing.merge import merge_shards
 from byola_rq.packing.plan import PackingPlan, fix_plan
@@ -117,6 +118,10 @@ def test_is_packed_tells_a_corpus_from_other_folders(folder: Path, tmp_path: Pat
     assert not is_packed(tmp_path)
     with refused(CorpusError, "foreign", tmp_path):
         read_info(tmp_path)
+    (folder / "corpus.json").write_text('{"format": "byola_rq pa')  # cut short
+    assert is_packed(folder)
+    with refused(CorpusError, "malformed", folder):
+        open_packed_clips([folder], 16000)
 
 
 def rewrite_info(folder: Path, **values: object) -> None:
