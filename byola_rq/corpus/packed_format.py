@@ -38,6 +38,7 @@ INDEX_SCHEMA = pa.schema(
 
 _BLOCK_BYTES = 2**22
 _INFO_SHAPE = {
+    "sample_rate": int,
     "clips": int,
     "hours": float,
     "rejected": int,

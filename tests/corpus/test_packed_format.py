@@ -287,6 +287,7 @@ def test_a_shard_that_says_more_than_it_has(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
+        ("sample_rate", "16 kHz"),
         ("clips", "five"),
         ("hours", None),
         ("shards", -1),
