@@ -232,19 +232,22 @@ def same_letters(path: str) -> str | None:
 
     macOS and zip archives normalize names differently from most lists.
     """
-    if os.path.lexists(path):
-        return path
-    folder, name = os.path.split(path)
-    if not name or (folder and (folder := same_letters(folder) or "") == ""):
-        return None
-    wanted = unicodedata.normalize("NFC", name)
-    try:
-        for each in os.listdir(folder or "."):
-            if unicodedata.normalize("NFC", each) == wanted:
-                return os.path.join(folder, each)
-    except (OSError, ValueError):  # a null in the name
-        pass
-    return None
+    found, names = path, []
+    while found and not os.path.lexists(found):  # up to the deepest folder that exists
+        found, name = os.path.split(found)
+        if not name:
+            return None
+        names.append(unicodedata.normalize("NFC", name))
+    for wanted in reversed(names):
+        try:
+            there = os.listdir(found or ".")
+        except (OSError, ValueError):  # a null in the name
+            return None
+        same = [each for each in there if unicodedata.normalize("NFC", each) == wanted]
+        if not same:
+            return None
+        found = os.path.join(found, same[0])
+    return found or None
 
 
 def _file_names(folder: str) -> dict[str, bool]:
