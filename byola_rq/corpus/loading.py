@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import gc
+import itertools
 import multiprocessing
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any
@@ -52,14 +53,18 @@ def load_batches(
         AudioError: If neither a clip nor its neighbors can be decoded (see `SegmentCorpus`);
             names the file.
     """
-    if num_workers == num_valid == 0:
-        yield from map(corpus.load, samples)
-        return
-    # The loader requests another batch before it returns the one that has arrived.
-    slots = _Slots(corpus, _AHEAD * num_workers + max(num_valid, 1), batch_size)
-    tasks = ((number % slots.num, items) for number, items in enumerate(samples))
-    # Pinned after the processes have started: they map it as ordinary memory.
-    with _results(slots, tasks, num_workers) as results, pinned(slots.memory, device):
+    with contextlib.ExitStack() as ending:
+        if isinstance(samples, Generator):
+            ending.callback(samples.close)  # which may be reading files ahead
+        if num_workers == num_valid == 0:
+            yield from map(corpus.load, samples)
+            return
+        # The loader requests another batch before it returns the one that has arrived.
+        slots = _Slots(corpus, _AHEAD * num_workers + max(num_valid, 1), batch_size)
+        tasks = ((number % slots.num, items) for number, items in enumerate(samples))
+        results = ending.enter_context(_results(slots, tasks, num_workers))
+        # Pinned after the processes have started: they map it as ordinary memory.
+        ending.enter_context(pinned(slots.memory, device))
         for result in results:
             batch = slots.batch(result)
             # A copy stays valid when its slot is reused.
@@ -75,8 +80,10 @@ def _results(
         yield map(slots.__getitems__, tasks)
         return
     need_open_files(FILES_OF_POOL + num_workers * FILES_OF_WORKER)
+    # Waited for here, since files may be read for them: while the loader starts, no signal arrives.
+    first = list(itertools.islice(tasks, _AHEAD * num_workers))
     # As a batch sampler: the loader passes every task to the dataset whole.
-    sampler: Any = tasks
+    sampler: Any = itertools.chain(first, tasks)
     loader: DataLoader[Any] = DataLoader(
         slots,
         batch_sampler=sampler,

@@ -1,6 +1,7 @@
 """Format of a packed corpus on disk: files, index, opening and verification."""
 
 import hashlib
+import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass
@@ -37,6 +38,7 @@ INDEX_SCHEMA = pa.schema(
 
 _BLOCK_BYTES = 2**22
 _INFO_SHAPE = {
+    "sample_rate": int,
     "clips": int,
     "hours": float,
     "rejected": int,
@@ -81,11 +83,13 @@ def shard_name(shard: int) -> str:
 
 
 def is_packed(path: Path) -> bool:
-    """Return whether a folder holds a packed corpus, of any format version."""
+    """Return whether a folder holds a packed corpus, of any format version or damaged."""
     try:
         return bool(read_json(path / "corpus.json").get("format") == FORMAT)
-    except (OSError, ValueError):
+    except FileNotFoundError:
         return False
+    except (OSError, ValueError):
+        return os.path.exists(path / INDEX)  # opening it names the damage
 
 
 def read_info(folder: Path) -> dict[str, Any]:

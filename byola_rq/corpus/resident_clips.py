@@ -114,10 +114,11 @@ def place_clips(
     if resident is False:
         return None
 
-    def decline(code: Code, reason: str) -> None:
-        if resident is True:
-            message = f"{source}: data.resident must be auto or false, as {reason}; got true"
-            raise ConfigError(message, code=code, path=source, key="data.resident", value=True)
+    def decline(code: Code, reason: str) -> ResidentClips | None:
+        if resident == "auto":
+            return None
+        message = f"{source}: data.resident must be auto or false, as {reason}; got true"
+        raise ConfigError(message, code=code, path=source, key="data.resident", value=True)
 
     if not isinstance(clips, PackedClips):
         return decline("unsupported", "only packed corpora can be resident")

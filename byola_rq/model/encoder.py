@@ -42,7 +42,7 @@ class Encoder(nn.Module):
         self, dim: int, n_mels: int, *, num_blocks: int, hidden_dim: int, keeps_blocks: bool
     ) -> None:
         super().__init__()
-        step = 2**num_blocks
+        step: int = 2**num_blocks
         block_dim = NUM_CHANNELS * (n_mels // step)
         kept_dim = block_dim if keeps_blocks else 0
         if dim <= kept_dim:

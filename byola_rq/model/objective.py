@@ -21,18 +21,8 @@ class Objective(nn.Module, ABC):
     mode: it normalizes each batch by its own batch statistics, and its batch norms keep separate
     running statistics, which the EMA does not touch.
 
-    Each view passes through the networks separately, so batch statistics are per view.
-
-    Args:
-        encoder: Network to train, `(B, ...)` -> `(B, D)`; used as it is, not copied.
-        projection_dim: Output size of projector and predictor.
-        hidden_dim: Hidden size of projector and predictor.
-        embedding_dim: Embedding size `D`; the encoder's attribute `embedding_dim` by default.
-        imix: i-Mix, which mixes inputs and targets of the batch; None for none.
-        ssql: SSQL, which also predicts from a quantized encoder; None for none.
-
-    Raises:
-        ValueError: If `embedding_dim` is neither given nor an attribute of the encoder.
+    Each view passes through the networks separately, so batch statistics are per view. `BYOL`
+    describes the arguments.
 
     Source: Grill et al., Bootstrap Your Own Latent (arXiv:2006.07733), sections 3.1 and 3.2.
     """

@@ -34,7 +34,8 @@ def choose_device(name: str, *, key: str = "run.device") -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if not re.fullmatch(r"cpu|cuda(:\d+)?|mps", name):
+    # torch stores the index in a byte: cuda:256 would be cuda:0.
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,2})?|mps", name):
         message = f"{key}: must be auto, cpu, cuda, cuda:N or mps; got {name}"
         raise ConfigError(message, code="unknown", key=key, value=name)
     device = torch.device(name)

@@ -20,7 +20,8 @@ from byola_rq.text.cells import csv_lines
 from byola_rq.text.parse import open_file
 from byola_rq.text.shown import printable
 
-_NUM_SEGMENTS = re.compile(r"num_segs=(\d+)")
+_NUM_SEGMENTS = re.compile(r"num_segs=(\d{1,18})")
+_MOST_SECONDS = 1e9
 _NUMBER = r"\d{1,12}(?:\.\d{1,12})?"
 _ONE_NUMBER = re.compile(rf"(.+)_({_NUMBER})", re.DOTALL)
 _TWO_NUMBERS = re.compile(rf"(.+)_({_NUMBER})[_-]({_NUMBER})", re.DOTALL)
@@ -101,7 +102,7 @@ class SegmentList:
             ytid, (start, end) = cells[0].strip(), (float(cells[1]), float(cells[2]))
         except (IndexError, ValueError):
             ytid, start, end = "", 0.0, 0.0
-        if not ytid or not (0 <= start < end < math.inf):
+        if not ytid or not (0 <= start < end < _MOST_SECONDS):
             raise ValueError(
                 "a segment must be YTID, start_seconds, end_seconds, labels, with start before "
                 f"end; got {printable(','.join(cells))[:200]!r}"

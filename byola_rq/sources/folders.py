@@ -254,7 +254,7 @@ def find_spelling(path: str) -> str | None:
 def _names_in(folder: str) -> list[str]:
     try:
         return os.listdir(folder or ".")
-    except OSError:
+    except (OSError, ValueError):  # a null in the name
         return []
 
 

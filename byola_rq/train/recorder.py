@@ -12,7 +12,12 @@ from byola_rq.corpus.segments import Replacement
 from byola_rq.errors import CheckpointError
 from byola_rq.runs.checkpoint import save_checkpoint
 from byola_rq.runs.metrics import COLUMNS, StepTable, read_metrics
-from byola_rq.runtime.distributed import all_gather_json, is_main, raise_on_all_ranks
+from byola_rq.runtime.distributed import (
+    all_gather_json,
+    broadcast_bytes,
+    is_main,
+    raise_on_all_ranks,
+)
 from byola_rq.runtime.watchdog import Watchdog
 from byola_rq.train.meter import DataWait, Meter, packing_advice
 from byola_rq.train.quarantine import Quarantine
@@ -208,14 +213,11 @@ class Recorder:
 
     def _save(self, *, is_last: bool) -> None:
         check_same_weights(self._state.byol, self._state.config.run.dir)
-        # An error in rank 0 alone must not leave the others waiting.
-        with raise_on_all_ranks() if is_last else contextlib.nullcontext():
-            if is_main():
-                self._write_checkpoint(is_last=is_last)
-        if not is_main():
-            self.saved_step = self._state.step
+        # The same in all ranks, also where the disk is full: they decide by it what to do next.
+        self.saved_step = int(broadcast_bytes(lambda: self._write_checkpoint(is_last=is_last)))
 
-    def _write_checkpoint(self, *, is_last: bool) -> None:
+    def _write_checkpoint(self, *, is_last: bool) -> bytes:
+        """Write a checkpoint in rank 0; return the step of the newest one as text."""
         config = self._state.config
         checkpoint = self._state.snapshot(corpus_digest=self._digest)
         try:
@@ -233,5 +235,5 @@ class Recorder:
                 f"WARNING: {error}. Training continues without this checkpoint ({before}); "
                 f"the next one is due in {config.checkpoint.every_steps} steps: free some space"
             )
-        else:
-            self.saved_step = self._state.step
+            return b"%d" % self.saved_step
+        return b"%d" % self._state.step

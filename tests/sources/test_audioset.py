@@ -156,7 +156,7 @@ def test_broken_rows_cost_only_themselves(tmp_path: Path) -> None:
         "ccccccccccc, 10.000, 10.000, /m/a\n"
         "\n"
         "ddddddddddd, 0.000\n"
-        "eeeeeeeeeee, 0.000, inf, /m/a\n"
+        "eeeeeeeeeee, 1e307, 1e308, /m/a\n"
         "fffffffffff, nan, 10.000, /m/a\n"
         "aaaaaaaaaaa, 0.000, 10.000, /m/a\n"
         "ggggggggggg, 0.000, 10.000\n"

@@ -147,6 +147,7 @@ def test_bad_rows_cost_only_themselves(folder: Path) -> None:
         ("m.csv", b"path\n" + b"x" * 200_000, "unreadable", {}),
         ("m.csv", b"path\nq.wav\nr.wav\n", "missing", {"value": "r.wav"}),
         ("m.csv", b"path\na\0/q.wav\n", "missing", {"value": "a\0/q.wav"}),
+        ("m.csv", b"path\n" + b"\xc3\xa9/" * 1500 + b"q.wav\n", "missing", {}),
         ("m.tsv", b"name\na.wav\n", "malformed", {"key": None, "value": "name"}),
         ("m.tsv", b"a\tb\n", "malformed", {"key": "path", "value": ["a", "b"]}),
         ("m.parquet", b"no table", "unreadable", {}),
