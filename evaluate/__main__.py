@@ -85,9 +85,10 @@ Written into --out, where later calls add to it:
   labels.png       score against share of the labels, if there are several shares
   predictions/     predictions of each run for each test clip
   cache/           embeddings; may be deleted between calls
-Repeating an interrupted call continues it; finished runs are not repeated. A task is named after
-its csv (metadata.csv: after its folder); a name of the paper's table (nsynth, us8k, vc1, voxforge,
-spcv2_12, spcv2) fills that column.
+Repeating an interrupted call continues it; finished runs are not repeated. A model is named after
+its file (encoder.safetensors in a folder: after the folder), a task after its csv (metadata.csv:
+after its folder). A task with a name of the paper's table (nsynth, us8k, vc1, voxforge, spcv2_12,
+spcv2) fills that column.
 """
 
 app = typer.Typer(
@@ -96,6 +97,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help=_HELP,
 )
 
