@@ -1,6 +1,7 @@
 """Records of csv files of results, and their errors."""
 
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def read_records(path: Path) -> list[list[str]]:
         ReportError: If it cannot be read, is not a csv, or its last line is incomplete.
     """
     try:
-        text = read_text(path, MAX_TEXT_BYTES)
+        text = read_text(path, MAX_TEXT_BYTES).removeprefix("\ufeff")  # of a spreadsheet
         records = csv_rows(text)
     except OSError as error:
         raise ReportError(
@@ -48,9 +49,11 @@ def read_records(path: Path) -> list[list[str]]:
 
 def header_error(path: Path, header: Sequence[str], wanted: Sequence[str]) -> ReportError:
     """Make the error of a csv with a wrong header."""
+    places = enumerate(zip_longest(header, wanted, fillvalue=""), start=1)
+    place, (got, name) = next((place, pair) for place, pair in places if pair[0] != pair[1])
     return ReportError(
-        f"{path}, row 1: the header must be {','.join(wanted)}; got {','.join(header)}. "
-        "Move the file away or name another output folder",
+        f"{path}, row 1: column {place} must be {name!r}; got {got!r}. Move the file away or name "
+        "another output folder",
         code="malformed",
         path=path,
         value=list(header),

@@ -63,6 +63,7 @@ class ResultRow:
         return self.split.partition("; limit ")[2]
 
 
+SUMMARY_NAMES = ("model", "probe", "source")  # the columns before the scores
 _RESULT_COLUMNS = [field.name for field in fields(ResultRow)]
 _FIRST_ADDED = "model_version"  # older files end before this or a later column
 _PARSERS: dict[Any, Callable[[str], Any]] = {str: str, int: int, float: float}
@@ -73,8 +74,13 @@ def results_path(out: Path) -> Path:
     return out / "results.csv"
 
 
+def summary_path(out: Path) -> Path:
+    """Return the csv of the summary of an output folder."""
+    return out / "summary.csv"
+
+
 def open_folder(out: Path) -> None:
-    """Make the output folder; check that it is writable and that its results are readable.
+    """Make the output folder; check that it is writable and that its tables are ours.
 
     Called before any work, so that hours of it are not lost.
 
@@ -96,6 +102,16 @@ def open_folder(out: Path) -> None:
             path=out,
         ) from error
     read_results(out)
+    path, names = summary_path(out), ",".join(SUMMARY_NAMES)
+    if path.is_file():
+        found = path.read_text(encoding="utf-8-sig", errors="replace")[:80]
+        if not found.startswith(names):
+            raise ReportError(
+                f"{path}: would be replaced, and is not of this program: it must begin with "
+                f"{names}; got {found!r}. Move it away or name another output folder",
+                code="exists",
+                path=path,
+            )
 
 
 def finished(out: Path, run_id: str) -> set[tuple[str, int]]:

@@ -139,7 +139,20 @@ def test_foreign_header(out):
     header = COLUMNS.replace("weights_sha256,", "").split(",")
     with refused(ReportError, "malformed", results_path(out), value=header) as caught:
         open_folder(out)
-    assert COLUMNS in str(caught.value)
+    assert "'weights_sha256'; got 'task'" in str(caught.value)
+
+
+def test_a_summary_of_another_program_stays(tmp_path):
+    (tmp_path / "summary.csv").write_text("name,score\n")
+    with refused(ReportError, "exists", tmp_path / "summary.csv"):
+        open_folder(tmp_path)
+
+
+def test_a_spreadsheet_may_have_saved_it(out):
+    rows = read_results(out)
+    text = results_path(out).read_text()
+    results_path(out).write_text("\ufeff" + text.replace("\n", "\r\n"), newline="")
+    assert read_results(out) == rows
 
 
 @pytest.mark.parametrize("num_lacking", [1, 2, 3])
