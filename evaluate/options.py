@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from byola_rq.cli.options import describe_fault, escape_unencodable, expand_homes, is_fault
+from byola_rq.cli.options import describe_fault, take_any_text, expand_homes, is_fault
 from byola_rq.errors import ByolaRQError
 from byola_rq.model.builtin import NAME as BUILTIN
 from byola_rq.runtime.terminal import warn
@@ -153,7 +153,7 @@ def _is_of_list(option: str, argument: str, is_first: bool) -> bool:
 @contextmanager
 def one_line_errors(debug: bool) -> Iterator[None]:
     """Print errors as one line: exit with 2 for wrong input, 1 for failures; optional traceback."""
-    escape_unencodable()
+    take_any_text()
     try:
         yield
     except typer.Exit:

@@ -12,7 +12,7 @@ from byola_rq.cli import embed, explore, listen, prepare, train
 from byola_rq.cli.options import (
     describe,
     describe_fault,
-    escape_unencodable,
+    take_any_text,
     expand_homes,
     fail,
     is_fault,
@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
     An error that is neither a `ByolaRQError` nor from the operating system is a bug; --debug shows
     its traceback.
     """
-    escape_unencodable()
+    take_any_text()
     bound_spinning()
     try:
         given = sys.argv[1:] if arguments is None else arguments

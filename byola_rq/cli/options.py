@@ -49,8 +49,14 @@ def is_supported_system() -> bool:
     return hasattr(signal, "pthread_sigmask")
 
 
-def escape_unencodable() -> None:
-    r"""Make stdout and stderr escape characters outside their encoding as `\xfc`."""
+def take_any_text() -> None:
+    r"""Make stdout and stderr escape characters outside their encoding as `\xfc`.
+
+    Closed ones discard what is written: the next file opened would get their descriptor.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  for good
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -67,7 +73,10 @@ def describe(error: OSError) -> str:
 
 def describe_fault(error: BaseException) -> str:
     """Describe an unexpected error in one line, with a hint at --debug."""
-    return f"{type(error).__name__}: {one_line(error)} (--debug shows where)"
+    if isinstance(error, OSError):
+        return describe(error)
+    reason = "out of memory" if isinstance(error, MemoryError) else one_line(error)
+    return f"{type(error).__name__}: {reason} (--debug shows where)"
 
 
 def is_fault(error: BaseException) -> bool:

@@ -16,6 +16,7 @@ from byola_rq.text.parse import MAX_TEXT_BYTES, read_text
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
+LEAST_STD = 1e-20  # a dimension with less does not vary
 _MAX_VALUE = 1e15  # sums of squares are finite in float32
 
 
@@ -129,7 +130,11 @@ def place_on_map(
 
 
 def _scale(embeddings: FloatArray) -> FloatArray:
-    return np.asarray(_import_sklearn().preprocessing.StandardScaler().fit_transform(embeddings))
+    """Standardize each dimension; one that varies no more than float32 rounds becomes 0."""
+    mean, std = (each(embeddings, axis=0, dtype=np.float64) for each in (np.mean, np.std))
+    varies = std > 1e-7 * np.abs(mean) + LEAST_STD
+    scaled: FloatArray = ((embeddings - mean) / np.where(varies, std, 1.0)).astype(np.float32)
+    return scaled * varies
 
 
 def _import_sklearn() -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from byola_rq.audio.io import inspect_audio, read_audio
 from byola_rq.embed.embedder import Embedder
-from byola_rq.errors import ConfigError
+from byola_rq.errors import CheckpointError, ConfigError
 from byola_rq.explore.classify import Classifier, fit_classifier
 from byola_rq.explore.collection import Collection, FloatArray, open_collection
 from byola_rq.explore.labels import folder_names, read_labels
@@ -184,6 +184,9 @@ def classify_folder(
     if given.suffix == ".safetensors":
         classifier = Classifier.load(given)
         classifier.check_model(given, embedder)
+        if len(classifier.mean) != embedder.embedding_dim:
+            message = f"{given}: its description and its weights do not fit together"
+            raise CheckpointError(message, code="damaged", path=given)
     else:
         labeled = read_labelled_rows(
             given, label_columns=("label",), part_columns=(), group_column="group"

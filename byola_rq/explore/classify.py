@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from byola_rq.embed.embedder import Embedder
+from byola_rq.embed.neighbors import LEAST_STD
 from byola_rq.errors import CheckpointError, CorpusError, package_needed
 from byola_rq.explore.collection import FloatArray
-from byola_rq.explore.search import LEAST_STD
 from byola_rq.model.file_header import read_header
 from byola_rq.runtime.files import replace_file, text_name
 from byola_rq.text.parse import Shape, parse_json
@@ -160,7 +160,6 @@ class Classifier:
         parts = (self.mean, self.std, self.weights, self.biases)
         if not (all(np.isfinite(part).all() for part in parts) and self.std.min() > LEAST_STD):
             raise ValueError("its numbers must be finite, std above 0")
-        "".join(self.classes).encode()  # a lone surrogate is no text
 
 
 def _check_tensors(header: dict[str, Any], num_classes: int) -> None:

@@ -110,7 +110,8 @@ def find_clusters(scaled: FloatArray, seed: int) -> tuple[npt.NDArray[np.int64],
     """
     with package_needed("a map", "scikit-learn", extra="explore"):
         from sklearn.cluster import KMeans
-    count = min(max(round((len(scaled) / 2) ** 0.5), 2), MAX_CLUSTERS, len(scaled))
+    num_distinct = len(np.unique(scaled, axis=0))
+    count = min(max(round((len(scaled) / 2) ** 0.5), 2), MAX_CLUSTERS, num_distinct)
     fitted = KMeans(count, n_init=3, random_state=seed).fit(scaled)
     return fitted.labels_.astype(np.int64), fitted.transform(scaled).argmin(axis=0).tolist()
 

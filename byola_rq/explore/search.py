@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from byola_rq.embed.neighbors import LEAST_STD
 from byola_rq.errors import CorpusError, package_needed
 from byola_rq.explore.collection import Collection, FloatArray
 from byola_rq.runtime.progress import ProgressBar
 
 ROWS_AT_ONCE = 65_536  # embeddings in float32: 128 MiB at D = 512
-LEAST_STD = 1e-20  # a dimension with less does not vary
 MIN_CLIPS = 10  # fewer have no distribution to detect duplicates by
 MANY_CLIPS = 200_000  # above, pairs are found by an index, since exact search is quadratic
 

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from byola_rq.text.shown import printable
+
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.partial")  # of `whole_file`
 
 
@@ -50,9 +52,9 @@ def whole_file(
 
 
 def replace_file(path: Path, content: str | bytes, *, may_replace: bool = True) -> None:
-    """Write a file by `whole_file`; text as UTF-8 with unchanged line ends."""
+    """Write a file by `whole_file`; text as UTF-8 with unchanged line ends, see `printable`."""
     with whole_file(path, may_replace=may_replace) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.write_bytes(printable(content).encode() if isinstance(content, str) else content)
 
 
 def new_file(path: Path) -> IO[bytes]:

@@ -32,7 +32,11 @@ def quoted(value: object, limit: int = 200) -> str:
 
 def printable(text: str) -> str:
     r"""Write the bytes of a file name that are not UTF-8 as `\xff`; the rest stays as it is."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # surrogates: not only those of such bytes, also what JSON may hold
+        return "".join(_escape(each) if "\ud800" <= each <= "\udfff" else each for each in text)
+    return text
 
 
 def one_line(text: object) -> str:

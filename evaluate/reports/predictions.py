@@ -84,6 +84,4 @@ def add_predictions(path: Path, added: Sequence[PredictionRow], classes: Sequenc
         + [f"{score:.5g}" for score in row.scores]
         for row in (*kept, *added)
     )
-    text = csv_text([header, *values])
-    # A file name that is not UTF-8 must not cost the scores.
-    replace_file(path, text.encode("utf-8", "backslashreplace").decode())
+    replace_file(path, csv_text([header, *values]))

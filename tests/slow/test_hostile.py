@@ -14,9 +14,9 @@ from tests.conftest import ROOT
 from tests.slow.hostile.misbehavior import KIND
 
 KINDS = {
-    "audio", "checkpoint", "corpus.json", "csv", "embeddings", "folder", "index",
-    "labelled csv", "model file", "npy", "override", "page", "parquet", "parts", "published set",
-    "results", "run", "segment list", "tar", "tsv", "weights", "yaml",
+    "audio", "checkpoint", "classifier", "corpus.json", "csv", "embeddings", "folder",
+    "index", "labelled csv", "model file", "npy", "override", "page", "parquet", "parts",
+    "published set", "questions", "results", "run", "segment list", "tar", "tsv", "weights", "yaml",
 }  # fmt: skip
 
 
