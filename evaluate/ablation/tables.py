@@ -7,7 +7,7 @@ from pandas import DataFrame
 
 from byola_rq.runtime.files import replace_file
 from evaluate.ablation.report import AblationReport, format_difference
-from evaluate.reports.records import WriteError
+from evaluate.reports.records import writing
 from evaluate.reports.table import to_markdown
 
 
@@ -23,11 +23,8 @@ def write_report(out: Path, report: AblationReport) -> list[Path]:
         out / f"{name}.csv": make_table(report).to_csv(index=False, lineterminator="\n"),
     }
     for path, text in texts.items():
-        try:
+        with writing(path):
             replace_file(path, text)
-        except OSError as error:
-            message = f"{path}: cannot be written: {error.strerror or error}"
-            raise WriteError(message, code="unwritable", path=path) from error
     return list(texts)
 
 
