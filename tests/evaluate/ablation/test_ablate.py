@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import Result
@@ -203,6 +204,17 @@ def test_a_disk_that_fills_ends_the_call_with_one_line(world: Path, trained_run:
     ]
     assert os.strerror(errno.ENOSPC) in done.stderr
     assert ablate("--task", "pitch.csv", "--seeds", "1").exit_code == 0
+
+
+def test_no_training_begins_on_a_full_disk(
+    world: Path, trained_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(plan(1)[:1], trained_run)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**27))
+    done = ablate("--task", "pitch.csv", "--seeds", "1")
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[-1].startswith("error: out: ")
+    assert not list(Path("out/runs").glob("*.log"))
 
 
 def test_a_training_that_cannot_be_started(world: Path) -> None:
