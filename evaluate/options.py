@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from byola_rq.cli.options import describe_fault, take_any_text, expand_homes, is_fault
+from byola_rq.cli.options import describe_fault, expand_homes, is_fault, take_any_text
 from byola_rq.errors import ByolaRQError
 from byola_rq.model.builtin import NAME as BUILTIN
 from byola_rq.runtime.terminal import warn

@@ -12,12 +12,12 @@ from byola_rq.cli import embed, explore, listen, prepare, train
 from byola_rq.cli.options import (
     describe,
     describe_fault,
-    take_any_text,
     expand_homes,
     fail,
     is_fault,
     is_supported_system,
     run_app,
+    take_any_text,
 )
 from byola_rq.errors import ByolaRQError, ConfigError
 from byola_rq.runtime.spinning import bound_spinning

@@ -22,7 +22,7 @@ _FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 # Markup, HTML, formulas and bare addresses. An underscore within a word, as in spcv2_12, is no
 # markup; one at its edge is.
 _MARKDOWN = re.compile(
-    r"[\\`*<>\[\]|&~$]|(?<!\w)_|_(?!\w)|:(?=//)|(?<=www)\.|^(?:[#+]|-(?!$)|\d+[.)](?!\d))",
+    r"[\\`*<>\[\]|&~$]|(?<!\w)_|_(?!\w)|:(?=//)|(?<=www)\.|^(?:#|-(?!$)|(?:\+|\d+[.)])(?=\s|$))",
     re.IGNORECASE,
 )
 

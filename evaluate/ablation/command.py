@@ -106,7 +106,10 @@ def ablate(
             check_sets(data_root, task, tasks)
         to_do = _gather(data_root, tasks, task or [], unit_seconds, limit)
         if dry_run:
-            _list_runs(out, share, jobs)
+            from evaluate.ablation.cost import describe_cost, list_states
+
+            for line in (*list_states(out, share), describe_cost(out, share, jobs)):
+                say(line)
             return
         num_failed = _do(out, share, to_do, settings, jobs)
         _report(out, loaded, planned, [each.name for each in to_do], probe)
@@ -167,15 +170,6 @@ def _announce(out: Path, runs: Sequence["AblationRun"], *, must_be_same: bool) -
         )
     for line in lines:
         warn(line)
-
-
-def _list_runs(out: Path, runs: Sequence["AblationRun"], jobs: int) -> None:
-    """Print a line for every run, and their total cost."""
-    from evaluate.ablation.cost import describe_cost, list_states
-
-    for line in list_states(out, runs):
-        say(line)
-    say(describe_cost(out, runs, jobs))
 
 
 def _gather(

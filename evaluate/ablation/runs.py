@@ -15,7 +15,7 @@ from byola_rq.runs.metrics import read_metrics
 from byola_rq.runtime.files import open_own, own_folder, replace_file
 from byola_rq.runtime.lock import locked
 from evaluate.ablation.grid import AblationRun
-from evaluate.reports.records import WriteError
+from evaluate.reports.records import writing
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Training:
         self.run = run
         self.run_dir = run_dir
         self.log = path.with_suffix(".log")
-        try:
+        with writing(path):
             replace_file(path, config.to_yaml())
             with open_own(self.log) as log:
                 self._log_start = log.tell()
@@ -58,13 +58,6 @@ class Training:
                     stderr=log,
                     process_group=0,
                 )
-        except OSError as error:
-            raise WriteError(
-                f"{path}: cannot be written: {error.strerror or error}. Free disk space and repeat "
-                "the call to continue",
-                code="unwritable",
-                path=path,
-            ) from error
 
     @property
     def has_ended(self) -> bool:
@@ -156,15 +149,9 @@ def locked_run(out: Path, run: AblationRun) -> Iterator[None]:
     """
     folder = _folder(out)
     with contextlib.ExitStack() as stack:
-        try:
+        with writing(folder):
             own_folder(folder)
             stack.enter_context(locked(folder / f".{run.digest}.lock", patience=0))
-        except OSError as error:
-            raise WriteError(
-                f"{folder}: cannot be written: {error.strerror or error}",
-                code="unwritable",
-                path=folder,
-            ) from error
         yield
 
 

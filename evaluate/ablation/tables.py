@@ -8,7 +8,7 @@ from pandas import DataFrame
 from byola_rq.runtime.files import replace_file
 from byola_rq.text.cells import csv_cell, markdown_cell
 from evaluate.ablation.report import AblationReport, format_difference
-from evaluate.reports.records import WriteError
+from evaluate.reports.records import writing
 from evaluate.reports.table import to_markdown
 
 
@@ -26,11 +26,8 @@ def write_report(out: Path, report: AblationReport) -> list[Path]:
         .to_csv(index=False, lineterminator="\n"),
     }
     for path, text in texts.items():
-        try:
+        with writing(path):
             replace_file(path, text)
-        except OSError as error:
-            message = f"{path}: cannot be written: {error.strerror or error}"
-            raise WriteError(message, code="unwritable", path=path) from error
     return list(texts)
 
 
@@ -70,11 +67,10 @@ def to_report(report: AblationReport) -> str:
     if report.lines:
         parts += [to_markdown(make_scores(report), num_names=1)]
     if any(line.differences for line in report.lines):
-        parts += [
-            f"## Against {markdown_cell(report.grid.reference)}\n",
-            _preamble_of_differences(),
-        ]
+        against = markdown_cell(report.grid.reference)
+        parts += [f"## Against {against}\n", _preamble_of_differences()]
         parts += [to_markdown(make_differences(report), num_names=1)]
+    if significant or others:
         parts += [_list("Significant", significant), _list("Not significant", others)]
     if report.notes:
         parts += [_list("Notes", report.notes)]

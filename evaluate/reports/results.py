@@ -11,10 +11,10 @@ from byola_rq.text.cells import csv_text
 from evaluate.reports.predictions import PredictionRow, add_predictions, predictions_path
 from evaluate.reports.records import (
     ReportError,
-    WriteError,
     header_error,
     parse_record,
     read_records,
+    writing,
 )
 
 
@@ -146,22 +146,14 @@ def append_fold(
     """
     path = results_path(out)
     run_id = rows[0].run_id
-    try:
-        with locked(out / ".lock", patience=-1):
-            done = finished(out, run_id)
-            new_rows = [row for row in rows if (row.fold, row.seed) not in done]
-            if new_rows:
-                added = {(row.fold, row.seed) for row in new_rows}
-                new_predictions = [p for p in predictions if (p.fold, p.seed) in added]
-                add_predictions(predictions_path(out, run_id), new_predictions, classes)
-                _append_rows(path, new_rows)
-    except OSError as error:
-        raise WriteError(
-            f"{path}: cannot be written: {error.strerror or error}. Earlier results are kept; "
-            "free disk space and repeat the call to continue",
-            code="unwritable",
-            path=path,
-        ) from error
+    with writing(path), locked(out / ".lock", patience=-1):
+        done = finished(out, run_id)
+        new_rows = [row for row in rows if (row.fold, row.seed) not in done]
+        if new_rows:
+            added = {(row.fold, row.seed) for row in new_rows}
+            new_predictions = [p for p in predictions if (p.fold, p.seed) in added]
+            add_predictions(predictions_path(out, run_id), new_predictions, classes)
+            _append_rows(path, new_rows)
 
 
 def read_results(out: Path) -> list[ResultRow]:

@@ -163,6 +163,19 @@ def test_what_is_no_grid_is_refused(grid_file: Path, text: str) -> None:
         read_grid(grid_file)
 
 
+def test_a_variant_may_change_nothing_and_have_any_name(grid_file: Path) -> None:
+    name = "音" * 200
+    grid = read_grid(changed(grid_file, "with: {}", f"with:\n  {name}: {{encoder.dim: 8}}"))
+    assert [variant.name for variant in grid.variants] == ["with", name, "without"]
+    for run in plan_runs(grid, 1):
+        assert len(f".{run.stem}-{run.digest}.yaml.part".encode()) < 200  # a name may have 255
+
+
+def test_a_grid_is_not_named_as_results_are(grid_file: Path) -> None:
+    with refused(ConfigError, "usage", grid_file.with_name("results.yaml")):
+        read_grid(grid_file.rename(grid_file.with_name("results.yaml")))
+
+
 def test_a_grid_that_is_not_there(tmp_path: Path) -> None:
     with refused(ConfigError, "unreadable", tmp_path / "none.yaml"):
         read_grid(tmp_path / "none.yaml")
