@@ -151,21 +151,41 @@ def _fairseq_rows(manifest: str) -> Iterator[_Row]:
 
 def _text_rows(manifest: str, delimiter: str) -> Iterator[_Row]:
     with _open_text(manifest) as file:
-        reader = csv.reader(file, delimiter=delimiter)
-        columns = [name.strip() for name in next(reader, [])]
+        reader = _read_cells(file, delimiter)
+        _, columns = next(reader, (0, []))
         if not columns:
             return
         names = _names_of_columns(manifest, columns)
         places = [columns.index(name) if name else None for name in names]
-        for cells in reader:
+        for number, cells in reader:
             if cells:
                 values = [
-                    cells[place].strip() if place is not None and place < len(cells) else ""
+                    cells[place] if place is not None and place < len(cells) else ""
                     for place in places
                 ]
                 path, labels, start, end, clip_id = values
                 path, labels = os.path.expanduser(path), printable(labels)
-                yield _Row(reader.line_num, path, labels, start, end, printable(clip_id))
+                yield _Row(number, path, labels, start, end, printable(clip_id))
+
+
+def _read_cells(file: IO[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Iterate over rows: number of the last line, cells.
+
+    With tabs a row is a line, for texts often have a quote that is never closed. With commas such
+    a quote is an error, as the rows behind it would be lost in its cell.
+    """
+    reader = csv.reader(file, delimiter=delimiter, strict=True)
+    if delimiter == "\t":
+        reader = csv.reader(file, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    for row in reader:
+        cells = [cell.strip() for cell in row]
+        if delimiter == "\t":
+            cells = [_unquoted(cell) for cell in cells]
+        yield reader.line_num, cells
+
+
+def _unquoted(cell: str) -> str:
+    return cell[1:-1].replace('""', '"') if len(cell) > 1 and cell[0] == cell[-1] == '"' else cell
 
 
 def _parquet_rows(manifest: str) -> Iterator[_Row]:
