@@ -11,9 +11,10 @@ import numpy.typing as npt
 import soundfile
 
 from byola_rq.audio.codecs import refused_codec
+from byola_rq.audio.containers import Pieces
 from byola_rq.audio.encoded import MAX_SAMPLES, EncodedAudio, audio_error
 from byola_rq.audio.multimedia import Track, TrackFile
-from byola_rq.audio.pieces import Pieces, SplicedFile
+from byola_rq.audio.pieces import SplicedFile
 from byola_rq.errors import AudioError, Code
 
 MAX_CHANNELS = 8
@@ -25,7 +26,12 @@ _SAMPLE_BYTES = {
     **{"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8},
 }
 _PLAIN = ("WAV", "WAVEX", "RF64", "AIFF", "AU", "CAF", "W64", "NIST")
-_COUNTED = ("mov", "matroska", "aac")  # `find_track` has decoded these and counted their frames
+_COUNTED = (
+    "mov",
+    "matroska",
+    "aac",
+    "ogg",
+)  # `find_track` has decoded these and counted their frames
 # (format, subtype) pairs that a decoder may report.
 _ALLOWED = {
     *((form, subtype) for form in _PLAIN for subtype in _SAMPLE_BYTES),

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from byola_rq.audio.codecs import Codec, identify_codec
+from byola_rq.audio.containers import Pieces
 from byola_rq.audio.decoder import OpenAudio, named
 from byola_rq.audio.encoded import EncodedAudio, audio_error, unreadable
 from byola_rq.audio.multimedia import Track, find_track
-from byola_rq.audio.pieces import Pieces, find_pieces
+from byola_rq.audio.pieces import find_pieces
 from byola_rq.audio.truncation import find_truncation
 from byola_rq.errors import AudioError
 from byola_rq.text.parse import open_file

@@ -81,7 +81,7 @@ class SegmentList:
     def _read(self, lines: Iterator[str], listing: Listing) -> int | None:
         """Fill the columns; return the number of segments that the header announces."""
         announced = None
-        reader = csv.reader(lines, skipinitialspace=True)
+        reader = csv.reader(lines, skipinitialspace=True, strict=True)
         for cells in reader:
             if not cells or cells[0].lstrip("# ").upper() == "YTID":
                 continue

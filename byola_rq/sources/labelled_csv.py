@@ -92,9 +92,9 @@ def read_labelled_rows(
 def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Iterate over rows with their spreadsheet number; empty rows are counted but skipped."""
     try:
-        for number, row in enumerate(csv_table(csv_lines(path), strict=True), start=1):
+        for number, (_, row) in enumerate(csv_table(csv_lines(path)), start=1):
             if row:
-                yield number, [field.strip() for field in row]
+                yield number, row
     except OSError as error:
         message = f"{path}: the csv of labels cannot be read: {error.strerror}"
         raise CorpusError(message, code="unreadable", path=path) from error

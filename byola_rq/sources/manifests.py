@@ -153,20 +153,20 @@ def _fairseq_rows(manifest: str) -> Iterator[_Row]:
 def _text_rows(manifest: str, usual: str) -> Iterator[_Row]:
     with _lines_of(manifest) as lines:
         reader = csv_table(lines, usual)
-        columns = [name.strip().lower() for name in next(reader, [])]
+        columns = [name.lower() for name in next(reader, (0, []))[1]]
         if not columns:
             return
         names = _names_of_columns(manifest, columns)
         places = [columns.index(name) if name else None for name in names]
-        for cells in reader:
+        for number, cells in reader:
             if cells:
                 values = [
-                    cells[place].strip() if place is not None and place < len(cells) else ""
+                    cells[place] if place is not None and place < len(cells) else ""
                     for place in places
                 ]
                 path, labels, start, end, clip_id = values
                 path, labels = os.path.expanduser(path), printable(labels)
-                yield _Row(reader.line_num, path, labels, start, end, printable(clip_id))
+                yield _Row(number, path, labels, start, end, printable(clip_id))
 
 
 def _parquet_rows(manifest: str) -> Iterator[_Row]:

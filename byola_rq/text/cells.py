@@ -6,13 +6,10 @@ import itertools
 import re
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from byola_rq.text.parse import open_file
 from byola_rq.text.shown import one_line, shown
-
-if TYPE_CHECKING:
-    from _csv import Reader
 
 _MAX_LINE = 1 << 24  # characters
 
@@ -79,11 +76,30 @@ def csv_lines(path: Path | str) -> Generator[str, None, None]:
             yield line
 
 
-def csv_table(lines: Iterator[str], usual: str = ",", *, strict: bool = False) -> "Reader":
-    """Read lines as a table, whose header decides what separates its cells."""
+def csv_table(lines: Iterator[str], usual: str = ",") -> Iterator[tuple[int, list[str]]]:
+    """Iterate over the rows of a table, with the number of their last line.
+
+    The header decides what separates cells. With tabs a row is a line, for texts often have a quote
+    that is never closed. Otherwise such a quote is an error: it would swallow the rows behind it.
+
+    Raises:
+        csv.Error: If a quote is not closed, or a line is too long.
+    """
     header = next(lines, "")
     separator = find_separator(header, usual)
-    return csv.reader(itertools.chain((header,), lines), delimiter=separator, strict=strict)
+    quoting = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
+    reader = csv.reader(
+        itertools.chain((header,), lines), delimiter=separator, quoting=quoting, strict=True
+    )
+    for row in reader:
+        cells = [cell.strip() for cell in row]
+        if separator == "\t":
+            cells = [_unquoted(cell) for cell in cells]
+        yield reader.line_num, cells
+
+
+def _unquoted(cell: str) -> str:
+    return cell[1:-1].replace('""', '"') if len(cell) > 1 and cell[0] == cell[-1] == '"' else cell
 
 
 def find_separator(header: str, usual: str = ",") -> str:
