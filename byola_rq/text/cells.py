@@ -87,10 +87,10 @@ def csv_table(lines: Iterator[str], usual: str = ",") -> Iterator[tuple[int, lis
     """
     header = next(lines, "")
     separator = find_separator(header, usual)
-    quoting = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
-    reader = csv.reader(
-        itertools.chain((header,), lines), delimiter=separator, quoting=quoting, strict=True
-    )
+    rows = itertools.chain((header,), lines)
+    reader = csv.reader(rows, delimiter=separator, strict=True)
+    if separator == "\t":
+        reader = csv.reader(rows, delimiter=separator, quoting=csv.QUOTE_NONE)
     for row in reader:
         cells = [cell.strip() for cell in row]
         if separator == "\t":
