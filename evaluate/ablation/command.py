@@ -97,7 +97,8 @@ def ablate(
         from evaluate.ablation.grid import plan_runs, read_grid
 
         chosen = choose_device(device)
-        settings = _settings(out, probe, chosen, debug=debug)
+        if probe not in (known := [*Probe, *Protocol]):
+            raise usage_error(f"--probe must be one of {', '.join(known)}; got {probe}", "--probe")
         loaded = read_grid(grid, overrides or [], _as_overrides(data, chosen, jobs))
         planned = plan_runs(loaded, seeds)
         share = _take_share(planned, shard)
@@ -111,6 +112,7 @@ def ablate(
             for line in (*list_states(out, share), describe_cost(out, share, jobs)):
                 say(line)
             return
+        settings = _settings(out, probe, chosen, debug=debug)
         num_failed = _do(out, share, to_do, settings, jobs)
         _report(out, loaded, planned, [each.name for each in to_do], probe)
         if num_failed:
@@ -197,8 +199,6 @@ def _settings(out: Path, probe: str, device: str, *, debug: bool) -> "Settings":
     from byola_rq.runtime.workers import count_cores
     from evaluate.protocol import Settings
 
-    if probe not in (known := [*Probe, *Protocol]):
-        raise usage_error(f"--probe must be one of {', '.join(known)}; got {probe}", "--probe")
     if device == "cpu":
         keep_freed_memory()
     return Settings(

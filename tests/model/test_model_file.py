@@ -174,6 +174,8 @@ def set_frontend(name: str, value: object) -> Callable[[dict], object]:
         (lambda e: e.update(format_version=2), "newer", {"key": "format version", "value": 2}),
         (lambda e: e.pop("format_version"), "newer", {"key": "format version", "value": None}),
         (lambda e: e.update(weights_sha256="0"), "damaged", {"key": "weights"}),
+        (lambda e: e.update(training=[1]), "value", {}),
+        (lambda e: e.update(licence={}), "value", {}),
     ],
 )
 def test_a_file_that_does_not_fit_together(
