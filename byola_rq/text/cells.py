@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, TextIO
+from typing import IO, Any
 
 from byola_rq.text.shown import one_line, shown
 
@@ -41,14 +41,15 @@ def csv_rows(text: str) -> list[list[str]]:
     return [[csv_value(cell) for cell in row] for row in rows]
 
 
-def find_separator(file: TextIO, usual: str = ",") -> str:
+def find_separator(file: IO[str], usual: str = ",") -> str:
     """Return what separates the cells of a table, which its header decides; `usual` if nothing.
 
     Spreadsheets write semicolons where a comma is the decimal point, and tabs into their texts.
     """
     header = file.readline()
     file.seek(0)
-    return max(dict.fromkeys((usual, *",;\t|")), key=header.count)
+    found: str = max((usual, *",;\t|"), key=header.count)
+    return found
 
 
 def csv_cell(value: object) -> object:
