@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -38,9 +38,6 @@ from evaluate.options import (
 )
 
 # Nothing heavy is imported before a command needs it, so that --help is instant.
-if TYPE_CHECKING:
-    from evaluate.models import EmbeddingModel
-
 
 _HELP = """Evaluate embeddings on labeled sets with linear probes.
 
@@ -170,7 +167,9 @@ def run(
             models = [BUILTIN]
         chosen_device = choose_device(device)
         from byola_rq.runtime.memory import keep_freed_memory
+        from evaluate.models import load_models
         from evaluate.protocol import Settings
+        from evaluate.reports.write import write_reports
         from evaluate.runner import evaluate, gather_tasks
         from evaluate.tasks.few_labels import parse_fractions
 
@@ -188,7 +187,9 @@ def run(
             debug=debug,
         )
         _check_finetune(settings.probes, baseline or [])
-        compared = _load_models(models or [], baseline or [], dim, seed, settings.device)
+        compared = load_models(
+            models or [], baseline or [], dim=dim, seed=seed, device=settings.device
+        )
         if norm == Norm.checkpoint and not models:
             raise usage_error(
                 "--norm checkpoint needs a model; a baseline has no statistics", "--norm"
@@ -208,7 +209,7 @@ def run(
         if not to_do:
             raise typer.Exit(2)
         num_failed = len(errors) + evaluate(compared, to_do, settings, out)
-        _report(out)
+        write_reports(out)
         if num_failed:
             raise typer.Exit(1)
 
@@ -309,53 +310,6 @@ def _check_finetune(probes: tuple[str, ...], baselines: list[Baseline]) -> None:
 
 def _num_workers(workers: int | None) -> int:
     return workers or min(8, os.cpu_count() or 1)
-
-
-def _report(out: Path) -> None:
-    """Write the summary in every format, and print it."""
-    from byola_rq.errors import MissingPackageError
-    from evaluate.reports.chart import write_chart
-    from evaluate.reports.label_curve import write_label_curve
-    from evaluate.reports.summary import summarize, write_summary
-    from evaluate.reports.table import print_table, write_tables
-
-    summary = summarize(out)
-    write_summary(out, summary)
-    write_tables(out, summary)
-    for note in summary.notes:
-        warn(f"warning: {note}")
-    print_table(summary)
-    try:
-        write_chart(summary.with_all_labels(), out / "summary.png")
-        write_label_curve(summary, out / "labels.png")
-    except MissingPackageError as error:
-        warn(f"no chart: {error}")
-
-
-def _load_models(
-    names: list[str], baselines: list[Baseline], dim: int, seed: int, device: str
-) -> list["EmbeddingModel"]:
-    """Load the models, then make the baselines like the first of them."""
-    from byola_rq.audio.frontend import LogMelSpectrogram
-    from evaluate.models import load_model, make_baseline
-
-    models = [load_model(name, device) for name in dict.fromkeys(names)]
-    encoder_name, frontend = "audio_ntt_2020", LogMelSpectrogram()
-    if models:
-        encoder_name, frontend = models[0].encoder_name, models[0].frontend
-        dim = models[0].embedding_dim
-    for baseline in dict.fromkeys(baselines):
-        models.append(
-            make_baseline(
-                baseline.value,
-                encoder_name=encoder_name,
-                dim=dim,
-                frontend=frontend,
-                seed=seed,
-                device=device,
-            )
-        )
-    return models
 
 
 if __name__ == "__main__":
