@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from byola_rq.corpus.order import IntArray
 from byola_rq.errors import CorpusError
+from byola_rq.runtime.array_files import find_array
 from byola_rq.runtime.files import is_own, replace_file
 from byola_rq.runtime.lock import PATIENCE, LockedError, locked
 from byola_rq.runtime.resumable_rows import ResumableRows, has_marks, remove_marks
-from byola_rq.text.cells import csv_text
-from byola_rq.text.parse import read_json
+from byola_rq.text.cells import csv_rows, csv_text
+from byola_rq.text.parse import MAX_TEXT_BYTES, read_json, read_text
 
 EMBEDDINGS, FRAMES, REJECTED = "embeddings.npy", "frames.npy", "rejected.csv"
 LOCK = ".lock"
@@ -54,7 +55,7 @@ class EmbeddingFolder:
         if not overwrite:
             raise CorpusError(
                 f"{self.path / there[0]}: holds the embeddings of another model or other clips; "
-                "choose another folder, or --overwrite",
+                "choose another folder, remove it, or `byola-rq embed --overwrite`",
                 code="exists",
                 path=self.path / there[0],
             )
@@ -158,3 +159,25 @@ class EmbeddingFolder:
             return read_json(self.path / "meta.json").get(key)
         except (OSError, ValueError):
             return None
+
+
+def read_rows(
+    folder: Path, file_name: str = EMBEDDINGS
+) -> tuple[npt.NDArray[np.floating[Any]], dict[str, list[str]]]:
+    """Read the output of `byola-rq embed`: rows `(N, D)`, memory-mapped, and index.csv by column.
+
+    Raises:
+        CorpusError: If the folder does not have both.
+    """
+    try:
+        array = find_array(folder / file_name)
+        if array.dtype.kind != "f" or len(array.shape) != 2:
+            raise ValueError(f"{file_name} must be floating point (rows, D); got {array}")
+        names, *rows = csv_rows(read_text(folder / "index.csv", MAX_TEXT_BYTES)) or [[]]
+        columns = {name: [row[place] for row in rows] for place, name in enumerate(names)}
+        if "path" not in columns:
+            raise ValueError("index.csv must have a column path")
+        return array.map(), columns
+    except (OSError, ValueError, IndexError) as error:
+        message = f"{folder}: not embeddings of `byola-rq embed` ({error})"
+        raise CorpusError(message, code="foreign", path=folder) from error

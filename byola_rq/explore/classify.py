@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from byola_rq.embed.embedder import Embedder
+from byola_rq.embed.scaling import FloatArray, Scaling
 from byola_rq.errors import CheckpointError, CorpusError, package_needed
-from byola_rq.explore.collection import FloatArray
 from byola_rq.runtime.files import replace_file
 from byola_rq.text.parse import Shape, parse_json
 
@@ -103,7 +103,7 @@ class Classifier:
             path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(path, save(stored, metadata={_KEY: json.dumps(about)}))
         except OSError as error:
-            message = f"{path}: cannot be written ({error})"
+            message = f"{path}: cannot be written ({error.strerror or error})"
             raise CheckpointError(message, code="unwritable", path=path) from error
 
     @classmethod
@@ -169,6 +169,15 @@ class Classifier:
             raise ValueError("its numbers must be finite, std above 0")
 
 
+def check_classes(labels: Sequence[str], path: Path) -> None:
+    """Raise `CorpusError` if the labels in a csv are of fewer than two classes."""
+    classes = sorted(set(labels))
+    if len(classes) < 2:
+        names = ", ".join(classes) or "none"
+        message = f"{path}: labels must name two classes or more; got {names}"
+        raise CorpusError(message, code="empty", path=path, key="label", value=classes)
+
+
 def fit_classifier(
     embeddings: FloatArray,
     labels: Sequence[str],
@@ -187,24 +196,20 @@ def fit_classifier(
 
     Args:
         embeddings: Embeddings of the labeled clips, `(N, D)`.
-        labels: Class of each labeled clip; at least two classes.
+        labels: Class of each labeled clip, of two classes or more.
         groups: Source of each labeled clip; a group never appears on both sides of a fold.
         everything: Embeddings to compute mean and standard deviation from, `(M, D)`.
         embedder: Embedder that computed them.
         seed: Seed of the folds.
 
     Raises:
-        CorpusError: If there are fewer than two classes.
         MissingPackageError: If scikit-learn is not installed.
     """
     with package_needed("a classifier", "scikit-learn", extra="explore"):
         from sklearn.linear_model import LogisticRegression
     classes = sorted(set(labels))
-    if len(classes) < 2:
-        message = f"labels must name two classes or more; got {', '.join(classes)}"
-        raise CorpusError(message, code="empty", key="label", value=classes)
-    mean, std = everything.mean(axis=0), everything.std(axis=0)
-    std = np.where(std > 0, std, 1.0)
+    scaling = Scaling.standardized(everything)
+    mean, std = scaling.mean.numpy(), 1 / scaling.weight.numpy()
     features = (embeddings - mean) / std
     numbers = np.searchsorted(classes, labels)
     num_groups = Counter(label for label, _ in set(zip(labels, groups, strict=True)))
@@ -221,8 +226,8 @@ def fit_classifier(
         biases = np.concatenate([-biases, biases]) / 2
     return Classifier(
         classes,
-        mean.astype(np.float32),
-        std.astype(np.float32),
+        mean,
+        std,
         (weights / temperature).astype(np.float32),
         (biases / temperature).astype(np.float32),
         embedder.description,

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from byola_rq.embed.embedder import Embedder
-from byola_rq.embed.folder import EMBEDDINGS, FRAMES, REJECTED
+from byola_rq.embed.folder import EMBEDDINGS, FRAMES, REJECTED, read_rows
 from byola_rq.embed.job import embed_clips
-from byola_rq.errors import CorpusError
+from byola_rq.embed.scaling import FloatArray
+from byola_rq.errors import ConfigError, CorpusError
 from byola_rq.runtime.progress import log
-from byola_rq.text.cells import csv_rows
-from byola_rq.text.parse import MAX_TEXT_BYTES, read_json, read_text
-
-FloatArray = npt.NDArray[np.floating[Any]]
+from byola_rq.text.parse import read_json
 
 _DECIDING = ("encoder", "frontend", "statistics", "weights_sha256")  # the model, in meta.json
 
@@ -29,7 +27,7 @@ class Collection:
     """Embedded clips.
 
     Attributes:
-        folder: Folder of the embeddings.
+        folder: Folder of the sounds or of the embeddings, as the user gave it.
         paths: Path of each clip, as in `index.csv`.
         seconds: Length of each clip in seconds, float64 `(N,)`.
         rows: Embeddings `(N, D)`, or frame embeddings of all clips `(frames, D)`; float32,
@@ -81,7 +79,8 @@ def open_collection(
     folder = out or cache_folder(source, embedder, frames=frames)
     embedded = embed_clips(
         embedder,
-        [source],
+        # Whole paths: the next search may start from another working directory.
+        [Path(os.path.abspath(source))],
         folder,
         num_workers=num_workers,
         # The cached embeddings may be outdated: files may have been added or removed since.
@@ -90,7 +89,7 @@ def open_collection(
     )
     if embedded.num_rejected:
         log(f"{embedded.num_rejected} clips are left out; see {folder / REJECTED}")
-    return read_collection(folder, embedder, frames=frames)
+    return replace(read_collection(folder, embedder, frames=frames), folder=source)
 
 
 def read_collection(folder: Path, embedder: Embedder, *, frames: bool = False) -> Collection:
@@ -104,17 +103,16 @@ def read_collection(folder: Path, embedder: Embedder, *, frames: bool = False) -
         kind = "no frames; embed it with --frames" if frames else "frames alone"
         message = f"{folder}: holds {kind}"
         raise CorpusError(message, code="foreign", path=folder, key="--frames")
+    rows, column = read_rows(folder, name)
     try:
         meta = read_json(folder / "meta.json")
-        names, *index = csv_rows(read_text(folder / "index.csv", MAX_TEXT_BYTES)) or [[]]
-        column = {key: [row[names.index(key)] for row in index] for key in names}
-        paths, seconds = column["path"], np.array(column["seconds"], np.float64)
+        seconds = np.array(column["seconds"], np.float64)
         first_frames = np.array(column["first_frame"], np.int64) if frames else None
         num_frames = np.array(column["num_frames"], np.int64) if frames else None
-        rows = np.load(folder / name, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, LookupError) as error:
         message = f"{folder}: not embeddings of `byola-rq embed` ({error})"
         raise CorpusError(message, code="foreign", path=folder) from error
+    paths = column["path"]
     _check_parts(folder, rows, len(paths), first_frames, num_frames)
     _check_model(folder, meta, embedder)
     return Collection(folder, paths, seconds, rows, first_frames, num_frames)
@@ -128,7 +126,7 @@ def _check_parts(
     num_frames: npt.NDArray[np.int64] | None,
 ) -> None:
     """Raise `CorpusError` if index.csv and the array do not match, or if a value is not finite."""
-    fits = rows.ndim == 2 and rows.dtype == np.float32 and num_clips > 0
+    fits = rows.dtype == np.float32 and num_clips > 0
     if first_frames is None or num_frames is None:
         fits = fits and len(rows) == num_clips
     else:
@@ -157,8 +155,17 @@ def _check_model(folder: Path, meta: dict[str, Any], embedder: Embedder) -> None
 
 
 def cache_folder(source: Path, embedder: Embedder, *, frames: bool) -> Path:
-    """Return the cache folder for embeddings of `source`, in `$XDG_CACHE_HOME` or `~/.cache`."""
-    identity = [os.path.realpath(source), embedder.description, frames]
+    """Return the cache folder for embeddings of `source`, in `$XDG_CACHE_HOME` or `~/.cache`.
+
+    Raises:
+        ConfigError: If the user has neither.
+    """
+    identity = [os.path.abspath(source), embedder.description, frames]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):  # to be ignored, says the XDG specification
+        base = os.path.expanduser("~/.cache")
+    if not os.path.isabs(base):
+        message = "no home folder to keep embeddings in; set XDG_CACHE_HOME, or give --out"
+        raise ConfigError(message, code="missing", key="XDG_CACHE_HOME")
     return Path(base) / "byola_rq" / "embeddings" / digest[:16]

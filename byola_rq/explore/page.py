@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, StrictUndefined
 
 from byola_rq.explore.collection import Collection
@@ -72,11 +73,13 @@ def _describe(
         "umap": "UMAP: neighbors are near, distances between groups mean little",
         "tsne": "t-SNE: neighbors are near, distances between groups mean nothing",
         "pca": "PCA: the two directions of largest spread",
-        "none": "too few clips for a map",
     }
+    places = "In a row: too few different clips for a map."
+    if sound_map.method in methods:
+        places = f"Places by {methods[sound_map.method]}."
     silent = sum(each is None for each in excerpts)
     without = f" {silent} clips could not be read and have no excerpt." if silent else ""
-    return f"{len(collection)} clips. Places by {methods[sound_map.method]}.{without}"
+    return f"{len(collection)} clips. {places}{without}"
 
 
 def _describe_data(
@@ -92,7 +95,7 @@ def _describe_data(
             "name": names[clip],
             "x": round(float(sound_map.places[clip, 0]), 5),
             "y": round(float(sound_map.places[clip, 1]), 5),
-            "seconds": round(float(collection.seconds[clip]), 3),
+            "seconds": round(float(np.nan_to_num(collection.seconds[clip])), 3),  # JSON has no NaN
             "near": [
                 [int(other), round(float(cosine), 4)]
                 for other, cosine in zip(

@@ -85,7 +85,10 @@ def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         # utf-8-sig: spreadsheets put a byte order mark before the first column's name.
         # surrogateescape: bytes of a file name that are not UTF-8 must survive unchanged.
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            for number, row in enumerate(csv.reader(file, strict=True), start=1):
+            header = file.readline(4096)
+            file.seek(0)
+            separator = max(",;\t", key=header.count)  # spreadsheets of many countries write ";"
+            for number, row in enumerate(csv.reader(file, delimiter=separator, strict=True), 1):
                 if row:
                     yield number, [field.strip() for field in row]
     except OSError as error:
@@ -150,10 +153,8 @@ def _read_clips(
             raise _row_error(path, number, "missing", rule, key="file_name", value=file_name)
         first_row, first_part = seen.setdefault(os.path.realpath(clip_path), (number, part))
         if first_row != number:
-            rule = (
-                f"a file must be listed once; {file_name!r} ({part_column} {part}) is "
-                f"also row {first_row} ({part_column} {first_part})"
-            )
+            here, there = (f" ({part_column} {each})" * bool(each) for each in (part, first_part))
+            rule = f"a file must be listed once; {file_name!r}{here} is also row {first_row}{there}"
             raise _row_error(path, number, "twice", rule, value=file_name)
         group = row[header["group"]] if "group" in header else ""
         yield LabelledClip(clip_path, file_name, label, part, number, group)
