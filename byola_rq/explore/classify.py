@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -21,6 +22,9 @@ from byola_rq.text.parse import Shape, parse_json
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # candidates for the inverse strength C
 NUM_FOLDS = 5
+# Held-out clips, beside the real ones, that count as any class: without one, a few clips that are
+# all right would give probabilities of 1.
+SMOOTHING = 1.0
 MAX_HEADER_BYTES = 1 << 20
 _KEY = "byola_rq_classifier"
 _FORMAT_VERSION = 1
@@ -191,8 +195,8 @@ def fit_classifier(
 
     Folds keep groups together and classes in proportion (scikit-learn's `StratifiedGroupKFold`).
     C is the smallest with the best accuracy over all held-out clips. Probabilities are calibrated
-    by one temperature that minimizes the log loss of the held-out clips. If fewer than two classes
-    have two groups, C and temperature are 1.
+    by one temperature that minimizes the log loss of the held-out clips, slightly smoothed. If
+    fewer than two classes have two groups, C and temperature are 1.
 
     Args:
         embeddings: Embeddings of the labeled clips, `(N, D)`.
@@ -210,7 +214,7 @@ def fit_classifier(
     classes = sorted(set(labels))
     scaling = Scaling.standardized(everything)
     mean, std = scaling.mean.numpy(), 1 / scaling.weight.numpy()
-    features = (embeddings - mean) / std
+    features = ((embeddings - mean) / std).astype(np.float64)
     numbers = np.searchsorted(classes, labels)
     num_groups = Counter(label for label, _ in set(zip(labels, groups, strict=True)))
     rare = [name for name in classes if num_groups[name] < 2]
@@ -239,8 +243,11 @@ def fit_classifier(
 
 def _cross_validate(
     features: FloatArray, numbers: npt.NDArray[np.int64], groups: npt.NDArray[Any], *, seed: int
-) -> tuple[float, float, Expected]:
-    """Return the best C, the temperature of its held-out probabilities, and its accuracy."""
+) -> tuple[float, float, Expected | None]:
+    """Return the best C, the temperature of its held-out probabilities, and its accuracy.
+
+    Both numbers are 1, and the accuracy is None, if no clip can be held out.
+    """
     from scipy.optimize import minimize_scalar
     from scipy.stats import binomtest
     from sklearn.linear_model import LogisticRegression
@@ -249,30 +256,41 @@ def _cross_validate(
     classes, numbers = np.unique(numbers, return_inverse=True)
     num_folds = min(NUM_FOLDS, *(len(set(groups[numbers == each])) for each in range(len(classes))))
     folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
-    splits = list(folds.split(features, numbers, groups))
+    # A class whose groups all fall into one fold cannot be tested there.
+    splits = [
+        (train, held_out[np.isin(numbers[held_out], numbers[train])])
+        for train, held_out in folds.split(features, numbers, groups)
+        if len(set(numbers[train])) > 1
+    ]
+    tested = np.concatenate([np.empty(0, np.int64), *(held_out for _, held_out in splits)])
+    if not len(tested):
+        return 1.0, 1.0, None
     best: tuple[float, float, FloatArray] | None = None
     for penalty in PENALTIES:
         logits = np.full((len(features), len(classes)), -1e3)  # for classes missing in a fold
         for train, held_out in splits:
+            if not len(held_out):
+                continue
             fitted = LogisticRegression(C=penalty, max_iter=2000)
             fitted.fit(features[train], numbers[train])
             scores = fitted.decision_function(features[held_out])
             if scores.ndim == 1:
                 scores = np.stack([-scores / 2, scores / 2], axis=1)
             logits[np.ix_(held_out, fitted.classes_)] = scores
-        accuracy = float((logits.argmax(axis=1) == numbers).mean())
+        accuracy = float((logits.argmax(axis=1) == numbers)[tested].mean())
         if best is None or accuracy > best[0]:
-            best = accuracy, penalty, logits
+            best = accuracy, penalty, logits[tested]
     assert best is not None
     accuracy, penalty, logits = best
-    target = torch.from_numpy(numbers)
+    target = torch.from_numpy(numbers[tested])
+    smoothing = SMOOTHING / (len(tested) + SMOOTHING)
 
     def log_loss(log_temperature: float) -> float:
         scaled = torch.from_numpy(logits) / np.exp(log_temperature)
-        return float(torch.nn.functional.cross_entropy(scaled, target))
+        return float(F.cross_entropy(scaled, target, label_smoothing=smoothing))
 
-    found = minimize_scalar(log_loss, bounds=(-4, 4), method="bounded")
-    num_right = round(accuracy * len(numbers))
-    interval = binomtest(num_right, len(numbers)).proportion_ci(method="wilson")
-    expected = Expected(len(numbers), accuracy, float(interval.low), float(interval.high))
+    found = minimize_scalar(log_loss, bounds=(-8, 8), method="bounded")
+    num_right = round(accuracy * len(tested))
+    interval = binomtest(num_right, len(tested)).proportion_ci(method="wilson")
+    expected = Expected(len(tested), accuracy, float(interval.low), float(interval.high))
     return penalty, float(np.exp(found.x)), expected

@@ -79,6 +79,26 @@ def test_temperature_brings_confidence_to_accuracy(model: Embedder) -> None:
     assert abs(probabilities.max(axis=1).mean() - accuracy) < 3 * (0.25 / 300) ** 0.5
 
 
+def test_a_few_right_clips_do_not_make_certain(model: Embedder) -> None:
+    """Six held-out clips, far apart and all right, and one of any class: 13 of 14."""
+    rows = np.repeat([[-9.0] * 64, [9.0] * 64], 3, axis=0) + np.linspace(-1, 1, 6)[:, None]
+    made = fit_classifier(rows, list("aaabbb"), list("123456"), rows, model)
+    assert made.expected is not None
+    assert made.expected.accuracy == 1
+    assert 0.9 < made.predict_proba(rows).max() < 0.99
+
+
+@pytest.mark.filterwarnings("error")
+def test_groups_that_hold_a_whole_class(model: Embedder) -> None:
+    """Groups with which a fold has one class alone, found by trying many at random."""
+    groups = [f"g{n}" for n in (1, 1, 1, 1, 3, 3, 1, 1, 1, 1, 2, 2)]
+    rows = np.random.default_rng(0).standard_normal((12, 6))
+    for seed in range(8):
+        made = fit_classifier(rows, list("aaaaaabbbbbb"), groups, rows, model, seed=seed)
+        assert np.isfinite(made.predict_proba(rows)).all()
+        assert made.expected is None or made.expected.num_clips <= 12
+
+
 def test_clips_of_one_recording_never_help_each_other(model: Embedder) -> None:
     """Labels that say nothing but the recording: learned by heart, and of no use for others."""
     rng = np.random.default_rng(0)
