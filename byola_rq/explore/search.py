@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from byola_rq.embed.neighbors import nearest_rows
-from byola_rq.embed.scaling import FloatArray, Scaling, blocks
+from byola_rq.embed.scaling import ROWS_AT_ONCE, FloatArray, Scaling, blocks
 from byola_rq.errors import CorpusError, package_needed
 from byola_rq.explore.collection import Collection
 from byola_rq.runtime.progress import ProgressBar
 
+FRAMES_AT_ONCE = 16_384  # 22 minutes, 32 MiB at D = 512
 MIN_CLIPS = 10  # fewer have no distribution to detect duplicates by
 MANY_CLIPS = 200_000  # above, pairs are found by an index, since exact search is quadratic
 
@@ -74,7 +75,7 @@ def find_moments(
     A stretch has as many frames as the query and is pooled as the encoder pools a clip. Its
     embedding is therefore that of a separate clip, except that its first and last frames see their
     context. A shorter clip is one stretch. Stretches begin at every frame; mean and scale are
-    computed from stretches that overlap by half.
+    computed from stretches that overlap by half, or fewer in a very long collection.
 
     Args:
         query: Frame embeddings of the query, `(T', D)`.
@@ -83,20 +84,33 @@ def find_moments(
         frame_seconds: Time between frames in seconds.
     """
     num_frames = len(query)
-    stride = max(num_frames // 2, 1)
-    coarse = [pool_stretches(frames, num_frames, stride) for frames in _frames(collection)]
+    stride = max(num_frames // 2, len(collection.rows) // ROWS_AT_ONCE, 1)
+    coarse = [
+        rows for clip in _frames(collection) for _, rows in _stretches(clip, num_frames, stride)
+    ]
     scaling = Scaling.standardized(torch.cat(coarse).numpy())
     whole = pool_stretches(query, num_frames, 1)
+    wanted = scaling(whole)[0]
     found = []
-    for path, frames in zip(collection.paths, _frames(collection), strict=True):
-        stretches = pool_stretches(frames, num_frames, 1)
-        similarity = scaling(stretches) @ scaling(whole)[0]
-        best = int(similarity.argmax())
-        clip = Found(path, best * frame_seconds, float(similarity[best]))
-        found.append((clip, stretches[best]))
+    for path, clip in zip(collection.paths, _frames(collection), strict=True):
+        best = []  # of each block
+        for first, rows in _stretches(clip, num_frames, 1):
+            similarity, place = (scaling(rows) @ wanted).max(dim=0)
+            best.append((float(similarity), first + int(place), rows[place].clone()))
+        value, begin, row = max(best, key=lambda each: each[0])
+        found.append((Found(path, begin * frame_seconds, value), row))
     found = sorted(found, key=lambda each: -each[0].similarity)[:k]
     rows = torch.stack([whole[0], *(row for _, row in found)])
     return Findings([clip for clip, _ in found], rows, scaling)
+
+
+def _stretches(frames: FloatArray, num_frames: int, stride: int) -> Iterator[tuple[int, Tensor]]:
+    """Iterate over stretches in blocks: the first frame of a block, and its `(stretches, D)`."""
+    size = min(num_frames, len(frames))
+    step = max(FRAMES_AT_ONCE // stride, 1) * stride
+    for first in range(0, len(frames) - size + 1, step):
+        block = np.array(frames[first : first + step - stride + size])
+        yield first, pool_stretches(torch.from_numpy(block), size, stride)
 
 
 def pool_stretches(frames: Tensor, num_frames: int, stride: int) -> Tensor:
@@ -176,8 +190,9 @@ def _nearest_by_index(
     return found[~is_own].reshape(shape), (1 - distances[~is_own]).reshape(shape)
 
 
-def _frames(collection: Collection) -> Iterator[Tensor]:
+def _frames(collection: Collection) -> Iterator[FloatArray]:
+    """Iterate over the frame embeddings of each clip, `(T', D)`, memory-mapped."""
     assert collection.first_frames is not None
     assert collection.num_frames is not None
     for first, count in zip(collection.first_frames, collection.num_frames, strict=True):
-        yield torch.from_numpy(np.array(collection.rows[first : first + count]))
+        yield collection.rows[first : first + count]

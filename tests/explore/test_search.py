@@ -92,7 +92,9 @@ def test_a_stretch_is_pooled_as_a_clip_is() -> None:
     torch.testing.assert_close(pool_stretches(frames, 99, 1)[0], pool_over_time(frames[None])[0])
 
 
-def test_the_best_moment_is_where_the_query_was_cut(tmp_path: Path, model: Embedder) -> None:
+def test_the_best_moment_is_where_the_query_was_cut(
+    tmp_path: Path, model: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Compare within two frames of 80 ms: stretches begin at whole frames, the query need not."""
     sounds = [
         make_clip(kind, seed=1, seconds=4) for kind in ("voice-en", "background-pink", "note-brass")
@@ -105,6 +107,9 @@ def test_the_best_moment_is_where_the_query_was_cut(tmp_path: Path, model: Embed
     step = float(model.frame_seconds(2).diff())
     wanted = model.frames(query, RATE)[0][0]
     found = find_moments(wanted, collection, 3, frame_seconds=step).clips
+    monkeypatch.setattr("byola_rq.explore.search.FRAMES_AT_ONCE", 7)  # blocks change nothing
+    blocks = find_moments(wanted, collection, 3, frame_seconds=step).clips
+    assert [each[:2] for each in blocks] == [each[:2] for each in found]
     assert Path(found[0].path).name == "a.wav"
     assert abs(found[0].second - 0.5) <= 2 * step
 
