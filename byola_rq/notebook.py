@@ -14,7 +14,8 @@ from torch import Tensor
 
 from byola_rq.audio.io import SAMPLE_RATE, read_audio
 from byola_rq.config import default_config_path, load_config
-from byola_rq.embed.neighbors import FloatArray, find_nearest
+from byola_rq.embed.neighbors import find_nearest
+from byola_rq.embed.scaling import FloatArray
 from byola_rq.errors import package_needed
 from byola_rq.listen.build import listen_to_clip
 from byola_rq.listen.clip_demo import Listening, common_gain

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from byola_rq.cli.options import Model, Precision, print_once
+from byola_rq.cli.options import Device, Model, Precision, Workers, print_once
 from byola_rq.errors import ConfigError, CorpusError
 from byola_rq.model.builtin import NAME
 from byola_rq.runtime.terminal import say
@@ -18,11 +18,11 @@ def embed(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")],
     *,
     model: Model = NAME,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Device = "auto",
     precision: Annotated[
         Precision, typer.Option(help="Precision of the encoder; auto: bfloat16 on GPUs with it.")
     ] = Precision.auto,
-    workers: Annotated[int, typer.Option(min=1, help="Decoding threads.")] = 2,
+    workers: Workers = 2,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the embeddings of another job.")
     ] = False,

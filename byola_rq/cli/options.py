@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -34,6 +35,9 @@ Model = Annotated[
         metavar="PATH|HUB_ID|builtin", help="Model file, or owner/name on the Hugging Face hub."
     ),
 ]
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Workers = Annotated[int, typer.Option(min=1, help="Decoding threads.")]
 
 
 class Precision(StrEnum):
@@ -133,6 +137,11 @@ def expand_homes(arguments: list[str]) -> list[str]:
         name, equals, value = os.path.expanduser(argument).partition("=")
         expanded.append(name + equals + os.path.expanduser(value))
     return expanded
+
+
+def this_command() -> str:
+    """Return the command line that was given, to print on what it makes."""
+    return shlex.join(["byola-rq", *sys.argv[1:]])
 
 
 def load_config(arguments: list[str] | None, recipe: str | None = None) -> "Config":

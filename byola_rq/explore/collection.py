@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 from byola_rq.embed.embedder import Embedder
-from byola_rq.embed.folder import EMBEDDINGS, FRAMES, REJECTED
+from byola_rq.embed.folder import (
+    EMBEDDINGS,
+    FRAMES,
+    REJECTED,
+    embeddings_named,
+    map_embeddings,
+)
 from byola_rq.embed.job import embed_clips
-from byola_rq.embed.neighbors import embeddings_named, map_embeddings
-from byola_rq.errors import CorpusError
+from byola_rq.embed.scaling import FloatArray
+from byola_rq.errors import ConfigError, CorpusError
 from byola_rq.runtime.progress import log
 from byola_rq.text.parse import read_json
-
-FloatArray = npt.NDArray[np.floating[Any]]
 
 _DECIDING = ("encoder", "frontend", "statistics", "weights_sha256")  # the model, in meta.json
 _MAX_SECONDS = 1e10
@@ -30,7 +34,7 @@ class Collection:
     """Embedded clips.
 
     Attributes:
-        folder: Folder of the embeddings.
+        folder: Folder of the sounds or of the embeddings, as the user gave it.
         paths: Path of each clip, as in `index.csv`.
         seconds: Length of each clip in seconds, float64 `(N,)`.
         rows: Embeddings `(N, D)`, or frame embeddings of all clips `(frames, D)`; float32,
@@ -82,7 +86,8 @@ def open_collection(
     folder = out or cache_folder(source, embedder, frames=frames)
     embedded = embed_clips(
         embedder,
-        [source],
+        # Whole paths: the next search may start from another working directory.
+        [Path(os.path.abspath(source))],
         folder,
         num_workers=num_workers,
         # The cached embeddings may be outdated: files may have been added or removed since.
@@ -91,7 +96,7 @@ def open_collection(
     )
     if embedded.num_rejected:
         log(f"{embedded.num_rejected} clips are left out; see {folder / REJECTED}")
-    return read_collection(folder, embedder, frames=frames)
+    return replace(read_collection(folder, embedder, frames=frames), folder=source)
 
 
 def read_collection(folder: Path, embedder: Embedder, *, frames: bool = False) -> Collection:
@@ -151,8 +156,17 @@ def _check_model(folder: Path, meta: dict[str, Any], embedder: Embedder) -> None
 
 
 def cache_folder(source: Path, embedder: Embedder, *, frames: bool) -> Path:
-    """Return the cache folder for embeddings of `source`, in `$XDG_CACHE_HOME` or `~/.cache`."""
-    identity = [os.path.realpath(source), embedder.description, frames]
+    """Return the cache folder for embeddings of `source`, in `$XDG_CACHE_HOME` or `~/.cache`.
+
+    Raises:
+        ConfigError: If the user has neither.
+    """
+    identity = [os.path.abspath(source), embedder.description, frames]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):  # to be ignored, says the XDG specification
+        base = os.path.expanduser("~/.cache")
+    if not os.path.isabs(base):
+        message = "no home folder to keep embeddings in; set XDG_CACHE_HOME, or give --out"
+        raise ConfigError(message, code="missing", key="XDG_CACHE_HOME")
     return Path(base) / "byola_rq" / "embeddings" / digest[:16]

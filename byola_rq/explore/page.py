@@ -73,11 +73,13 @@ def _describe(
         "umap": "UMAP: similar clips are near each other, distances between groups mean little",
         "tsne": "t-SNE: similar clips are near each other, distances between groups mean nothing",
         "pca": "PCA: the two directions of largest variance",
-        "none": "too few clips for a map",
     }
+    places = "In a row: too few different clips for a map."
+    if sound_map.method in methods:
+        places = f"Places by {methods[sound_map.method]}."
     silent = sum(each is None for each in excerpts)
     without = f" {silent} clips could not be read and have no excerpt." if silent else ""
-    return f"{len(collection)} clips. Positions by {methods[sound_map.method]}.{without}"
+    return f"{len(collection)} clips. {places}{without}"
 
 
 def _describe_data(

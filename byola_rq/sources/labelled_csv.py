@@ -164,10 +164,8 @@ def _read_clips(
             raise _row_error(path, number, "missing", rule, key=file_column, value=file_name)
         first_row, first_part = seen.setdefault(os.path.realpath(clip_path), (number, part))
         if first_row != number:
-            rule = (
-                f"a file must be listed once; {file_name!r} ({part_column} {part}) is "
-                f"also row {first_row} ({part_column} {first_part})"
-            )
+            here, there = (f" ({part_column} {each})" * bool(each) for each in (part, first_part))
+            rule = f"a file must be listed once; {file_name!r}{here} is also row {first_row}{there}"
             raise _row_error(path, number, "twice", rule, value=file_name)
         group = row[header["group"]] if "group" in header else ""
         # Two forms of one letter would look like one class and be two.

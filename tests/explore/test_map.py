@@ -75,8 +75,21 @@ def test_two_groups_stay_apart(method: str) -> None:
 def test_few_clips_have_a_map(num: int) -> None:
     made = draw_map(np.random.default_rng(0).standard_normal((num, 4)).astype(np.float32))
     assert np.isfinite(made.places).all()
+    assert len(np.unique(made.places, axis=0)) == num  # each can be reached
     assert made.neighbors.shape == (num, min(8, num - 1))
     assert made.method == choose_method("auto", num)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [0.0, 0.3])  # silence alone has zeros behind the ReLU
+def test_clips_that_are_all_the_same_have_a_map(value: float) -> None:
+    """Equal up to the rounding of batches of other sizes: similarity 1, and one cluster."""
+    rows = np.full((12, 4), [value, 1, 2, 3]) * (1 + 1e-7 * np.arange(12)[:, None])
+    made = draw_map(rows.astype(np.float32), "tsne")
+    assert made.method == "none"
+    assert len(np.unique(made.places, axis=0)) == 12
+    assert len(made.centers) == 1
+    np.testing.assert_allclose(made.similarities, 1, atol=1e-6)
 
 
 def test_the_page_keeps_to_its_size(sounds: Path, tmp_path: Path, model: Embedder) -> None:
@@ -102,7 +115,8 @@ def test_the_page_keeps_to_its_size(sounds: Path, tmp_path: Path, model: Embedde
         assert clip["excerpt"]["start"] > 1
         picture = base64.b64decode(clip["excerpt"]["picture"])
         assert len(picture) == PICTURE_BANDS * PICTURE_FRAMES / 2
-    assert excerpt_seconds(10**6, 1) == 0
+    with refused(ConfigError, "too-large", key="--megabytes", value=1):
+        excerpt_seconds(10**6, 1)
     with refused(ConfigError, "unwritable", folder / "1.wav" / "map.html"):
         page = folder / "1.wav" / "map.html"
         make_map_page(folder, page, model, megabytes=1, out=tmp_path / "rows", **made)
@@ -141,7 +155,8 @@ def test_the_command(sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(data_of(page)["clips"]) == 4
     assert "<b>x" not in page.read_text()
     found = tmp_path / "found.html"
-    query = sorted(hostile.iterdir())[0]
+    monkeypatch.chdir(hostile)  # a query by its name, clips by their whole paths
+    query = sorted(path.name for path in hostile.iterdir())[0]
     assert run("search", query, hostile, "-k", 3, "--html", found) == 0
     data = data_of(found)
     assert data["start"] == 0
@@ -150,6 +165,10 @@ def test_the_command(sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     empty = tmp_path / "empty"
     empty.mkdir()
     assert run("map", empty, "-o", page) == CorpusError.exit_code
+    before = Path(query).read_bytes()  # a slip that would replace a recording
+    assert run("map", hostile, "-o", query) == ConfigError.exit_code
+    assert run("search", query, hostile, "--html", query) == ConfigError.exit_code
+    assert Path(query).read_bytes() == before
 
 
 PLAYING = """(async () => {

@@ -12,10 +12,10 @@ from sklearn.preprocessing import StandardScaler
 
 from byola_rq.cli.app import main
 from byola_rq.embed.embedder import Embedder, load
+from byola_rq.embed.scaling import Scaling
 from byola_rq.errors import AudioError, ConfigError, CorpusError
 from byola_rq.explore.collection import Collection, is_embedded, open_collection
 from byola_rq.explore.search import (
-    Scaling,
     find_clips,
     find_duplicates,
     find_moments,
@@ -71,7 +71,7 @@ def test_whitened_without_shrinkage_equals_scikit_learn_up_to_a_rotation(rows: n
 
 def test_blocks_change_nothing(rows: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = find_clips(torch.from_numpy(rows[5]), collection_of(rows), 300).clips
-    monkeypatch.setattr("byola_rq.explore.search.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("byola_rq.embed.scaling.ROWS_AT_ONCE", 7)
     parts = find_clips(torch.from_numpy(rows[5]), collection_of(rows), 300).clips
     assert [each.path for each in whole[:50]] == [each.path for each in parts[:50]]
     assert whole[0].path == "5.wav"
@@ -92,7 +92,9 @@ def test_a_stretch_is_pooled_as_a_clip_is() -> None:
     torch.testing.assert_close(pool_stretches(frames, 99, 1)[0], pool_over_time(frames[None])[0])
 
 
-def test_the_best_moment_is_where_the_query_was_cut(tmp_path: Path, model: Embedder) -> None:
+def test_the_best_moment_is_where_the_query_was_cut(
+    tmp_path: Path, model: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Compare within two frames of 80 ms: stretches begin at whole frames, the query need not."""
     sounds = [
         make_clip(kind, seed=1, seconds=4) for kind in ("voice-en", "background-pink", "note-brass")
@@ -105,6 +107,9 @@ def test_the_best_moment_is_where_the_query_was_cut(tmp_path: Path, model: Embed
     step = float(model.frame_seconds(2).diff())
     wanted = model.frames(query, RATE)[0][0]
     found = find_moments(wanted, collection, 3, frame_seconds=step).clips
+    monkeypatch.setattr("byola_rq.explore.search.FRAMES_AT_ONCE", 7)  # blocks change nothing
+    blocks = find_moments(wanted, collection, 3, frame_seconds=step).clips
+    assert [each[:2] for each in blocks] == [each[:2] for each in found]
     assert Path(found[0].path).name == "a.wav"
     assert abs(found[0].second - 0.5) <= 2 * step
 
@@ -166,7 +171,8 @@ def test_a_folder_is_embedded_once_into_the_cache(
 
 def test_what_is_refused(sounds: Path, tmp_path: Path, model: Embedder) -> None:
     query = sorted(sounds.rglob("*.wav"))[0]
-    made = open_collection(sounds, model, out=tmp_path / "made").folder
+    made = tmp_path / "made"
+    open_collection(sounds, model, out=made)
     with refused(CorpusError, "different", made, key="encoder"):
         open_collection(made, Embedder.untrained(dim=64))
     with refused(CorpusError, "foreign", made, key="--frames"):
