@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from byola_rq.model.norm_pool import convolve_norm_pool
 from byola_rq.model.pooled_patches import KERNELS, pooled, products
+from byola_rq.runtime.device import uncompiled
 
 
 def convolution_block(block: Sequence[nn.Module], x: Tensor) -> Tensor:
@@ -31,7 +32,7 @@ def convolution_block(block: Sequence[nn.Module], x: Tensor) -> Tensor:
     convolution, norm, *_ = block
     assert isinstance(convolution, nn.Conv2d)
     if _is_fusible(norm, convolution, x):
-        return cast(Tensor, _first_block(convolution, norm, x))
+        return _first_block(convolution, norm, x)
     if convolution.in_channels == 1 and norm.training and KERNELS.serve(x.device):
         height, width = x.shape[2:]
         if height % 2 or width % 2:
@@ -62,7 +63,7 @@ def _is_fusible(norm: nn.Module, convolution: nn.Conv2d, x: Tensor) -> TypeGuard
 
 
 # Disabled: the compiler has nothing to gain from a loop over parts or a kernel launch.
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@uncompiled
 def _first_block(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     """Run the fused block: `(B, 1, H, W)` -> `(B, C, H // 2, W // 2)`, in autocast's dtype."""
     device = x.device.type

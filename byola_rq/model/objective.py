@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from byola_rq.model.imix import IMix, Mix
 from byola_rq.model.linear import Linear
 from byola_rq.model.ssql import SSQL
+from byola_rq.runtime.device import uncompiled
 from byola_rq.runtime.rng import draw_keys, fold_in
 from byola_rq.runtime.stages import stage
 
@@ -149,7 +150,7 @@ class Objective(nn.Module, ABC):
         return prediction
 
     # torch's compiler fails on 64-bit random integers.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @uncompiled
     def _mixed(
         self, view_1: Tensor, view_2: Tensor, key: Tensor
     ) -> tuple[Tensor, Tensor, Mix, Mix]:

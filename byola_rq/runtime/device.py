@@ -1,15 +1,20 @@
 """Choice of device and precision, and tests of what the device supports."""
 
 import contextlib
+import functools
 import re
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Callable, Iterator
+from typing import Literal, ParamSpec, TypeVar
 
 import torch
+from torch._compile import _disable_dynamo
 
 from byola_rq.errors import ConfigError, first_line
 from byola_rq.runtime.distributed import is_launched, local_rank
 from byola_rq.runtime.terminal import warn
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 
@@ -104,3 +109,17 @@ def can_compile(device: torch.device) -> bool:
         )
         return False
     return True
+
+
+def uncompiled(function: Callable[P, T]) -> Callable[P, T]:
+    """Decorate a function that a compiled network calls as it is.
+
+    Same as `torch.compiler.disable`, which imports the compiler: half the start of a command.
+    """
+    as_it_is = _disable_dynamo(function)  # imports it when first called
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        return (as_it_is if torch.compiler.is_compiling() else function)(*args, **kwargs)
+
+    return call

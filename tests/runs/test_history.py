@@ -3,8 +3,6 @@
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ from byola_rq.runs.table import describe_runs
 from byola_rq.train.loop import pretrain
 from tests.conftest import small_run
 from tests.refusal import refused
+from tests.run_process import run_command
 
 HEADER = "step,epoch,loss,embedding_std"
 
@@ -31,7 +30,8 @@ def trained_runs(tmp_path_factory: pytest.TempPathFactory, sounds: Path) -> Path
         "base": [],
         "low": ["optimizer.lr=1e-4", "train.max_steps=3", "views.augmentations=[mixup]"],
     }.items():
-        pretrain(small_run(folder / name, sounds, *overrides))
+        # The clips that mixup remembers are a part of each checkpoint.
+        pretrain(small_run(folder / name, sounds, "views.mixup.memory=16", *overrides))
     return folder
 
 
@@ -314,23 +314,13 @@ def test_a_best_checkpoint_that_is_lost_is_reported(runs_folder: Path) -> None:
     assert cells(list(describe_runs([run]))[1])[-2:] == ["59.0 %", "none"]
 
 
-def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "byola_rq", "runs", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-
-
 @pytest.mark.slow
 def test_the_command(runs_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="pictures need matplotlib")
     with (runs_folder / "low" / "metrics.csv").open("a") as file:
         file.write("4,1.3")
     picture = tmp_path / "pictures" / "curves.png"
-    done = command(runs_folder, "--picture", picture)
+    done = run_command("runs", runs_folder, "--picture", picture)
     assert done.returncode == 0, done.stderr
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"warning: {runs_folder / 'low' / 'metrics.csv'}: ")
@@ -348,7 +338,7 @@ def test_the_command(runs_folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [["nowhere"], ["{runs}", "--picture", "{runs}/x.abc"]])
 @pytest.mark.slow
 def test_the_command_refuses_in_one_line(trained_runs: Path, arguments: list[str]) -> None:
-    done = command(*(argument.format(runs=trained_runs) for argument in arguments))
+    done = run_command("runs", *(argument.format(runs=trained_runs) for argument in arguments))
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) == 1
