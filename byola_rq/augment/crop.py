@@ -53,7 +53,7 @@ class RandomResizedCrop(Augmentation[CropBoxes]):
         time_scale: tuple[float, float] = (0.6, 1.5),
     ) -> None:
         super().__init__()
-        if min(canvas) < 1:
+        if not min(canvas) >= 1:
             raise ValueError(f"canvas must be at least 1 in both directions; got {tuple(canvas)}")
         for name, scale in (("freq_scale", freq_scale), ("time_scale", time_scale)):
             if not 0 < scale[0] <= scale[1]:

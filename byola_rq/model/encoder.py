@@ -28,7 +28,7 @@ class Encoder(nn.Module):
         n_mels: Number of mel bands `F`, a multiple of 2^`num_blocks`.
         num_blocks: Number of convolution blocks.
         hidden_dim: Hidden size of the MLP.
-        keeps_blocks: True if the first dimensions of an embedding are the blocks' output.
+        keeps_blocks: True if an embedding begins with the blocks' output.
 
     Attributes:
         embedding_dim: Embedding size `D`.
