@@ -18,6 +18,7 @@ from evaluate.reports.records import WriteError
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_BETWEEN_LINES = 60.0
+_MAX_TRAINED = 64  # runs that wait for their evaluation; each holds an open lock file
 _FREE_BYTES = 2**28  # two checkpoints of D = 512 take 170 MB
 
 # Evaluates the model of a run; yields the failures of each task.
@@ -73,8 +74,8 @@ class Workbench:
                 self._keep_training()  # an evaluation may take longer than a training
             self._locks.pop(run).close()
 
-    def close(self) -> list[Training]:
-        """Stop all trainings, wait until they are saved, release locks; return those stopped."""
+    def close(self) -> None:
+        """Stop all trainings, wait until they are saved, release locks."""
         trainings = [training for training in self._trainings if not training.has_ended]
         if trainings:
             log(f"stopping {len(trainings)} trainings: each finishes its step and saves")
@@ -84,14 +85,17 @@ class Workbench:
             training.wait()
         for lock in self._locks.values():
             lock.close()
-        return trainings
 
     def _keep_training(self) -> None:
         """Queue ended trainings for evaluation, and start others in their place."""
         for training in [each for each in self._trainings if each.has_ended]:
             self._trainings.remove(training)
             self._take_in(training)
-        while self._waiting and len(self._trainings) < self.jobs:
+        while (
+            self._waiting
+            and len(self._trainings) < self.jobs
+            and len(self._to_evaluate) < _MAX_TRAINED
+        ):
             with self._stop.deferred():
                 self._begin(self._waiting.popleft())
         if time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
