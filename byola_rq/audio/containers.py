@@ -12,6 +12,7 @@ MAX_MP3_JUNK = 65_536  # bytes to search for an MP3 frame
 
 _MAX_TAGS = 10_000  # real files have one or two; a malicious one may be all tags
 _MAX_CHUNKS = 10_000  # real files have a few dozen; a file of zeros would have millions
+_MAX_BOXES = 1_000_000  # a stream of one day in pieces of a second has 200,000
 _WAVE = frozenset({b"RIFF", b"RIFX", b"RF64", b"BW64"})
 _FLAC_BLOCKS = (b"\0\0\0\x22", b"\x80\0\0\x22")  # headers of STREAMINFO, always the first
 _KILOBITS_V1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
@@ -106,8 +107,11 @@ def walk_boxes(file: BinaryIO, position: int, size: int) -> Iterator[tuple[bytes
     """Iterate over the top-level boxes of an MP4 file: name, size with header, offset of the box.
 
     Size 0 extends to the end of the file.
+
+    Raises:
+        AudioError: If there are too many boxes.
     """
-    for _ in range(_MAX_CHUNKS):
+    for _ in range(_MAX_BOXES):
         if position >= size:
             return
         num_bytes, name = unpack_at(file, position, ">I4s")
@@ -117,6 +121,8 @@ def walk_boxes(file: BinaryIO, position: int, size: int) -> Iterator[tuple[bytes
         if num_bytes < 8:
             return
         position += num_bytes
+    rule = f"a file must have at most {_MAX_BOXES} boxes"
+    raise AudioError(rule, code="too-large", key="boxes", value=_MAX_BOXES)
 
 
 def walk_ebml(file: BinaryIO, position: int, size: int) -> Iterator[tuple[bytes, int, int]]:

@@ -6,7 +6,6 @@ from pathlib import Path
 from pandas import DataFrame
 
 from byola_rq.runtime.files import replace_file
-from byola_rq.text.cells import csv_cell, markdown_cell
 from evaluate.ablation.report import AblationReport, format_difference
 from evaluate.reports.records import WriteError
 from evaluate.reports.table import to_markdown
@@ -21,9 +20,7 @@ def write_report(out: Path, report: AblationReport) -> list[Path]:
     name = report.grid.name
     texts = {
         out / f"{name}.md": to_report(report),
-        out / f"{name}.csv": make_table(report)
-        .map(csv_cell)
-        .to_csv(index=False, lineterminator="\n"),
+        out / f"{name}.csv": make_table(report).to_csv(index=False, lineterminator="\n"),
     }
     for path, text in texts.items():
         try:
@@ -66,14 +63,11 @@ def make_table(report: AblationReport) -> DataFrame:
 def to_report(report: AblationReport) -> str:
     """Format the report as Markdown."""
     significant, others = report.describe_differences()
-    parts = [f"# {markdown_cell(report.grid.name)}\n", f"{_preamble(report)}\n"]
+    parts = [f"# {report.grid.name}\n", f"{_preamble(report)}\n"]
     if report.lines:
         parts += [to_markdown(make_scores(report), num_names=1)]
     if any(line.differences for line in report.lines):
-        parts += [
-            f"## Against {markdown_cell(report.grid.reference)}\n",
-            _preamble_of_differences(),
-        ]
+        parts += [f"## Against {report.grid.reference}\n", _preamble_of_differences()]
         parts += [to_markdown(make_differences(report), num_names=1)]
         parts += [_list("Significant", significant), _list("Not significant", others)]
     if report.notes:
@@ -130,6 +124,4 @@ def _preamble_of_differences() -> str:
 
 
 def _list(title: str, lines: Sequence[str]) -> str:
-    return f"{title}:\n\n" + (
-        "".join(f"- {markdown_cell(line)}\n" for line in lines) or "- no variant\n"
-    )
+    return f"{title}:\n\n" + ("".join(f"- {line}\n" for line in lines) or "- no variant\n")
