@@ -62,6 +62,8 @@ def read_model_file(path: Path) -> StoredModel:
         raise _unfit_of(path, error) from error
     summary = description.get("training") or {}
     license_of_weights = description.get("license", description.get("licence"))
+    if not isinstance(summary, dict) or not isinstance(license_of_weights, str | None):
+        raise _unfit(path, "malformed", "training must be an object, licence text", key="training")
     return StoredModel(encoder, frontend, statistics, summary, license_of_weights)
 
 
