@@ -100,7 +100,7 @@ class EmbeddingCache:
         try:
             values = read_json(self._statistics_path(key), {"mean": float, "std": float})
             return Statistics(mean=float(values["mean"]), std=float(values["std"]))
-        except (OSError, ValueError, OverflowError):
+        except (OSError, ValueError):
             return None
 
     def write_statistics(self, key: Mapping[str, Any], statistics: Statistics) -> None:

@@ -16,6 +16,7 @@ _MAX_TAGS = 10_000  # real files have one or two; a malicious one may be all tag
 _MAX_CHUNKS = 10_000  # real files have a few dozen; a file of zeros would have millions
 # Names that cannot begin with a byte of padding.
 _NOT_PADDING = frozenset({b"fmt ", b"data", b"fact", b"LIST", b"COMM", b"SSND"})
+_MAX_BOXES = 1_000_000  # a stream of one day in pieces of a second has 200,000
 _WAVE = frozenset({b"RIFF", b"RIFX", b"RF64", b"BW64"})
 _FLAC_BLOCKS = (b"\0\0\0\x22", b"\x80\0\0\x22")  # headers of STREAMINFO, always the first
 _KILOBITS_V1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
@@ -117,8 +118,11 @@ def walk_boxes(file: BinaryIO, position: int, size: int) -> Iterator[tuple[bytes
     """Iterate over the top-level boxes of an MP4 file: name, size with header, offset of the box.
 
     Size 0 extends to the end of the file.
+
+    Raises:
+        AudioError: If there are too many boxes.
     """
-    for _ in range(_MAX_CHUNKS):
+    for _ in range(_MAX_BOXES):
         if position >= size:
             return
         num_bytes, name = unpack_at(file, position, ">I4s")
@@ -128,6 +132,8 @@ def walk_boxes(file: BinaryIO, position: int, size: int) -> Iterator[tuple[bytes
         if num_bytes < 8:
             return
         position += num_bytes
+    rule = f"a file must have at most {_MAX_BOXES} boxes"
+    raise AudioError(rule, code="too-large", key="boxes", value=_MAX_BOXES)
 
 
 def walk_ebml(file: BinaryIO, position: int, size: int) -> Iterator[tuple[bytes, int, int]]:

@@ -15,6 +15,7 @@ from byola_rq.text.shown import one_line, quoted, shown
 
 MAX_YAML_BYTES = 1 << 17  # a configuration has 10 kB; PyYAML reads about 30 kB/s at worst
 MAX_TEXT_BYTES = 1 << 30  # the plan of a corpus has a line for every file left out
+_MAX_FLOAT = 10**308
 MAX_NUMBER = 400  # characters; the smallest float written out has 326
 MAX_DEPTH = 32  # configurations have 4
 
@@ -62,6 +63,7 @@ def parse_json(text: str | bytes, shape: Shape = dict) -> Any:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(_reason(error, "not valid JSON")) from error
+    _check_depth(value)
     check_shape(value, shape)
     return value
 
@@ -139,10 +141,22 @@ def check_shape(value: Any, shape: Shape, where: str = "") -> None:
         _check_type(value, shape, where)
 
 
+def _check_depth(value: Any) -> None:
+    """Check that lists and objects are nested at most `MAX_DEPTH` deep, without recursion."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(MAX_DEPTH + 1):
+        inner = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [child for each in inner for child in each if isinstance(child, dict | list)]
+        if not level:
+            return
+    raise ValueError(f"must be nested at most {MAX_DEPTH} deep")
+
+
 def _check_type(value: Any, kind: type | UnionType, where: str) -> None:
     # JSON does not distinguish 1 and 1.0; a bool is not a number.
     is_fit = isinstance(value, int | float if kind is float else kind)
-    if not is_fit or (isinstance(value, bool) and kind in (int, float)):
+    is_huge = kind is float and isinstance(value, int) and abs(value) > _MAX_FLOAT
+    if not is_fit or is_huge or (isinstance(value, bool) and kind in (int, float)):
         name = getattr(kind, "__name__", str(kind))
         raise ValueError(f"{shown(where) or 'the whole'} must be {name}; got {quoted(value)}")
 

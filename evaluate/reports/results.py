@@ -5,7 +5,13 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from byola_rq.runtime.files import open_own, own_folder, replace_file, whole_file
+from byola_rq.runtime.files import (
+    link_error,
+    open_own,
+    own_folder,
+    replace_file,
+    whole_file,
+)
 from byola_rq.runtime.lock import locked
 from byola_rq.text.cells import csv_text
 from evaluate.reports.predictions import PredictionRow, add_predictions, predictions_path
@@ -89,6 +95,8 @@ def open_folder(out: Path) -> None:
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
+        if (out / "cache").is_symlink():
+            raise link_error(out / "cache")
         for folder in (out, own_folder(predictions_path(out, "").parent)):
             with whole_file(folder / ".writable"):
                 pass

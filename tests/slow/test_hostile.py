@@ -1,6 +1,6 @@
 """Files of strangers: `tests/slow/hostile` gives each to the commands that read it.
 
-Half of them here; `python -m tests.slow.hostile` gives all 520.
+Half of them here; `python -m tests.slow.hostile` gives all 536.
 """
 
 import json
