@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +109,8 @@ def read_collection(folder: Path, embedder: Embedder, *, frames: bool = False) -
         meta = read_json(folder / "meta.json")
         names, *index = csv_rows(read_text(folder / "index.csv", MAX_TEXT_BYTES)) or [[]]
         column = {key: [row[names.index(key)] for row in index] for key in names}
-        paths, seconds = column["path"], np.array(column["seconds"], np.float64)
+        paths = [_path_of(each) for each in column["path"]]
+        seconds = np.array(column["seconds"], np.float64)
         first_frames = np.array(column["first_frame"], np.int64) if frames else None
         num_frames = np.array(column["num_frames"], np.int64) if frames else None
         rows = np.load(folder / name, mmap_mode="r", allow_pickle=False)
@@ -118,6 +120,16 @@ def read_collection(folder: Path, embedder: Embedder, *, frames: bool = False) -
     _check_parts(folder, rows, len(paths), first_frames, num_frames)
     _check_model(folder, meta, embedder)
     return Collection(folder, paths, seconds, rows, first_frames, num_frames)
+
+
+def _path_of(shown: str) -> str:
+    r"""Return a path, of which index.csv has the bytes that are not UTF-8 as `\xff`."""
+    if "\\x" not in shown or os.path.lexists(shown):
+        return shown
+    name = re.sub(
+        rb"\\x([89a-f][\da-f])", lambda byte: bytes.fromhex(byte[1].decode()), shown.encode()
+    )
+    return os.fsdecode(name)
 
 
 def _check_parts(

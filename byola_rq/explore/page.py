@@ -136,6 +136,6 @@ def _number(classes: Sequence[str]) -> dict[str, Any]:
 
 def shorten(paths: Sequence[str]) -> list[str]:
     """Return paths relative to their common folder."""
-    folders = {os.path.dirname(path) for path in paths}
-    shared = os.path.commonpath(folders)
-    return [os.path.relpath(path, shared) if shared else path for path in paths]
+    paths = [os.path.abspath(path) for path in paths]  # a query and a folder may be named apart
+    shared = os.path.commonpath({os.path.dirname(path) for path in paths})
+    return [os.path.relpath(path, shared) for path in paths]
