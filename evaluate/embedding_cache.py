@@ -66,7 +66,8 @@ def digest_task(task: Task, clip_keys: ClipKeys) -> str:
     facts = (task.name, task.has_folds, task.is_multilabel, task.unit_seconds, task.split_rule)
     digest.update(repr(facts).encode())
     for clip in task.clips:
-        digest.update(f"{clip.file_name}\0{clip.label}\0{clip.part}\0".encode())
+        row = f"{clip.file_name}\0{clip.label}\0{clip.part}\0"
+        digest.update(row.encode(errors="surrogateescape"))  # names are bytes
     return digest.hexdigest()
 
 

@@ -183,7 +183,8 @@ def _seek(sound: soundfile.SoundFile | TrackFile, position: int) -> None:
     """Seek to a frame; of MP3 some before it are decoded, else its first ones would be silent."""
     first = max(position - (_MP3_RUN_UP if sound.format == "MP3" else 0), 0)
     sound.seek(first)
-    sound.read(position - first, dtype="float32", always_2d=True)
+    if first < position:
+        sound.read(position - first, dtype="float32", always_2d=True)
 
 
 def rate_limits() -> str:

@@ -51,7 +51,10 @@ def find_pieces(file: BinaryIO, codec: str, start: int) -> Pieces:
     if codec == "MP3":
         with _whole(file) as data:
             streams = mp3_streams(data, start)
-        if start == tag and all(len(parts) == 1 for parts in streams) and len(streams) < 2:
+        file.seek(5)
+        has_footer = tag and file.read(1)[0] & 0x10  # of which libsndfile knows nothing
+        is_whole = len(streams) < 2 and all(len(parts) == 1 for parts in streams)
+        if start == tag and is_whole and not has_footer:
             return ()
         return tuple(streams) or (((start, size_of(file) - start),),)
     pieces: Pieces = (((tag, size_of(file) - tag),),) if tag else ()

@@ -67,7 +67,8 @@ class DecodedClips(Clips):
         """SHA-256 of names and lengths."""
         rows = zip(self.sources, self.first_samples, self.num_samples, strict=True)
         text = "\n".join(_identity(source, first, length) for source, first, length in rows)
-        return hashlib.sha256(f"{self.sample_rate}\n{text}".encode()).hexdigest()
+        content = f"{self.sample_rate}\n{text}".encode(errors="surrogateescape")  # names are bytes
+        return hashlib.sha256(content).hexdigest()
 
     def names(self, indices: IntArray) -> list[str]:
         """File, or tar and member, of each clip."""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -122,7 +123,18 @@ def read_collection(folder: Path, embedder: Embedder, *, frames: bool = False) -
             raise ValueError(f"rows must be float32, {embedder.embedding_dim} long; got {got}")
         if any("\0" in path for path in paths):
             raise ValueError("a path must not have a null byte")
+    paths = [_path_of(each) for each in paths]
     return Collection(folder, paths, seconds, rows, first_frames, num_frames)
+
+
+def _path_of(shown: str) -> str:
+    r"""Return a path, of which index.csv has the bytes that are not UTF-8 as `\xff`."""
+    if "\\x" not in shown or os.path.lexists(shown):
+        return shown
+    name = re.sub(
+        rb"\\x([89a-f][\da-f])", lambda byte: bytes.fromhex(byte[1].decode()), shown.encode()
+    )
+    return os.fsdecode(name)
 
 
 def _check_parts(

@@ -7,6 +7,7 @@ from pathlib import Path
 from byola_rq.errors import CorpusError
 from byola_rq.runtime.progress import log
 from byola_rq.sources.labelled_csv import read_labelled_rows
+from byola_rq.text.shown import printable
 
 
 def shorten(paths: Sequence[str]) -> list[str]:
@@ -28,8 +29,9 @@ def read_labels(csv: Path, paths: Sequence[str]) -> list[str]:
         CorpusError: If the csv cannot be read or lists none of the clips.
     """
     rows = read_labelled_rows(csv, label_columns=("label",), part_columns=()).clips
-    label_of = {os.path.realpath(row.path): row.label for row in rows}
-    labels = [label_of.get(os.path.realpath(path), "") for path in paths]
+    # As in index.csv, whose names are text.
+    label_of = {printable(os.path.realpath(row.path)): row.label for row in rows}
+    labels = [label_of.get(printable(os.path.realpath(path)), "") for path in paths]
     num_named = sum(map(bool, labels))
     if not num_named:
         message = f"{csv}: names none of the {len(paths)} clips, such as {paths[0]}"

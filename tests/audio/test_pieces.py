@@ -111,6 +111,13 @@ def test_a_tag_with_a_picture_between_two_mp3(tmp_path: Path) -> None:
     assert inspect_audio(path).num_samples == 2 * len(NOISE)
 
 
+def test_a_tag_with_a_footer(tmp_path: Path) -> None:
+    mp3 = encode(format="MP3")
+    fields = b"\4\0\x10" + bytes((0, 0, 1, 0))
+    path = write(tmp_path / "a.mp3", b"ID3" + fields + bytes(128) + b"3DI" + fields + mp3)
+    assert inspect_audio(path).num_samples == len(NOISE)
+
+
 def test_joined_files_of_another_form_are_reported(tmp_path: Path) -> None:
     for name, data in {
         "a.mp3": encode(format="MP3") + encode(rate=44_100, format="MP3"),
