@@ -1,6 +1,8 @@
 """Checks of the files that a command will write, before its long work."""
 
+import errno
 import os
+import tempfile
 from pathlib import Path
 
 from byola_rq.errors import ConfigError
@@ -19,11 +21,9 @@ def check_output(path: Path, suffix: str, option: str) -> None:
         raise ConfigError(message, code="value", path=path, key=option)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        reason = "Is a directory" if path.is_dir() else ""
-        if not os.access(path.parent, os.W_OK):
-            reason = f"{path.parent} is not writable"
+        tempfile.TemporaryFile(dir=path.parent).close()  # also tells of a disk mounted read-only
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     except OSError as error:
-        reason = error.strerror or str(error)
-    if reason:
-        message = f"{path}: cannot be written ({reason})"
-        raise ConfigError(message, code="unwritable", path=path, key=option)
+        message = f"{path}: cannot be written ({error.strerror or error})"
+        raise ConfigError(message, code="unwritable", path=path, key=option) from error

@@ -14,7 +14,7 @@ from byola_rq.cli.app import main
 from byola_rq.embed.embedder import Embedder, load
 from byola_rq.embed.scaling import Scaling
 from byola_rq.errors import AudioError, ConfigError, CorpusError
-from byola_rq.explore.collection import Collection, is_embedded, open_collection
+from byola_rq.explore.collection import Collection, cache_folder, is_embedded, open_collection
 from byola_rq.explore.search import (
     find_clips,
     find_duplicates,
@@ -147,13 +147,16 @@ def test_a_folder_is_embedded_once_into_the_cache(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    model: Embedder,
 ) -> None:
     folder = tmp_path / "sounds"
     shutil.copytree(sounds, folder)
     before = sorted(folder.rglob("*"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     query = sorted(folder.rglob("*.wav"))[0]
-    assert run("search", query, folder, "-k", 2) == 0
+    monkeypatch.chdir(tmp_path)  # later calls come from elsewhere, and find whole paths
+    assert run("search", query, "sounds", "-k", 2) == 0
+    monkeypatch.chdir("/")
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
     assert lines[1].split() == ["1.000", str(query)]
@@ -164,6 +167,11 @@ def test_a_folder_is_embedded_once_into_the_cache(
     assert (made / "embeddings.npy").stat().st_mtime_ns == written
     assert sorted(folder.rglob("*")) == before
     assert not is_embedded(folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", "elsewhere")  # not absolute: no answer
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    with refused(ConfigError, "missing", key="XDG_CACHE_HOME"):
+        cache_folder(folder, model, frames=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     query.unlink()  # what is gone is not found
     assert run("search", min(folder.rglob("*.wav")), folder, "-k", 999) == 0
     assert str(query) not in capsys.readouterr().out
