@@ -5,7 +5,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from byola_rq.runtime.files import open_own, own_folder, replace_file, whole_file
+from byola_rq.runtime.files import is_own, open_own, own_folder, replace_file, whole_file
 from byola_rq.runtime.lock import locked
 from byola_rq.text.cells import csv_text
 from evaluate.reports.predictions import PredictionRow, add_predictions, predictions_path
@@ -103,7 +103,7 @@ def open_folder(out: Path) -> None:
         ) from error
     read_results(out)
     path, names = summary_path(out), ",".join(SUMMARY_NAMES)
-    if path.is_file():
+    if is_own(path):  # a link is replaced, unread
         found = path.read_text(encoding="utf-8-sig", errors="replace")[:80]
         if not found.startswith(names):
             raise ReportError(
