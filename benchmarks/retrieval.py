@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks.harness import new_app
 from byola_rq.audio.io import read_audio
 from byola_rq.embed.embedder import Embedder, load
-from byola_rq.explore.search import Scaling
+from byola_rq.embed.scaling import Scaling
 from evaluate.models import BASELINES, describe_bands
 from evaluate.tasks.labelled_csv import read_labelled_csv
 

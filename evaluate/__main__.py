@@ -30,6 +30,7 @@ from evaluate.options import (
     UnitSeconds,
     VoxForgeSplit,
     Workers,
+    check_sets,
     choose_device,
     one_line_errors,
     print_error,
@@ -81,9 +82,10 @@ Written into --out, where later calls add to it:
   labels.png       score against share of the labels, if there are several shares
   predictions/     predictions of each run for each test clip
   cache/           embeddings; may be deleted between calls
-Repeating an interrupted call continues it; finished runs are not repeated. A task is named after
-its csv (metadata.csv: after its folder); a name of the paper's table (nsynth, us8k, vc1, voxforge,
-spcv2_12, spcv2) fills that column.
+Repeating an interrupted call continues it; finished runs are not repeated. A model is named after
+its file (encoder.safetensors in a folder: after the folder), a task after its csv (metadata.csv:
+after its folder). A task with a name of the paper's table (nsynth, us8k, vc1, voxforge, spcv2_12,
+spcv2) fills that column.
 """
 
 app = typer.Typer(
@@ -92,6 +94,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help=_HELP,
 )
 
@@ -125,7 +128,7 @@ def run(
     protocol: Annotated[
         list[Protocol] | None,
         typer.Option(
-            help="Probe of published scores: BYOL-A's (rate 1e-3, patience 10, one run) or EVAR's "
+            help="Probe of published scores: BYOL-A's (LR 1e-3, patience 10, one run) or EVAR's "
             "(published rates, patience 20, three runs)."
         ),
     ] = None,
@@ -159,7 +162,7 @@ def run(
 ) -> None:
     """Check the options, evaluate every model on every task, and write the summary."""
     with one_line_errors(debug):
-        _check_usage(bool(data_root), bool(task), bool(tasks))
+        check_sets(data_root, task, tasks)
         if not (models or baseline):
             models = [BUILTIN]
         chosen_device = choose_device(device)
@@ -227,9 +230,10 @@ def inspect(
     workers: Workers = None,
     debug: Debug = False,
 ) -> None:
-    """Find data sets, count their clips, and list missing, duplicate and unreadable ones.
+    """Find data sets and check every clip.
 
-    Needs no model. Exits with status 1 if a set is not sound.
+    Counts clips and lists missing, duplicate and unreadable ones. Needs no model. Exits with
+    status 1 if it finds a problem that could change a score.
     """
     with one_line_errors(debug):
         if not (data_root or task):
@@ -256,7 +260,10 @@ def compare(
     out: Out = Path("results"),
     debug: Debug = False,
 ) -> None:
-    """Test on every common task whether A is better than B, by paired bootstrap."""
+    """Test on every common task whether A is better than B.
+
+    The test is a paired bootstrap over the test clips.
+    """
     with one_line_errors(debug):
         from evaluate.reports.comparison import compare as compare_models
         from evaluate.reports.comparison import print_comparisons
@@ -271,10 +278,10 @@ def miniature(
     seed: Seed = 0,
     debug: Debug = False,
 ) -> None:
-    """Write miniatures of the six published sets: synthetic sounds in the publishers' layouts.
+    """Write synthetic miniatures of the six published sets.
 
-    A few minutes of sound in total, to evaluate with --data-root DIR. Existing miniatures are
-    kept.
+    A few minutes of synthetic sound in the publishers' layouts, to evaluate with --data-root DIR.
+    Existing miniatures are kept.
     """
     with one_line_errors(debug):
         from byola_rq.runtime.progress import ProgressBar
@@ -285,15 +292,6 @@ def miniature(
 
 
 app.command()(ablate)
-
-
-def _check_usage(has_root: bool, has_csv: bool, has_names: bool) -> None:
-    if not (has_root or has_csv):
-        raise usage_error("nothing to evaluate on: name a --data-root or a --task")
-    if has_names and not has_root:
-        raise usage_error(
-            "--tasks chooses among the sets under --data-root, which is not given", "--tasks"
-        )
 
 
 def _name_probes(probes: list[Probe], protocols: list[Protocol]) -> tuple[str, ...]:

@@ -5,17 +5,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from byola_rq.cli.options import Model
+from byola_rq.cli.options import Device, Model, Workers, this_command
 from byola_rq.errors import ConfigError
 from byola_rq.model.builtin import NAME
+from byola_rq.runtime.outputs import check_output
 from byola_rq.runtime.terminal import say
 
 if TYPE_CHECKING:
     from byola_rq.embed.embedder import Embedder
 
-
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-Workers = Annotated[int, typer.Option(min=1, help="Decoding threads.")]
+Source = Annotated[
+    Path, typer.Argument(help="Folder of sounds, or output folder of `byola-rq embed`.")
+]
 Embeddings = Annotated[
     Path | None,
     typer.Option(
@@ -53,10 +54,9 @@ def search(
 ) -> None:
     """List the clips of a folder that sound most like a query.
 
-    Similarity is the cosine between embeddings, each dimension standardized over the folder: 1 is
-    the same sound, 0 the average of two sounds of the folder. A new folder is embedded first; later
-    searches reuse its embeddings. With --frames, second is the time at which the part of the clip
-    most similar to the query begins.
+    Similarity is the cosine between embeddings, each dimension standardized over the folder: 1 for
+    the same sound, 0 on average. A new folder is embedded first; later searches reuse its
+    embeddings. With --frames, `second` is the start of the part most similar to the query.
 
     \b
     Examples:
@@ -68,6 +68,8 @@ def search(
     if duplicates != (source is None) or (duplicates and (frames or html)):
         message = "search takes QUERY and SOURCE, or only a folder and --duplicates"
         raise ConfigError(message, code="usage", key="--duplicates")
+    if html is not None:
+        check_output(html, ".html", "--html")
     from byola_rq.explore.build import make_found_page, search_folder
     from byola_rq.explore.collection import open_collection
     from byola_rq.explore.search import find_duplicates
@@ -87,20 +89,19 @@ def search(
         where = f"{begin:8.2f}  " if frames else ""
         say(f"{similarity:10.3f}  {where}{path}")
     if html is not None:
-        say(make_found_page(query, source, found, embedder, html, frames=frames))
+        command = this_command()
+        say(make_found_page(query, found, embedder, html, frames=frames, command=command))
 
 
 def map_(
-    folder: Annotated[
-        Path, typer.Argument(help="Folder of sounds, or output folder of `byola-rq embed`.")
-    ],
+    folder: Source,
     *,
     page: Annotated[Path, typer.Option("--page", "-o", help="The page to write, .html.")],
     labels: Annotated[
         Path | None, typer.Option(help="Labels to color by: a csv with file_name,label.")
     ] = None,
     limit: Annotated[
-        int, typer.Option(min=1, help="Maximum number of clips, chosen evenly.")
+        int, typer.Option(min=1, help="Maximum number of clips, drawn at random.")
     ] = 2000,
     method: Annotated[
         Literal["auto", "umap", "tsne", "pca"],
@@ -127,6 +128,7 @@ def map_(
       byola-rq map /data/my_sounds -o map.html --labels /data/my_sounds/metadata.csv --limit 5000
       byola-rq map embeddings/ -o map.html --method pca
     """
+    check_output(page, ".html", "--page")
     from byola_rq.explore.build import make_map_page
 
     embedder = _load(model, device)
@@ -142,6 +144,7 @@ def map_(
             seed=seed,
             out=out,
             num_workers=workers,
+            command=this_command(),
         )
     )
 
@@ -154,9 +157,7 @@ def classify(
             "classifier written by --save."
         ),
     ],
-    source: Annotated[
-        Path, typer.Argument(help="Folder of sounds, or output folder of `byola-rq embed`.")
-    ],
+    source: Source,
     *,
     predictions: Annotated[Path, typer.Option("--predictions", "-o", help="csv to write.")],
     save: Annotated[

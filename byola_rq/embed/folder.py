@@ -10,17 +10,20 @@ import numpy as np
 import numpy.typing as npt
 
 from byola_rq.corpus.order import IntArray
+from byola_rq.embed.scaling import FloatArray
 from byola_rq.errors import CorpusError
 from byola_rq.runtime.array_files import find_array
 from byola_rq.runtime.files import is_own, replace_file
 from byola_rq.runtime.lock import PATIENCE, LockedError, locked
 from byola_rq.runtime.resumable_rows import ResumableRows, has_marks, remove_marks, stored_key
-from byola_rq.text.cells import csv_text
-from byola_rq.text.parse import read_json
+from byola_rq.text.cells import csv_columns, csv_text
+from byola_rq.text.parse import MAX_TEXT_BYTES, read_json, read_text
 
 EMBEDDINGS, FRAMES = "embeddings.npy", "frames.npy"
 INDEX, META, REJECTED = "index.csv", "meta.json", "rejected.csv"
 LOCK = ".lock"
+
+_MAX_VALUE = 1e15  # sums of squares are finite in float32
 
 
 class EmbeddingFolder:
@@ -179,3 +182,33 @@ class EmbeddingFolder:
             return read_json(self.path / META).get(key)
         except (OSError, ValueError):
             return None
+
+
+def map_embeddings(
+    folder: Path, file_name: str, *columns: str
+) -> tuple[FloatArray, list[list[str]]]:
+    """Memory-map embeddings `(rows, D)` written by `byola-rq embed`; read columns of index.csv.
+
+    Raises:
+        OSError, ValueError: If the array is no such array or one of the columns is missing.
+    """
+    array = find_array(folder / file_name)
+    if array.dtype.kind != "f" or len(array.shape) != 2 or 0 in array.shape:
+        raise ValueError(f"embeddings must be floating point (rows, D); got {array}")
+    read = csv_columns(read_text(folder / INDEX, MAX_TEXT_BYTES), *columns)
+    embeddings = array.map()
+    if not (embeddings.min() > -_MAX_VALUE and embeddings.max() < _MAX_VALUE):  # nor NaN
+        raise ValueError(f"embeddings must be finite and below {_MAX_VALUE:g}")
+    return embeddings, read
+
+
+@contextlib.contextmanager
+def embeddings_named(folder: Path) -> Iterator[None]:
+    """Convert errors in the block, which reads embeddings, into a `CorpusError` of the folder."""
+    try:
+        yield
+    except CorpusError:
+        raise
+    except (OSError, ValueError, OverflowError) as error:
+        message = f"{folder}: not embeddings of `byola-rq embed` ({error})"
+        raise CorpusError(message, code="foreign", path=folder) from error

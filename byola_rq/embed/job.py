@@ -112,7 +112,7 @@ def embed_clips(
                         _finish(rows, folder, meta, failed)
             return Embedded(folder.embeddings, len(sources_of) - len(failed), len(rejected))
     except StoppedError as error:
-        stopped = StoppedError(f"{out}: {error}; the same command goes on", error.number, path=out)
+        stopped = StoppedError(f"{out}: {error}; the same command resumes", error.number, path=out)
         stopped.is_reported = not ranks.is_main()  # torchrun stops all ranks
         raise stopped from None
 

@@ -1,19 +1,20 @@
 """Nearest neighbors and two-dimensional maps of embeddings."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
-from byola_rq.errors import CorpusError, package_needed
-from byola_rq.runtime.array_files import find_array
-from byola_rq.text.cells import csv_rows
-from byola_rq.text.parse import MAX_TEXT_BYTES, read_text
+from byola_rq.embed.folder import EMBEDDINGS, embeddings_named, map_embeddings
+from byola_rq.embed.scaling import FloatArray, Scaling
+from byola_rq.errors import package_needed
 
-FloatArray = npt.NDArray[np.floating[Any]]
+PRODUCT_SIZE = 1 << 26  # cosines in memory: 256 MiB
 
 
 def read_embeddings(folder: Path) -> tuple[FloatArray, list[Path]]:
@@ -22,19 +23,11 @@ def read_embeddings(folder: Path) -> tuple[FloatArray, list[Path]]:
     Raises:
         CorpusError: If the folder does not have both.
     """
-    try:
-        array = find_array(folder / "embeddings.npy")
-        if array.dtype.kind != "f" or len(array.shape) != 2:
-            raise ValueError(f"embeddings must be floating point (clips, D); got {array}")
-        embeddings = np.array(array.map())
-        names, *rows = csv_rows(read_text(folder / "index.csv", MAX_TEXT_BYTES)) or [[]]
-        paths = [Path(row[names.index("path")]) for row in rows]
+    with embeddings_named(folder):
+        embeddings, (paths,) = map_embeddings(folder, EMBEDDINGS, "path")
         if len(embeddings) != len(paths):
             raise ValueError(f"{len(paths)} rows of index.csv for an array {embeddings.shape}")
-    except (OSError, ValueError, IndexError) as error:
-        message = f"{folder}: not embeddings of `byola-rq embed` ({error})"
-        raise CorpusError(message, code="foreign", path=folder) from error
-    return embeddings, paths
+        return np.array(embeddings), [Path(path) for path in paths]
 
 
 def guess_labels(paths: Sequence[Path]) -> list[str]:
@@ -52,35 +45,58 @@ def find_nearest(embeddings: FloatArray, row: int, num: int) -> list[tuple[int, 
 
     Every dimension is first standardized over all rows: after a ReLU all dimensions have a large
     positive mean, which brings all cosines near 1.
-
-    Raises:
-        MissingPackageError: If scikit-learn is not installed.
     """
     scaled = _scale(embeddings)
-    others = np.delete(np.arange(len(scaled)), row)
-    search = _import_sklearn().neighbors.NearestNeighbors(metric="cosine").fit(scaled[others])
-    (distances,), (places,) = search.kneighbors(scaled[[row]], min(num, len(others)))
-    return list(zip(others[places].tolist(), (1 - distances).tolist(), strict=True))
+    similarity = scaled @ scaled[row]
+    nearest = (-similarity).argsort(stable=True)
+    others = nearest[nearest != row][:num]
+    return list(zip(others.tolist(), similarity[others].tolist(), strict=True))
 
 
 def share_of_like_neighbors(embeddings: FloatArray, labels: Sequence[str]) -> float:
-    """Compute the fraction of rows whose nearest neighbor has the same label, 0 to 1.
-
-    Raises:
-        MissingPackageError: If scikit-learn is not installed.
-    """
-    search = _import_sklearn().neighbors.NearestNeighbors(n_neighbors=1, metric="cosine")
-    nearest = search.fit(_scale(embeddings)).kneighbors(return_distance=False)[:, 0]  # not itself
+    """Compute the fraction of rows whose nearest neighbor has the same label, 0 to 1."""
+    nearest = nearest_rows(_scale(embeddings), 1)[0][:, 0]
     return float(np.mean(np.asarray(labels)[nearest] == np.asarray(labels)))
 
 
+def nearest_rows(
+    scaled: Tensor, num: int, *, on_rows: Callable[[int], None] = lambda _: None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Find each row's nearest other rows by comparing all pairs.
+
+    Args:
+        scaled: Rows of length 1, `(N, D)`.
+        num: Number of neighbors of a row, below N.
+        on_rows: Called with the number of rows of each block that is done.
+
+    Returns:
+        Their indices and cosines, nearest first, `(N, num)` each.
+    """
+    places, similarities = [], []
+    at_once = max(PRODUCT_SIZE // len(scaled), 1)
+    for first in range(0, len(scaled), at_once):
+        product = scaled[first : first + at_once] @ scaled.T
+        own = torch.arange(len(product))
+        product[own, first + own] = -2.0  # exclude the row itself
+        best = product.topk(num)
+        places.append(best.indices)
+        similarities.append(best.values)
+        on_rows(len(product))
+    return torch.cat(places).numpy(), torch.cat(similarities).numpy()
+
+
 def place_on_map(
-    embeddings: FloatArray, method: Literal["pca", "tsne", "umap"] = "pca", seed: int = 0
+    embeddings: FloatArray,
+    method: Literal["pca", "tsne", "umap"] = "pca",
+    seed: int = 0,
+    *,
+    scaling: Scaling | None = None,
 ) -> FloatArray:
     """Compute two coordinates for each row, `(N, 2)`.
 
     `pca` keeps the two directions of largest variance, and so large distances; `tsne` and `umap`
-    keep neighborhoods, and distances between groups mean little.
+    keep neighborhoods, and distances between groups mean little. All begin with `scaling`, by
+    default standardization by `embeddings`.
 
     Raises:
         MissingPackageError: If scikit-learn, or for `umap` umap-learn, is not installed.
@@ -88,7 +104,11 @@ def place_on_map(
     """
     if method not in ("pca", "tsne", "umap"):
         raise ValueError(f"method must be one of pca, tsne, umap; got {method!r}")
-    sklearn, scaled = _import_sklearn(), _scale(embeddings)
+    with package_needed("a map", "scikit-learn", extra="explore"):
+        import sklearn  # submodules are loaded at first use
+    scaled = _scale(embeddings, scaling).numpy()
+    if (scaled == scaled[0]).all():  # t-SNE of scikit-learn 1.9 would crash
+        return np.zeros((len(scaled), 2))
     if method == "umap":
         with package_needed("a map by umap", "umap-learn", extra="umap"):
             import umap
@@ -101,11 +121,6 @@ def place_on_map(
     return np.asarray(tsne.fit_transform(scaled))
 
 
-def _scale(embeddings: FloatArray) -> FloatArray:
-    return np.asarray(_import_sklearn().preprocessing.StandardScaler().fit_transform(embeddings))
-
-
-def _import_sklearn() -> Any:
-    with package_needed("a map or search of neighbors", "scikit-learn", extra="explore"):
-        import sklearn  # submodules are loaded at first use
-    return sklearn
+def _scale(embeddings: FloatArray, scaling: Scaling | None = None) -> Tensor:
+    rows = torch.from_numpy(np.asarray(embeddings, np.float32))
+    return (scaling or Scaling.standardized(embeddings))(rows)

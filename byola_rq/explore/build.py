@@ -1,7 +1,6 @@
 """The commands `byola-rq search`, `map` and `classify`, from a folder to their output."""
 
 import os
-import shlex
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -12,14 +11,16 @@ from torch import Tensor
 
 from byola_rq.audio.io import inspect_audio, read_audio
 from byola_rq.embed.embedder import Embedder
-from byola_rq.errors import ConfigError
-from byola_rq.explore.classify import Classifier, fit_classifier
-from byola_rq.explore.collection import Collection, FloatArray, open_collection
+from byola_rq.embed.scaling import FloatArray
+from byola_rq.errors import CheckpointError, ConfigError
+from byola_rq.explore.classify import Classifier, check_classes, fit_classifier
+from byola_rq.explore.collection import Collection, open_collection
 from byola_rq.explore.labels import folder_names, read_labels
 from byola_rq.explore.map import Method, draw_map, excerpt_seconds, read_excerpts
 from byola_rq.explore.page import write_map_page
 from byola_rq.explore.search import Findings, find_clips, find_moments
 from byola_rq.runtime.files import replace_file
+from byola_rq.runtime.outputs import check_output
 from byola_rq.runtime.progress import log
 from byola_rq.runtime.rng import permutation
 from byola_rq.sources.labelled_csv import LabelledClip, read_labelled_rows
@@ -62,7 +63,7 @@ def _embed_query(query: Path, embedder: Embedder, *, frames: bool) -> Tensor:
 
 
 def make_found_page(
-    query: Path, source: Path, found: Findings, embedder: Embedder, page: Path, *, frames: bool
+    query: Path, found: Findings, embedder: Embedder, page: Path, *, frames: bool, command: str
 ) -> str:
     """Write a page of the query and the clips found; return a line about it.
 
@@ -70,14 +71,12 @@ def make_found_page(
         ConfigError: If the page cannot be written.
     """
     began = time.monotonic()
-    paths = [str(query), *(each.path for each in found.clips)]
+    paths = [os.path.abspath(path) for path in [str(query), *(each.path for each in found.clips)]]
     seconds = [_seconds_of(path) for path in paths]
     collection = Collection(page.parent, paths, np.array(seconds), found.rows.numpy())
     starts = [0.0, *(each.second if frames else None for each in found.clips)]
     longest = min(MAX_EXCERPT_SECONDS, seconds[0])
     sound_map = draw_map(found.rows.numpy(), "pca", scaling=found.scaling)
-    words = ["byola-rq", "search", str(query), str(source), "-k", str(len(found.clips))]
-    words += ["--frames"] * frames + ["--html", str(page)]
     size = write_map_page(
         collection,
         sound_map,
@@ -85,7 +84,7 @@ def make_found_page(
         page,
         title=f"Like {query.name}",
         colors={"folder": folder_names(paths)},
-        command=shlex.join(words),
+        command=command,
         start=0,
     )
     return _written(page, size, began)
@@ -111,6 +110,7 @@ def make_map_page(
     seed: int,
     out: Path | None,
     num_workers: int,
+    command: str = "",
 ) -> str:
     """Write the map of a folder; return a line about it.
 
@@ -121,19 +121,17 @@ def make_map_page(
     began = time.monotonic()
     collection = open_collection(folder, embedder, out=out, num_workers=num_workers)
     if len(collection) > limit:
-        log(f"{folder}: {limit} of {len(collection)} clips are drawn; --limit takes more")
+        log(f"{folder}: a random {limit} of {len(collection)} clips; --limit shows more")
         collection = draw_clips(collection, limit, seed)
     colors = {"folder": folder_names(collection.paths)}
     if labels is not None:
         colors = {"label": read_labels(labels, collection.paths), **colors}
-    sound_map = draw_map(collection.rows, method, seed=seed)  # before what takes longer
     seconds = excerpt_seconds(len(collection), megabytes)
+    sound_map = draw_map(collection.rows, method, seed=seed)  # before what takes longer
     starts = [None] * len(collection)
     excerpts = read_excerpts(
         collection, embedder.frontend, seconds, starts, num_workers=num_workers
     )
-    words = ["byola-rq", "map", str(folder), "-o", str(page), "--limit", str(limit)]
-    words += ["--seed", str(seed), *(["--labels", str(labels)] if labels else [])]
     size = write_map_page(
         collection,
         sound_map,
@@ -141,7 +139,7 @@ def make_map_page(
         page,
         title=f"{folder.resolve().name}: {len(collection)} sounds",
         colors=colors,
-        command=shlex.join(words),
+        command=command,
     )
     return f"{_written(page, size, began)}, excerpts of {seconds:.1f} s"
 
@@ -179,22 +177,32 @@ def classify_folder(
             path cannot be used.
         MissingPackageError: If scikit-learn is not installed.
     """
+    check_output(predictions, ".csv", "--predictions")
+    if save is not None:
+        check_output(save, ".safetensors", "--save")
+    if os.path.realpath(predictions) == os.path.realpath(given):
+        message = f"{predictions}: the predictions would replace the labels"
+        raise ConfigError(message, code="exists", path=predictions, key="--predictions")
     classifier: Classifier | None = None
     labeled: Sequence[LabelledClip] = ()
     if given.suffix == ".safetensors":
         classifier = Classifier.load(given)
         classifier.check_model(given, embedder)
+        if len(classifier.mean) != embedder.embedding_dim:
+            message = f"{given}: its description and its weights do not fit together"
+            raise CheckpointError(message, code="damaged", path=given)
     else:
         labeled = read_labelled_rows(
             given, label_columns=("label",), part_columns=(), group_column="group"
         ).clips
+        check_classes([clip.label for clip in labeled], given)
     collection = open_collection(source, embedder, out=out, num_workers=num_workers)
     if classifier is None:
         classifier = _fit(labeled, collection, embedder, num_workers=num_workers, seed=seed)
         yield from _describe_fit(classifier, len(labeled))
     probabilities = classifier.predict_proba(np.asarray(collection.rows))
     write_predictions(predictions, collection.paths, classifier.classes, probabilities)
-    yield printable(f"{predictions} ({len(collection)} clips, the least sure first)")
+    yield printable(f"{predictions} ({len(collection)} clips, the least certain first)")
     if save is not None:
         classifier.save(save)
         yield printable(f"{save}")
@@ -233,9 +241,9 @@ def _describe_fit(classifier: Classifier, num_labeled: int) -> Iterator[str]:
     yield f"{num_labeled} labeled clips in {len(classifier.classes)} classes"
     if classifier.rare:
         names = printable(", ".join(classifier.rare))
-        yield f"not cross-validated, since all clips come from one source: {names}; label more"
+        yield f"not cross-validated, with clips of one source alone: {names}; label more"
     if classifier.expected is None:
-        yield "no expected accuracy: two classes need clips from two sources each"
+        yield "no expected accuracy: that takes two clips of two classes, from two sources each"
         return
     score = classifier.expected
     yield (
@@ -249,20 +257,28 @@ def write_predictions(
 ) -> None:
     """Write the two most probable labels of each clip with probabilities, least certain first.
 
+    Its columns are those of a csv of labels, and its paths are whole, so that rows can be moved
+    to one, and `map --labels` takes it.
+
     Raises:
         ConfigError: If the file cannot be written.
     """
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
     best = np.take_along_axis(probabilities, order, axis=1)
-    names = ("path", "label", "probability", "second_label", "second_probability")
+    names = ("file_name", "label", "probability", "second_label", "second_probability")
     rows: list[tuple[str, ...]] = [names]
     for clip in np.argsort(best[:, 0], kind="stable"):
         (first, second), (high, low) = order[clip], best[clip]
         rows.append(
-            (printable(clips[clip]), classes[first], f"{high:.4f}", classes[second], f"{low:.4f}")
+            (
+                os.path.abspath(printable(clips[clip])),
+                classes[first],
+                f"{high:.4f}",
+                classes[second],
+                f"{low:.4f}",
+            )
         )
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, csv_text(rows))
     except OSError as error:
         message = f"{path}: cannot be written ({error.strerror or error})"

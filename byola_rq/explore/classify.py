@@ -10,18 +10,23 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
 
 from byola_rq.embed.embedder import Embedder
+from byola_rq.embed.scaling import LEAST_STD, FloatArray, Scaling
 from byola_rq.errors import CheckpointError, CorpusError, package_needed
-from byola_rq.explore.collection import FloatArray
-from byola_rq.runtime.files import replace_file
+from byola_rq.model.file_header import read_header
+from byola_rq.runtime.files import replace_file, text_name
 from byola_rq.text.parse import Shape, parse_json
+from byola_rq.text.shown import quoted
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # candidates for the inverse strength C
 NUM_FOLDS = 5
-MAX_HEADER_BYTES = 1 << 20
+# Held-out clips, beside the real ones, that count as any class: without one, a few clips that are
+# all right would give probabilities of 1.
+SMOOTHING = 1.0
 _KEY = "byola_rq_classifier"
 _FORMAT_VERSION = 1
 _SHAPE: Shape = {
@@ -103,7 +108,7 @@ class Classifier:
             path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(path, save(stored, metadata={_KEY: json.dumps(about)}))
         except OSError as error:
-            message = f"{path}: cannot be written ({error})"
+            message = f"{path}: cannot be written ({error.strerror or error})"
             raise CheckpointError(message, code="unwritable", path=path) from error
 
     @classmethod
@@ -114,17 +119,15 @@ class Classifier:
             CheckpointError: If the file is missing, damaged or not a classifier.
         """
         try:
-            with path.open("rb") as file:
-                length = int.from_bytes(file.read(8), "little")
-            if length > MAX_HEADER_BYTES:
-                raise ValueError(f"its header would have {length} bytes")
-            with safe_open(path, framework="numpy") as file:
-                about = parse_json((file.metadata() or {})[_KEY], _SHAPE)
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            header = read_header(path)
+            about = parse_json(header.pop("__metadata__")[_KEY], _SHAPE)
             if about["format_version"] > _FORMAT_VERSION:
                 message = f"{path}: written by a newer version of byola_rq; update it"
                 raise CheckpointError(message, code="newer", path=path)
+            _check_tensors(header, len(about["classes"]))
             expected = about["expected"] and Expected(**about["expected"])
+            with text_name(path) as readable:
+                tensors = load_file(readable)
             made = cls(
                 about["classes"],
                 model=about["model"],
@@ -136,10 +139,7 @@ class Classifier:
             made._check()
         except CheckpointError:
             raise
-        except OSError as error:
-            message = f"{path}: cannot be read ({error.strerror or error})"
-            raise CheckpointError(message, code="missing", path=path) from error
-        except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
+        except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
             message = f"{path}: not a classifier of `byola-rq classify --save` ({error})"
             raise CheckpointError(message, code="foreign", path=path) from error
         return made
@@ -159,14 +159,28 @@ class Classifier:
             )
 
     def _check(self) -> None:
-        """Raise `ValueError` if the parts do not fit together."""
-        shapes = [each.shape for each in (self.mean, self.std, self.weights, self.biases)]
-        num, dim = len(self.classes), self.mean.size
-        if shapes != [(dim,), (dim,), (num, dim), (num,)] or num < 2:
-            raise ValueError(f"{num} classes and shapes {shapes} do not fit together")
-        parts = np.concatenate([each.ravel() for each in (self.mean, self.std, self.weights)])
-        if not (np.isfinite(parts).all() and np.isfinite(self.biases).all() and self.std.min() > 0):
+        """Raise `ValueError` if a part is out of range."""
+        parts = (self.mean, self.std, self.weights, self.biases)
+        if not (all(np.isfinite(part).all() for part in parts) and self.std.min() > LEAST_STD):
             raise ValueError("its numbers must be finite, std above 0")
+
+
+def _check_tensors(header: dict[str, Any], num_classes: int) -> None:
+    """Raise `ValueError` unless a header lists the tensors of a classifier, before one is read."""
+    (dim,) = header["mean"]["shape"]
+    shapes = {"mean": [dim], "std": [dim], "weights": [num_classes, dim], "biases": [num_classes]}
+    found = {name: tensor["shape"] for name, tensor in header.items()}
+    if found != shapes or num_classes < 2 or any(t["dtype"] != "F32" for t in header.values()):
+        raise ValueError(f"{num_classes} classes and tensors {quoted(header)} do not fit together")
+
+
+def check_classes(labels: Sequence[str], path: Path) -> None:
+    """Raise `CorpusError` if the labels in a csv are of fewer than two classes."""
+    classes = sorted(set(labels))
+    if len(classes) < 2:
+        names = ", ".join(classes) or "none"
+        message = f"{path}: labels must name two classes or more; got {names}"
+        raise CorpusError(message, code="empty", path=path, key="label", value=classes)
 
 
 def fit_classifier(
@@ -182,30 +196,26 @@ def fit_classifier(
 
     Folds keep groups together and classes in proportion (scikit-learn's `StratifiedGroupKFold`).
     C is the smallest with the best accuracy over all held-out clips. Probabilities are calibrated
-    by one temperature that minimizes the log loss of the held-out clips. If fewer than two classes
-    have two groups, C and temperature are 1.
+    by one temperature that minimizes the log loss of the held-out clips, slightly smoothed. If
+    fewer than two classes have two groups, C and temperature are 1.
 
     Args:
         embeddings: Embeddings of the labeled clips, `(N, D)`.
-        labels: Class of each labeled clip; at least two classes.
+        labels: Class of each labeled clip, of two classes or more.
         groups: Source of each labeled clip; a group never appears on both sides of a fold.
         everything: Embeddings to compute mean and standard deviation from, `(M, D)`.
         embedder: Embedder that computed them.
         seed: Seed of the folds.
 
     Raises:
-        CorpusError: If there are fewer than two classes.
         MissingPackageError: If scikit-learn is not installed.
     """
     with package_needed("a classifier", "scikit-learn", extra="explore"):
         from sklearn.linear_model import LogisticRegression
     classes = sorted(set(labels))
-    if len(classes) < 2:
-        message = f"labels must name two classes or more; got {', '.join(classes)}"
-        raise CorpusError(message, code="empty", key="label", value=classes)
-    mean, std = everything.mean(axis=0), everything.std(axis=0)
-    std = np.where(std > 0, std, 1.0)
-    features = (embeddings - mean) / std
+    scaling = Scaling.standardized(everything)
+    mean, std = scaling.mean.numpy(), 1 / scaling.weight.numpy()
+    features = ((embeddings - mean) / std).astype(np.float64)
     numbers = np.searchsorted(classes, labels)
     num_groups = Counter(label for label, _ in set(zip(labels, groups, strict=True)))
     rare = [name for name in classes if num_groups[name] < 2]
@@ -221,8 +231,8 @@ def fit_classifier(
         biases = np.concatenate([-biases, biases]) / 2
     return Classifier(
         classes,
-        mean.astype(np.float32),
-        std.astype(np.float32),
+        mean,
+        std,
         (weights / temperature).astype(np.float32),
         (biases / temperature).astype(np.float32),
         embedder.description,
@@ -234,8 +244,11 @@ def fit_classifier(
 
 def _cross_validate(
     features: FloatArray, numbers: npt.NDArray[np.int64], groups: npt.NDArray[Any], *, seed: int
-) -> tuple[float, float, Expected]:
-    """Return the best C, the temperature of its held-out probabilities, and its accuracy."""
+) -> tuple[float, float, Expected | None]:
+    """Return the best C, the temperature of its held-out probabilities, and its accuracy.
+
+    Both numbers are 1, and the accuracy is None, if no clip can be held out.
+    """
     from scipy.optimize import minimize_scalar
     from scipy.stats import binomtest
     from sklearn.linear_model import LogisticRegression
@@ -244,30 +257,41 @@ def _cross_validate(
     classes, numbers = np.unique(numbers, return_inverse=True)
     num_folds = min(NUM_FOLDS, *(len(set(groups[numbers == each])) for each in range(len(classes))))
     folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
-    splits = list(folds.split(features, numbers, groups))
+    # A class whose groups all fall into one fold cannot be tested there.
+    splits = [
+        (train, held_out[np.isin(numbers[held_out], numbers[train])])
+        for train, held_out in folds.split(features, numbers, groups)
+        if len(set(numbers[train])) > 1
+    ]
+    tested = np.concatenate([np.empty(0, np.int64), *(held_out for _, held_out in splits)])
+    if not len(tested):
+        return 1.0, 1.0, None
     best: tuple[float, float, FloatArray] | None = None
     for penalty in PENALTIES:
         logits = np.full((len(features), len(classes)), -1e3)  # for classes missing in a fold
         for train, held_out in splits:
+            if not len(held_out):
+                continue
             fitted = LogisticRegression(C=penalty, max_iter=2000)
             fitted.fit(features[train], numbers[train])
             scores = fitted.decision_function(features[held_out])
             if scores.ndim == 1:
                 scores = np.stack([-scores / 2, scores / 2], axis=1)
             logits[np.ix_(held_out, fitted.classes_)] = scores
-        accuracy = float((logits.argmax(axis=1) == numbers).mean())
+        accuracy = float((logits.argmax(axis=1) == numbers)[tested].mean())
         if best is None or accuracy > best[0]:
-            best = accuracy, penalty, logits
+            best = accuracy, penalty, logits[tested]
     assert best is not None
     accuracy, penalty, logits = best
-    target = torch.from_numpy(numbers)
+    target = torch.from_numpy(numbers[tested])
+    smoothing = SMOOTHING / (len(tested) + SMOOTHING)
 
     def log_loss(log_temperature: float) -> float:
         scaled = torch.from_numpy(logits) / np.exp(log_temperature)
-        return float(torch.nn.functional.cross_entropy(scaled, target))
+        return float(F.cross_entropy(scaled, target, label_smoothing=smoothing))
 
-    found = minimize_scalar(log_loss, bounds=(-4, 4), method="bounded")
-    num_right = round(accuracy * len(numbers))
-    interval = binomtest(num_right, len(numbers)).proportion_ci(method="wilson")
-    expected = Expected(len(numbers), accuracy, float(interval.low), float(interval.high))
+    found = minimize_scalar(log_loss, bounds=(-8, 8), method="bounded")
+    num_right = round(accuracy * len(tested))
+    interval = binomtest(num_right, len(tested)).proportion_ci(method="wilson")
+    expected = Expected(len(tested), accuracy, float(interval.low), float(interval.high))
     return penalty, float(np.exp(found.x)), expected

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,21 @@ import numpy as np
 import numpy.typing as npt
 
 from byola_rq.embed.embedder import Embedder
-from byola_rq.embed.folder import EMBEDDINGS, FRAMES, REJECTED
+from byola_rq.embed.folder import (
+    EMBEDDINGS,
+    FRAMES,
+    REJECTED,
+    embeddings_named,
+    map_embeddings,
+)
 from byola_rq.embed.job import embed_clips
-from byola_rq.errors import CorpusError
+from byola_rq.embed.scaling import FloatArray
+from byola_rq.errors import ConfigError, CorpusError
 from byola_rq.runtime.progress import log
-from byola_rq.text.cells import csv_rows
-from byola_rq.text.parse import MAX_TEXT_BYTES, read_json, read_text
-
-FloatArray = npt.NDArray[np.floating[Any]]
+from byola_rq.text.parse import read_json
 
 _DECIDING = ("encoder", "frontend", "statistics", "weights_sha256")  # the model, in meta.json
+_MAX_SECONDS = 1e10
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +35,7 @@ class Collection:
     """Embedded clips.
 
     Attributes:
-        folder: Folder of the embeddings.
+        folder: Folder of the sounds or of the embeddings, as the user gave it.
         paths: Path of each clip, as in `index.csv`.
         seconds: Length of each clip in seconds, float64 `(N,)`.
         rows: Embeddings `(N, D)`, or frame embeddings of all clips `(frames, D)`; float32,
@@ -81,7 +87,8 @@ def open_collection(
     folder = out or cache_folder(source, embedder, frames=frames)
     embedded = embed_clips(
         embedder,
-        [source],
+        # Whole paths: the next search may start from another working directory.
+        [Path(os.path.abspath(source))],
         folder,
         num_workers=num_workers,
         # The cached embeddings may be outdated: files may have been added or removed since.
@@ -90,7 +97,7 @@ def open_collection(
     )
     if embedded.num_rejected:
         log(f"{embedded.num_rejected} clips are left out; see {folder / REJECTED}")
-    return read_collection(folder, embedder, frames=frames)
+    return replace(read_collection(folder, embedder, frames=frames), folder=source)
 
 
 def read_collection(folder: Path, embedder: Embedder, *, frames: bool = False) -> Collection:
@@ -104,43 +111,47 @@ def read_collection(folder: Path, embedder: Embedder, *, frames: bool = False) -
         kind = "no frames; embed it with --frames" if frames else "frames alone"
         message = f"{folder}: holds {kind}"
         raise CorpusError(message, code="foreign", path=folder, key="--frames")
-    try:
-        meta = read_json(folder / "meta.json")
-        names, *index = csv_rows(read_text(folder / "index.csv", MAX_TEXT_BYTES)) or [[]]
-        column = {key: [row[names.index(key)] for row in index] for key in names}
-        paths, seconds = column["path"], np.array(column["seconds"], np.float64)
-        first_frames = np.array(column["first_frame"], np.int64) if frames else None
-        num_frames = np.array(column["num_frames"], np.int64) if frames else None
-        rows = np.load(folder / name, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, LookupError) as error:
-        message = f"{folder}: not embeddings of `byola-rq embed` ({error})"
-        raise CorpusError(message, code="foreign", path=folder) from error
-    _check_parts(folder, rows, len(paths), first_frames, num_frames)
-    _check_model(folder, meta, embedder)
+    with embeddings_named(folder):
+        _check_model(folder, read_json(folder / "meta.json"), embedder)
+        columns = ("path", "seconds", *(("first_frame", "num_frames") if frames else ()))
+        rows, (paths, stated, *places) = map_embeddings(folder, name, *columns)
+        seconds = np.array(stated, np.float64)
+        first_frames, num_frames = np.array(places, np.int64) if frames else (None, None)
+        _check_parts(rows, seconds, first_frames, num_frames)
+        if rows.shape[1] != embedder.embedding_dim or rows.dtype != np.float32:
+            got = f"{rows.dtype}, {rows.shape[1]}"
+            raise ValueError(f"rows must be float32, {embedder.embedding_dim} long; got {got}")
+        if any("\0" in path for path in paths):
+            raise ValueError("a path must not have a null byte")
+    paths = [_path_of(each) for each in paths]
     return Collection(folder, paths, seconds, rows, first_frames, num_frames)
 
 
+def _path_of(shown: str) -> str:
+    r"""Return a path, of which index.csv has the bytes that are not UTF-8 as `\xff`."""
+    if "\\x" not in shown or os.path.lexists(shown):
+        return shown
+    name = re.sub(
+        rb"\\x([89a-f][\da-f])", lambda byte: bytes.fromhex(byte[1].decode()), shown.encode()
+    )
+    return os.fsdecode(name)
+
+
 def _check_parts(
-    folder: Path,
     rows: FloatArray,
-    num_clips: int,
+    seconds: npt.NDArray[np.float64],
     first_frames: npt.NDArray[np.int64] | None,
     num_frames: npt.NDArray[np.int64] | None,
 ) -> None:
-    """Raise `CorpusError` if index.csv and the array do not match, or if a value is not finite."""
-    fits = rows.ndim == 2 and rows.dtype == np.float32 and num_clips > 0
-    if first_frames is None or num_frames is None:
-        fits = fits and len(rows) == num_clips
-    else:
-        ends = np.cumsum(num_frames)
-        fits = fits and bool((num_frames > 0).all() and (first_frames == ends - num_frames).all())
-        fits = fits and len(rows) == int(ends[-1])
-    if not fits:
-        message = f"{folder}: index.csv and the array beside it do not match"
-        raise CorpusError(message, code="damaged", path=folder)
-    if not np.isfinite(rows.sum(dtype=np.float64)):
-        message = f"{folder}: embeddings must be finite; some are not"
-        raise CorpusError(message, code="not-finite", path=folder)
+    """Raise `ValueError` if the columns of index.csv do not match the array beside it."""
+    counts = np.ones(len(seconds), np.int64) if num_frames is None else num_frames
+    ends = np.cumsum(counts)
+    firsts = ends - counts if first_frames is None else first_frames
+    is_within = bool((counts > 0).all() and (counts <= len(rows)).all())
+    if not is_within or ends[-1] != len(rows) or (firsts != ends - counts).any():
+        raise ValueError("index.csv and the array beside it do not match")
+    if not ((seconds >= 0) & (seconds < _MAX_SECONDS)).all():  # nor NaN
+        raise ValueError(f"seconds must be 0 to {_MAX_SECONDS:g}")
 
 
 def _check_model(folder: Path, meta: dict[str, Any], embedder: Embedder) -> None:
@@ -157,8 +168,17 @@ def _check_model(folder: Path, meta: dict[str, Any], embedder: Embedder) -> None
 
 
 def cache_folder(source: Path, embedder: Embedder, *, frames: bool) -> Path:
-    """Return the cache folder for embeddings of `source`, in `$XDG_CACHE_HOME` or `~/.cache`."""
-    identity = [os.path.realpath(source), embedder.description, frames]
+    """Return the cache folder for embeddings of `source`, in `$XDG_CACHE_HOME` or `~/.cache`.
+
+    Raises:
+        ConfigError: If the user has neither.
+    """
+    identity = [os.path.abspath(source), embedder.description, frames]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):  # to be ignored, says the XDG specification
+        base = os.path.expanduser("~/.cache")
+    if not os.path.isabs(base):
+        message = "no home folder to keep embeddings in; set XDG_CACHE_HOME, or give --out"
+        raise ConfigError(message, code="missing", key="XDG_CACHE_HOME")
     return Path(base) / "byola_rq" / "embeddings" / digest[:16]

@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from byola_rq.audio.frontend import LogMelSpectrogram
-from byola_rq.embed.neighbors import place_on_map
-from byola_rq.errors import AudioError, package_needed
-from byola_rq.explore.collection import Collection, FloatArray
-from byola_rq.explore.search import Scaling, nearest_rows
+from byola_rq.embed.neighbors import nearest_rows, place_on_map
+from byola_rq.embed.scaling import FloatArray, Scaling
+from byola_rq.errors import AudioError, ConfigError, package_needed
+from byola_rq.explore.collection import Collection
 from byola_rq.listen.segments import Segment, read_segment
 from byola_rq.runtime.prefetch import map_ahead
 from byola_rq.runtime.progress import ProgressBar
@@ -28,6 +28,7 @@ Method = Literal["auto", "umap", "tsne", "pca"]
 
 NUM_NEIGHBORS = 8
 PICTURE_BANDS, PICTURE_FRAMES = 32, 64  # of 16 levels: 1 kB a clip
+MIN_EXCERPT_SECONDS, MAX_EXCERPT_SECONDS = 0.3, 3.0  # shorter says nothing to an ear
 MAX_TSNE_CLIPS = 10_000  # more take many minutes
 MAX_CLUSTERS = 20  # a list of more is hard to read
 # Of an excerpt in base64: the picture with what the page says of a clip, and a second of noise.
@@ -75,42 +76,47 @@ def draw_map(
     """
     rows = np.array(rows, np.float32)
     scaled = (scaling or Scaling.standardized(rows))(torch.from_numpy(rows))
-    chosen = choose_method(method, len(rows))
-    places = place_on_map(rows, chosen, seed) if chosen != "none" else np.zeros((len(rows), 2))
+    num_kinds = len(np.unique(scaled.numpy().round(4), axis=0))
+    chosen = choose_method(method, num_kinds)
+    places: FloatArray = np.linspace((0, 0), (1, 0), len(rows))  # in a row, each within reach
+    if chosen != "none":
+        places = place_on_map(rows, chosen, seed, scaling=scaling)
     spread = np.maximum(np.ptp(places, axis=0).max(), 1e-12)
     middle = (places.max(axis=0) + places.min(axis=0)) / 2
-    clusters, centers = find_clusters(scaled.numpy(), seed)
+    clusters, centers = find_clusters(scaled.numpy(), num_kinds, seed)
     neighbors, similarities = nearest_rows(scaled, min(NUM_NEIGHBORS, len(rows) - 1))
     return SoundMap(
         chosen, 0.5 + (places - middle) / spread, clusters, centers, neighbors, similarities
     )
 
 
-def choose_method(method: Method, num_clips: int) -> Literal["umap", "tsne", "pca", "none"]:
-    """Resolve `auto` to a method; few clips have no neighborhoods to preserve."""
-    if num_clips < 3:
+def choose_method(method: Method, num_kinds: int) -> Literal["umap", "tsne", "pca", "none"]:
+    """Resolve `auto` to a method; few different clips have no neighborhoods to preserve."""
+    if num_kinds < 3:
         return "none"
     if method != "auto":
         return method
-    if num_clips < 10:
+    if num_kinds < 10:
         return "pca"
     if importlib.util.find_spec("umap"):
         return "umap"
-    return "tsne" if num_clips <= MAX_TSNE_CLIPS else "pca"
+    return "tsne" if num_kinds <= MAX_TSNE_CLIPS else "pca"
 
 
-def find_clusters(scaled: FloatArray, seed: int) -> tuple[npt.NDArray[np.int64], list[int]]:
+def find_clusters(
+    scaled: FloatArray, num_kinds: int, seed: int
+) -> tuple[npt.NDArray[np.int64], list[int]]:
     """Cluster rows `(N, D)` by k-means; return each row's cluster, and the row nearest each center.
 
-    The number of clusters is the square root of N / 2, 2 to 20; silhouettes would choose 2 for any
-    folder.
+    The number of clusters is the square root of N / 2, 2 to 20 and at most the number of different
+    rows; silhouettes would choose 2 for any folder.
 
     Raises:
         MissingPackageError: If scikit-learn is not installed.
     """
     with package_needed("a map", "scikit-learn", extra="explore"):
         from sklearn.cluster import KMeans
-    count = min(max(round((len(scaled) / 2) ** 0.5), 2), MAX_CLUSTERS, len(scaled))
+    count = min(max(round((len(scaled) / 2) ** 0.5), 2), MAX_CLUSTERS, num_kinds)
     fitted = KMeans(count, n_init=3, random_state=seed).fit(scaled)
     return fitted.labels_.astype(np.int64), fitted.transform(scaled).argmin(axis=0).tolist()
 
@@ -124,10 +130,24 @@ class Excerpt:
     picture: str
 
 
-def excerpt_seconds(num_clips: int, megabytes: float, longest: float = 3.0) -> float:
-    """Return the length of excerpts, 0 to `longest` seconds, for a page of `megabytes`."""
+def excerpt_seconds(num_clips: int, megabytes: float) -> float:
+    """Return the length of excerpts, 0.3 to 3 seconds, for a page of `megabytes`.
+
+    Raises:
+        ConfigError: If so many clips do not fit.
+    """
+    bytes_a_clip = _BYTES_A_CLIP + MIN_EXCERPT_SECONDS * _BYTES_A_SECOND
+    if num_clips * bytes_a_clip > megabytes * 1e6:
+        needed, fitting = num_clips * bytes_a_clip / 1e6, int(megabytes * 1e6 / bytes_a_clip)
+        raise ConfigError(
+            f"--megabytes must be at least {needed:.0f} for {num_clips} clips; got {megabytes:g}, "
+            f"which hold {fitting} (--limit)",
+            code="too-large",
+            key="--megabytes",
+            value=megabytes,
+        )
     left = megabytes * 1e6 / num_clips - _BYTES_A_CLIP
-    return float(np.clip(left / _BYTES_A_SECOND, 0.0, longest))
+    return min(left / _BYTES_A_SECOND, MAX_EXCERPT_SECONDS)
 
 
 def read_excerpts(
@@ -149,18 +169,19 @@ def read_excerpts(
     """
     rate = frontend.sample_rate
 
-    def read(place: int) -> Segment | None:
+    def read(place: int) -> Excerpt | None:
         own_seconds = np.fmin(seconds, collection.seconds[place])
         num_samples = max(round(own_seconds * rate), frontend.min_samples)
         try:
-            return read_segment(Path(collection.paths[place]), rate, num_samples, starts[place])
+            segment = read_segment(Path(collection.paths[place]), rate, num_samples, starts[place])
         except (AudioError, OSError):
             return None
+        return _encode(segment, frontend)  # in a thread too: it takes longer than decoding
 
     excerpts: list[Excerpt | None] = []
     with ProgressBar("reading excerpts", len(collection)) as bar:
-        for segment in map_ahead(read, range(len(collection)), num_workers):
-            excerpts.append(None if segment is None else _encode(segment, frontend))
+        for excerpt in map_ahead(read, range(len(collection)), num_workers):
+            excerpts.append(excerpt)
             bar.advance(1)
     return excerpts
 

@@ -1,6 +1,6 @@
 """Search: nearest clips, the best moment within long clips, and near-duplicates."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from byola_rq.embed.neighbors import nearest_rows
+from byola_rq.embed.scaling import ROWS_AT_ONCE, FloatArray, Scaling, blocks
 from byola_rq.errors import CorpusError, package_needed
-from byola_rq.explore.collection import Collection, FloatArray
+from byola_rq.explore.collection import Collection
 from byola_rq.runtime.progress import ProgressBar
 
-ROWS_AT_ONCE = 65_536  # embeddings in float32: 128 MiB at D = 512
+FRAMES_AT_ONCE = 16_384  # 22 minutes, 32 MiB at D = 512
 MIN_CLIPS = 10  # fewer have no distribution to detect duplicates by
 MANY_CLIPS = 200_000  # above, pairs are found by an index, since exact search is quadratic
 
@@ -33,52 +35,6 @@ class Pair(NamedTuple):
     first: int
     second: int
     similarity: float
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """Shift and scale embeddings so that their cosines discriminate between sounds.
-
-    The dimensions of an encoder that ends in a ReLU share a large mean, which makes all raw
-    cosines nearly 1.
-
-    Attributes:
-        mean: Mean of each dimension, `(D,)`.
-        weight: Factor of each dimension, `(D,)`, or matrix, `(D, D)`, applied after the shift.
-    """
-
-    mean: Tensor
-    weight: Tensor
-
-    @classmethod
-    def standardized(cls, rows: FloatArray) -> "Scaling":
-        """Scale every dimension to mean 0 and standard deviation 1 over rows `(N, D)`."""
-        mean = _mean(rows)
-        squares = ((block - mean).square().sum(0) for block in _blocks(rows))
-        square = sum(squares, start=torch.zeros_like(mean))
-        std = (square / len(rows)).sqrt()
-        return cls(mean.float(), (1 / torch.where(std > 0, std, 1.0)).float())
-
-    @classmethod
-    def whitened(cls, rows: FloatArray, shrinkage: float = 0.1) -> "Scaling":
-        """Make the covariance of rows `(N, D)` the identity, up to `shrinkage`.
-
-        Separates copies from similar sounds, but finds fewer similar sounds (docs/explore.md). The
-        share `shrinkage` of each variance is replaced by the mean variance, so that directions with
-        hardly any variation are not amplified.
-        """
-        mean = _mean(rows)
-        products = ((block - mean).T @ (block - mean) for block in _blocks(rows))
-        covariance = sum(products, start=mean.new_zeros(len(mean), len(mean))) / len(rows)
-        variances, directions = torch.linalg.eigh(covariance)
-        variances = (1 - shrinkage) * variances.clamp(min=0) + shrinkage * variances.mean()
-        scale = 1 / torch.where(variances > 0, variances, 1.0).sqrt()
-        return cls(mean.float(), (directions * scale).float())
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        """Scale rows `(N, D)`, then normalize each to length 1."""
-        rows = rows - self.mean
-        return F.normalize(rows * self.weight if self.weight.ndim == 1 else rows @ self.weight)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +56,7 @@ def find_clips(query: Tensor, collection: Collection, k: int) -> Findings:
     """Find the `k` clips nearest to a query's embedding `(D,)`, exactly."""
     scaling = Scaling.standardized(collection.rows)
     wanted = scaling(query[None])[0]
-    similarity = torch.cat([scaling(block) @ wanted for block in _blocks(collection.rows)])
+    similarity = torch.cat([scaling(block) @ wanted for block in blocks(collection.rows)])
     best = similarity.topk(min(k, len(similarity)))
     places = best.indices.tolist()
     clips = [
@@ -119,7 +75,7 @@ def find_moments(
     A stretch has as many frames as the query and is pooled as the encoder pools a clip. Its
     embedding is therefore that of a separate clip, except that its first and last frames see their
     context. A shorter clip is one stretch. Stretches begin at every frame; mean and scale are
-    computed from stretches that overlap by half.
+    computed from stretches that overlap by half, or fewer in a very long collection.
 
     Args:
         query: Frame embeddings of the query, `(T', D)`.
@@ -128,20 +84,33 @@ def find_moments(
         frame_seconds: Time between frames in seconds.
     """
     num_frames = len(query)
-    stride = max(num_frames // 2, 1)
-    coarse = [pool_stretches(frames, num_frames, stride) for frames in _frames(collection)]
+    stride = max(num_frames // 2, len(collection.rows) // ROWS_AT_ONCE, 1)
+    coarse = [
+        rows for clip in _frames(collection) for _, rows in _stretches(clip, num_frames, stride)
+    ]
     scaling = Scaling.standardized(torch.cat(coarse).numpy())
     whole = pool_stretches(query, num_frames, 1)
+    wanted = scaling(whole)[0]
     found = []
-    for path, frames in zip(collection.paths, _frames(collection), strict=True):
-        stretches = pool_stretches(frames, num_frames, 1)
-        similarity = scaling(stretches) @ scaling(whole)[0]
-        best = int(similarity.argmax())
-        clip = Found(path, best * frame_seconds, float(similarity[best]))
-        found.append((clip, stretches[best]))
+    for path, clip in zip(collection.paths, _frames(collection), strict=True):
+        best = []  # of each block
+        for first, rows in _stretches(clip, num_frames, 1):
+            similarity, place = (scaling(rows) @ wanted).max(dim=0)
+            best.append((float(similarity), first + int(place), rows[place].clone()))
+        value, begin, row = max(best, key=lambda each: each[0])
+        found.append((Found(path, begin * frame_seconds, value), row))
     found = sorted(found, key=lambda each: -each[0].similarity)[:k]
     rows = torch.stack([whole[0], *(row for _, row in found)])
     return Findings([clip for clip, _ in found], rows, scaling)
+
+
+def _stretches(frames: FloatArray, num_frames: int, stride: int) -> Iterator[tuple[int, Tensor]]:
+    """Iterate over stretches in blocks: the first frame of a block, and its `(stretches, D)`."""
+    size = min(num_frames, len(frames))
+    step = max(FRAMES_AT_ONCE // stride, 1) * stride
+    for first in range(0, len(frames) - size + 1, step):
+        block = np.array(frames[first : first + step - stride + size])
+        yield first, pool_stretches(torch.from_numpy(block), size, stride)
 
 
 def pool_stretches(frames: Tensor, num_frames: int, stride: int) -> Tensor:
@@ -157,8 +126,8 @@ def find_duplicates(collection: Collection) -> tuple[list[Pair], float]:
 
     Embeddings are whitened. In a folder without copies, the distance `1 - cosine` of clips to their
     nearest neighbor is roughly log-normal. A pair is reported if its distance lies 5 standard
-    deviations below the median, both estimated robustly (median absolute deviation), so that copies
-    of up to half of the clips do not hide each other.
+    deviations below the median. Both are estimated robustly (median absolute deviation), so that
+    copies of up to half of the clips do not hide each other.
 
     Returns:
         The pairs, most similar first, and the smallest cosine at which a pair is reported.
@@ -192,36 +161,11 @@ def find_duplicates(collection: Collection) -> tuple[list[Pair], float]:
     return sorted(found, key=lambda pair: -pair.similarity), threshold
 
 
-def nearest_rows(
-    scaled: Tensor, num: int, *, on_rows: Callable[[int], None] = lambda _: None
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Find each row's nearest other rows by comparing all pairs.
-
-    Args:
-        scaled: Rows of length 1, `(N, D)`.
-        num: Number of neighbors of a row, below N.
-        on_rows: Called with the number of rows of each block that is done.
-
-    Returns:
-        Their indices and cosines, nearest first, `(N, num)` each.
-    """
-    places, similarities = [], []
-    for first in range(0, len(scaled), 1024):
-        product = scaled[first : first + 1024] @ scaled.T
-        own = torch.arange(len(product))
-        product[own, first + own] = -2.0  # exclude the row itself
-        best = product.topk(num)
-        places.append(best.indices)
-        similarities.append(best.values)
-        on_rows(len(product))
-    return torch.cat(places).numpy(), torch.cat(similarities).numpy()
-
-
 def _nearest(
     rows: FloatArray, scaling: Scaling, num: int = 16
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Indices and cosines as `nearest_rows` returns them; of many rows by an index."""
-    scaled = torch.cat([scaling(block) for block in _blocks(rows)])
+    scaled = torch.cat([scaling(block) for block in blocks(rows)])
     num = min(num, len(scaled) - 1)
     if len(scaled) > MANY_CLIPS:
         return _nearest_by_index(scaled.numpy(), num)
@@ -246,19 +190,9 @@ def _nearest_by_index(
     return found[~is_own].reshape(shape), (1 - distances[~is_own]).reshape(shape)
 
 
-def _mean(rows: FloatArray) -> Tensor:
-    """Mean of each dimension, float64 `(D,)`."""
-    sums = (block.sum(0, dtype=torch.float64) for block in _blocks(rows))
-    return sum(sums, start=torch.zeros(rows.shape[1], dtype=torch.float64)) / len(rows)
-
-
-def _blocks(rows: FloatArray) -> Iterator[Tensor]:
-    for first in range(0, len(rows), ROWS_AT_ONCE):
-        yield torch.from_numpy(np.array(rows[first : first + ROWS_AT_ONCE], np.float32))
-
-
-def _frames(collection: Collection) -> Iterator[Tensor]:
+def _frames(collection: Collection) -> Iterator[FloatArray]:
+    """Iterate over the frame embeddings of each clip, `(T', D)`, memory-mapped."""
     assert collection.first_frames is not None
     assert collection.num_frames is not None
     for first, count in zip(collection.first_frames, collection.num_frames, strict=True):
-        yield torch.from_numpy(np.array(collection.rows[first : first + count]))
+        yield collection.rows[first : first + count]

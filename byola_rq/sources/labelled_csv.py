@@ -10,7 +10,7 @@ from typing import Any
 
 from byola_rq.errors import Code, CorpusError
 from byola_rq.sources.folders import find_spelling
-from byola_rq.text.cells import find_separator
+from byola_rq.text.cells import csv_lines, csv_table
 from byola_rq.text.shown import printable
 
 # Accepted values of a column `split`, in any case.
@@ -92,13 +92,9 @@ def read_labelled_rows(
 def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Iterate over rows with their spreadsheet number; empty rows are counted but skipped."""
     try:
-        # utf-8-sig: spreadsheets put a byte order mark before the first column's name.
-        # surrogateescape: bytes of a file name that are not UTF-8 must survive unchanged.
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            reader = csv.reader(file, delimiter=find_separator(file), strict=True)
-            for number, row in enumerate(reader, start=1):
-                if row:
-                    yield number, [field.strip() for field in row]
+        for number, (_, row) in enumerate(csv_table(csv_lines(path)), start=1):
+            if row:
+                yield number, row
     except OSError as error:
         message = f"{path}: the csv of labels cannot be read: {error.strerror}"
         raise CorpusError(message, code="unreadable", path=path) from error
@@ -168,10 +164,8 @@ def _read_clips(
             raise _row_error(path, number, "missing", rule, key=file_column, value=file_name)
         first_row, first_part = seen.setdefault(os.path.realpath(clip_path), (number, part))
         if first_row != number:
-            rule = (
-                f"a file must be listed once; {file_name!r} ({part_column} {part}) is "
-                f"also row {first_row} ({part_column} {first_part})"
-            )
+            here, there = (f" ({part_column} {each})" * bool(each) for each in (part, first_part))
+            rule = f"a file must be listed once; {file_name!r}{here} is also row {first_row}{there}"
             raise _row_error(path, number, "twice", rule, value=file_name)
         group = row[header["group"]] if "group" in header else ""
         # Two forms of one letter would look like one class and be two.

@@ -147,7 +147,7 @@ def half_unpacked(
 ) -> TaskError:
     """Make the error of an incomplete copy: `what` it lacks, in a few words and as `value`."""
     return TaskError(
-        f"{folder}: {layout.title} is half unpacked: {what}. Unpack the publisher's archives "
+        f"{folder}: {layout.title} is incomplete: {what}. Unpack the publisher's archives "
         "again, or leave the task out",
         code=code,
         path=folder,

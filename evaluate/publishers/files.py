@@ -129,7 +129,9 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     try:
         # utf-8-sig: spreadsheets write a byte order mark before the first column's name.
         with reading(path, "csv"), path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter=find_separator(file), strict=True)
+            separator = find_separator(file.readline())
+            file.seek(0)
+            reader = csv.DictReader(file, delimiter=separator, strict=True)
             header = [name.strip() for name in reader.fieldnames or ()]
             absent = [column for column in columns if column not in header]
             if absent:

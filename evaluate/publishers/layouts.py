@@ -127,7 +127,7 @@ def _search(data_root: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path
 def _walk(data_root: Path) -> Iterator[tuple[Path, list[Layout]]]:
     """Yield folders that hold folders, level by level, with the layouts they are a root of.
 
-    A data set's own folders are not entered, but folders beside them are: a data root may be the
+    A data set's own folders are not entered, but their siblings are: a data root may be the
     root of one set and contain another.
     """
     if not data_root.is_dir():

@@ -1,6 +1,7 @@
 """Records of csv files of results, and their errors."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,20 @@ class WriteError(ReportError):
     """Results that cannot be written, as on a full disk; earlier results are kept."""
 
     exit_code = 1
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the operating system's errors in the block into a `WriteError` that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(
+            f"{path}: cannot be written: {error.strerror or error}. Earlier results are kept; "
+            "free disk space and repeat the call to continue",
+            code="unwritable",
+            path=path,
+        ) from error
 
 
 def read_records(path: Path) -> list[list[str]]:

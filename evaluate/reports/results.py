@@ -5,16 +5,23 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from byola_rq.runtime.files import is_own, open_own, own_folder, replace_file, whole_file
+from byola_rq.runtime.files import (
+    is_own,
+    link_error,
+    open_own,
+    own_folder,
+    replace_file,
+    whole_file,
+)
 from byola_rq.runtime.lock import locked
 from byola_rq.text.cells import csv_text
 from evaluate.reports.predictions import PredictionRow, add_predictions, predictions_path
 from evaluate.reports.records import (
     ReportError,
-    WriteError,
     header_error,
     parse_record,
     read_records,
+    writing,
 )
 
 
@@ -89,6 +96,8 @@ def open_folder(out: Path) -> None:
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
+        if (out / "cache").is_symlink():
+            raise link_error(out / "cache")
         for folder in (out, own_folder(predictions_path(out, "").parent)):
             with whole_file(folder / ".writable"):
                 pass
@@ -104,7 +113,8 @@ def open_folder(out: Path) -> None:
     read_results(out)
     path, names = summary_path(out), ",".join(SUMMARY_NAMES)
     if is_own(path):  # a link is replaced, unread
-        found = path.read_text(encoding="utf-8-sig", errors="replace")[:80]
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            found = file.read(80)
         if not found.startswith(names):
             raise ReportError(
                 f"{path}: would be replaced, and is not of this program: it must begin with "
@@ -146,22 +156,14 @@ def append_fold(
     """
     path = results_path(out)
     run_id = rows[0].run_id
-    try:
-        with locked(out / ".lock", patience=-1):
-            done = finished(out, run_id)
-            new_rows = [row for row in rows if (row.fold, row.seed) not in done]
-            if new_rows:
-                added = {(row.fold, row.seed) for row in new_rows}
-                new_predictions = [p for p in predictions if (p.fold, p.seed) in added]
-                add_predictions(predictions_path(out, run_id), new_predictions, classes)
-                _append_rows(path, new_rows)
-    except OSError as error:
-        raise WriteError(
-            f"{path}: cannot be written: {error.strerror or error}. Earlier results are kept; "
-            "free disk space and repeat the call to continue",
-            code="unwritable",
-            path=path,
-        ) from error
+    with writing(path), locked(out / ".lock", patience=-1):
+        done = finished(out, run_id)
+        new_rows = [row for row in rows if (row.fold, row.seed) not in done]
+        if new_rows:
+            added = {(row.fold, row.seed) for row in new_rows}
+            new_predictions = [p for p in predictions if (p.fold, p.seed) in added]
+            add_predictions(predictions_path(out, run_id), new_predictions, classes)
+            _append_rows(path, new_rows)
 
 
 def read_results(out: Path) -> list[ResultRow]:

@@ -1,4 +1,4 @@
-"""Summary of results and predictions: a row per model and probe, beside published scores."""
+"""Summary of results and predictions: a row per model and probe, with published scores."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence

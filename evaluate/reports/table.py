@@ -30,7 +30,7 @@ _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
 
 
 def print_table(summary: Summary) -> None:
-    """Print the scores on stdout; published rows only beside a task of the paper."""
+    """Print the scores on stdout; published rows only if a task of the paper was measured."""
     console = make_console()
     frame = make_table(summary)
     table = _to_rich(frame, separator=" ")
@@ -116,14 +116,17 @@ def _to_report(summary: Summary) -> str:
     """Format summary.md."""
     parts = [
         "# Results\n",
-        "Accuracy in percent (mAP if the column says so), with its 95 % bootstrap interval over\n"
-        "test clips. Clips count as independent: if several come from one recording or speaker,\n"
-        "the interval is too narrow.\n",
+        "Accuracy in percent (mAP where the column is named so), with a 95 % bootstrap interval\n"
+        "over test clips. Clips count as independent: if several come from one recording or\n"
+        "speaker, the interval is too narrow.\n",
         to_markdown(make_table(summary)),
     ]
     differences = make_differences(summary)
     if len(differences):
-        parts += ["## Against the best published score\n", to_markdown(differences, num_names=3)]
+        parts += [
+            "## Difference from the best published score\n",
+            to_markdown(differences, num_names=3),
+        ]
     for title, lines in (("Notes", summary.notes), ("Made with", summary.origins)):
         if lines:
             escaped = map(markdown_cell, lines)
@@ -132,7 +135,7 @@ def _to_report(summary: Summary) -> str:
 
 
 def _to_rich(frame: "DataFrame", separator: str) -> Table:
-    table = Table(title="Percent right (or mAP), 95 % interval over test clips")
+    table = Table(title="Accuracy in percent (or mAP), 95 % interval over test clips")
     for number, column in enumerate(frame):
         justify: JustifyMethod = "left" if number < len(SUMMARY_NAMES) else "right"
         table.add_column(escape(shown(column)), justify=justify, overflow="fold")

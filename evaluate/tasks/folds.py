@@ -47,7 +47,7 @@ def class_targets(task: Task) -> Positions | Flags:
 
 
 def make_folds(task: Task, seed: int) -> tuple[Fold, ...]:
-    """Divide a task as its csv says: one fold for a split, or one for each fold left out.
+    """Divide a task into folds: one for a split, or one for each fold of the csv left out.
 
     Without a given validation part (always, with folds), a tenth of the training clips of every
     class is drawn for it, at least one if the class has two. Training never loses a class. In a

@@ -11,8 +11,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from byola_rq.embed.embedder import Embedder, load
-from byola_rq.errors import CheckpointError, CorpusError
-from byola_rq.explore.classify import Classifier, fit_classifier
+from byola_rq.errors import CheckpointError, ConfigError, CorpusError
+from byola_rq.explore.classify import Classifier, check_classes, fit_classifier
+from byola_rq.explore.labels import read_labels
 from tests.explore.test_search import run
 from tests.refusal import refused
 
@@ -78,6 +79,26 @@ def test_temperature_brings_confidence_to_accuracy(model: Embedder) -> None:
     assert abs(probabilities.max(axis=1).mean() - accuracy) < 3 * (0.25 / 300) ** 0.5
 
 
+def test_a_few_right_clips_do_not_make_certain(model: Embedder) -> None:
+    """Six held-out clips, far apart and all right, and one of any class: 13 of 14."""
+    rows = np.repeat([[-9.0] * 64, [9.0] * 64], 3, axis=0) + np.linspace(-1, 1, 6)[:, None]
+    made = fit_classifier(rows, list("aaabbb"), list("123456"), rows, model)
+    assert made.expected is not None
+    assert made.expected.accuracy == 1
+    assert 0.9 < made.predict_proba(rows).max() < 0.99
+
+
+@pytest.mark.filterwarnings("error")
+def test_groups_that_hold_a_whole_class(model: Embedder) -> None:
+    """Groups with which a fold has one class alone, found by trying many at random."""
+    groups = [f"g{n}" for n in (1, 1, 1, 1, 3, 3, 1, 1, 1, 1, 2, 2)]
+    rows = np.random.default_rng(0).standard_normal((12, 6))
+    for seed in range(8):
+        made = fit_classifier(rows, list("aaaaaabbbbbb"), groups, rows, model, seed=seed)
+        assert np.isfinite(made.predict_proba(rows)).all()
+        assert made.expected is None or made.expected.num_clips <= 12
+
+
 def test_clips_of_one_recording_never_help_each_other(model: Embedder) -> None:
     """Labels that say nothing but the recording: learned by heart, and of no use for others."""
     rng = np.random.default_rng(0)
@@ -102,8 +123,9 @@ def test_classes_with_one_source_are_named(model: Embedder) -> None:
     few = fit_classifier(rows[:3], ["a", "b", "c"], ["1", "2", "3"], rows, model)
     assert few.expected is None
     assert list(few.rare) == ["a", "b", "c"]
-    with refused(CorpusError, "empty", key="label"):
-        fit_classifier(rows[:3], ["a"] * 3, ["1", "2", "3"], rows, model)
+    for classes in ([], ["a"]):
+        with refused(CorpusError, "empty", Path("x.csv"), key="label", value=classes):
+            check_classes(classes * 3, Path("x.csv"))
 
 
 def test_a_file_gives_the_same_and_refuses_what_is_another(tmp_path: Path, model: Embedder) -> None:
@@ -132,7 +154,7 @@ def test_a_file_gives_the_same_and_refuses_what_is_another(tmp_path: Path, model
         with refused(CheckpointError, "foreign", path):
             Classifier.load(path)
     path.write_bytes(b"\xff" * 100)
-    with refused(CheckpointError, "foreign", path):
+    with refused(CheckpointError, "damaged", path):
         Classifier.load(path)
 
 
@@ -150,13 +172,20 @@ def test_the_command(sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert run("classify", saved, sounds, "-o", second) == 0
     assert first.read_bytes() == second.read_bytes()
     found = list(csv.DictReader(first.open()))
-    assert {row["path"] for row in found} == set(map(str, paths))
+    assert {row["file_name"] for row in found} == set(map(str, paths))
     sureness = [float(row["probability"]) for row in found]
     assert sureness == sorted(sureness)
     assert all(float(row["second_probability"]) <= float(row["probability"]) for row in found)
-    learned = [row for row in found if Path(row["path"]) in paths[:16]]
-    assert all(row["label"] == label_of[Path(row["path"])] for row in learned)
+    learned = [row for row in found if Path(row["file_name"]) in paths[:16]]
+    assert all(row["label"] == label_of[Path(row["file_name"])] for row in learned)
 
+    before = labels.read_bytes()
+    for wrong in (("-o", labels), ("-o", first, "--save", paths[0]), ("-o", paths[0])):
+        assert run("classify", labels, sounds, *wrong) == ConfigError.exit_code
+    assert labels.read_bytes() == before
+    assert read_labels(first, list(map(str, paths))) == [
+        row["label"] for row in sorted(found, key=lambda row: row["file_name"])
+    ]
     labels.write_text(f"file_name,label\n{paths[0]},voice\n{tmp_path / 'gone.wav'},other\n")
     assert run("classify", labels, sounds, "-o", first) == CorpusError.exit_code
     labels.write_text(f"file_name,label\n{paths[0]},voice\n{paths[1]},voice\n")

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import re
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from byola_rq.explore.map import (
     excerpt_seconds,
     read_excerpts,
 )
+from byola_rq.explore.page import shorten
 from byola_rq.explore.search import find_clips
 from tests.browser import Browser
 from tests.explore.test_search import collection_of, run
@@ -75,8 +77,21 @@ def test_two_groups_stay_apart(method: str) -> None:
 def test_few_clips_have_a_map(num: int) -> None:
     made = draw_map(np.random.default_rng(0).standard_normal((num, 4)).astype(np.float32))
     assert np.isfinite(made.places).all()
+    assert len(np.unique(made.places, axis=0)) == num  # each can be reached
     assert made.neighbors.shape == (num, min(8, num - 1))
     assert made.method == choose_method("auto", num)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [0.0, 0.3])  # silence alone has zeros behind the ReLU
+def test_clips_that_are_all_the_same_have_a_map(value: float) -> None:
+    """Equal up to the rounding of batches of other sizes: similarity 1, and one cluster."""
+    rows = np.full((12, 4), [value, 1, 2, 3]) * (1 + 1e-7 * np.arange(12)[:, None])
+    made = draw_map(rows.astype(np.float32), "tsne")
+    assert made.method == "none"
+    assert len(np.unique(made.places, axis=0)) == 12
+    assert len(made.centers) == 1
+    np.testing.assert_allclose(made.similarities, 1, atol=1e-6)
 
 
 def test_the_page_keeps_to_its_size(sounds: Path, tmp_path: Path, model: Embedder) -> None:
@@ -102,7 +117,8 @@ def test_the_page_keeps_to_its_size(sounds: Path, tmp_path: Path, model: Embedde
         assert clip["excerpt"]["start"] > 1
         picture = base64.b64decode(clip["excerpt"]["picture"])
         assert len(picture) == PICTURE_BANDS * PICTURE_FRAMES / 2
-    assert excerpt_seconds(10**6, 1) == 0
+    with refused(ConfigError, "too-large", key="--megabytes", value=1):
+        excerpt_seconds(10**6, 1)
     with refused(ConfigError, "unwritable", folder / "1.wav" / "map.html"):
         page = folder / "1.wav" / "map.html"
         make_map_page(folder, page, model, megabytes=1, out=tmp_path / "rows", **made)
@@ -121,6 +137,9 @@ def test_folders_and_labels(tmp_path: Path) -> None:
     paths = ["/a/b/1.wav", "/a/b/c/2.wav", "/a/d/3.wav"]
     assert folder_names(paths) == ["b", "b/c", "d"]
     assert folder_names(["/a/b/1.wav", "/a/b/2.wav"]) == ["", ""]
+    here = os.path.relpath(tmp_path)
+    assert folder_names([f"{here}/a/1.wav", f"{tmp_path}/b/2.wav"]) == ["a", "b"]
+    assert shorten([f"{here}/a/1.wav", f"{tmp_path}/b/2.wav"]) == ["a/1.wav", "b/2.wav"]
     for name in ("x.wav", "y.wav"):
         soundfile.write(tmp_path / name, np.zeros(RATE), RATE)
     labels = tmp_path / "labels.csv"
@@ -128,6 +147,20 @@ def test_folders_and_labels(tmp_path: Path) -> None:
     assert read_labels(labels, [str(tmp_path / "x.wav"), str(tmp_path / "y.wav")]) == ["cat", ""]
     with refused(CorpusError, "different", labels):
         read_labels(labels, [str(tmp_path / "y.wav")])
+
+
+def test_names_that_are_not_utf_8(sounds: Path, tmp_path: Path, model: Embedder) -> None:
+    folder, labels, page = tmp_path / "s", tmp_path / "l.csv", tmp_path / "map.html"
+    folder.mkdir()
+    for name, sound in zip(("\udce9.wav", "a.wav"), sorted(sounds.glob("*.wav")), strict=False):
+        (folder / name).write_bytes(sound.read_bytes())
+    labels.write_bytes(b"file_name,label\ns/\xe9.wav,cat\ns/a.wav,dog\n")
+    made = {"limit": 8, "method": "pca", "megabytes": 1, "seed": 0, "num_workers": 1}
+    make_map_page(folder, page, model, labels=labels, out=tmp_path / "rows", **made)
+    clips = data_of(page)["clips"]
+    assert len(clips) == 2
+    assert all(clip["excerpt"] for clip in clips)
+    assert "cat" in page.read_text()
 
 
 def test_the_command(sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +174,8 @@ def test_the_command(sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(data_of(page)["clips"]) == 4
     assert "<b>x" not in page.read_text()
     found = tmp_path / "found.html"
-    query = sorted(hostile.iterdir())[0]
+    monkeypatch.chdir(hostile)  # a query by its name, clips by their whole paths
+    query = sorted(path.name for path in hostile.iterdir())[0]
     assert run("search", query, hostile, "-k", 3, "--html", found) == 0
     data = data_of(found)
     assert data["start"] == 0
@@ -150,6 +184,10 @@ def test_the_command(sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     empty = tmp_path / "empty"
     empty.mkdir()
     assert run("map", empty, "-o", page) == CorpusError.exit_code
+    before = Path(query).read_bytes()  # a slip that would replace a recording
+    assert run("map", hostile, "-o", query) == ConfigError.exit_code
+    assert run("search", query, hostile, "--html", query) == ConfigError.exit_code
+    assert Path(query).read_bytes() == before
 
 
 PLAYING = """(async () => {

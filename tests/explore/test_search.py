@@ -12,10 +12,10 @@ from sklearn.preprocessing import StandardScaler
 
 from byola_rq.cli.app import main
 from byola_rq.embed.embedder import Embedder, load
+from byola_rq.embed.scaling import Scaling
 from byola_rq.errors import AudioError, ConfigError, CorpusError
-from byola_rq.explore.collection import Collection, is_embedded, open_collection
+from byola_rq.explore.collection import Collection, cache_folder, is_embedded, open_collection
 from byola_rq.explore.search import (
-    Scaling,
     find_clips,
     find_duplicates,
     find_moments,
@@ -71,7 +71,7 @@ def test_whitened_without_shrinkage_equals_scikit_learn_up_to_a_rotation(rows: n
 
 def test_blocks_change_nothing(rows: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = find_clips(torch.from_numpy(rows[5]), collection_of(rows), 300).clips
-    monkeypatch.setattr("byola_rq.explore.search.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("byola_rq.embed.scaling.ROWS_AT_ONCE", 7)
     parts = find_clips(torch.from_numpy(rows[5]), collection_of(rows), 300).clips
     assert [each.path for each in whole[:50]] == [each.path for each in parts[:50]]
     assert whole[0].path == "5.wav"
@@ -92,7 +92,9 @@ def test_a_stretch_is_pooled_as_a_clip_is() -> None:
     torch.testing.assert_close(pool_stretches(frames, 99, 1)[0], pool_over_time(frames[None])[0])
 
 
-def test_the_best_moment_is_where_the_query_was_cut(tmp_path: Path, model: Embedder) -> None:
+def test_the_best_moment_is_where_the_query_was_cut(
+    tmp_path: Path, model: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Compare within two frames of 80 ms: stretches begin at whole frames, the query need not."""
     sounds = [
         make_clip(kind, seed=1, seconds=4) for kind in ("voice-en", "background-pink", "note-brass")
@@ -105,6 +107,9 @@ def test_the_best_moment_is_where_the_query_was_cut(tmp_path: Path, model: Embed
     step = float(model.frame_seconds(2).diff())
     wanted = model.frames(query, RATE)[0][0]
     found = find_moments(wanted, collection, 3, frame_seconds=step).clips
+    monkeypatch.setattr("byola_rq.explore.search.FRAMES_AT_ONCE", 7)  # blocks change nothing
+    blocks = find_moments(wanted, collection, 3, frame_seconds=step).clips
+    assert [each[:2] for each in blocks] == [each[:2] for each in found]
     assert Path(found[0].path).name == "a.wav"
     assert abs(found[0].second - 0.5) <= 2 * step
 
@@ -142,13 +147,16 @@ def test_a_folder_is_embedded_once_into_the_cache(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    model: Embedder,
 ) -> None:
     folder = tmp_path / "sounds"
     shutil.copytree(sounds, folder)
     before = sorted(folder.rglob("*"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     query = sorted(folder.rglob("*.wav"))[0]
-    assert run("search", query, folder, "-k", 2) == 0
+    monkeypatch.chdir(tmp_path)  # later calls come from elsewhere, and find whole paths
+    assert run("search", query, "sounds", "-k", 2) == 0
+    monkeypatch.chdir("/")
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
     assert lines[1].split() == ["1.000", str(query)]
@@ -159,6 +167,11 @@ def test_a_folder_is_embedded_once_into_the_cache(
     assert (made / "embeddings.npy").stat().st_mtime_ns == written
     assert sorted(folder.rglob("*")) == before
     assert not is_embedded(folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", "elsewhere")  # not absolute: no answer
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    with refused(ConfigError, "missing", key="XDG_CACHE_HOME"):
+        cache_folder(folder, model, frames=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     query.unlink()  # what is gone is not found
     assert run("search", min(folder.rglob("*.wav")), folder, "-k", 999) == 0
     assert str(query) not in capsys.readouterr().out
@@ -166,7 +179,8 @@ def test_a_folder_is_embedded_once_into_the_cache(
 
 def test_what_is_refused(sounds: Path, tmp_path: Path, model: Embedder) -> None:
     query = sorted(sounds.rglob("*.wav"))[0]
-    made = open_collection(sounds, model, out=tmp_path / "made").folder
+    made = tmp_path / "made"
+    open_collection(sounds, model, out=made)
     with refused(CorpusError, "different", made, key="encoder"):
         open_collection(made, Embedder.untrained(dim=64))
     with refused(CorpusError, "foreign", made, key="--frames"):
@@ -185,8 +199,8 @@ def test_what_is_refused(sounds: Path, tmp_path: Path, model: Embedder) -> None:
     rows = np.load(made / "embeddings.npy")
     rows[5, 5] = np.nan
     np.save(made / "embeddings.npy", rows)
-    with refused(CorpusError, "not-finite", made):
+    with refused(CorpusError, "foreign", made):
         open_collection(made, model)
     np.save(made / "embeddings.npy", np.zeros((3, model.embedding_dim), np.float32))
-    with refused(CorpusError, "damaged", made):
+    with refused(CorpusError, "foreign", made):
         open_collection(made, model)

@@ -192,7 +192,7 @@ def test_packed_and_unpacked_counts_once(tmp_path):
     shutil.rmtree(tmp_path / "kept")
     task = read(tmp_path)
     assert task.clips == wanted.clips
-    detail = "archives that are there again: de/bert-20100002-de2.tgz, de/dora-20100006-de6.tgz"
+    detail = "duplicate archives: de/bert-20100002-de2.tgz, de/dora-20100006-de6.tgz"
     assert task.problems == (Problem("duplicate", "de", detail),)
 
 

@@ -125,7 +125,7 @@ def test_limit_is_read_from_the_split(split, limit):
 def test_name_that_is_no_utf8_does_not_cost_the_scores(out):
     name = os.fsdecode(b"\xff.wav")
     append_fold(out, [fold_row("f", "")], [PredictionRow(name, "x", "x", "", 0)])
-    assert read_predictions(out, "f").rows[0].file_name == r"\udcff.wav"
+    assert read_predictions(out, "f").rows[0].file_name == r"\xff.wav"
 
 
 def test_folder_without_results_has_none(tmp_path):
