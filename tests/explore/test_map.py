@@ -140,6 +140,8 @@ def test_folders_and_labels(tmp_path: Path) -> None:
     labels = tmp_path / "labels.csv"
     labels.write_text("file_name,label\nx.wav,cat\n")
     assert read_labels(labels, [str(tmp_path / "x.wav"), str(tmp_path / "y.wav")]) == ["cat", ""]
+    labels.write_text("file_name;label\nx.wav;cat, or dog\n")
+    assert read_labels(labels, [str(tmp_path / "x.wav")]) == ["cat, or dog"]
     with refused(CorpusError, "different", labels):
         read_labels(labels, [str(tmp_path / "y.wav")])
 
