@@ -1,13 +1,13 @@
-# make demo   the whole job on synthesized sounds: pack, pretrain, listen, embed, probe, compare
-# make bench  what every speed figure rests on
-# make ablate-check   an ablation in small, on synthesized sounds: that the way is open, in a minute
-# make gpu-check   what only a GPU can show, tests and rates, in four minutes
-# make test   the test suite, without what is slow
-# make test-all   all of it: processes and signals, kills, browser, notebooks, commands of the docs
-# make lint   formatting, lint, spelling, types, layers
-# make docs   the documentation as a site, in build/site
-# make release-check   build, check, and a small job of the wheel in a clean environment
-# Each sets up .venv when it is missing. PYTHON names the interpreter to make it with.
+# make demo            pack, pretrain, listen, embed and evaluate on synthesized sounds
+# make bench           benchmarks behind the speed figures of the docs
+# make ablate-check    smoke test of ablations on synthesized sounds, a minute
+# make gpu-check       tests and benchmarks that need a GPU, four minutes
+# make test            fast tests
+# make test-all        all tests: also processes, signals, kills, browser, notebooks, commands of the docs
+# make lint            formatting, lint, spelling, types, import contracts
+# make docs            the documentation as a site, in build/site
+# make release-check   build both distributions, and try the wheel in a clean environment
+# Each creates .venv if it is missing, with the interpreter PYTHON.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -23,7 +23,7 @@ ABLATE := runs/ablate-check
 	$(BIN)/python -m pip install --quiet -e '.[all]'
 	touch $@
 
-# Delete runs/demo to start it over; otherwise it goes on where it stopped.
+# After an interruption it resumes; delete runs/demo to start over.
 demo: .venv/installed
 	test -d $(DEMO)/sounds || $(BIN)/byola-rq synthesize $(DEMO)/sounds --clips 800 --seed 0
 	$(BIN)/byola-rq prepare $(DEMO)/sounds/clips $(DEMO)/packed
@@ -38,20 +38,20 @@ demo: .venv/installed
 	$(BIN)/python -m evaluate miniature $(DEMO)/sets
 	$(BIN)/python -m evaluate builtin $(DEMO)/trained/encoder.safetensors --baseline random --baseline logmel \
 	  --data-root $(DEMO)/sets --out $(DEMO)/results
-	@echo "How to read it: random and logmel have learned nothing, so only what a row has above both was learned; a few minutes of training do not get there, an hour on 7 hours of real sound (builtin) does."
-	@echo "scores: $(DEMO)/results/summary.md, .csv, .png   views: $(DEMO)/views.png   by ear: $(DEMO)/listen.html   model: $(DEMO)/trained/encoder.safetensors"
+	@echo "random and logmel are untrained: compare each row with both. A few minutes of training do not exceed them; an hour on 7 hours of real sound (builtin) does."
+	@echo "scores: $(DEMO)/results/summary.md, .csv, .png   views: $(DEMO)/views.png   sounds: $(DEMO)/listen.html   model: $(DEMO)/trained/encoder.safetensors"
 
-# Two variants, two seeds, 20 steps each: the scores say nothing, the files show what an ablation leaves.
+# Two variants, two seeds, 20 steps each: the scores mean nothing.
 ablate-check: .venv/installed
 	test -d $(ABLATE)/sounds || $(BIN)/byola-rq synthesize $(ABLATE)/sounds --clips 40 --seed 0
 	$(BIN)/python -m evaluate miniature $(ABLATE)/sets
 	$(BIN)/python -m evaluate ablate ablations/check.yaml --data $(ABLATE)/sounds/clips \
 	  --data-root $(ABLATE)/sets --tasks spcv2_12 --seeds 2 --jobs 2 --out $(ABLATE)/out
 
-# One thread a process: the tensors are small, and more would mostly wait for each other.
+# One thread per process: the tensors are small, and more threads would mostly wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-# First the whole job in small: what it finds, no other test need be read for.
+# The smoke test comes first: if it fails, no other test is needed.
 test: .venv/installed
 	$(PYTEST) tests/test_smoke.py
 	$(PYTEST) -n 2 --dist loadfile -m "not slow" --ignore tests/test_smoke.py
@@ -61,7 +61,7 @@ test-slow: .venv/installed
 
 test-all: test test-slow
 
-# Each says on what it ran; the tables are also kept as JSON. Under 10 minutes on two cores.
+# Each prints its machine and also writes its table as JSON. Under 10 minutes on two cores.
 bench: .venv/installed
 	mkdir -p $(BENCH)
 	$(BIN)/python -m benchmarks.quantize --out $(BENCH)/quantize.json
@@ -77,7 +77,7 @@ bench: .venv/installed
 	$(BIN)/python -m benchmarks.prepare --clips 160 --out $(BENCH)/prepare.json
 	$(BIN)/python -m benchmarks.tar --members 50000 --out $(BENCH)/tar.json
 
-# Of the Python that is named, as it is: a bare machine with torch for its GPU, and no network.
+# Runs in PYTHON's own environment: a GPU machine may have torch installed and no network.
 gpu-check:
 	$(PYTHON) -m benchmarks.gpu_check --out runs/gpu-check
 
@@ -88,15 +88,15 @@ lint: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Laid out as in the repository, so that links between files lead on.
+# The pages are copied with the repository's layout, so that links between files work.
 docs: .venv/installed
 	rm -rf build/docs
 	mkdir -p build/docs
 	git ls-files -z -- . ':!tests' | tar --null -cf - -T - | tar -xf - -C build/docs
 	$(BIN)/mkdocs build --strict --quiet
-	@echo build/site/README.html
+	@echo build/site/index.html
 
-# Of what git tracks; needs git, and a package index for what the clean environment installs.
+# Builds from the files that git tracks; needs git, and a package index for the clean environment.
 release-check:
 	.ci/release-check $(PYTHON)
 

@@ -21,6 +21,7 @@ from benchmarks.corpus_files import (
     write_sounds,
 )
 from benchmarks.harness import (
+    Batches,
     Contender,
     Out,
     Report,
@@ -49,6 +50,7 @@ def main(
     ] = None,
     out: Out = None,
     rounds: Rounds = 5,
+    batches: Batches = 60,
     clips: Annotated[int, typer.Option(min=8, help="Number of sounds of 10 s to encode.")] = 32,
     rows: Annotated[int, typer.Option(min=1000, help="Rows of the generated index.")] = 2_000_000,
     packed_clips: Annotated[
@@ -71,7 +73,7 @@ def main(
     1  segments per second: packed, and decoded from wav, flac, ogg, mp3, in one process;
        `part` seeks to the segment as training does, `whole` decodes the clip and cuts it
     2  ways to assemble a batch of 256, in memory
-    3  batches from loader processes: ours against torch's own way of sending tensors
+    3  `--batches` from loader processes: ours against torch's own way of sending tensors
     4  from the disk: files are evicted from memory before each round; `hints` tell the kernel
        of a whole batch before waiting for any of it; data.shuffle=windows pays off if `windows`
        is faster than random reads
@@ -100,7 +102,7 @@ def main(
         cold = write_packed(Path(place) / "cold", sounds, 2 * packed_clips, packed_clips // 2)
         report.add("1 segments in one process", compare_forms(warm, encoded, rounds))
         report.add("2 putting a batch together", compare_assembly(warm, rounds))
-        report.add("3 batches from processes", compare_loaders(warm, rounds))
+        report.add("3 batches from processes", compare_loaders(warm, batches, rounds))
         report.add("4 from the disk", compare_cold(cold, rounds))
         report.add("5 a large index", measure_index(Path(place) / "index", rows))
         report.add("bytes per hour", measure_bytes(encoded, len(sounds)))

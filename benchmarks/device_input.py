@@ -16,7 +16,18 @@ import typer
 
 from benchmarks.batch_assembly import BATCH, SEGMENT
 from benchmarks.corpus_files import CLIP, write_packed
-from benchmarks.harness import Contender, Device, Out, Report, Rounds, Row, compare, new_app, timed
+from benchmarks.harness import (
+    Batches,
+    Contender,
+    Device,
+    Out,
+    Report,
+    Rounds,
+    Row,
+    compare,
+    new_app,
+    timed,
+)
 from benchmarks.loaders import batches_of, delivered, packed_corpus
 from byola_rq.corpus.device_batches import DeviceBatches
 from byola_rq.corpus.packed_clips import PackedClips
@@ -28,7 +39,6 @@ app = new_app()
 
 GOAL = 25_000  # segments per second of a step that never waits
 
-_BATCHES = 60  # per turn
 _STALE = 12  # skipped before it: more than are ever read ahead
 _TOUCHED = 2**30  # bytes touched by a part of a GPU's step
 
@@ -43,6 +53,7 @@ def main(
         Path | None, typer.Option(help="Folder to pack them in; temporary by default.")
     ] = None,
     device: Device = "auto",
+    batches: Batches = 60,
     rounds: Rounds = 5,
     out: Out = None,
 ) -> None:
@@ -65,13 +76,17 @@ def main(
     torch.set_num_threads(1)
     place = choose_device(device)
     report = Report("numpy")
-    for title, rows in measure_input(place, packed_clips, rounds, folder):
+    for title, rows in measure_input(place, packed_clips, batches, rounds, folder):
         report.add(title, rows)
     report.save(out)
 
 
 def measure_input(
-    device: torch.device, packed_clips: int, rounds: int, folder: Path | None = None
+    device: torch.device,
+    packed_clips: int,
+    batches: int,
+    rounds: int,
+    folder: Path | None = None,
 ) -> Iterator[tuple[str, list[Row]]]:
     """Measure both tables."""
     with tempfile.TemporaryDirectory(dir=folder) as made:
@@ -79,8 +94,8 @@ def measure_input(
         sounds = [generator.integers(-9000, 9000, CLIP).astype(np.int16) for _ in range(16)]
         corpus = packed_corpus(write_packed(Path(made) / "clips", sounds, packed_clips, 16))
         with open_inputs(corpus, device) as inputs:
-            yield "1 input alone", compare_inputs(inputs, device, rounds)
-            yield "2 behind a step", compare_behind_steps(inputs, device, rounds)
+            yield "1 input alone", compare_inputs(inputs, device, batches, rounds)
+            yield "2 behind a step", compare_behind_steps(inputs, device, batches, rounds)
 
 
 @contextlib.contextmanager
@@ -101,20 +116,20 @@ def open_inputs(corpus: SegmentCorpus, device: torch.device) -> Iterator[dict[st
 
 
 def compare_inputs(
-    inputs: dict[str, DeviceBatches], device: torch.device, rounds: int
+    inputs: dict[str, DeviceBatches], device: torch.device, num: int, rounds: int
 ) -> list[Row]:
     """Compare input alone, in segments per second."""
-    contenders = {name: taker(batches, device) for name, batches in inputs.items()}
+    contenders = {name: taker(batches, device, num) for name, batches in inputs.items()}
     return compare(contenders, unit="segments", rounds=rounds)
 
 
 def compare_behind_steps(
-    inputs: dict[str, DeviceBatches], device: torch.device, rounds: int
+    inputs: dict[str, DeviceBatches], device: torch.device, num: int, rounds: int
 ) -> list[Row]:
     """Compare steps at the goal's rate with input, in segments per second and added ms."""
     step = busy_step(device, BATCH / GOAL)
-    contenders = {"no input": taker(None, device, step)}
-    contenders |= {name: taker(batches, device, step) for name, batches in inputs.items()}
+    contenders = {"no input": taker(None, device, num, step)}
+    contenders |= {name: taker(batches, device, num, step) for name, batches in inputs.items()}
     rows = compare(contenders, unit="segments", rounds=rounds)
     for row in rows:
         row["ms seen"] = 1e3 * BATCH * (1 / row["segments/s"] - 1 / rows[0]["segments/s"])
@@ -122,9 +137,9 @@ def compare_behind_steps(
 
 
 def taker(
-    batches: DeviceBatches | None, device: torch.device, step: Step | None = None
+    batches: DeviceBatches | None, device: torch.device, num: int, step: Step | None = None
 ) -> Contender:
-    """Take batches, each followed by a step; without batches, only run the steps."""
+    """Take `num` batches, each followed by a step; without batches, only run the steps."""
 
     def take(num: int) -> float:
         for _ in range(num):
@@ -135,7 +150,7 @@ def taker(
                 step()
         return num * BATCH
 
-    measured = timed(lambda: take(_BATCHES), device)
+    measured = timed(lambda: take(num), device)
 
     def contender() -> tuple[float, float]:
         take(_STALE)

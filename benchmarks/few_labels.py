@@ -39,7 +39,7 @@ def main(
       python -m benchmarks.few_labels esc10/metadata.csv --model builtin --model random
     """
     embedder = load()
-    print("| task | model | " + " | ".join(f"{num} a class" for num in labels) + " |")
+    print("| task | model | " + " | ".join(f"{num} per class" for num in labels) + " |")
     print("|---" * (2 + len(labels)) + "|")
     for path in task:
         clips = read_labelled_csv(path).clips

@@ -354,7 +354,7 @@ def run_input(_: Path) -> Tables:
     """Measure batches on their way to the device."""
     from benchmarks.device_input import measure_input
 
-    yield from measure_input(CUDA, packed_clips=800, rounds=2)
+    yield from measure_input(CUDA, packed_clips=800, batches=60, rounds=2)
 
 
 SECTIONS: dict[str, Callable[[Path], Tables]] = {

@@ -23,6 +23,7 @@ from byola_rq.runtime.memory import keep_freed_memory
 
 # Options that most benchmarks have.
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds of each comparison.")]
+Batches = Annotated[int, typer.Option(min=1, help="Batches of 256 segments a turn.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 PrecisionOption = Annotated[
     Precision | None,

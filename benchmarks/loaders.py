@@ -33,7 +33,7 @@ def delivered(corpus: SegmentCorpus, num_workers: int, device: torch.device) -> 
         batches_of(corpus),
         batch_size=BATCH,
         num_workers=num_workers,
-        held=RING if device.type == "cuda" else 0,
+        num_valid=RING if device.type == "cuda" else 0,
         device=device,
     )
     return DeviceBatches(loaded, device)
@@ -55,8 +55,8 @@ class _TensorDataset(Dataset[Any]):
         return tuple(self.corpus.load(items))  # type: ignore[return-value]
 
 
-def compare_loaders(folder: Path, rounds: int) -> list[Row]:
-    """Compare loaders of clips in memory, in segments per second."""
+def compare_loaders(folder: Path, num: int, rounds: int) -> list[Row]:
+    """Compare loaders of clips in memory, `num` batches a turn, in segments per second."""
     corpus = packed_corpus(folder)
 
     def theirs(num_workers: int) -> Iterator[Any]:
@@ -76,7 +76,7 @@ def compare_loaders(folder: Path, rounds: int) -> list[Row]:
         "torch's sending, 1": theirs(1),
         "torch's sending, 2": theirs(2),
     }
-    contenders = {name: puller(loader, 60) for name, loader in loaders.items()}
+    contenders = {name: puller(loader, num) for name, loader in loaders.items()}
     rows = compare(contenders, unit="segments", rounds=rounds)
     for loader in reversed(loaders.values()):  # ours kill processes started after them
         if isinstance(loader, Generator):

@@ -113,11 +113,11 @@ class CheckpointError(ByolaRQError, ValueError):
 
 
 class MissingPackageError(ByolaRQError, ImportError):  # type: ignore[misc]  # both have a path
-    """An optional package that is not installed or does not import; the message has the remedy."""
+    """An optional package that cannot be imported; the message says how to install it."""
 
 
 class TrainingError(ByolaRQError, RuntimeError):
-    """Training cannot go on, for example because the loss is no longer finite."""
+    """Training cannot continue, for example because the loss is no longer finite."""
 
     exit_code = 1
 
@@ -134,17 +134,17 @@ def how_to_install(extra: str) -> str:
 
 @contextlib.contextmanager
 def package_needed(purpose: str, package: str, *, extra: str) -> Iterator[None]:
-    """Convert an ImportError in the block, which imports a package of an extra.
+    """Convert an ImportError in the block to a message with the extra that has the package.
 
     Raises:
-        MissingPackageError: If it does not import; the message has the purpose and the remedy.
+        MissingPackageError: If the block raises an ImportError.
     """
     try:
         yield
     except ImportError as error:
         raise MissingPackageError(
-            f"{purpose} needs {package}, which does not import ({error}); "
-            f"{how_to_install(extra)} adds it",
+            f"{purpose} needs {package}, which cannot be imported ({error}); "
+            f"install it with {how_to_install(extra)}",
             code="missing",
             key=package,
         ) from error

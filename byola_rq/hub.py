@@ -1,4 +1,4 @@
-"""Models on the Hugging Face hub: load, save, push. Only this and its download go online."""
+"""Models on the Hugging Face hub: load, save, push. Only this and `hub_download` go online."""
 
 import json
 from pathlib import Path

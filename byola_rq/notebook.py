@@ -1,7 +1,9 @@
 """IPython helpers of the notebooks: pictures, players, sliders."""
 
+import atexit
 import inspect
 import io
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
@@ -58,7 +60,9 @@ def pick_clip(path: str, kind: str, seed: int = 0) -> Path:
     """Return the file at `path`, or if empty, a synthesized clip of a kind, 3 s long."""
     if path:
         return Path(path)
-    clip = Path(tempfile.mkdtemp(prefix="byola_rq-")) / f"{kind}.wav"
+    folder = tempfile.mkdtemp(prefix="byola_rq-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    clip = Path(folder) / f"{kind}.wav"
     write_wav(clip, make_clip(kind, seed=seed, seconds=3.0))
     return clip
 

@@ -15,12 +15,12 @@ PAGE = Path(__file__).with_name("configuration.md")
 INTRODUCTION = """\
 # Configuration
 
-For those who look up a key. Written by `python docs/write_configuration.py` from
-[config.yaml](../config.yaml) and its schema; a test compares them. Change those, not this page.
+For those who look up a configuration key. `python docs/write_configuration.py` generates this page
+from [config.yaml](../config.yaml) and its schema; edit those, not this page.
 
-A configuration is one YAML file that names every key. Without one, a command uses the packaged
+A configuration is a YAML file with every key. Without one, a command uses the packaged
 config.yaml, the paper's recipe. `pretrain --recipe NAME` uses another
-([which one?](pretraining.md#4-choose-a-recipe)), and `byola-rq recipes NAME` writes it out as a
+([which one?](pretraining.md#4-choose-a-recipe)), and `byola-rq recipes NAME` prints it as a
 complete file. You can change any key on the command line, with its value in YAML:
 
 ```sh
@@ -28,10 +28,9 @@ byola-rq pretrain data.source=/data/my_sounds run.dir=runs/a optimizer.lr=1e-4
 byola-rq pretrain my.yaml 'views.augmentations=[mixup, random_resized_crop]' encoder.dim=512
 ```
 
-Paths are taken literally, whatever YAML would make of them (`data.source=2024`); `~` is the home
-folder. Unknown keys, missing keys and values that break a rule are all reported at once, and
-nothing starts. The resolved configuration is written to `run.dir/config.yaml` and kept in every
-checkpoint.
+Paths are taken literally, not as YAML values (`data.source=2024`); `~` is the home folder. All
+unknown keys, missing keys and invalid values are reported at once, before any work. The resolved
+configuration is written to `run.dir/config.yaml` and to every checkpoint.
 """
 
 

@@ -1,1 +1,1 @@
-"""The proof: frozen embeddings -> linear probes -> csv; run from the checkout."""
+"""Evaluation: frozen embeddings -> linear probes -> csv; run from the checkout."""

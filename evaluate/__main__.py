@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -30,6 +30,7 @@ from evaluate.options import (
     UnitSeconds,
     VoxForgeSplit,
     Workers,
+    check_sets,
     choose_device,
     one_line_errors,
     print_error,
@@ -37,9 +38,6 @@ from evaluate.options import (
 )
 
 # Nothing heavy is imported before a command needs it, so that --help is instant.
-if TYPE_CHECKING:
-    from evaluate.models import EmbeddingModel
-
 
 _HELP = """Evaluate embeddings on labeled sets with linear probes.
 
@@ -84,9 +82,10 @@ Written into --out, where later calls add to it:
   labels.png       score against share of the labels, if there are several shares
   predictions/     predictions of each run for each test clip
   cache/           embeddings; may be deleted between calls
-Repeating an interrupted call continues it; finished runs are not repeated. A task is named after
-its csv (metadata.csv: after its folder); a name of the paper's table (nsynth, us8k, vc1, voxforge,
-spcv2_12, spcv2) fills that column.
+Repeating an interrupted call continues it; finished runs are not repeated. A model is named after
+its file (encoder.safetensors in a folder: after the folder), a task after its csv (metadata.csv:
+after its folder). A task with a name of the paper's table (nsynth, us8k, vc1, voxforge, spcv2_12,
+spcv2) fills that column.
 """
 
 app = typer.Typer(
@@ -95,6 +94,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help=_HELP,
 )
 
@@ -128,7 +128,7 @@ def run(
     protocol: Annotated[
         list[Protocol] | None,
         typer.Option(
-            help="Probe of published scores: BYOL-A's (rate 1e-3, patience 10, one run) or EVAR's "
+            help="Probe of published scores: BYOL-A's (LR 1e-3, patience 10, one run) or EVAR's "
             "(published rates, patience 20, three runs)."
         ),
     ] = None,
@@ -162,12 +162,14 @@ def run(
 ) -> None:
     """Check the options, evaluate every model on every task, and write the summary."""
     with one_line_errors(debug):
-        _check_usage(bool(data_root), bool(task), bool(tasks))
+        check_sets(data_root, task, tasks)
         if not (models or baseline):
             models = [BUILTIN]
         chosen_device = choose_device(device)
         from byola_rq.runtime.memory import keep_freed_memory
+        from evaluate.models import load_models
         from evaluate.protocol import Settings
+        from evaluate.reports.write import write_reports
         from evaluate.runner import evaluate, gather_tasks
         from evaluate.tasks.few_labels import parse_fractions
 
@@ -185,7 +187,9 @@ def run(
             debug=debug,
         )
         _check_finetune(settings.probes, baseline or [])
-        compared = _load_models(models or [], baseline or [], dim, seed, settings.device)
+        compared = load_models(
+            models or [], baseline or [], dim=dim, seed=seed, device=settings.device
+        )
         if norm == Norm.checkpoint and not models:
             raise usage_error(
                 "--norm checkpoint needs a model; a baseline has no statistics", "--norm"
@@ -205,7 +209,7 @@ def run(
         if not to_do:
             raise typer.Exit(2)
         num_failed = len(errors) + evaluate(compared, to_do, settings, out)
-        _report(out)
+        write_reports(out)
         if num_failed:
             raise typer.Exit(1)
 
@@ -226,9 +230,10 @@ def inspect(
     workers: Workers = None,
     debug: Debug = False,
 ) -> None:
-    """Find data sets, count their clips, and list missing, duplicate and unreadable ones.
+    """Find data sets and check every clip.
 
-    Needs no model. Exits with status 1 if a set is not sound.
+    Counts clips and lists missing, duplicate and unreadable ones. Needs no model. Exits with
+    status 1 if it finds a problem that could change a score.
     """
     with one_line_errors(debug):
         if not (data_root or task):
@@ -255,7 +260,10 @@ def compare(
     out: Out = Path("results"),
     debug: Debug = False,
 ) -> None:
-    """Test on every common task whether A is better than B, by paired bootstrap."""
+    """Test on every common task whether A is better than B.
+
+    The test is a paired bootstrap over the test clips.
+    """
     with one_line_errors(debug):
         from evaluate.reports.comparison import compare as compare_models
         from evaluate.reports.comparison import print_comparisons
@@ -270,10 +278,10 @@ def miniature(
     seed: Seed = 0,
     debug: Debug = False,
 ) -> None:
-    """Write miniatures of the six published sets: synthetic sounds in the publishers' layouts.
+    """Write synthetic miniatures of the six published sets.
 
-    A few minutes of sound in total, to evaluate with --data-root DIR. Existing miniatures are
-    kept.
+    A few minutes of synthetic sound in the publishers' layouts, to evaluate with --data-root DIR.
+    Existing miniatures are kept.
     """
     with one_line_errors(debug):
         from byola_rq.runtime.progress import ProgressBar
@@ -284,15 +292,6 @@ def miniature(
 
 
 app.command()(ablate)
-
-
-def _check_usage(has_root: bool, has_csv: bool, has_names: bool) -> None:
-    if not (has_root or has_csv):
-        raise usage_error("nothing to evaluate on: name a --data-root or a --task")
-    if has_names and not has_root:
-        raise usage_error(
-            "--tasks chooses among the sets under --data-root, which is not given", "--tasks"
-        )
 
 
 def _name_probes(probes: list[Probe], protocols: list[Protocol]) -> tuple[str, ...]:
@@ -311,53 +310,6 @@ def _check_finetune(probes: tuple[str, ...], baselines: list[Baseline]) -> None:
 
 def _num_workers(workers: int | None) -> int:
     return workers or min(8, os.cpu_count() or 1)
-
-
-def _report(out: Path) -> None:
-    """Write the summary in every format, and print it."""
-    from byola_rq.errors import MissingPackageError
-    from evaluate.reports.chart import write_chart
-    from evaluate.reports.label_curve import write_label_curve
-    from evaluate.reports.summary import summarize, write_summary
-    from evaluate.reports.table import print_table, write_tables
-
-    summary = summarize(out)
-    write_summary(out, summary)
-    write_tables(out, summary)
-    for note in summary.notes:
-        warn(f"warning: {note}")
-    print_table(summary)
-    try:
-        write_chart(summary.with_all_labels(), out / "summary.png")
-        write_label_curve(summary, out / "labels.png")
-    except MissingPackageError as error:
-        warn(f"no chart: {error}")
-
-
-def _load_models(
-    names: list[str], baselines: list[Baseline], dim: int, seed: int, device: str
-) -> list["EmbeddingModel"]:
-    """Load the models, then make the baselines like the first of them."""
-    from byola_rq.audio.frontend import LogMelSpectrogram
-    from evaluate.models import load_model, make_baseline
-
-    models = [load_model(name, device) for name in dict.fromkeys(names)]
-    encoder_name, frontend = "audio_ntt_2020", LogMelSpectrogram()
-    if models:
-        encoder_name, frontend = models[0].encoder_name, models[0].frontend
-        dim = models[0].embedding_dim
-    for baseline in dict.fromkeys(baselines):
-        models.append(
-            make_baseline(
-                baseline.value,
-                encoder_name=encoder_name,
-                dim=dim,
-                frontend=frontend,
-                seed=seed,
-                device=device,
-            )
-        )
-    return models
 
 
 if __name__ == "__main__":

@@ -66,16 +66,17 @@ def digest_task(task: Task, clip_keys: ClipKeys) -> str:
     facts = (task.name, task.has_folds, task.is_multilabel, task.unit_seconds, task.split_rule)
     digest.update(repr(facts).encode())
     for clip in task.clips:
-        digest.update(f"{clip.file_name}\0{clip.label}\0{clip.part}\0".encode())
+        row = f"{clip.file_name}\0{clip.label}\0{clip.part}\0"
+        digest.update(row.encode(errors="surrogateescape"))  # names are bytes
     return digest.hexdigest()
 
 
 class EmbeddingCache:
     """Folder of embeddings `(N, D)`, one subfolder for each model and list of clips.
 
-    A row is valid only while its clip has the key with which it was written, so a changed file or
-    model never gets an old embedding, and the finished rows of a killed call are reused. The
-    folder may be deleted between calls.
+    A row is valid only while its clip has the key with which it was written. So a changed file or
+    model never gets an old embedding. Finished rows of a killed call are reused. The folder may be
+    deleted between calls.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -100,7 +101,7 @@ class EmbeddingCache:
         try:
             values = read_json(self._statistics_path(key), {"mean": float, "std": float})
             return Statistics(mean=float(values["mean"]), std=float(values["std"]))
-        except (OSError, ValueError, OverflowError):
+        except (OSError, ValueError):
             return None
 
     def write_statistics(self, key: Mapping[str, Any], statistics: Statistics) -> None:

@@ -187,7 +187,7 @@ def describe_groups(task: Task, word: str) -> str:
         return ""
     shared = Counter(pair for parts in parts_of.values() for pair in combinations(sorted(parts), 2))
     if not shared:
-        return f"no {word} in two parts, proved over {len(parts_of):,}"
+        return f"no {word} in two parts, checked over {len(parts_of):,}"
     which = ", ".join(f"{a} and {b} {count:,}" for (a, b), count in sorted(shared.items()))
     return f"{word}s in two parts, of {len(parts_of):,}: {which}"
 

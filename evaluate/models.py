@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,34 @@ def load_model(model: Path | str, device: str) -> EmbeddingModel:
     return _from_embedder(
         path.parent.name if has_telling_folder else path.stem, embedder, embedder.statistics
     )
+
+
+def load_models(
+    names: Sequence[str], baselines: Sequence[str], *, dim: int, seed: int, device: str
+) -> list[EmbeddingModel]:
+    """Load models, each once, then make baselines like the first of them.
+
+    Args:
+        names: Model files, `builtin`, or models of the hub.
+        baselines: Names out of `BASELINES`.
+        dim: Embedding size of `random` without a model.
+        seed: Seed of the weights of `random`.
+        device: Torch device.
+    """
+    models = [load_model(name, device) for name in dict.fromkeys(names)]
+    encoder_name, frontend = "audio_ntt_2020", LogMelSpectrogram()
+    if models:
+        encoder_name, frontend = models[0].encoder_name, models[0].frontend
+        dim = models[0].embedding_dim
+    make = partial(
+        make_baseline,
+        encoder_name=encoder_name,
+        dim=dim,
+        frontend=frontend,
+        seed=seed,
+        device=device,
+    )
+    return models + [make(name) for name in dict.fromkeys(baselines)]
 
 
 def make_baseline(

@@ -159,7 +159,7 @@ def one_line_errors(debug: bool) -> Iterator[None]:
     except typer.Exit:
         raise
     except KeyboardInterrupt:
-        warn("error: interrupted; what is finished is kept")
+        warn("error: interrupted; finished results are kept")
         raise typer.Exit(130) from None
     except BaseException as error:
         if not is_fault(error):
@@ -182,6 +182,22 @@ def print_error(error: BaseException, debug: bool) -> None:
 def usage_error(text: str, option: str | None = None) -> ByolaRQError:
     """Make the error of arguments that do not fit together, with a pointer to --help."""
     return ByolaRQError(f"{text}; see python -m evaluate --help", code="usage", key=option)
+
+
+def check_sets(
+    data_root: Path | None, csvs: Sequence[Path] | None, names: Sequence[str] | None
+) -> None:
+    """Check that `--data-root` and `--task` name something to evaluate on.
+
+    Raises:
+        ByolaRQError: If nothing, or if `--tasks` has no folder to choose from.
+    """
+    if not (data_root or csvs):
+        raise usage_error("nothing to evaluate on: name a --data-root or a --task", "--task")
+    if names and not data_root:
+        raise usage_error(
+            "--tasks chooses among the sets under --data-root, which is not given", "--tasks"
+        )
 
 
 def choose_device(name: str) -> str:

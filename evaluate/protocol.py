@@ -26,7 +26,7 @@ from evaluate.fitting import Fitted, FoldData, fit_and_score
 from evaluate.log_mels import LogMels
 from evaluate.models import EmbeddingModel, default_batch_size, embed
 from evaluate.tasks.few_labels import keep_labels
-from evaluate.tasks.folds import Fold, make_folds
+from evaluate.tasks.folds import Fold, describe_copies, make_folds
 from evaluate.tasks.task import Task
 
 
@@ -72,6 +72,7 @@ class Job:
     clip_keys: ClipKeys
     cache: EmbeddingCache
     log_mels: dict[str, LogMels] = field(default_factory=dict)  # only those of the last frontend
+    searched: set[str] = field(default_factory=set)  # folds in which copies were looked for
 
 
 def prepare(task: Task, settings: Settings) -> Job:
@@ -128,6 +129,10 @@ def run_fold(
     clock.decode += log_mels.decode_seconds - decoding
     clock.model += seconds - (log_mels.decode_seconds - decoding)
     whole = leave_out(fold, log_mels.unreadable)
+    if fold.name not in job.searched:  # once, not for each model
+        job.searched.add(fold.name)
+        if copies := describe_copies(task, whole, rows.embeddings):
+            warn(f"warning: {task.name}{fold_suffix(fold)}: {copies}")
     fold = keep_labels(task, whole, label_fraction, settings.seed)
     where = f"{task.name}{fold_suffix(fold)}: {model.name}"
     data = FoldData(

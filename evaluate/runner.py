@@ -111,7 +111,7 @@ def evaluate(
     for task in tasks:
         with reported(task.name, settings.debug) as failures:
             job = prepare(task, settings)
-            _introduce(job, settings)
+            introduce(job, settings)
             for model in models:
                 with reported(f"{task.name}: {model.name}", settings.debug) as failures_of_model:
                     evaluate_model(model, job, settings, out)
@@ -196,7 +196,8 @@ def reported(what: str, debug: bool) -> Iterator[list[str]]:
         warn(f"error: {what}: {reason}")
 
 
-def _introduce(job: Job, settings: Settings) -> None:
+def introduce(job: Job, settings: Settings) -> None:
+    """Print a task's counts and division, and warn of its problems."""
     task, folds = job.task, job.folds
     if task.has_folds:
         division = f"{len(folds)} folds"

@@ -128,7 +128,7 @@ def compare(
     print_table(
         scores,
         f"| {options.objective}, {options.steps} steps, {options.seeds} seeds "
-        f"| {LABELS} labels a class | above none | {len(train):,} labels | above none |",
+        f"| {LABELS} labels per class | above none | {len(train):,} labels | above none |",
     )
 
 

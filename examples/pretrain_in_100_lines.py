@@ -1,8 +1,8 @@
 """The method in plain PyTorch: python examples/pretrain_in_100_lines.py [FOLDER].
 
 Trains for about a minute on two cores, on synthesized sounds or on a folder of audio files. With
-seeds 0 to 2 it finds the other view in 57 to 58 % of the trials, untrained in 49 to 52 %; it does
-not yet separate kinds of sound better, which takes more sound and time: docs/results.md.
+seeds 0 to 2 the trained encoder finds the other view of a segment in 57 to 58 % of the trials, the
+untrained one in 49 to 52 %. Telling kinds of sound apart takes more data and time: docs/results.md.
 """
 
 import argparse

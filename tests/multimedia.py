@@ -15,6 +15,7 @@ FORMS = {
     "webm": ("webm", "libopus", ".webm"),
     "mka": ("matroska", "flac", ".mka"),
     "aac": ("adts", "aac", ".aac"),
+    "ogg with flac": ("ogg", "flac", ".oga"),
 }
 
 

@@ -1,6 +1,5 @@
-"""Steps of a run in float64, where rounding is too small to hide a mistake; started by torchrun."""
+"""Steps of a run in float64, where rounding is too small to hide a mistake."""
 
-import sys
 from pathlib import Path
 
 import torch
@@ -8,10 +7,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from byola_rq.audio.frontend import LogMelSpectrogram, Statistics
-from byola_rq.config import Config, load_config
+from byola_rq.config import Config
 from byola_rq.corpus.order import ClipOrder, StepSampler
 from byola_rq.corpus.segments import SegmentCorpus, open_clips
-from byola_rq.runtime.distributed import is_main, process_group, rank, world_size
+from byola_rq.runtime.distributed import is_main, rank, world_size
 from byola_rq.train.state import build_state
 from byola_rq.train.step import train_step
 
@@ -21,14 +20,6 @@ class DoubleLogMel(LogMelSpectrogram):
 
     def forward(self, waveform: Tensor) -> Tensor:
         return super().forward(waveform).double()
-
-
-def main(config_path: Path, num_steps: int, result: Path) -> None:
-    torch.set_num_threads(1)
-    config = load_config(config_path)
-    device = torch.device("cpu")
-    with process_group(device):
-        take_steps(config, device, num_steps, result)
 
 
 def take_steps(config: Config, device: torch.device, num_steps: int, result: Path) -> None:
@@ -58,7 +49,3 @@ def take_steps(config: Config, device: torch.device, num_steps: int, result: Pat
     tensors |= {f"views.{name}": each for name, each in ring.items()}
     if is_main():
         save_file(tensors, result)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

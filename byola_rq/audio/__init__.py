@@ -1,1 +1,1 @@
-"""Sound in: decoding, resampling, log-mel; and back to sound."""
+"""Audio: decoding, resampling, log-mel spectrograms, and their inversion."""

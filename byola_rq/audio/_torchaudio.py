@@ -1,6 +1,6 @@
 """torchaudio's Python part, importable beside any torch.
 
-torchaudio 2.11 is its last release, pins no torch, and its compiled part fails to load beside
+torchaudio 2.11, the last release, pins no torch version. Its compiled part fails to load with
 a CPU build (`OSError`) or a torch built for another CUDA (`RuntimeError`). The transforms and
 functional modules are plain Python and need none of it.
 """

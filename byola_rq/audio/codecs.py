@@ -17,6 +17,7 @@ from byola_rq.audio.containers import (
     walk_chunks,
     walk_w64,
 )
+from byola_rq.audio.mp3 import begin_of_stream
 from byola_rq.audio.multimedia import HAS_DECODER, REMEDY
 from byola_rq.errors import AudioError
 
@@ -29,7 +30,7 @@ ALLOWED = (
 
 _WAVE_TAGS = {0x0001: "PCM", 0x0003: "float", 0x0006: "A-law", 0x0007: "mu-law"}
 _WAVE_EXTENSIBLE = 0xFFFE
-# GUID bytes that follow the tag in an extensible format: Microsoft's own, and ambisonics'.
+# GUID bytes that follow the tag in an extensible format: Microsoft's, and that of ambisonics.
 _GUID_TAILS = (
     bytes.fromhex("000000001000800000aa00389b71"),
     bytes.fromhex("00002107d3118644c8c1ca000000"),
@@ -60,7 +61,7 @@ _AU_CODECS = {
 }
 _CAF_CODECS = {b"lpcm": "PCM", b"alaw": "A-law", b"ulaw": "mu-law"}
 _NIST_CODECS = {"": "PCM", "pcm": "PCM", "alaw": "A-law", "ulaw": "mu-law", "mu-law": "mu-law"}
-_OGG_CODECS = {b"\x01vorbis": "Vorbis", b"OpusHead": "Opus", b"\x7fFLAC": "FLAC"}
+_OGG_CODECS = {b"\x01vorbis": "Vorbis", b"OpusHead": "Opus"}
 _REFUSED_OGG_CODECS = {b"Speex   ": "Speex", b"\x80theora": "Theora video", b"fishead": "Skeleton"}
 # Files recognized only so that the message can name them: (offset, bytes, name).
 _REFUSED_FILES = (
@@ -162,16 +163,16 @@ def _identify_au(_: BinaryIO, __: int, head: bytes) -> Codec:
     return _known(_AU_CODECS, code, f"encoding {code} in AU")
 
 
-def _identify_caf(file: BinaryIO, _: int, __: bytes) -> Codec:
-    content = _content(walk_caf(file), file, b"desc")
+def _identify_caf(file: BinaryIO, start: int, _: bytes) -> Codec:
+    content = _content(walk_caf(file, start), file, b"desc")
     kind, is_float = content[8:12], content[15] & 1
     if kind == b"lpcm" and is_float:
         return Codec("float")
     return _known(_CAF_CODECS, kind, f"{kind.decode('ascii', 'replace')!r} in CAF")
 
 
-def _identify_w64(file: BinaryIO, _: int, __: bytes) -> Codec:
-    return _wave_codec(_content(walk_w64(file), file, b"fmt "), "<", "Wave64")
+def _identify_w64(file: BinaryIO, start: int, _: bytes) -> Codec:
+    return _wave_codec(_content(walk_w64(file, start), file, b"fmt "), "<", "Wave64")
 
 
 def _identify_nist(file: BinaryIO, start: int, _: bytes) -> Codec:
@@ -203,7 +204,7 @@ def _identify_aiff(file: BinaryIO, start: int) -> Codec:
 
 
 def _known(codecs: Mapping[Any, str], code: object, other: str) -> Codec:
-    """Look up the codec for a container's code; not allowed if `codecs` lacks it."""
+    """Look up the codec of a container's code; a code not in `codecs` is not allowed."""
     name = codecs.get(code)
     return Codec(name) if name else Codec(other, False)
 
@@ -216,7 +217,7 @@ def _content(chunks: Iterator[tuple[bytes, int, int]], file: BinaryIO, name: byt
                 file.seek(place)
                 if len(content := file.read(min(num_bytes, 64))) >= _MIN_CHUNK:
                     return content
-    rule = f"cut short or broken: it has no chunk {name.decode()!r}, which says the codec"
+    rule = f"cut short or broken: it has no chunk {name.decode()!r}, which names the codec"
     raise AudioError(rule, code="cut", key=name.decode())
 
 
@@ -228,6 +229,8 @@ def _identify_ogg(file: BinaryIO, start: int, _: bytes) -> Codec:
     for magic, name in _OGG_CODECS.items():
         if packet.startswith(magic):
             return Codec(name)
+    if packet.startswith(b"\x7fFLAC"):
+        return Codec("FLAC in Ogg", HAS_DECODER, demuxer="ogg")
     for magic, name in _REFUSED_OGG_CODECS.items():
         if packet.startswith(magic):
             return Codec(f"{name} in Ogg", False)
@@ -237,7 +240,7 @@ def _identify_ogg(file: BinaryIO, start: int, _: bytes) -> Codec:
 
 
 def _identify_mpeg(file: BinaryIO, start: int, head: bytes) -> Codec:
-    """Find the first frame header; anything may precede it after a tag, else only zeros."""
+    """Find the first MP3 frame, behind a tag and anything, behind zeros, or behind part of one."""
     if re.match(rb"\xff[\xf0\xf1\xf8\xf9]", head):
         return Codec("AAC", HAS_DECODER, demuxer="aac")
     if re.match(rb"\xff[\xe4-\xe7\xf4-\xf7\xfc\xfd\xff]", head):
@@ -245,10 +248,12 @@ def _identify_mpeg(file: BinaryIO, start: int, head: bytes) -> Codec:
     file.seek(start)
     data = file.read(MAX_MP3_JUNK)
     frame = find_mp3_frame(data)
-    if frame < 0 or (not start and data[:frame].strip(b"\0")):
+    if not start and data[: max(frame, 0)].strip(b"\0"):
+        frame = begin_of_stream(data)  # a recording of a broadcast begins within a frame
+    if frame < 0:
         # The message omits the file's bytes: a manifest may name any file, and users share
         # rejected.csv.
-        rule = "not an audio file that can be read (no known format begins so)"
+        rule = "not an audio file of a known format"
         raise AudioError(rule, code="damaged")
     return Codec("MP3", True, start + frame)
 

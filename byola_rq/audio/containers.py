@@ -1,5 +1,6 @@
 """Parsers of container structure: ID3 tags, chunks of WAV and similar formats, MP3 frames."""
 
+import io
 import struct
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -7,15 +8,24 @@ from typing import Any, BinaryIO
 from byola_rq.errors import AudioError
 
 Part = bytes | tuple[int, int]  # literal bytes, or (offset, number) of bytes in a file
+Pieces = tuple[tuple[Part, ...], ...]  # of each stream in a file
 
 MAX_MP3_JUNK = 65_536  # bytes to search for an MP3 frame
 
 _MAX_TAGS = 10_000  # real files have one or two; a malicious one may be all tags
 _MAX_CHUNKS = 10_000  # real files have a few dozen; a file of zeros would have millions
+# Names that cannot begin with a byte of padding.
+_NOT_PADDING = frozenset({b"fmt ", b"data", b"fact", b"LIST", b"COMM", b"SSND"})
+_MAX_BOXES = 1_000_000  # a stream of one day in pieces of a second has 200,000
 _WAVE = frozenset({b"RIFF", b"RIFX", b"RF64", b"BW64"})
 _FLAC_BLOCKS = (b"\0\0\0\x22", b"\x80\0\0\x22")  # headers of STREAMINFO, always the first
 _KILOBITS_V1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 _KILOBITS_V2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+
+
+def size_of(file: BinaryIO) -> int:
+    """Return the length of a file in bytes; its position moves to the end."""
+    return file.seek(0, io.SEEK_END)
 
 
 def unpack_at(file: BinaryIO, position: int, form: str) -> tuple[Any, ...]:
@@ -79,12 +89,14 @@ def walk_chunks(file: BinaryIO, start: int, order: str) -> Iterator[tuple[bytes,
     for _ in range(_MAX_CHUNKS):
         name, num_bytes = unpack_at(file, position, f"{order}4sI")
         yield name, num_bytes, position + 8
-        position += 8 + num_bytes + num_bytes % 2  # chunks begin at even positions
+        position += 8 + num_bytes
+        if num_bytes % 2:  # chunks begin at even positions, but some writers do not pad them
+            position += unpack_at(file, position, "4s")[0] not in _NOT_PADDING
 
 
-def walk_caf(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+def walk_caf(file: BinaryIO, start: int) -> Iterator[tuple[bytes, int, int]]:
     """Iterate over the chunks of a Core Audio file; size -1 extends to the end of the file."""
-    position = 8
+    position = start + 8
     for _ in range(_MAX_CHUNKS):
         name, num_bytes = unpack_at(file, position, ">4sq")
         yield name, num_bytes, position + 12
@@ -93,9 +105,9 @@ def walk_caf(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
         position += 12 + num_bytes
 
 
-def walk_w64(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+def walk_w64(file: BinaryIO, start: int) -> Iterator[tuple[bytes, int, int]]:
     """Iterate over the chunks of a Wave64 file, aligned to 8 bytes."""
-    position = 40
+    position = start + 40
     for _ in range(_MAX_CHUNKS):
         name, num_bytes = unpack_at(file, position, "<4s12xQ")
         yield name, num_bytes - 24, position + 24
@@ -106,8 +118,11 @@ def walk_boxes(file: BinaryIO, position: int, size: int) -> Iterator[tuple[bytes
     """Iterate over the top-level boxes of an MP4 file: name, size with header, offset of the box.
 
     Size 0 extends to the end of the file.
+
+    Raises:
+        AudioError: If there are too many boxes.
     """
-    for _ in range(_MAX_CHUNKS):
+    for _ in range(_MAX_BOXES):
         if position >= size:
             return
         num_bytes, name = unpack_at(file, position, ">I4s")
@@ -117,6 +132,8 @@ def walk_boxes(file: BinaryIO, position: int, size: int) -> Iterator[tuple[bytes
         if num_bytes < 8:
             return
         position += num_bytes
+    rule = f"a file must have at most {_MAX_BOXES} boxes"
+    raise AudioError(rule, code="too-large", key="boxes", value=_MAX_BOXES)
 
 
 def walk_ebml(file: BinaryIO, position: int, size: int) -> Iterator[tuple[bytes, int, int]]:

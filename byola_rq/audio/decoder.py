@@ -11,9 +11,10 @@ import numpy.typing as npt
 import soundfile
 
 from byola_rq.audio.codecs import refused_codec
+from byola_rq.audio.containers import Pieces
 from byola_rq.audio.encoded import MAX_SAMPLES, EncodedAudio, audio_error
 from byola_rq.audio.multimedia import Track, TrackFile
-from byola_rq.audio.pieces import Pieces, SplicedFile
+from byola_rq.audio.pieces import SplicedFile
 from byola_rq.errors import AudioError, Code
 
 MAX_CHANNELS = 8
@@ -25,7 +26,12 @@ _SAMPLE_BYTES = {
     **{"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8},
 }
 _PLAIN = ("WAV", "WAVEX", "RF64", "AIFF", "AU", "CAF", "W64", "NIST")
-_COUNTED = ("mov", "matroska", "aac")  # `find_track` has decoded these and counted their frames
+_COUNTED = (
+    "mov",
+    "matroska",
+    "aac",
+    "ogg",
+)  # `find_track` has decoded these and counted their frames
 # (format, subtype) pairs that a decoder may report.
 _ALLOWED = {
     *((form, subtype) for form in _PLAIN for subtype in _SAMPLE_BYTES),
@@ -37,17 +43,20 @@ _ALLOWED = {
 _STATED_PER_BYTE = 64  # samples of one channel
 TOLERATED_SECONDS = 0.1  # may be missing: four MP3 frames; encoders count differently
 _BLOCK_FRAMES = 2**17
+# A frame takes bits from up to 255 bytes of earlier ones, or 511 with 1152 samples each. The
+# smallest frames, 8 kbit/s at 24 kHz, hold 11 of them; libmpg123 itself goes back 4 frames.
+_MP3_RUN_UP = 12 * 1152
 
 
 class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc]
-    """File that is read sequentially: soundfile would seek before and after each block."""
+    """File without seeking: soundfile would otherwise seek before and after each block."""
 
     def seekable(self) -> bool:
         return False
 
 
 class OpenAudio:
-    """Opened file that has passed every check; concatenated streams are read one after another.
+    """Audio file that has passed every check; concatenated streams are read one after another.
 
     Attributes:
         samplerate: Sample rate in Hz.
@@ -142,7 +151,7 @@ class OpenAudio:
         for place, sound in enumerate(self._sounds):
             if position < sound.frames or place == len(self._sounds) - 1:
                 self._place = place
-                sound.seek(min(position, sound.frames))
+                _seek(sound, min(position, sound.frames))
                 break
             position -= sound.frames
         for sound in self._sounds[self._place + 1 :]:
@@ -170,6 +179,14 @@ class OpenAudio:
         self.close()
 
 
+def _seek(sound: soundfile.SoundFile | TrackFile, position: int) -> None:
+    """Seek to a frame; of MP3 some before it are decoded, else its first ones would be silent."""
+    first = max(position - (_MP3_RUN_UP if sound.format == "MP3" else 0), 0)
+    sound.seek(first)
+    if first < position:
+        sound.read(position - first, dtype="float32", always_2d=True)
+
+
 def rate_limits() -> str:
     """Format the range of supported sample rates for a message."""
     return f"{SAMPLE_RATES.start} to {SAMPLE_RATES.stop - 1} Hz"
@@ -193,7 +210,7 @@ def named(source: Path | EncodedAudio, error: AudioError) -> AudioError:
 
 
 def _stated_bytes(sound: soundfile.SoundFile | TrackFile) -> int:
-    """Bytes that the stated number of samples would take; 0 for compressed sound."""
+    """Number of bytes that the stated samples would take; 0 for compressed sound."""
     if sound.format not in _PLAIN:
         return 0
     return int(sound.frames * sound.channels * _SAMPLE_BYTES.get(sound.subtype, 0))

@@ -34,7 +34,7 @@ class Statistics:
 
 
 def measure_statistics(log_mels: Iterable[Tensor]) -> Statistics:
-    """Compute mean and standard deviation over every element of the given batches.
+    """Compute the mean and standard deviation over all elements of the batches.
 
     Raises:
         ValueError: If there is no element, or all are equal (there is no scale to divide by).
@@ -104,7 +104,9 @@ class LogMelSpectrogram(nn.Module):
         _check_options(**self.options)
         if backend == "torch":
             filters = mel_filterbank(sample_rate, n_fft, n_mels, f_min, f_max)
-            window, before = torch.hann_window(win_length), (n_fft - win_length) // 2
+            # Of this type and device whatever torch's defaults are, as the filters.
+            window = torch.hann_window(win_length, dtype=torch.float32, device="cpu")
+            before = (n_fft - win_length) // 2
             window = F.pad(window, (before, n_fft - win_length - before))
             self._groups = group_bands(filters)
             self.register_buffer("window", window, persistent=False)

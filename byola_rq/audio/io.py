@@ -170,7 +170,7 @@ def decode(
 def _check_samples(
     source: Path | EncodedAudio, block: npt.NDArray[np.float32], first: int, rate: int
 ) -> None:
-    """Raise if a sample is not finite or far above full scale."""
+    """Raise an AudioError if a sample is not finite or far above full scale."""
     is_sound = np.abs(block) <= MAX_AMPLITUDE  # false for NaN
     if is_sound.all():
         return

@@ -4,6 +4,7 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice, pairwise
 from mmap import mmap
 
 from byola_rq.audio.containers import Part, mp3_frame_length, tag_length
@@ -11,6 +12,7 @@ from byola_rq.errors import AudioError
 
 Data = bytes | mmap
 
+_MAX_FRAME = 1441  # bytes: 320 kbit/s at 32 kHz
 _MAX_TRIES = 65_536  # false frame headers; a malicious file is full of them
 _TOLERATED_FRAMES = 4  # 0.1 s: encoders count differently
 
@@ -99,6 +101,13 @@ def walk_frames(data: Data, start: int) -> Iterator[tuple[int, int, tuple[int, .
             continue
         tries += 1
         position = data.find(b"\xff", position + 1)
+
+
+def begin_of_stream(data: Data) -> int:
+    """Return the offset of the first four frames in a row, behind at most one; -1 without them."""
+    frames = [(place, length) for place, length, _ in islice(walk_frames(data, 0), 4)]
+    are_adjacent = all(sum(each) == after[0] for each, after in pairwise(frames))
+    return frames[0][0] if len(frames) == 4 and are_adjacent and frames[0][0] <= _MAX_FRAME else -1
 
 
 def form_of(header: bytes) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ import bisect
 import contextlib
 import importlib.util
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Self
@@ -21,6 +22,9 @@ REMEDY = "`pip install '.[containers]'` in the checkout adds its decoder"
 HAS_DECODER = importlib.util.find_spec("av") is not None
 
 _BLOCK_FRAMES = 2**17
+_MAX_INDEX_BYTES = 1 << 28  # that of a day of AAC has 30 MB
+# Names of the boxes that list samples, and the number in each; they may overlap.
+_NUM_LISTED = re.compile(rb"(?=(?:(?:stsz|stz2).{8}|trun.{4})(.{4}))", re.DOTALL)
 _DECODERS = {
     **{"aac": "AAC", "alac": "ALAC", "flac": "FLAC", "mp3": "MP3", "mp3float": "MP3"},
     **{"opus": "Opus", "libopus": "Opus", "vorbis": "Vorbis"},
@@ -54,7 +58,7 @@ def find_track(file: BinaryIO, demuxer: str) -> Track:
         AudioError: Without the source's name: if it has no audio track, the codec is not
             supported, it does not decode, or it is several concatenated files.
     """
-    _check_is_one(file, demuxer)
+    _check_structure(file, demuxer)
     rate = num_channels = num_frames = 0
     places: list[tuple[int, int]] = []
     container, stream = _open(file, demuxer)
@@ -73,17 +77,38 @@ def find_track(file: BinaryIO, demuxer: str) -> Track:
     return Track(demuxer, rate, num_channels, num_frames, tuple(places))
 
 
-def _check_is_one(file: BinaryIO, demuxer: str) -> None:
-    """Raise for concatenated files, of which FFmpeg reads only one."""
+def _check_structure(file: BinaryIO, demuxer: str) -> None:
+    """Raise for concatenated files, of which FFmpeg reads one, and for indexes that are bombs."""
     start, size = skip_id3(file), file.seek(0, io.SEEK_END)
     walk = {"mov": walk_boxes, "matroska": walk_ebml}.get(demuxer)
+    first, num_samples = None, 0
     with contextlib.suppress(EOFError):
-        first = None
-        for name, _, place in walk(file, start, size) if walk else ():
+        for name, num_bytes, place in walk(file, start, size) if walk else ():
             if name == first:
                 raise joined(place)
             first = first or name
+            if demuxer == "matroska" and name[0] < 0x10:  # FFmpeg would search for the next element
+                message = f"damaged: no element of Matroska at byte {place}"
+                raise AudioError(message, code="damaged", key="byte", value=place)
+            if demuxer == "mov" and name not in (b"mdat", b"free", b"skip"):
+                file.seek(place)
+                num_samples += _count_listed(file.read(min(num_bytes or size, _MAX_INDEX_BYTES)))
+            if num_samples > size:
+                rule = f"its index must list at most {size} samples, one a byte; got {num_samples}"
+                raise AudioError(rule, code="too-large", key="samples", value=num_samples)
     file.seek(0)
+
+
+def _count_listed(index: bytes) -> int:
+    """Count the samples that a box says that it lists: FFmpeg takes memory for each.
+
+    Raises:
+        AudioError: If the box is too large, or may be compressed.
+    """
+    if len(index) == _MAX_INDEX_BYTES or b"cmov" in index:
+        rule = f"its index must be plain and below {_MAX_INDEX_BYTES} bytes"
+        raise AudioError(rule, code="too-large", key="index", value=len(index))
+    return sum(int.from_bytes(found[1]) for found in _NUM_LISTED.finditer(index))
 
 
 class TrackFile:

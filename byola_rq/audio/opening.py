@@ -3,19 +3,20 @@
 import contextlib
 import io
 import os
-import stat
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
 from byola_rq.audio.codecs import Codec, identify_codec
+from byola_rq.audio.containers import Pieces
 from byola_rq.audio.decoder import OpenAudio, named
 from byola_rq.audio.encoded import EncodedAudio, audio_error, unreadable
 from byola_rq.audio.multimedia import Track, find_track
-from byola_rq.audio.pieces import Pieces, find_pieces
+from byola_rq.audio.pieces import find_pieces
 from byola_rq.audio.truncation import find_truncation
 from byola_rq.errors import AudioError
+from byola_rq.text.parse import open_file
 
 _REMEMBERED = 2**16  # examined files; 0.5 kB each
 
@@ -67,14 +68,9 @@ def _open_file(source: Path | EncodedAudio) -> BinaryIO:
     if isinstance(source, EncodedAudio):
         return io.BytesIO(source.data)
     try:
-        # Without O_NONBLOCK, opening a pipe would wait for a writer.
-        descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        return open_file(source)
     except FileNotFoundError:
         raise audio_error(source, "missing", "no such file") from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise audio_error(source, "unreadable", "must be a file; got a folder, device or pipe")
-    return open(descriptor, "rb")
 
 
 def _memory_of(file: BinaryIO) -> list[Pieces | Track]:

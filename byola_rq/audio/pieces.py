@@ -13,23 +13,16 @@ import soundfile
 
 from byola_rq.audio.containers import (
     Part,
-    chunk_order,
+    Pieces,
     find_flac_streams,
-    joined,
+    size_of,
     skip_id3,
     unpack_at,
-    walk_caf,
-    walk_chunks,
-    walk_w64,
 )
 from byola_rq.audio.encoded import MAX_SAMPLES
+from byola_rq.audio.headers import pieces_with_header
 from byola_rq.audio.mp3 import mp3_streams
 from byola_rq.errors import AudioError
-
-Pieces = tuple[tuple[Part, ...], ...]
-
-_TOLERATED_BYTES = 4096  # of anything after the sound data; some writers leave extra bytes there
-_NO_SOUND = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
 
 
 def find_pieces(file: BinaryIO, codec: str, start: int) -> Pieces:
@@ -38,7 +31,9 @@ def find_pieces(file: BinaryIO, codec: str, start: int) -> Pieces:
     - MP3: split by frames; a stream without a frame count gets one.
     - Ogg and FLAC: concatenated streams, of which a decoder would read only the first.
     - WAV, AIFF and AU: if the size of the sound data is 0, or more than 4 KB that are not a chunk
-      follow it, the sound extends to the end of the file.
+      follow it, the sound extends to the end of the file; so it does in CAF without a size.
+    - WAV with chunks that decoders stumble over, or whose name is BW64.
+    - All but MP3: without the ID3 tags in front, with which decoders seek to wrong places.
     - FLAC without a total: decoded once to count its samples.
 
     Args:
@@ -56,16 +51,25 @@ def find_pieces(file: BinaryIO, codec: str, start: int) -> Pieces:
     if codec == "MP3":
         with _whole(file) as data:
             streams = mp3_streams(data, start)
-        if start == tag and all(len(parts) == 1 for parts in streams) and len(streams) < 2:
+        file.seek(5)
+        has_footer = tag and file.read(1)[0] & 0x10  # of which libsndfile knows nothing
+        is_whole = len(streams) < 2 and all(len(parts) == 1 for parts in streams)
+        if start == tag and is_whole and not has_footer:
             return ()
-        return tuple(streams) or (((start, _size(file) - start),),)
+        return tuple(streams) or (((start, size_of(file) - start),),)
+    pieces: Pieces = (((tag, size_of(file) - tag),),) if tag else ()
+    with contextlib.suppress(EOFError):
+        pieces = _pieces_behind(file, tag, head) or pieces
+    return pieces
+
+
+def _pieces_behind(file: BinaryIO, tag: int, head: bytes) -> Pieces:
     if head[:4] == b"OggS":
         with _whole(file) as data:
             return _ogg_pieces(data, tag)
     if head[:4] == b"fLaC":
         return _flac_pieces(file, tag)
-    size_at = _wrong_size(file, tag, head)
-    return _to_the_end(file, *size_at) if size_at else ()
+    return pieces_with_header(file, tag, head)
 
 
 @contextlib.contextmanager
@@ -75,10 +79,6 @@ def _whole(file: BinaryIO) -> Iterator[bytes | mmap.mmap]:
     else:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             yield data
-
-
-def _size(file: BinaryIO) -> int:
-    return file.seek(0, io.SEEK_END)
 
 
 def _ogg_pieces(data: bytes | mmap.mmap, start: int) -> Pieces:
@@ -102,7 +102,7 @@ def _flac_pieces(file: BinaryIO, start: int) -> Pieces:
     """Split concatenated FLAC streams, each with its length stated."""
     # The whole file is searched: seeking to the end of one stream may reach that of another.
     begins = [start, *find_flac_streams(file, start + 4)]
-    ends = [*begins[1:], _size(file)]
+    ends = [*begins[1:], size_of(file)]
     parts = [(begin, end - begin) for begin, end in zip(begins, ends, strict=True)]
     if len(parts) > 1:
         _check_ends(file, parts)
@@ -145,63 +145,6 @@ def _sized_flac(file: BinaryIO, begin: int, num_bytes: int) -> tuple[Part, ...]:
     (bits,) = unpack_at(file, place, ">Q")
     stated = struct.pack(">Q", bits | count)
     return ((begin, 18), stated, (place + 8, num_bytes - 26))
-
-
-def _wrong_size(file: BinaryIO, start: int, head: bytes) -> tuple[int, int, str] | None:
-    """Find a wrong size of the sound data: offset of the size, of the data, and byte order."""
-    for magic, walk in ((b"caff", walk_caf), (b"riff", walk_w64)):
-        for name, _, place in walk(file) if head.startswith(magic) else ():
-            if name == magic:
-                raise joined(place)
-    order, name, least = chunk_order(head), b"data" if head[8:] == b"WAVE" else b"SSND", 0
-    if name == b"SSND":
-        least = 8  # before the sound: offset and block size
-    if head[:4] in {b".snd", b"dns."}:
-        order = ">" if head[:1] == b"." else "<"
-        place, num_bytes = unpack_at(file, start + 4, f"{order}2I")
-        return _if_wrong(file, (start + 8, start + place, order), num_bytes)
-    for chunk, num_bytes, place in walk_chunks(file, start, order) if order else ():
-        if chunk == name:
-            padding = num_bytes % 2
-            return _if_wrong(file, (place - 4, place, order), num_bytes, least, padding)
-    return None
-
-
-def _if_wrong(
-    file: BinaryIO, found: tuple[int, int, str], num_bytes: int, least: int = 0, padding: int = 0
-) -> tuple[int, int, str] | None:
-    """Return `found` if the sound data do not end where they should, else None."""
-    _, place, order = found
-    size, end = _size(file), place + num_bytes
-    if end > size or size - place <= least:
-        return None
-    file.seek(end + padding)
-    behind = file.read(_TOLERATED_BYTES)
-    if behind[:4] in {b".snd", b"dns."} or chunk_order(behind[:12]):
-        raise joined(end + padding)
-    if _is_chunk(behind, size - end, order) or behind.startswith(_NO_SOUND):
-        return None
-    is_stated = num_bytes > least
-    if is_stated and (size - end <= _TOLERATED_BYTES or not behind.strip(b"\0")):
-        return None
-    return found
-
-
-def _is_chunk(head: bytes, room: int, order: str) -> bool:
-    """Return whether these bytes begin a chunk that ends within the file."""
-    if len(head) < 8:
-        return False
-    name, num_bytes = struct.unpack(f"{order}4sI", head[:8])
-    return name.isascii() and bytes(name).decode().isprintable() and 8 + num_bytes <= room
-
-
-def _to_the_end(file: BinaryIO, size_at: int, place: int, order: str) -> Pieces:
-    num_bytes = _size(file) - place
-    if num_bytes >= 2**32 - 1:
-        rule = "sound data of 4 GB and more must have its size in the header (RF64)"
-        raise AudioError(rule, code="unsupported", key="length", value=num_bytes)
-    stated = struct.pack(f"{order}I", num_bytes)
-    return (((0, size_at), stated, (size_at + 4, place - size_at - 4), (place, num_bytes)),)
 
 
 class SplicedFile:

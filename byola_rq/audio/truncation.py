@@ -24,10 +24,12 @@ from byola_rq.audio.containers import (
     walk_w64,
 )
 from byola_rq.audio.encoded import MAX_SAMPLES
+from byola_rq.audio.pieces import SplicedFile
 
 # Writers that count their own header in the data size overstate it by less than this, at most
 # 4 ms of speech: no reason to reject a whole collection.
 _TOLERATED_BYTES = 64
+_PCM = frozenset({b".snd", b"dns.", b"caff", b"riff", b"NIST"})
 _MAX_OGG_PAGE = 27 + 255 + 255 * 255
 
 
@@ -69,25 +71,22 @@ def _check(file: BinaryIO, size: int) -> str | None:
     if re.match(rb"\xff[\xf0\xf1\xf8\xf9]", magic):
         return _check_aac(file, start, size)
     if magic[:4] == b"fLaC":
-        return _check_flac(file, start)
-    if start or re.match(rb"\xff[\xe0-\xff]", magic):
-        return _check_mp3(file, start, size)
-    return _check_pcm(file, magic, size)
+        return _check_flac(file, start, size)
+    is_pcm = chunk_order(magic) or magic[:4] in _PCM
+    return _check_pcm(file, start, size, magic) if is_pcm else _check_mp3(file, start, size)
 
 
-def _check_pcm(file: BinaryIO, magic: bytes, size: int) -> str | None:
+def _check_pcm(file: BinaryIO, start: int, size: int, magic: bytes) -> str | None:
     if order := chunk_order(magic):
-        return _check_chunks(file, size, b"data" if magic[8:] == b"WAVE" else b"SSND", order)
+        return _check_chunks(file, start, size, order)
     if magic[:4] in {b".snd", b"dns."}:
-        data_start, num_bytes = unpack_at(file, 4, ">2I" if magic[:1] == b"." else "<2I")
-        return _compare(num_bytes, size - data_start)
+        data_start, num_bytes = unpack_at(file, start + 4, ">2I" if magic[:1] == b"." else "<2I")
+        return _compare(num_bytes, size - start - data_start)
     if magic[:4] == b"caff":
-        return _compare_chunk(walk_caf(file), size)
+        return _compare_chunk(walk_caf(file, start), size)
     if magic[:4] == b"riff":
-        return _compare_chunk(walk_w64(file), size)
-    if magic.startswith(b"NIST_1A"):
-        return _check_nist(file, size)
-    return None
+        return _compare_chunk(walk_w64(file, start), size)
+    return _check_nist(file, start, size)
 
 
 def _compare_chunk(chunks: Iterator[tuple[bytes, int, int]], size: int) -> str | None:
@@ -97,8 +96,8 @@ def _compare_chunk(chunks: Iterator[tuple[bytes, int, int]], size: int) -> str |
     return next(sizes, None)
 
 
-def _check_nist(file: BinaryIO, size: int) -> str | None:
-    file.seek(0)
+def _check_nist(file: BinaryIO, start: int, size: int) -> str | None:
+    file.seek(start)
     head = file.read(1024)
     fields = nist_fields(head)
     counts = [fields.get(name, "") for name in ("sample_count", "sample_n_bytes", "channel_count")]
@@ -106,7 +105,7 @@ def _check_nist(file: BinaryIO, size: int) -> str | None:
     # ASCII alone: other digits, such as a superscript two, are no numbers to Python.
     if not (head_size.isdigit() and all(each.isascii() and each.isdigit() for each in counts)):
         return None  # not stated
-    return _compare(math.prod(map(int, counts)), size - int(head_size))
+    return _compare(math.prod(map(int, counts)), size - start - int(head_size))
 
 
 def _compare(num_bytes: int, num_there: int) -> str | None:
@@ -118,13 +117,13 @@ def _compare(num_bytes: int, num_there: int) -> str | None:
     return f"cut short: {max(num_there, 0)} of {num_bytes} bytes of its sound data are there"
 
 
-def _check_chunks(file: BinaryIO, size: int, name: bytes, order: str) -> str | None:
+def _check_chunks(file: BinaryIO, start: int, size: int, order: str) -> str | None:
     """Compare the sound data of a WAV or AIFF file with its stated size."""
     size_64 = 0
-    for chunk, num_bytes, place in walk_chunks(file, 0, order):
+    for chunk, num_bytes, place in walk_chunks(file, start, order):
         if chunk == b"ds64":  # RF64: 64-bit sizes
             _, size_64 = unpack_at(file, place, "<2Q")
-        if chunk == name:
+        if chunk in {b"data", b"SSND"}:
             is_64 = size_64 > 0 and num_bytes == 0xFFFFFFFF
             return _compare(size_64 if is_64 else num_bytes, size - place)
     return None
@@ -164,11 +163,11 @@ def _check_ogg(file: BinaryIO, size: int) -> str | None:
     return None
 
 
-def _check_flac(file: BinaryIO, start: int) -> str | None:
+def _check_flac(file: BinaryIO, start: int, size: int) -> str | None:
     """Decode the last sample: a binary search for its frame, under 1 ms per minute of sound."""
     file.seek(0)
     try:
-        sound = soundfile.SoundFile(file)
+        sound = soundfile.SoundFile(SplicedFile(file, [(start, size - start)]) if start else file)
     except (soundfile.SoundFileError, RuntimeError):
         return None  # opening it reports the cause
     with sound:

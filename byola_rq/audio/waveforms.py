@@ -1,5 +1,6 @@
 """Checks and conversion of callers' waveforms to float32 rows."""
 
+import contextlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 from byola_rq.audio.decoder import SAMPLE_RATES
 from byola_rq.audio.io import LOUD, MAX_AMPLITUDE
 from byola_rq.errors import AudioError
-from byola_rq.text.shown import one_line
+from byola_rq.text.shown import one_line, shown
 
 _FEWEST_SAMPLES = SAMPLE_RATES.start // 10  # 0.1 s at the lowest rate; no waveform is shorter
 
@@ -29,9 +30,9 @@ def as_rows(
     """Check waveforms and convert them to float32.
 
     Args:
-        waveform: `(S,)`, `(B, S)`, or a list or tuple of B one-dimensional ones. Floating point in
-            [-1, 1], or uint8, int16 or int32, which are divided by their full scale as in a WAV
-            file (uint8 after subtracting 128).
+        waveform: `(S,)`, `(B, S)`, or a list, tuple or array of B one-dimensional ones. Floating
+            point in [-1, 1], or uint8, int16 or int32, which are divided by their full scale as in
+            a WAV file (uint8 after subtracting 128).
         lengths: Number of valid samples in each row of `(B, S)`; the rest is dropped.
 
     Returns:
@@ -41,6 +42,8 @@ def as_rows(
         AudioError: If they are empty, of another shape or type, not finite, or above 16 times full
             scale.
     """
+    if getattr(getattr(waveform, "dtype", None), "kind", "") == "O":  # an array of arrays
+        waveform = list(waveform)  # type: ignore[arg-type]
     if isinstance(waveform, (list, tuple)) and any(_is_row(each) for each in waveform):
         if lengths is not None:
             raise AudioError(
@@ -102,11 +105,8 @@ def as_sample_rate(value: SampleRate) -> int:
     Raises:
         AudioError: If it is not a whole number, or not the same for all waveforms.
     """
-    try:
-        rates = np.unique(np.asarray(torch.as_tensor(value).detach().cpu(), np.float64))
-    except (TypeError, ValueError, RuntimeError):
-        rates = np.empty(0)
-    if len(rates) != 1 or rates[0] % 1:
+    rates = np.unique(_numbers(value, "iufO"))
+    if len(rates) != 1 or not math.isfinite(rates[0]) or rates[0] % 1:
         got = one_line(value)
         if len(rates) > 1:
             got += ", which are several; call it once for each, or resample"
@@ -119,7 +119,17 @@ def as_sample_rate(value: SampleRate) -> int:
     return int(rates[0])
 
 
+def _numbers(value: Any, kinds: str) -> npt.NDArray[np.float64]:
+    """Convert numbers to an array; empty if their numpy kind is none of `kinds`."""
+    with contextlib.suppress(TypeError, ValueError, RuntimeError, OverflowError):
+        numbers = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
+        if numbers.dtype.kind in kinds:
+            return np.asarray(numbers, np.float64)
+    return np.empty(0)
+
+
 def _as_tensor(value: Any, name: str) -> Tensor:
+    is_masked = isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value)
     if not isinstance(value, Tensor) and hasattr(value, "__array__"):
         value = np.asarray(value)
         is_plain = value.dtype.isnative and value.flags.writeable and value.flags.aligned
@@ -127,7 +137,13 @@ def _as_tensor(value: Any, name: str) -> Tensor:
             # Copied: torch supports neither foreign byte orders nor negative strides.
             value = np.array(value, value.dtype.newbyteorder("="), order="C")
     try:
-        return torch.as_tensor(value)
+        if is_masked:
+            raise ValueError("some are masked")
+        # On the CPU, whatever torch's default device is.
+        samples = value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
+        if samples.is_nested or samples.is_meta or samples.layout != torch.strided:
+            raise ValueError("this tensor is nested, sparse or without content")
+        return samples
     except (TypeError, ValueError, RuntimeError) as error:
         reason = one_line(error)
         raise AudioError(
@@ -167,14 +183,14 @@ def _checked(samples: Tensor, name: str) -> Tensor:
 
 
 def _check_lengths(lengths: Sequence[int] | Tensor, batch: Tensor) -> list[int]:
-    counts = torch.as_tensor(lengths)
-    if counts.is_floating_point() or counts.shape != batch.shape[:1]:
+    counts = _numbers(lengths, "iu")
+    if counts.shape != batch.shape[:1]:
         raise AudioError(
             f"lengths: must be {len(batch)} whole numbers, one for each row; "
-            f"got {counts.dtype} of shape {tuple(counts.shape)}",
+            f"got {shown(one_line(lengths), 200)}",
             code="value",
             key="lengths",
-            value=(counts.dtype, tuple(counts.shape)),
+            value=lengths,
         )
     least, most = int(counts.min()), int(counts.max())
     if least < 1 or most > batch.shape[1]:

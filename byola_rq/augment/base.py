@@ -23,7 +23,12 @@ class Augmentation(nn.Module, ABC, Generic[Parameters]):
 
     Attributes:
         kernels: Decides whether one kernel draws and applies.
+        step: Name in `fused.STEPS`; None if the kernel does not implement this augmentation.
+        needs_all_bands: True if the kernel must see all bands to compute one of them.
     """
+
+    step: str | None = None
+    needs_all_bands = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,16 +105,6 @@ class Augmentation(nn.Module, ABC, Generic[Parameters]):
         if parameters is None:
             return super().apply(x)
         return self.apply_parameters(x, parameters)
-
-    @property
-    def step(self) -> str | None:
-        """Name in `fused.STEPS`; None if the kernel does not implement this augmentation."""
-        return None
-
-    @property
-    def needs_all_bands(self) -> bool:
-        """True if the kernel must see all bands to compute one of them."""
-        return False
 
     def constants(self) -> tuple[Any, ...]:
         """Compile-time constants of the kernel's step."""

@@ -30,7 +30,7 @@ class CropBoxes:
 class RandomResizedCrop(Augmentation[CropBoxes]):
     """Cut a random box from a canvas wider than the segment, and resize it to the segment's size.
 
-    The segment is laid in the middle of a zero canvas, so that a box may reach beyond its ends.
+    The segment lies in the middle of a canvas of zeros, so that a box may extend beyond it.
 
     Args:
         canvas: Canvas size in units of the segment: (bands, frames), each at least 1.
@@ -43,6 +43,8 @@ class RandomResizedCrop(Augmentation[CropBoxes]):
     Source: Niizumi et al., BYOL for Audio (arXiv:2103.06695).
     """
 
+    step = "crop"
+
     def __init__(
         self,
         canvas: tuple[float, float] = (1.0, 1.5),
@@ -51,7 +53,7 @@ class RandomResizedCrop(Augmentation[CropBoxes]):
         time_scale: tuple[float, float] = (0.6, 1.5),
     ) -> None:
         super().__init__()
-        if min(canvas) < 1:
+        if not min(canvas) >= 1:
             raise ValueError(f"canvas must be at least 1 in both directions; got {tuple(canvas)}")
         for name, scale in (("freq_scale", freq_scale), ("time_scale", time_scale)):
             if not 0 < scale[0] <= scale[1]:
@@ -86,11 +88,6 @@ class RandomResizedCrop(Augmentation[CropBoxes]):
         planes = _resize(planes.transpose(-1, -2), left, boxes.width)  # (B, C, T, F)
         planes = _resize(planes.transpose(-1, -2), top, boxes.height)
         return planes.reshape(x.shape).to(x.dtype)
-
-    @property
-    def step(self) -> str:
-        """Name of the kernel's step."""
-        return "crop"
 
     def constants(self) -> tuple[Any, ...]:
         """Minimum and range of the height's scale, then of the width's."""

@@ -1,5 +1,6 @@
 """Random linear fader: a slope of loudness over time."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,16 +26,18 @@ class RandomLinearFader(Augmentation[FaderGains]):
         gain: Largest gain, in units of the input (standardized log-mel), above 0.
 
     Raises:
-        ValueError: If `gain` is not above 0.
+        ValueError: If `gain` is not finite and above 0.
 
     Source: Niizumi et al., BYOL for Audio: Exploring Pre-trained General-purpose Audio
     Representations (arXiv:2204.07402).
     """
 
+    step = "fader"
+
     def __init__(self, gain: float = 1.0) -> None:
         super().__init__()
-        if not gain > 0:
-            raise ValueError(f"gain must be above 0; got {gain}")
+        if not 0 < gain < math.inf:
+            raise ValueError(f"gain must be finite and above 0; got {gain}")
         self.gain = gain
 
     def draw(self, x: Tensor, key: Tensor) -> FaderGains:  # noqa: ARG002
@@ -52,11 +55,6 @@ class RandomLinearFader(Augmentation[FaderGains]):
         first, last = parameters.first[:, None].to(dtype), parameters.last[:, None].to(dtype)
         slope = first * (1 - fraction) + last * fraction  # (B, T)
         return (x.to(dtype) + slope.reshape(len(x), *[1] * (x.ndim - 2), -1)).to(x.dtype)
-
-    @property
-    def step(self) -> str:
-        """Name of the kernel's step."""
-        return "fader"
 
     def constants(self) -> tuple[Any, ...]:
         """Compile-time constants of the kernel's step: the gain."""

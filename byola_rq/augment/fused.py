@@ -1,7 +1,7 @@
 """Launcher of the GPU kernel that computes a chain of augmentations."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -9,27 +9,17 @@ from torch import Tensor
 from byola_rq.runtime import triton
 from byola_rq.runtime.rng import word_bits
 
+if TYPE_CHECKING:
+    from byola_rq.augment.base import Augmentation
+
+    Steps = Sequence[Augmentation[Any]]
+
 STEPS = ("mixup", "crop", "fader", "quantization")  # steps of the kernel, in its order
 _NARROW = (torch.float16, torch.bfloat16)
 _MAX_ELEMENTS = 1 << 14  # per block: they live in the registers of one program
 
 
-class Step(Protocol):
-    """Interface of an augmentation that the kernel implements."""
-
-    @property
-    def step(self) -> str | None:
-        """Name in `STEPS`; None if the kernel does not implement it."""
-
-    @property
-    def needs_all_bands(self) -> bool:
-        """True if the kernel must see all bands to compute one of them."""
-
-    def constants(self) -> tuple[Any, ...]:
-        """Compile-time constants of the step."""
-
-
-def unsupported_reason(steps: Sequence[Step], planes: Tensor) -> str | None:
+def unsupported_reason(steps: "Steps", planes: Tensor) -> str | None:
     """Return why the kernel cannot take planes, `(N, F, T)`; None if it can."""
     # A narrow dtype would be rounded between two steps.
     if planes.dtype != torch.float32 and (len(steps) > 1 or planes.dtype not in _NARROW):
@@ -46,7 +36,7 @@ def unsupported_reason(steps: Sequence[Step], planes: Tensor) -> str | None:
 
 
 def launch(
-    steps: Sequence[Step],
+    steps: "Steps",
     planes: Tensor,
     key: Tensor,
     *,
@@ -90,7 +80,7 @@ def launch(
 
 
 def constants(
-    steps: Sequence[Step], num_bands: int, num_frames: int, words: Sequence[str] | None = None
+    steps: "Steps", num_bands: int, num_frames: int, words: Sequence[str] | None = None
 ) -> dict[str, Any]:
     """Return the kernel's compile-time constants by name, in the order of its arguments."""
     of_steps: dict[str | None, Any] = {}
@@ -122,7 +112,7 @@ def power_of_two(size: int) -> int:
     return 1 << (size - 1).bit_length()
 
 
-def _block(steps: Sequence[Step], num_bands: int, num_frames: int) -> tuple[int, int]:
+def _block(steps: "Steps", num_bands: int, num_frames: int) -> tuple[int, int]:
     """Return the block size of a program in bands and frames, both powers of two."""
     bands, frames = power_of_two(num_bands), power_of_two(num_frames)
     # Small blocks keep more programs busy, but a range over all bands needs the whole plane.

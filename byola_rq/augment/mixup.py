@@ -35,6 +35,7 @@ class Mixup(Augmentation[MixupParameters]):
     Source: Niizumi et al., BYOL for Audio (arXiv:2103.06695).
     """
 
+    step = "mixup"
     ring: Tensor
     num_seen: Tensor
 
@@ -75,11 +76,6 @@ class Mixup(Augmentation[MixupParameters]):
         places = torch.arange(skipped, len(x), device=x.device) + self.num_seen
         self.ring.index_copy_(0, places % self.memory, latest.to(self.ring.dtype))
         self.num_seen += len(x)
-
-    @property
-    def step(self) -> str:
-        """Name of the kernel's step."""
-        return "mixup"
 
     def constants(self) -> tuple[Any, ...]:
         """Words of the keys of weight and place, the largest weight, and the ring's length."""

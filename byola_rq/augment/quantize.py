@@ -33,7 +33,7 @@ class QuantizationBins:
 
 
 class RandomizedQuantization(Augmentation[QuantizationBins]):
-    """Replace every value by its bin's: information inside each bin is withheld.
+    """Replace every value by the reproduction value of its bin.
 
     Per sample and channel (mel band), over all other dimensions (frames): the range is cut into
     bins at random edges, and each bin takes one random value from its own interval.
@@ -81,6 +81,8 @@ class RandomizedQuantization(Augmentation[QuantizationBins]):
         self.per = per
         self.p = p
         self.channel_dim = channel_dim
+        self.step = "quantization" if num_bins <= MAX_BINS else None
+        self.needs_all_bands = per == "instance"  # one range spans all channels
 
     def draw(self, x: Tensor, key: Tensor) -> QuantizationBins:
         """Draw the quantizers of each sample of `x`, `(B, ..., F, T)`."""
@@ -105,16 +107,6 @@ class RandomizedQuantization(Augmentation[QuantizationBins]):
         if self.p < 1:
             quantized = torch.where(parameters.is_applied[:, None, None], quantized, rows)
         return self.from_planes(quantized.to(x.dtype), x)
-
-    @property
-    def step(self) -> str | None:
-        """Name of the kernel's step; None with more bins than it can take."""
-        return "quantization" if self.num_bins <= MAX_BINS else None
-
-    @property
-    def needs_all_bands(self) -> bool:
-        """True if one range spans all channels."""
-        return self.per == "instance"
 
     def constants(self) -> tuple[Any, ...]:
         """Words of the keys, bins, rules, probability, and number of bins as a power of two."""

@@ -1,6 +1,6 @@
 """Two independently augmented views of a log-mel batch."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -55,8 +55,9 @@ class Views(nn.Module):
             {name: AUGMENTATIONS[name](**options) for name, options in augmentations.items()}
         )
         self.post_norm = post_norm
-        self.fused = FusedViews(dict(self._chain()))
-        for _, augmentation in self._chain():
+        chain = cast(Mapping[str, Augmentation[Any]], self.augmentations)
+        self.fused = FusedViews(chain)
+        for augmentation in chain.values():
             augmentation.kernels = self.fused.kernels
 
     def forward(self, log_mel: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,7 +76,7 @@ class Views(nn.Module):
         if "mixup" in self.augmentations:
             # Gathered, so that the ring of each rank equals that of a single process.
             log_mel = all_gather_rows(log_mel)
-        for _, augmentation in self._chain():
+        for augmentation in self.fused.augmentations.values():
             augmentation.remember(log_mel)
         if self.post_norm:
             # Standardized together, so that a difference in level between the views remains.
@@ -84,13 +85,10 @@ class Views(nn.Module):
 
     def _augment(self, log_mel: Tensor, key: Tensor) -> Tensor:
         view = log_mel
-        for name, augmentation in self._chain():
+        for name, augmentation in self.fused.augmentations.items():
             # `augment`, not `forward`, whose checks would wait for the device every step.
             view = augmentation.augment(view, fold_in(key, name))
         return view
-
-    def _chain(self) -> Iterable[tuple[str, Augmentation[Any]]]:
-        return cast(Iterable[tuple[str, Augmentation[Any]]], self.augmentations.items())
 
 
 def _standardize(x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -14,8 +15,8 @@ from byola_rq.cli.options import (
     expand_homes,
     fail,
     is_fault,
+    is_supported_system,
     run_app,
-    runs_here,
     take_any_text,
 )
 from byola_rq.errors import ByolaRQError, ConfigError
@@ -28,28 +29,29 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (
-    train.pretrain,
-    train.recipes,
-    prepare.prepare,
-    prepare.info,
-    embed.embed,
-    explore.search,
-    explore.classify,
-    embed.export,
-    train.runs,
-    listen.views,
-    listen.listen,
-    prepare.synthesize,
-):
-    app.command()(command)
-app.command("map")(explore.map_)
-app.command("import-weights")(embed.import_weights)
+COMMANDS: dict[str, Callable[..., None]] = {  # in the order of --help
+    "embed": embed.embed,
+    "search": explore.search,
+    "map": explore.map_,
+    "classify": explore.classify,
+    "listen": listen.listen,
+    "views": listen.views,
+    "pretrain": train.pretrain,
+    "recipes": train.recipes,
+    "runs": train.runs,
+    "export": embed.export,
+    "import-weights": embed.import_weights,
+    "prepare": prepare.prepare,
+    "info": prepare.info,
+    "synthesize": prepare.synthesize,
+}
+for name, command in COMMANDS.items():
+    app.command(name)(command)
 
 
 @app.command()
 def doctor() -> None:
-    """Check the installation and list remedies for what does not work."""
+    """Check the installation and suggest fixes."""
     from byola_rq.cli.doctor import print_findings
 
     if not print_findings():
@@ -68,7 +70,7 @@ def _root(
     """
     if debug:
         os.environ["BYOLA_RQ_DEBUG"] = "1"
-    if not runs_here() and context.invoked_subcommand != "doctor":
+    if not is_supported_system() and context.invoked_subcommand != "doctor":
         message = f"byola_rq runs on Linux and macOS, on Windows within WSL; this is {sys.platform}"
         raise ConfigError(message, code="unsupported", key=sys.platform)
 

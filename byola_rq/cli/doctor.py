@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from byola_rq.cli.options import runs_here
+from byola_rq.cli.options import is_supported_system
 from byola_rq.errors import first_line, how_to_install
 from byola_rq.text.shown import shown
 
@@ -26,7 +26,7 @@ class Diagnosis:
 
     @property
     def is_failure(self) -> bool:
-        """Return whether the package cannot work without it."""
+        """Return whether byola_rq cannot work because of it."""
         return self.is_required and self.status in {"missing", "broken"}
 
 
@@ -67,14 +67,14 @@ def print_findings() -> bool:
 
 
 def examine() -> Iterator[Diagnosis]:
-    """Check everything the package can use."""
+    """Check all parts and packages, required and optional."""
     yield _examine_system()
     yield Diagnosis("python", "ok", f"{platform.python_version()} at {sys.executable}")
     yield Diagnosis("byola_rq", "ok", importlib.metadata.version("byola_rq"))
     yield from _examine_torch()
     for name in REQUIRED:
         yield _examine_import(
-            name, "needed by everything", "pip install . in the source checkout", is_required=True
+            name, "every command", "pip install . in the source checkout", is_required=True
         )
     yield _examine_libsndfile()
     yield _examine_builtin()
@@ -85,7 +85,7 @@ def examine() -> Iterator[Diagnosis]:
 
 def _examine_system() -> Diagnosis:
     detail = f"{platform.system()} {platform.release()}"
-    if runs_here():
+    if is_supported_system():
         return Diagnosis("system", "ok", detail)
     remedy = "byola_rq runs on Linux and macOS; on Windows, install it within WSL"
     return Diagnosis("system", "broken", detail, remedy, is_required=True)
@@ -159,7 +159,8 @@ def _examine_import(name: str, purpose: str, remedy: str, *, is_required: bool) 
     finding = _examine(name, load, remedy, is_required=is_required)
     if finding.status == "ok":
         return finding
-    return Diagnosis(name, finding.status, f"{finding.detail}; for {purpose}", remedy, is_required)
+    need = f"needed for {purpose}" if is_required else f"optional, for {purpose}"
+    return Diagnosis(name, finding.status, f"{finding.detail}; {need}", remedy, is_required)
 
 
 def _examine(name: str, look: Callable[[], str], remedy: str, *, is_required: bool) -> Diagnosis:

@@ -33,7 +33,9 @@ def embed(
         bool, typer.Option("--strict", help="Stop at the first clip that cannot be embedded.")
     ] = False,
 ) -> None:
-    """Embed every clip: embeddings.npy, index.csv and meta.json.
+    """Embed every clip of folders, lists or files.
+
+    Writes embeddings.npy, index.csv and meta.json.
 
     Row i of embeddings.npy (float32) is row i of index.csv. With --frames, the frame embeddings of
     clip i are the num_frames rows of frames.npy from first_frame on, and meta.json holds their
@@ -103,25 +105,27 @@ def export(
     best: Annotated[
         bool, typer.Option("--best", help="Export the checkpoint with the best validation score.")
     ] = False,
-    licence: Annotated[
+    license: Annotated[
         str | None, typer.Option(help="License of the weights to store, such as CC-BY-4.0.")
     ] = None,
     onnx: Annotated[
         Path | None, typer.Option(help="Write ONNX with the frontend, from waveform to embedding.")
     ] = None,
 ) -> None:
-    """Write the encoder of a run's newest checkpoint as a model file, also during training.
+    """Export the encoder of a run, or a model to ONNX.
+
+    Writes the encoder of the run's newest checkpoint as a model file, also during training.
 
     \b
     Examples:
       byola-rq export runs/a encoder.safetensors
-      byola-rq export runs/a best.safetensors --best --licence CC-BY-4.0
+      byola-rq export runs/a best.safetensors --best --license CC-BY-4.0
       byola-rq export --onnx model.onnx
       byola-rq export encoder.safetensors --onnx model.onnx
     """
     run_dir = Path(run)
     if run == NAME or run_dir.is_file():
-        if onnx is None or model or best or licence:
+        if onnx is None or model or best or license:
             message = f"{run}: export of a model takes --onnx FILE and nothing else"
             raise ConfigError(message, code="usage", path=run, key="--onnx")
         _export_onnx(run, onnx)
@@ -134,11 +138,11 @@ def export(
     from byola_rq.export.run import export_run
 
     path = export_run(run_dir, model, best=best)
-    if licence is not None:
+    if license is not None:
         from byola_rq.embed.embedder import load
 
         embedder = load(path)
-        embedder.licence = licence
+        embedder.license = license
         embedder.save(path)
     say(path)
     if onnx is not None:
@@ -161,10 +165,11 @@ def import_weights(
         list[Path] | None, typer.Option(help="Measure both on these sounds; may be repeated.")
     ] = None,
 ) -> None:
-    """Convert weights named as in the published BYOL-A checkpoints to a model file.
+    """Convert published BYOL-A weights to a model file.
 
-    byola_rq contains no such weights. The file must be a state dict written by torch.save, or have
-    one under the key state_dict or model; it is read without running code in it.
+    byola_rq does not include these weights. The file must be a state dict written by torch.save, or
+    have one under the key state_dict or model, with the names of the published checkpoints. No
+    code in it is run.
 
     \b
     Examples:

@@ -54,10 +54,9 @@ def search(
 ) -> None:
     """List the clips of a folder that sound most like a query.
 
-    Similarity is the cosine between embeddings, each dimension standardized over the folder: 1 is
-    the same sound, 0 the average of two sounds of the folder. A new folder is embedded first; later
-    searches reuse its embeddings. With --frames, second is the time at which the part of the clip
-    most similar to the query begins.
+    Similarity is the cosine between embeddings, each dimension standardized over the folder: 1 for
+    the same sound, 0 on average. A new folder is embedded first; later searches reuse its
+    embeddings. With --frames, `second` is the start of the part most similar to the query.
 
     \b
     Examples:
@@ -102,7 +101,7 @@ def map_(
         Path | None, typer.Option(help="Labels to color by: a csv with file_name,label.")
     ] = None,
     limit: Annotated[
-        int, typer.Option(min=1, help="Maximum number of clips, chosen evenly.")
+        int, typer.Option(min=1, help="Maximum number of clips, drawn at random.")
     ] = 2000,
     method: Annotated[
         Literal["auto", "umap", "tsne", "pca"],

@@ -45,13 +45,12 @@ def listen(
     model: Model = NAME,
     wav: Annotated[Path | None, typer.Option(help="Also write the sounds to this folder.")] = None,
 ) -> None:
-    """Write a page that shows and plays what the network sees of a clip.
+    """Write a page to listen to the augmentations of a clip.
 
-    It has a segment as recorded, and converted to a log-mel spectrogram and back; then cropped,
-    quantized with each K, mixed, and as the two training views, each with its picture, sound and
-    randomness key. All sounds have one gain. The page is one file that works offline. It ends with
-    the similarity of the two views to the model, compared with other sounds and the untrained
-    encoder.
+    It shows and plays a segment as recorded; converted to a log-mel spectrogram and back; cropped;
+    quantized with each K; mixed; and as two training views. All sounds have the same gain, and each
+    shows its random key. The page is one file that works offline. It ends with cosine similarities
+    between the embeddings of the two views and of other sounds, also for an untrained encoder.
 
     \b
     Examples:

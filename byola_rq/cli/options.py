@@ -48,13 +48,19 @@ class Precision(StrEnum):
     bfloat16 = "bfloat16"
 
 
-def runs_here() -> bool:
+def is_supported_system() -> bool:
     """Return whether the package supports this system: Linux, macOS or the like."""
     return hasattr(signal, "pthread_sigmask")
 
 
 def take_any_text() -> None:
-    r"""Make stdout and stderr escape characters outside their encoding as `\xfc`."""
+    r"""Make stdout and stderr escape characters outside their encoding as `\xfc`.
+
+    Closed ones discard what is written: the next file opened would get their descriptor.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  for good
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -71,7 +77,10 @@ def describe(error: OSError) -> str:
 
 def describe_fault(error: BaseException) -> str:
     """Describe an unexpected error in one line, with a hint at --debug."""
-    return f"{type(error).__name__}: {one_line(error)} (--debug shows where)"
+    if isinstance(error, OSError):
+        return describe(error)
+    reason = "out of memory" if isinstance(error, MemoryError) else one_line(error)
+    return f"{type(error).__name__}: {reason} (--debug shows where)"
 
 
 def is_fault(error: BaseException) -> bool:
@@ -81,7 +90,7 @@ def is_fault(error: BaseException) -> bool:
 
 
 def run_app(app: typer.Typer, arguments: list[str], name: str) -> NoReturn:
-    """Run a command and exit with its status; wrong use is reported in escaped lines.
+    """Run a command and exit with its status; usage errors are printed with escaped text.
 
     Args:
         app: Application with the command.

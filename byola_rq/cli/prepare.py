@@ -58,12 +58,15 @@ def prepare(
         bool, typer.Option("--strict", help="Exit with status 1 if any clip was rejected.")
     ] = False,
 ) -> None:
-    """Pack any collection of sounds into one corpus that training reads at disk speed.
+    """Pack collections of sounds into one corpus for training.
 
-    A SOURCE is a folder of audio files at any depth (or of tar shards or Parquet files), a
-    manifest (csv, tsv, parquet, fairseq's tsv), a tar (WebDataset), Parquet of encoded audio, an
-    audio file, or an AudioSet segment list joined to its audio: LIST.csv=FOLDER. Several sources
-    form one corpus; duplicate clips are kept once.
+    \b
+    A SOURCE is one of
+      a folder of audio files, tar shards or Parquet files, at any depth
+      a manifest: csv, tsv, parquet, or fairseq's tsv
+      a tar (WebDataset), Parquet of encoded audio, or an audio file
+      an AudioSet segment list joined to its audio: LIST.csv=FOLDER
+    Several sources form one corpus; duplicate clips are kept once.
 
     DEST gets pcm-00000.npy ... (int16, 16 kHz, mono), index.parquet, corpus.json and
     rejected.csv, which lists every clip left out and the reason. After an interruption the same
@@ -154,7 +157,9 @@ def info(
         Path | None, typer.Option(help="Also draw the clips' lengths (.png, .pdf, .svg).")
     ] = None,
 ) -> None:
-    """Summarize a packed corpus: clips, hours, lengths, rates, labels, rejected clips.
+    """Summarize a packed corpus.
+
+    Prints clips, hours, lengths, sample rates, labels and rejected clips.
 
     \b
     Examples:
@@ -175,10 +180,10 @@ def synthesize(
     clips: Annotated[int, typer.Option(min=2, help="Number of clips.")] = 600,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sounds.")] = 0,
 ) -> None:
-    """Write built-in synthetic sounds, unlabeled clips for pretraining without a download.
+    """Write synthetic sounds, to pretrain without a download.
 
-    They are written to FOLDER/clips/. Labeled sets of similar sounds: `python -m evaluate
-    miniature`, in the source checkout.
+    They are unlabeled and go to FOLDER/clips/. For labeled sets of similar sounds, see
+    `python -m evaluate miniature` in the source checkout.
 
     \b
     Example:

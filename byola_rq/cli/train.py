@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from byola_rq.cli.options import Overrides, load_config, print_once
+from byola_rq.runtime.signals import terminate_at_end_of_input
 from byola_rq.runtime.terminal import say, warn
 
 
@@ -25,6 +26,13 @@ def pretrain(
         int | None,
         typer.Option(min=1, help="Measure the stages of this many steps, and trace a few."),
     ] = None,
+    stop_at_eof: Annotated[
+        bool,
+        typer.Option(
+            "--stop-at-eof",
+            help="Stop as after SIGTERM once standard input ends, as a pipe does with its writer.",
+        ),
+    ] = False,
 ) -> None:
     """Pretrain an encoder on unlabeled clips.
 
@@ -46,6 +54,8 @@ def pretrain(
       byola-rq pretrain data.source=/data/x 'views.augmentations=[mixup, random_resized_crop]'
       torchrun --nproc-per-node 8 -m byola_rq pretrain my.yaml data.source=packed
     """
+    if stop_at_eof:
+        terminate_at_end_of_input()
     loaded = load_config(config, recipe)
     from byola_rq.train.loop import pretrain
 
@@ -55,10 +65,10 @@ def pretrain(
 def recipes(
     name: Annotated[str | None, typer.Argument(help="Recipe to print.")] = None,
 ) -> None:
-    """List the recipes of `pretrain --recipe`, or print one as a complete CONFIG.yaml.
+    """List the recipes, or print one as a CONFIG.yaml.
 
-    Each line has the recipe's purpose, source and results: percent in ESC-10, Speech Commands,
-    spoken digits and the mean of five further sets (docs/pretraining.md).
+    `byola-rq pretrain --recipe NAME` uses one. Scores are accuracies in percent on ESC-10, Speech
+    Commands and spoken digits, and the mean over five more sets (docs/pretraining.md).
 
     \b
     Examples:
@@ -72,7 +82,7 @@ def recipes(
             say(line)
         return
     for recipe in map(read_recipe, NAMES):
-        say(f"{recipe.name:9} {recipe.what} ({recipe.source}): {recipe.gave}")
+        say(f"{recipe.name:9} {recipe.summary} ({recipe.source}): {recipe.scores}")
 
 
 def runs(
@@ -81,11 +91,11 @@ def runs(
         Path | None, typer.Option(help="Also draw the runs' curves (.png, .pdf, .svg).")
     ] = None,
 ) -> None:
-    """Compare runs: progress, latest metrics, configuration differences.
+    """Compare runs: progress, metrics, configurations.
 
-    Metrics are those of the last row of metrics.csv; skipped counts the steps of all rows whose
-    loss or gradient was not finite. An embedding std near 0 or an effective rank near 1 indicates
-    collapse; a high waiting time, that data is read too slowly.
+    Metrics are those of the last row of metrics.csv. `skipped` counts all steps whose loss or
+    gradient was not finite. An embedding std near 0 or an effective rank near 1 indicates
+    collapse. High waiting time means that data is read too slowly.
 
     \b
     Examples:

@@ -131,8 +131,8 @@ class TrainConfig(Section):
     def _has_one_budget(self) -> Self:
         if self.segments is not None and self.max_steps is not None:
             raise ValueError(
-                "segments must be null beside max_steps, which ends a run as well; "
-                f"got {self.segments} beside {self.max_steps}"
+                "segments must be null if max_steps is set, since both end the run; "
+                f"got {self.segments} and {self.max_steps}"
             )
         return self
 

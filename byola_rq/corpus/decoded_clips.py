@@ -67,7 +67,8 @@ class DecodedClips(Clips):
         """SHA-256 of names and lengths."""
         rows = zip(self.sources, self.first_samples, self.num_samples, strict=True)
         text = "\n".join(_identity(source, first, length) for source, first, length in rows)
-        return hashlib.sha256(f"{self.sample_rate}\n{text}".encode()).hexdigest()
+        content = f"{self.sample_rate}\n{text}".encode(errors="surrogateescape")  # names are bytes
+        return hashlib.sha256(content).hexdigest()
 
     def names(self, indices: IntArray) -> list[str]:
         """File, or tar and member, of each clip."""
@@ -177,14 +178,15 @@ def measure_each(
     readable: list[ClipSource] = []
     places: list[tuple[int, int]] = []
     unreadable: list[tuple[ClipSource, AudioError]] = []
-    results = map_ahead(measure, sources, min(32, 4 * (os.cpu_count() or 1)))
-    for source, result in zip(sources, results, strict=True):
-        on_clip()
-        if isinstance(result, AudioError):
-            unreadable.append((source, result))
-        else:
-            readable.append(source)
-            places.append(result)
+    num_threads = min(32, 4 * (os.cpu_count() or 1))
+    with contextlib.closing(map_ahead(measure, sources, num_threads)) as results:
+        for source, result in zip(sources, results, strict=True):
+            on_clip()
+            if isinstance(result, AudioError):
+                unreadable.append((source, result))
+            else:
+                readable.append(source)
+                places.append(result)
     first_samples, num_samples = np.array(places, np.int64).reshape(-1, 2).T
     return DecodedClips(readable, first_samples, num_samples, sample_rate), unreadable
 
@@ -211,7 +213,7 @@ def _place(source: ClipSource, info: AudioInfo, sample_rate: int) -> tuple[int, 
 
 
 def _identity(source: ClipSource, first: int, length: int) -> str:
-    """Identify a clip independently of its folder: name, length and position."""
+    """Format what identifies a clip in any folder: name, length and position."""
     name = source.name if source.offset >= 0 else source.path.name
     part = f"\t{first}" if first else ""
     return f"{name}\t{length}{part}"

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import gc
+import itertools
 import multiprocessing
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any
@@ -34,7 +35,7 @@ def load_batches(
     *,
     batch_size: int,
     num_workers: int,
-    held: int = 0,
+    num_valid: int = 0,
     device: torch.device = CPU,
 ) -> Generator[SegmentBatch, None, None]:
     """Read the batches listed by `samples` ahead of their use, in `num_workers` processes.
@@ -44,26 +45,30 @@ def load_batches(
         samples: (epoch, clip index) of each sample, int64 `(B, 2)` per batch.
         batch_size: Largest B.
         num_workers: Number of processes; 0 reads each batch when it is requested.
-        held: Number of newest batches that stay valid; the memory of older ones is reused. 0: all
-            stay valid.
+        num_valid: Number of newest batches that stay valid; the memory of older ones is reused.
+            With 0 all batches stay valid.
         device: Device that the batches are copied to; for a GPU their memory is pinned.
 
     Raises:
         AudioError: If neither a clip nor its neighbors can be decoded (see `SegmentCorpus`);
             names the file.
     """
-    if num_workers == held == 0:
-        yield from map(corpus.load, samples)
-        return
-    # The loader requests another batch before it returns the one that has arrived.
-    slots = _Slots(corpus, _AHEAD * num_workers + max(held, 1), batch_size)
-    tasks = ((number % slots.num, items) for number, items in enumerate(samples))
-    # Pinned after the processes have started: they map it as ordinary memory.
-    with _results(slots, tasks, num_workers) as results, pinned(slots.memory, device):
+    with contextlib.ExitStack() as ending:
+        if isinstance(samples, Generator):
+            ending.callback(samples.close)  # which may be reading files ahead
+        if num_workers == num_valid == 0:
+            yield from map(corpus.load, samples)
+            return
+        # The loader requests another batch before it returns the one that has arrived.
+        slots = _Slots(corpus, _AHEAD * num_workers + max(num_valid, 1), batch_size)
+        tasks = ((number % slots.num, items) for number, items in enumerate(samples))
+        results = ending.enter_context(_results(slots, tasks, num_workers))
+        # Pinned after the processes have started: they map it as ordinary memory.
+        ending.enter_context(pinned(slots.memory, device))
         for result in results:
             batch = slots.batch(result)
             # A copy stays valid when its slot is reused.
-            yield batch if held else batch._replace(waveform=batch.waveform.clone())
+            yield batch if num_valid else batch._replace(waveform=batch.waveform.clone())
 
 
 @contextlib.contextmanager
@@ -75,8 +80,10 @@ def _results(
         yield map(slots.__getitems__, tasks)
         return
     need_open_files(FILES_OF_POOL + num_workers * FILES_OF_WORKER)
+    # Waited for here, since files may be read for them: while the loader starts, no signal arrives.
+    first = list(itertools.islice(tasks, _AHEAD * num_workers))
     # As a batch sampler: the loader passes every task to the dataset whole.
-    sampler: Any = tasks
+    sampler: Any = itertools.chain(first, tasks)
     loader: DataLoader[Any] = DataLoader(
         slots,
         batch_sampler=sampler,

@@ -44,7 +44,7 @@ class PackedClips(Clips):
     dtype: ClassVar = np.dtype(np.int16)
 
     def __init__(self, corpora: Sequence[PackedCorpus]) -> None:
-        rates = [int(corpus.info["sample_rate"]) for corpus in corpora]
+        rates = [corpus.info["sample_rate"] for corpus in corpora]
         for corpus, rate in zip(corpora, rates, strict=True):
             if rate != rates[0]:
                 raise CorpusError(

@@ -1,6 +1,7 @@
 """Format of a packed corpus on disk: files, index, opening and verification."""
 
 import hashlib
+import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass
@@ -15,7 +16,7 @@ from byola_rq.corpus.bounded_table import read_bounded
 from byola_rq.errors import Code, CorpusError
 from byola_rq.runtime.array_files import find_array
 from byola_rq.runtime.files import text_name
-from byola_rq.text.parse import check_shape, read_json
+from byola_rq.text.parse import check_shape, open_file, read_json
 from byola_rq.text.shown import one_line
 
 FORMAT = "byola_rq packed corpus"
@@ -37,6 +38,7 @@ INDEX_SCHEMA = pa.schema(
 
 _BLOCK_BYTES = 2**22
 _INFO_SHAPE = {
+    "sample_rate": int,
     "clips": int,
     "hours": float,
     "rejected": int,
@@ -81,11 +83,13 @@ def shard_name(shard: int) -> str:
 
 
 def is_packed(path: Path) -> bool:
-    """Return whether a folder holds a packed corpus, of any format version."""
+    """Return whether a folder holds a packed corpus, of any format version or damaged."""
     try:
         return bool(read_json(path / "corpus.json").get("format") == FORMAT)
-    except (OSError, ValueError):
+    except FileNotFoundError:
         return False
+    except (OSError, ValueError):
+        return os.path.exists(path / INDEX)  # opening it names the damage
 
 
 def read_info(folder: Path) -> dict[str, Any]:
@@ -129,7 +133,7 @@ def read_index(folder: Path, columns: list[str] | None = None) -> pa.Table:
     """Read all or some columns of `index.parquet`.
 
     Raises:
-        CorpusError: If it is missing, damaged, or has other columns.
+        CorpusError: If it is missing or damaged, or has other columns or empty cells.
     """
     path = folder / INDEX
     try:
@@ -137,6 +141,8 @@ def read_index(folder: Path, columns: list[str] | None = None) -> pa.Table:
             raise OSError("must be a regular file")
         with text_name(path) as readable:
             table = read_bounded(readable, columns)
+        if any(column.null_count for column in table.columns):
+            raise ValueError("its cells must not be empty")
         return table.cast(pa.schema([INDEX_SCHEMA.field(name) for name in table.column_names]))
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         message = f"{path}: not an index that can be read ({one_line(error)})"
@@ -198,7 +204,7 @@ def find_damage(folder: Path, on_bytes: Callable[[int], object] = lambda _: None
 def digest_file(path: Path, on_bytes: Callable[[int], object] = lambda _: None) -> str:
     """Compute the SHA-256 of a file; `on_bytes` is called with the length of each block."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_file(path) as file:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
             on_bytes(len(block))

@@ -42,7 +42,7 @@ def read_windows_ahead(
         reading = begin(shards)
         try:
             for items in sampler:
-                needed += len(items)
+                needed += sampler.batch_size  # of all ranks; `items` are one rank's part
                 while read < needed:
                     reading.result()
                     read, (end, shards) = end, next(windows)

@@ -1,5 +1,6 @@
 """Packed clips in a GPU's memory: segments are gathered there instead of copied."""
 
+import contextlib
 from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Literal
@@ -112,42 +113,25 @@ def place_clips(
     """
     if resident is False:
         return None
-    try:
-        return _placed(clips, segment_samples, device, is_demanded=resident is True)
-    except _UnplacedError as error:
+
+    def decline(code: Code, reason: str) -> ResidentClips | None:
         if resident == "auto":
             return None
-        message = f"{source}: data.resident must be auto or false, as {error}; got true"
-        raise ConfigError(
-            message, code=error.code, path=source, key="data.resident", value=True
-        ) from None
+        message = f"{source}: data.resident must be auto or false, as {reason}; got true"
+        raise ConfigError(message, code=code, path=source, key="data.resident", value=True)
 
-
-class _UnplacedError(Exception):
-    """Reason why clips cannot be resident on a device."""
-
-    def __init__(self, code: Code, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
-
-
-def _placed(
-    clips: Clips, segment_samples: int, device: torch.device, *, is_demanded: bool
-) -> ResidentClips:
     if not isinstance(clips, PackedClips):
-        raise _UnplacedError("unsupported", "only packed corpora can be resident")
+        return decline("unsupported", "only packed corpora can be resident")
     if device.type != "cuda":
-        raise _UnplacedError("missing", "run.device is no GPU")
+        return decline("missing", "run.device is no GPU")
     free, total = torch.cuda.mem_get_info(device)
-    room = DEMANDED_SHARE * free if is_demanded else min(AUTO_SHARE * total, free / 2)
+    room = DEMANDED_SHARE * free if resident is True else min(AUTO_SHARE * total, free / 2)
     num_bytes = count_resident_bytes(clips, segment_samples)
+    if num_bytes <= room:
+        with contextlib.suppress(torch.OutOfMemoryError):  # another process took it meanwhile
+            return ResidentClips(clips, segment_samples, device)
     reason = f"the clips take {num_bytes / 2**20:.0f} MiB of {device}; {room / 2**20:.0f} are free"
-    if num_bytes > room:
-        raise _UnplacedError("too-large", reason)
-    try:
-        return ResidentClips(clips, segment_samples, device)
-    except torch.OutOfMemoryError:  # another process took the memory meanwhile
-        raise _UnplacedError("too-large", reason) from None
+    return decline("too-large", reason)
 
 
 def _read_shard(path: Path) -> npt.NDArray[np.int16]:

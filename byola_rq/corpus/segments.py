@@ -60,9 +60,9 @@ class SegmentCorpus:
     The position of a segment is a function of (seed, epoch, clip index) only. Clips shorter than a
     segment are padded with zeros at both ends.
 
-    A clip that cannot be decoded is replaced by the next one (by index, cyclically) that can be,
-    with the key of the replaced clip, at a position that follows from this key and its own length.
-    So replacements are the same in every process and after every resumption.
+    A clip that cannot be decoded is replaced by the next one (by index, cyclically) that can be.
+    The key is that of the replaced clip; the position follows from this key and the length of the
+    replacement. So replacements are the same in every process and after every resumption.
 
     Args:
         clips: Clips to read from.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from byola_rq.audio.frontend import LogMelSpectrogram, Statistics, measure_statistics
-from byola_rq.corpus.loading import load_batches
+from byola_rq.corpus.loading import CPU, load_batches
 from byola_rq.corpus.order import ClipOrder
 from byola_rq.corpus.segments import SegmentCorpus, open_clips
 from byola_rq.errors import CorpusError
@@ -18,7 +18,6 @@ from byola_rq.runtime.progress import ProgressBar, log
 STATISTICS_SEGMENTS = 10_000
 STATISTICS_EPOCH = -1  # an epoch that is never used for training
 SEGMENT_SECONDS = 0.95  # as in the paper
-CPU = torch.device("cpu")
 
 
 def measure_corpus(

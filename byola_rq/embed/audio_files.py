@@ -36,7 +36,9 @@ def embed_files(
     whole = [
         files[place] for group in groups for place in group if not _is_long(clips, lengths[place])
     ]
-    embeddings = torch.empty(len(files), clips.encoder.embedding_dim)
+    embeddings = torch.empty(
+        (len(files), clips.encoder.embedding_dim), dtype=torch.float32, device="cpu"
+    )
     with ExitStack() as stack:
         waveforms = stack.enter_context(
             closing(map_ahead(lambda path: _read(clips, path), whole, num_workers))

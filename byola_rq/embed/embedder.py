@@ -36,7 +36,7 @@ class Embedder(nn.Module):
         frontend: Frontend that computes the log-mel spectrogram.
         statistics: Statistics of the corpus that the encoder was trained on.
         summary: Facts about the training, stored in the model file.
-        licence: License of the weights as an SPDX identifier ("CC-BY-4.0"), stored in the model
+        license: License of the weights as an SPDX identifier ("CC-BY-4.0"), stored in the model
             file; None if not stated.
 
     The encoder may have half precision (`to(torch.bfloat16)`, `half()`, or the `dtype` of `load`);
@@ -49,14 +49,14 @@ class Embedder(nn.Module):
         frontend: LogMelSpectrogram,
         statistics: Statistics,
         summary: Mapping[str, Any] | None = None,
-        licence: str | None = None,
+        license: str | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.frontend = frontend
         self.statistics = statistics
         self.summary = dict(summary or {})
-        self.licence = licence
+        self.license = license
         self.requires_grad_(False)
         self.eval()
 
@@ -73,7 +73,7 @@ class Embedder(nn.Module):
         Its statistics are mean 0 and std 1; set those of your clips with `with_statistics`.
         """
         frontend = frontend or LogMelSpectrogram()
-        with torch.random.fork_rng(devices=[]):
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             encoder = build_encoder(encoder_name, dim=dim, n_mels=frontend.n_mels)
         return cls(encoder, frontend, Statistics(mean=0.0, std=1.0), {"steps": 0, "seed": seed})
@@ -197,7 +197,7 @@ class Embedder(nn.Module):
         """Centers of a clip's first frame embeddings, in seconds, float32 `(T',)`."""
         stride = self.encoder.frames_per_embedding
         first = (stride - 1) / 2  # log-mel frame t is centered on sample t * hop_length
-        centers = first + stride * torch.arange(num_frames)
+        centers = first + stride * torch.arange(num_frames, dtype=torch.float32, device="cpu")
         return centers * self.frontend.hop_length / self.sample_rate
 
     @torch.no_grad()
@@ -225,7 +225,7 @@ class Embedder(nn.Module):
         Raises:
             CheckpointError: If it cannot be written.
         """
-        description = {**self.description, "licence": self.licence, "training": self.summary}
+        description = {**self.description, "license": self.license, "training": self.summary}
         write_model_file(Path(path), description, self.encoder.state_dict())
 
 
@@ -254,7 +254,8 @@ def load(
     if dtype not in PRECISIONS:
         raise ValueError(f"dtype must be one of {', '.join(map(str, PRECISIONS))}; got {dtype}")
     leave_forked_threads()
-    stored = read_model_file(_find(path))
+    with torch.device("cpu"):  # whatever the default device is
+        stored = read_model_file(_find(path))
     summary = stored.summary
     if path == builtin.NAME:
         summary = {**summary, "release": builtin.IDENTITY}

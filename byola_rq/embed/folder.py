@@ -10,16 +10,20 @@ import numpy as np
 import numpy.typing as npt
 
 from byola_rq.corpus.order import IntArray
+from byola_rq.embed.scaling import FloatArray
 from byola_rq.errors import CorpusError
 from byola_rq.runtime.array_files import find_array
 from byola_rq.runtime.files import is_own, replace_file
 from byola_rq.runtime.lock import PATIENCE, LockedError, locked
-from byola_rq.runtime.resumable_rows import ResumableRows, has_marks, remove_marks
-from byola_rq.text.cells import csv_rows, csv_text
+from byola_rq.runtime.resumable_rows import ResumableRows, has_marks, remove_marks, stored_key
+from byola_rq.text.cells import csv_columns, csv_text
 from byola_rq.text.parse import MAX_TEXT_BYTES, read_json, read_text
 
-EMBEDDINGS, FRAMES, REJECTED = "embeddings.npy", "frames.npy", "rejected.csv"
+EMBEDDINGS, FRAMES = "embeddings.npy", "frames.npy"
+INDEX, META, REJECTED = "index.csv", "meta.json", "rejected.csv"
 LOCK = ".lock"
+
+_MAX_VALUE = 1e15  # sums of squares are finite in float32
 
 
 class EmbeddingFolder:
@@ -41,25 +45,36 @@ class EmbeddingFolder:
         self.embeddings = path / file_name
         self._partial = path / ".partial.npy"
 
-    def is_whole(self, *, overwrite: bool) -> bool:
-        """Return whether these embeddings exist already.
+    def is_whole(self) -> bool:
+        """Return whether these embeddings exist already, whole and with their index."""
+        try:
+            find_array(self.embeddings)
+        except (OSError, ValueError):
+            return False
+        has_index = (self.path / INDEX).exists()
+        return has_index and bool(self._read_meta("content_key") == self.content_key)
+
+    def check_free(self) -> None:
+        """Check that this job would replace no file of another job, or of none.
 
         Raises:
-            CorpusError: If others exist and `overwrite` is false.
+            CorpusError: If it would; unfinished rows of another job count too.
         """
-        there = [name for name in (EMBEDDINGS, FRAMES) if (self.path / name).exists()]
-        if not there:
-            return False
-        if self.embeddings.name in there and self._read_meta("content_key") == self.content_key:
-            return True
-        if not overwrite:
-            raise CorpusError(
-                f"{self.path / there[0]}: holds the embeddings of another model or other clips; "
-                "choose another folder, remove it, or `byola-rq embed --overwrite`",
-                code="exists",
-                path=self.path / there[0],
-            )
-        return False
+        names = [EMBEDDINGS, FRAMES]
+        with self._disk_errors():
+            key = stored_key(self._partial)
+        if key is None and self._read_meta("content_key") is None:
+            names += [INDEX, META, REJECTED]
+        elif key not in (None, self.content_key):
+            names.append(self._partial.name)
+        for path in (self.path / name for name in names):
+            if path.exists():
+                raise CorpusError(
+                    f"{path}: is damaged, or not of this job (model, clips, --frames); choose "
+                    "another folder, or --overwrite",
+                    code="exists",
+                    path=path,
+                )
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -111,7 +126,15 @@ class EmbeddingFolder:
         """Begin or resume a job; return which rows are done, bool `(rows,)`."""
         marks = np.ones((num_rows, 1), np.uint8)
         with self._disk_errors():
-            self._rows = ResumableRows(self._partial, self.content_key, marks, dim)
+            try:
+                self._rows = ResumableRows(self._partial, self.content_key, marks, dim)
+            except ValueError as error:
+                raise CorpusError(
+                    f"{self.path}: the rows of a stopped job are damaged ({error}); remove its "
+                    f"{self._partial.stem}.* to begin again",
+                    code="damaged",
+                    path=self.path,
+                ) from error
         return self._rows.is_done
 
     def add(self, numbers: IntArray, rows: npt.NDArray[np.float32]) -> None:
@@ -141,43 +164,51 @@ class EmbeddingFolder:
         with self._disk_errors():
             for name in (EMBEDDINGS, FRAMES):
                 (self.path / name).unlink(missing_ok=True)
-            replace_file(self.path / "index.csv", index)
-            replace_file(self.path / "meta.json", json.dumps(meta, indent=1))
+            replace_file(self.path / INDEX, index)
+            replace_file(self.path / META, json.dumps(meta, indent=1))
             self._rows.finish(self.embeddings, is_kept)
 
     @contextlib.contextmanager
     def _disk_errors(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError) as error:
+        except OSError as error:
             message = f"{self.path}: cannot be written ({error})"
             raise CorpusError(message, code="unwritable", path=self.path) from error
 
     def _read_meta(self, key: str) -> Any:
         """Read a value of meta.json; None if missing."""
         try:
-            return read_json(self.path / "meta.json").get(key)
+            return read_json(self.path / META).get(key)
         except (OSError, ValueError):
             return None
 
 
-def read_rows(
-    folder: Path, file_name: str = EMBEDDINGS
-) -> tuple[npt.NDArray[np.floating[Any]], dict[str, list[str]]]:
-    """Read the output of `byola-rq embed`: rows `(N, D)`, memory-mapped, and index.csv by column.
+def map_embeddings(
+    folder: Path, file_name: str, *columns: str
+) -> tuple[FloatArray, list[list[str]]]:
+    """Memory-map embeddings `(rows, D)` written by `byola-rq embed`; read columns of index.csv.
 
     Raises:
-        CorpusError: If the folder does not have both.
+        OSError, ValueError: If the array is no such array or one of the columns is missing.
     """
+    array = find_array(folder / file_name)
+    if array.dtype.kind != "f" or len(array.shape) != 2 or 0 in array.shape:
+        raise ValueError(f"embeddings must be floating point (rows, D); got {array}")
+    read = csv_columns(read_text(folder / INDEX, MAX_TEXT_BYTES), *columns)
+    embeddings = array.map()
+    if not (embeddings.min() > -_MAX_VALUE and embeddings.max() < _MAX_VALUE):  # nor NaN
+        raise ValueError(f"embeddings must be finite and below {_MAX_VALUE:g}")
+    return embeddings, read
+
+
+@contextlib.contextmanager
+def embeddings_named(folder: Path) -> Iterator[None]:
+    """Convert errors in the block, which reads embeddings, into a `CorpusError` of the folder."""
     try:
-        array = find_array(folder / file_name)
-        if array.dtype.kind != "f" or len(array.shape) != 2:
-            raise ValueError(f"{file_name} must be floating point (rows, D); got {array}")
-        names, *rows = csv_rows(read_text(folder / "index.csv", MAX_TEXT_BYTES)) or [[]]
-        columns = {name: [row[place] for row in rows] for place, name in enumerate(names)}
-        if "path" not in columns:
-            raise ValueError("index.csv must have a column path")
-        return array.map(), columns
-    except (OSError, ValueError, IndexError) as error:
+        yield
+    except CorpusError:
+        raise
+    except (OSError, ValueError, OverflowError) as error:
         message = f"{folder}: not embeddings of `byola-rq embed` ({error})"
         raise CorpusError(message, code="foreign", path=folder) from error

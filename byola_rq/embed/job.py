@@ -69,7 +69,7 @@ def embed_clips(
         sources: Sources of clips, as for pretraining.
         out: Output folder, created if missing.
         num_workers: Number of decoding threads per process.
-        overwrite: Replace the embeddings of another job.
+        overwrite: Replace what another job, or none, wrote there.
         frames: Keep every frame embedding; those of one clip are in memory together.
         strict: Stop at the first clip that cannot be embedded.
 
@@ -87,10 +87,12 @@ def embed_clips(
             folder = EmbeddingFolder(out, meta["content_key"], rows.file_name)
 
             def open_folder() -> bytes:
-                if not folder.is_whole(overwrite=overwrite) or folder.has_marks():
+                if not folder.is_whole() or folder.has_marks():
                     lock.enter_context(folder.locked())
                     # Checked again: the previous owner of the lock may have finished this job.
-                    if not folder.is_whole(overwrite=overwrite):
+                    if not folder.is_whole():
+                        if not overwrite:
+                            folder.check_free()
                         return folder.open(rows.num_rows, embedder.embedding_dim).tobytes()
                     folder.remove_marks()
                 return b""
@@ -110,7 +112,7 @@ def embed_clips(
                         _finish(rows, folder, meta, failed)
             return Embedded(folder.embeddings, len(sources_of) - len(failed), len(rejected))
     except StoppedError as error:
-        stopped = StoppedError(f"{out}: {error}; the same command goes on", error.number, path=out)
+        stopped = StoppedError(f"{out}: {error}; the same command resumes", error.number, path=out)
         stopped.is_reported = not ranks.is_main()  # torchrun stops all ranks
         raise stopped from None
 

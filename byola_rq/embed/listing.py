@@ -132,7 +132,7 @@ def _check_same_listing(found: Sequence[ClipSource]) -> None:
         if listings[ranks.rank()] != listings[0]:
             raise CorpusError(
                 f"all ranks must find the same clips; got {len(found)}, rank 0 {listings[0][0]} "
-                "(or others). Let no file come or go, and give every machine the same folders",
+                "(or others). Do not add or remove files, and give every machine the same folders",
                 code="different",
                 value=len(found),
             )

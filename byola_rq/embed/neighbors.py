@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from byola_rq.embed.folder import read_rows
+from byola_rq.embed.folder import EMBEDDINGS, embeddings_named, map_embeddings
 from byola_rq.embed.scaling import FloatArray, Scaling
-from byola_rq.errors import CorpusError, package_needed
+from byola_rq.errors import package_needed
 
 PRODUCT_SIZE = 1 << 26  # cosines in memory: 256 MiB
 
@@ -23,12 +23,11 @@ def read_embeddings(folder: Path) -> tuple[FloatArray, list[Path]]:
     Raises:
         CorpusError: If the folder does not have both.
     """
-    rows, columns = read_rows(folder)
-    paths = [Path(each) for each in columns["path"]]
-    if len(rows) != len(paths):
-        message = f"{folder}: {len(paths)} rows of index.csv for an array {rows.shape}"
-        raise CorpusError(message, code="foreign", path=folder)
-    return np.array(rows), paths
+    with embeddings_named(folder):
+        embeddings, (paths,) = map_embeddings(folder, EMBEDDINGS, "path")
+        if len(embeddings) != len(paths):
+            raise ValueError(f"{len(paths)} rows of index.csv for an array {embeddings.shape}")
+        return np.array(embeddings), [Path(path) for path in paths]
 
 
 def guess_labels(paths: Sequence[Path]) -> list[str]:
@@ -108,6 +107,8 @@ def place_on_map(
     with package_needed("a map", "scikit-learn", extra="explore"):
         import sklearn  # submodules are loaded at first use
     scaled = _scale(embeddings, scaling).numpy()
+    if (scaled == scaled[0]).all():  # t-SNE of scikit-learn 1.9 would crash
+        return np.zeros((len(scaled), 2))
     if method == "umap":
         with package_needed("a map by umap", "umap-learn", extra="umap"):
             import umap

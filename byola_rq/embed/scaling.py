@@ -15,6 +15,7 @@ FloatArray = npt.NDArray[np.floating[Any]]
 ROWS_AT_ONCE = 65_536  # embeddings in float32: 128 MiB at D = 512
 # Relative spread of equal values: one sound embedded in batches of two sizes differs by so little.
 SAME = 1e-5
+LEAST_STD = 1e-20  # a dimension with less does not vary
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Scaling:
         squares = ((block - mean).square().sum(0) for block in blocks(rows))
         square = sum(squares, start=torch.zeros_like(mean))
         std = (square / len(rows)).sqrt()
-        is_varied = std > SAME * mean.abs()
+        is_varied = std > SAME * mean.abs() + LEAST_STD
         if not is_varied.any():
             mean = torch.zeros_like(mean)
         return cls(mean.float(), (1 / torch.where(is_varied, std, 1.0)).float())

@@ -12,7 +12,7 @@ from torch import Tensor
 from byola_rq.audio.io import inspect_audio, read_audio
 from byola_rq.embed.embedder import Embedder
 from byola_rq.embed.scaling import FloatArray
-from byola_rq.errors import ConfigError
+from byola_rq.errors import CheckpointError, ConfigError
 from byola_rq.explore.classify import Classifier, check_classes, fit_classifier
 from byola_rq.explore.collection import Collection, open_collection
 from byola_rq.explore.labels import folder_names, read_labels
@@ -121,7 +121,7 @@ def make_map_page(
     began = time.monotonic()
     collection = open_collection(folder, embedder, out=out, num_workers=num_workers)
     if len(collection) > limit:
-        log(f"{folder}: {limit} of {len(collection)} clips are drawn; --limit takes more")
+        log(f"{folder}: a random {limit} of {len(collection)} clips; --limit shows more")
         collection = draw_clips(collection, limit, seed)
     colors = {"folder": folder_names(collection.paths)}
     if labels is not None:
@@ -188,6 +188,9 @@ def classify_folder(
     if given.suffix == ".safetensors":
         classifier = Classifier.load(given)
         classifier.check_model(given, embedder)
+        if len(classifier.mean) != embedder.embedding_dim:
+            message = f"{given}: its description and its weights do not fit together"
+            raise CheckpointError(message, code="damaged", path=given)
     else:
         labeled = read_labelled_rows(
             given, label_columns=("label",), part_columns=(), group_column="group"
@@ -199,7 +202,7 @@ def classify_folder(
         yield from _describe_fit(classifier, len(labeled))
     probabilities = classifier.predict_proba(collection.rows)
     write_predictions(predictions, collection.paths, classifier.classes, probabilities)
-    yield printable(f"{predictions} ({len(collection)} clips, the least sure first)")
+    yield printable(f"{predictions} ({len(collection)} clips, the least certain first)")
     if save is not None:
         classifier.save(save)
         yield printable(f"{save}")

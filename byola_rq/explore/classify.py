@@ -11,21 +11,22 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
 
 from byola_rq.embed.embedder import Embedder
-from byola_rq.embed.scaling import FloatArray, Scaling, blocks
+from byola_rq.embed.scaling import LEAST_STD, FloatArray, Scaling, blocks
 from byola_rq.errors import CheckpointError, CorpusError, package_needed
-from byola_rq.runtime.files import replace_file
+from byola_rq.model.file_header import read_header
+from byola_rq.runtime.files import replace_file, text_name
 from byola_rq.text.parse import Shape, parse_json
+from byola_rq.text.shown import quoted
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # candidates for the inverse strength C
 NUM_FOLDS = 5
 # Held-out clips, beside the real ones, that count as any class: without one, a few clips that are
 # all right would give probabilities of 1.
 SMOOTHING = 1.0
-MAX_HEADER_BYTES = 1 << 20
 _KEY = "byola_rq_classifier"
 _FORMAT_VERSION = 1
 _SHAPE: Shape = {
@@ -121,17 +122,15 @@ class Classifier:
             CheckpointError: If the file is missing, damaged or not a classifier.
         """
         try:
-            with path.open("rb") as file:
-                length = int.from_bytes(file.read(8), "little")
-            if length > MAX_HEADER_BYTES:
-                raise ValueError(f"its header would have {length} bytes")
-            with safe_open(path, framework="numpy") as file:
-                about = parse_json((file.metadata() or {})[_KEY], _SHAPE)
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            header = read_header(path)
+            about = parse_json(header.pop("__metadata__")[_KEY], _SHAPE)
             if about["format_version"] > _FORMAT_VERSION:
                 message = f"{path}: written by a newer version of byola_rq; update it"
                 raise CheckpointError(message, code="newer", path=path)
+            _check_tensors(header, len(about["classes"]))
             expected = about["expected"] and Expected(**about["expected"])
+            with text_name(path) as readable:
+                tensors = load_file(readable)
             made = cls(
                 about["classes"],
                 model=about["model"],
@@ -143,10 +142,7 @@ class Classifier:
             made._check()
         except CheckpointError:
             raise
-        except OSError as error:
-            message = f"{path}: cannot be read ({error.strerror or error})"
-            raise CheckpointError(message, code="missing", path=path) from error
-        except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
+        except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
             message = f"{path}: not a classifier of `byola-rq classify --save` ({error})"
             raise CheckpointError(message, code="foreign", path=path) from error
         return made
@@ -166,14 +162,19 @@ class Classifier:
             )
 
     def _check(self) -> None:
-        """Raise `ValueError` if the parts do not fit together."""
-        shapes = [each.shape for each in (self.mean, self.std, self.weights, self.biases)]
-        num, dim = len(self.classes), self.mean.size
-        if shapes != [(dim,), (dim,), (num, dim), (num,)] or num < 2:
-            raise ValueError(f"{num} classes and shapes {shapes} do not fit together")
-        parts = np.concatenate([each.ravel() for each in (self.mean, self.std, self.weights)])
-        if not (np.isfinite(parts).all() and np.isfinite(self.biases).all() and self.std.min() > 0):
+        """Raise `ValueError` if a part is out of range."""
+        parts = (self.mean, self.std, self.weights, self.biases)
+        if not (all(np.isfinite(part).all() for part in parts) and self.std.min() > LEAST_STD):
             raise ValueError("its numbers must be finite, std above 0")
+
+
+def _check_tensors(header: dict[str, Any], num_classes: int) -> None:
+    """Raise `ValueError` unless a header lists the tensors of a classifier, before one is read."""
+    (dim,) = header["mean"]["shape"]
+    shapes = {"mean": [dim], "std": [dim], "weights": [num_classes, dim], "biases": [num_classes]}
+    found = {name: tensor["shape"] for name, tensor in header.items()}
+    if found != shapes or num_classes < 2 or any(t["dtype"] != "F32" for t in header.values()):
+        raise ValueError(f"{num_classes} classes and tensors {quoted(header)} do not fit together")
 
 
 def check_classes(labels: Sequence[str], path: Path) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from byola_rq.embed.embedder import Embedder
-from byola_rq.embed.folder import EMBEDDINGS, FRAMES, REJECTED, read_rows
+from byola_rq.embed.folder import (
+    EMBEDDINGS,
+    FRAMES,
+    REJECTED,
+    embeddings_named,
+    map_embeddings,
+)
 from byola_rq.embed.job import embed_clips
 from byola_rq.embed.scaling import FloatArray
 from byola_rq.errors import ConfigError, CorpusError
@@ -20,6 +27,7 @@ from byola_rq.runtime.progress import log
 from byola_rq.text.parse import read_json
 
 _DECIDING = ("encoder", "frontend", "statistics", "weights_sha256")  # the model, in meta.json
+_MAX_SECONDS = 1e10
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,42 +111,47 @@ def read_collection(folder: Path, embedder: Embedder, *, frames: bool = False) -
         kind = "no frames; embed it with --frames" if frames else "frames alone"
         message = f"{folder}: holds {kind}"
         raise CorpusError(message, code="foreign", path=folder, key="--frames")
-    rows, column = read_rows(folder, name)
-    try:
-        meta = read_json(folder / "meta.json")
-        seconds = np.array(column["seconds"], np.float64)
-        first_frames = np.array(column["first_frame"], np.int64) if frames else None
-        num_frames = np.array(column["num_frames"], np.int64) if frames else None
-    except (OSError, ValueError, LookupError) as error:
-        message = f"{folder}: not embeddings of `byola-rq embed` ({error})"
-        raise CorpusError(message, code="foreign", path=folder) from error
-    paths = column["path"]
-    _check_parts(folder, rows, len(paths), first_frames, num_frames)
-    _check_model(folder, meta, embedder)
+    with embeddings_named(folder):
+        _check_model(folder, read_json(folder / "meta.json"), embedder)
+        columns = ("path", "seconds", *(("first_frame", "num_frames") if frames else ()))
+        rows, (paths, stated, *places) = map_embeddings(folder, name, *columns)
+        seconds = np.array(stated, np.float64)
+        first_frames, num_frames = np.array(places, np.int64) if frames else (None, None)
+        _check_parts(rows, seconds, first_frames, num_frames)
+        if rows.shape[1] != embedder.embedding_dim or rows.dtype != np.float32:
+            got = f"{rows.dtype}, {rows.shape[1]}"
+            raise ValueError(f"rows must be float32, {embedder.embedding_dim} long; got {got}")
+        if any("\0" in path for path in paths):
+            raise ValueError("a path must not have a null byte")
+    paths = [_path_of(each) for each in paths]
     return Collection(folder, paths, seconds, rows, first_frames, num_frames)
 
 
+def _path_of(shown: str) -> str:
+    r"""Return a path, of which index.csv has the bytes that are not UTF-8 as `\xff`."""
+    if "\\x" not in shown or os.path.lexists(shown):
+        return shown
+    name = re.sub(
+        rb"\\x([89a-f][\da-f])", lambda byte: bytes.fromhex(byte[1].decode()), shown.encode()
+    )
+    return os.fsdecode(name)
+
+
 def _check_parts(
-    folder: Path,
     rows: FloatArray,
-    num_clips: int,
+    seconds: npt.NDArray[np.float64],
     first_frames: npt.NDArray[np.int64] | None,
     num_frames: npt.NDArray[np.int64] | None,
 ) -> None:
-    """Raise `CorpusError` if index.csv and the array do not match, or if a value is not finite."""
-    fits = rows.dtype == np.float32 and num_clips > 0
-    if first_frames is None or num_frames is None:
-        fits = fits and len(rows) == num_clips
-    else:
-        ends = np.cumsum(num_frames)
-        fits = fits and bool((num_frames > 0).all() and (first_frames == ends - num_frames).all())
-        fits = fits and len(rows) == int(ends[-1])
-    if not fits:
-        message = f"{folder}: index.csv and the array beside it do not match"
-        raise CorpusError(message, code="damaged", path=folder)
-    if not np.isfinite(rows.sum(dtype=np.float64)):
-        message = f"{folder}: embeddings must be finite; some are not"
-        raise CorpusError(message, code="not-finite", path=folder)
+    """Raise `ValueError` if the columns of index.csv do not match the array beside it."""
+    counts = np.ones(len(seconds), np.int64) if num_frames is None else num_frames
+    ends = np.cumsum(counts)
+    firsts = ends - counts if first_frames is None else first_frames
+    is_within = bool((counts > 0).all() and (counts <= len(rows)).all())
+    if not is_within or ends[-1] != len(rows) or (firsts != ends - counts).any():
+        raise ValueError("index.csv and the array beside it do not match")
+    if not ((seconds >= 0) & (seconds < _MAX_SECONDS)).all():  # nor NaN
+        raise ValueError(f"seconds must be 0 to {_MAX_SECONDS:g}")
 
 
 def _check_model(folder: Path, meta: dict[str, Any], embedder: Embedder) -> None:

@@ -7,13 +7,19 @@ from pathlib import Path
 from byola_rq.errors import CorpusError
 from byola_rq.runtime.progress import log
 from byola_rq.sources.labelled_csv import read_labelled_rows
+from byola_rq.text.shown import printable
+
+
+def shorten(paths: Sequence[str]) -> list[str]:
+    """Return paths relative to the folder that all are in, at any depth."""
+    whole = [os.path.abspath(path) for path in paths]
+    shared = os.path.commonpath({os.path.dirname(path) for path in whole})
+    return [os.path.relpath(path, shared) for path in whole]
 
 
 def folder_names(paths: Sequence[str]) -> list[str]:
     """Return each clip's folder below the common one; empty for clips directly in it."""
-    folders = [os.path.dirname(path) for path in paths]
-    shared = os.path.commonpath(folders) if len(set(folders)) > 1 else folders[0]
-    return [os.path.relpath(each, shared) if each != shared else "" for each in folders]
+    return [os.path.dirname(path) for path in shorten(paths)]
 
 
 def read_labels(csv: Path, paths: Sequence[str]) -> list[str]:
@@ -23,8 +29,9 @@ def read_labels(csv: Path, paths: Sequence[str]) -> list[str]:
         CorpusError: If the csv cannot be read or lists none of the clips.
     """
     rows = read_labelled_rows(csv, label_columns=("label",), part_columns=()).clips
-    label_of = {os.path.realpath(row.path): row.label for row in rows}
-    labels = [label_of.get(os.path.realpath(path), "") for path in paths]
+    # As in index.csv, whose names are text.
+    label_of = {printable(os.path.realpath(row.path)): row.label for row in rows}
+    labels = [label_of.get(printable(os.path.realpath(path)), "") for path in paths]
     num_named = sum(map(bool, labels))
     if not num_named:
         message = f"{csv}: names none of the {len(paths)} clips, such as {paths[0]}"

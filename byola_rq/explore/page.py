@@ -1,6 +1,5 @@
 """Self-contained HTML page of a map."""
 
-import os
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 
 from byola_rq.explore.collection import Collection
+from byola_rq.explore.labels import shorten
 from byola_rq.explore.map import PICTURE_BANDS, PICTURE_FRAMES, Excerpt, SoundMap
 from byola_rq.listen.page import save_page
 from byola_rq.plots import style
@@ -70,9 +70,9 @@ def _describe(
     collection: Collection, sound_map: SoundMap, excerpts: Sequence[Excerpt | None]
 ) -> str:
     methods = {
-        "umap": "UMAP: neighbors are near, distances between groups mean little",
-        "tsne": "t-SNE: neighbors are near, distances between groups mean nothing",
-        "pca": "PCA: the two directions of largest spread",
+        "umap": "UMAP: similar clips are near each other, distances between groups mean little",
+        "tsne": "t-SNE: similar clips are near each other, distances between groups mean nothing",
+        "pca": "PCA: the two directions of largest variance",
     }
     places = "In a row: too few different clips for a map."
     if sound_map.method in methods:
@@ -95,7 +95,7 @@ def _describe_data(
             "name": names[clip],
             "x": round(float(sound_map.places[clip, 0]), 5),
             "y": round(float(sound_map.places[clip, 1]), 5),
-            "seconds": round(float(np.nan_to_num(collection.seconds[clip])), 3),  # JSON has no NaN
+            "seconds": _finite(collection.seconds[clip]),
             "near": [
                 [int(other), round(float(cosine), 4)]
                 for other, cosine in zip(
@@ -120,6 +120,10 @@ def _describe_data(
     }
 
 
+def _finite(seconds: float) -> float | None:
+    return round(float(seconds), 3) if np.isfinite(seconds) else None  # JSON has no NaN
+
+
 def _describe_excerpt(excerpt: Excerpt | None) -> dict[str, Any] | None:
     if excerpt is None:
         return None
@@ -135,10 +139,3 @@ def _number(classes: Sequence[str]) -> dict[str, Any]:
         "names": [printable(each) for each in names],
         "of": [number_of[each] for each in classes],
     }
-
-
-def shorten(paths: Sequence[str]) -> list[str]:
-    """Return paths relative to their common folder."""
-    folders = {os.path.dirname(path) for path in paths}
-    shared = os.path.commonpath(folders)
-    return [os.path.relpath(path, shared) if shared else path for path in paths]

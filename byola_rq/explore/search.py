@@ -126,8 +126,8 @@ def find_duplicates(collection: Collection) -> tuple[list[Pair], float]:
 
     Embeddings are whitened. In a folder without copies, the distance `1 - cosine` of clips to their
     nearest neighbor is roughly log-normal. A pair is reported if its distance lies 5 standard
-    deviations below the median, both estimated robustly (median absolute deviation), so that copies
-    of up to half of the clips do not hide each other.
+    deviations below the median. Both are estimated robustly (median absolute deviation), so that
+    copies of up to half of the clips do not hide each other.
 
     Returns:
         The pairs, most similar first, and the smallest cosine at which a pair is reported.

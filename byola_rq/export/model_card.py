@@ -89,7 +89,7 @@ def write_model_card(embedder: Embedder, repo_id: str | None = None) -> str:
     )
     stride = embedder.encoder.frames_per_embedding * embedder.frontend.hop_length
     return Template(TEMPLATE).substitute(
-        license_lines=_license_lines(embedder.licence),
+        license_lines=_license_lines(embedder.license),
         title=(repo_id or f"{embedder.encoder_name}, {embedder.embedding_dim}").split("/")[-1],
         source=repo_id or "path/to/this/folder",
         encoder=embedder.encoder_name,
@@ -102,7 +102,7 @@ def write_model_card(embedder: Embedder, repo_id: str | None = None) -> str:
         mean=f"{embedder.statistics.mean:.6g}",
         std=f"{embedder.statistics.std:.6g}",
         weights_sha256=description["weights_sha256"],
-        license=markdown_cell(embedder.licence) if embedder.licence else "not stated",
+        license=markdown_cell(embedder.license) if embedder.license else "not stated",
         training=_training(embedder.summary),
     )
 

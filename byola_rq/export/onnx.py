@@ -1,5 +1,6 @@
 """Export of a model, frontend included, as one graph from waveform to embedding."""
 
+import copy
 import importlib
 import json
 import logging
@@ -17,7 +18,7 @@ from byola_rq.audio.frontend import EPSILON, LogMelSpectrogram
 from byola_rq.audio.mel import mel_filterbank
 from byola_rq.embed.embedder import Embedder
 from byola_rq.errors import CheckpointError, package_needed
-from byola_rq.model.encoder import Encoder, build_encoder
+from byola_rq.model.encoder import Encoder
 from byola_rq.runtime.files import text_name, whole_file
 
 OPSET = 18
@@ -136,7 +137,7 @@ def _translate(embedder: Embedder) -> torch.onnx.ONNXProgram:
     assert program is not None  # only the older exporter returns None
     description = {
         **embedder.description,
-        "licence": embedder.licence,
+        "license": embedder.license,
         "training": embedder.summary,
     }
     program.model.metadata_props["byola_rq"] = json.dumps(description)
@@ -145,10 +146,7 @@ def _translate(embedder: Embedder) -> torch.onnx.ONNXProgram:
 
 def _copy_encoder(embedder: Embedder) -> Encoder:
     """Copy the encoder to the CPU as float32, which exporters can trace."""
-    n_mels = embedder.frontend.n_mels
-    encoder = build_encoder(embedder.encoder_name, dim=embedder.embedding_dim, n_mels=n_mels)
-    encoder.load_state_dict(embedder.encoder.state_dict())
-    return encoder
+    return copy.deepcopy(embedder.encoder).cpu().float()
 
 
 def _spectrum_of(frontend: LogMelSpectrogram) -> tuple[Tensor, Tensor]:
@@ -191,7 +189,7 @@ def _compare(embedder: Embedder, onnxruntime: Any, written: Path, path: Path) ->
         error = float((found - expected).abs().max() / expected.abs().max().clamp_min(1))
         if not error <= TOLERANCE:
             message = (
-                f"{path}: embeddings by onnxruntime must be the model's to {TOLERANCE:g}; "
+                f"{path}: embeddings by onnxruntime must match the model's within {TOLERANCE:g}; "
                 f"got {error:.2g}. Nothing was written"
             )
             raise CheckpointError(message, code="different", path=path, value=error)

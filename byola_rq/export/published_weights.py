@@ -98,7 +98,7 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
             message = f"{path}: {key} must be a tensor; got {type(value).__name__}"
             raise CheckpointError(message, code="value", path=path, key=str(key), value=value)
         if name in weights:
-            message = f"{path}: {name} must be there once; it is there twice"
+            message = f"{path}: {name} must occur once; it occurs twice"
             raise CheckpointError(message, code="twice", path=path, key=name)
         weights[name] = value
     return weights

@@ -12,7 +12,7 @@ NAMES = {
     "random_linear_fader": "random linear fader",
     "dacl": "DACL",
     "spec_augment": "SpecAugment",
-    "imix": "i-Mix (mixes what the network gets, and its targets: not in these pictures)",
+    "imix": "i-Mix (mixes the network's inputs and targets: not in these pictures)",
     "ssql": "SSQL (quantizes the network: not in these pictures)",
 }
 
@@ -44,8 +44,8 @@ def list_notes(listening: Listening) -> list[str]:
     waveform, notes = segment.waveform, []
     if segment.sounding_seconds < len(waveform) / segment.sample_rate - 1e-3:
         notes.append(
-            f"Only {segment.sounding_seconds:.3f} s of the segment are the clip: zeros at both "
-            "ends fill it up, as in training."
+            f"The clip fills only {segment.sounding_seconds:.3f} s of the segment; the rest is "
+            "zeros at both ends, as in training."
         )
     if segment.num_channels > 1:
         notes.append(f"The {segment.num_channels} channels are averaged, as in training.")
@@ -81,7 +81,7 @@ def describe_step(step: Step) -> str:
             for axis, ranges in step.masks.items()
             if ranges
         ]
-        return f"{name}: {' and '.join(parts)} withheld" if parts else f"{name}: no mask"
+        return f"{name}: {' and '.join(parts)} masked" if parts else f"{name}: no mask"
     if step.ends is not None:
         return f"{name}: from {step.ends[0]:+.2f} to {step.ends[1]:+.2f} nat"
     return name if step.band is None else f"{name}, K = {len(step.band.values)}"

@@ -1,6 +1,6 @@
-"""The built-in encoder; builtin.md beside it is its model card.
+"""The built-in encoder. Its model card is builtin.md in this folder.
 
-To replace it, copy the new model file and its source list here, then set VERSION and SHA256 and
+To replace it, copy the new model file and its source list here, set VERSION and SHA256, and
 update the card.
 """
 

@@ -18,10 +18,70 @@ def pool_over_time(frame_embeddings: Tensor) -> Tensor:
     return frame_embeddings.amax(dim=1) + frame_embeddings.mean(dim=1)
 
 
-class AudioNTT2020(nn.Module):
-    """BYOL-A's encoder: three convolution blocks and two linear layers per frame.
+class Encoder(nn.Module):
+    """Convolution blocks, each of which halves bands and frames, an MLP per frame, and pooling.
 
     Parameter names match the published checkpoints.
+
+    Args:
+        dim: Embedding size `D`.
+        n_mels: Number of mel bands `F`, a multiple of 2^`num_blocks`.
+        num_blocks: Number of convolution blocks.
+        hidden_dim: Hidden size of the MLP.
+        keeps_blocks: True if an embedding begins with the blocks' output.
+
+    Attributes:
+        embedding_dim: Embedding size `D`.
+        frames_per_embedding: Number of log-mel frames of a frame embedding.
+
+    Raises:
+        ValueError: If an argument breaks a rule above.
+    """
+
+    def __init__(
+        self, dim: int, n_mels: int, *, num_blocks: int, hidden_dim: int, keeps_blocks: bool
+    ) -> None:
+        super().__init__()
+        step: int = 2**num_blocks
+        block_dim = NUM_CHANNELS * (n_mels // step)
+        kept_dim = block_dim if keeps_blocks else 0
+        if dim <= kept_dim:
+            raise ValueError(f"encoder.dim must be at least {kept_dim + 1}; got {dim}")
+        if n_mels < step or n_mels % step:
+            raise ValueError(f"n_mels must be a multiple of {step}; got {n_mels}")
+        self.embedding_dim = dim
+        self.frames_per_embedding = step
+        self._keeps_blocks = keeps_blocks
+        self.features = nn.Sequential(
+            *_convolution_block(1),
+            *(module for _ in range(1, num_blocks) for module in _convolution_block(NUM_CHANNELS)),
+        )
+        self.fc = nn.Sequential(
+            Linear(block_dim, hidden_dim),
+            nn.ReLU(),
+            nn.Dropout(p=0.3),
+            Linear(hidden_dim, dim - kept_dim),
+            nn.ReLU(),
+        )
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        """Embed standardized log-mel spectrograms: `(B, 1, F, T)` -> `(B, D)`."""
+        return pool_over_time(self.frames(log_mel))
+
+    def frames(self, log_mel: Tensor) -> Tensor:
+        """Embed every `frames_per_embedding` frames: `(B, 1, F, T)` -> `(B, T', D)`."""
+        return self.frames_of(_run_blocks(self.features, log_mel))
+
+    def frames_of(self, features: Tensor) -> Tensor:
+        """Embed the convolution blocks' output: `(B, C, F', T')` -> `(B, T', D)`."""
+        # Band-major, as in the published checkpoints.
+        blocks = features.permute(0, 3, 2, 1).flatten(2)  # (B, T', F' * C)
+        embeddings: Tensor = self.fc(blocks)
+        return torch.cat((blocks, embeddings), dim=-1) if self._keeps_blocks else embeddings
+
+
+class AudioNTT2020(Encoder):
+    """BYOL-A's encoder: three convolution blocks and two linear layers per frame.
 
     Args:
         dim: Embedding size `D`; 2048, 1024 and 512 were published.
@@ -35,41 +95,11 @@ class AudioNTT2020(nn.Module):
     """
 
     def __init__(self, dim: int = 2048, n_mels: int = 64) -> None:
-        super().__init__()
-        _check_sizes(dim, 1, n_mels, 8)
-        self.embedding_dim = dim
-        self.frames_per_embedding = 8  # log-mel frames
-        self.features = nn.Sequential(
-            *_convolution_block(1),
-            *_convolution_block(NUM_CHANNELS),
-            *_convolution_block(NUM_CHANNELS),
-        )
-        self.fc = nn.Sequential(
-            Linear(NUM_CHANNELS * (n_mels // 8), dim),
-            nn.ReLU(),
-            nn.Dropout(p=0.3),
-            Linear(dim, dim),
-            nn.ReLU(),
-        )
-
-    def forward(self, log_mel: Tensor) -> Tensor:
-        """Embed standardized log-mel spectrograms: `(B, 1, F, T)` -> `(B, D)`."""
-        return pool_over_time(self.frames(log_mel))
-
-    def frames(self, log_mel: Tensor) -> Tensor:
-        """Embed every eight frames: `(B, 1, F, T)` -> `(B, T // 8, D)`."""
-        return self.frames_of(_run_blocks(self.features, log_mel))
-
-    def frames_of(self, features: Tensor) -> Tensor:
-        """Embed the convolution blocks' output: `(B, C, F // 8, T // 8)` -> `(B, T // 8, D)`."""
-        embeddings: Tensor = self.fc(_flatten_bands(features))
-        return embeddings
+        super().__init__(dim, n_mels, num_blocks=3, hidden_dim=dim, keeps_blocks=False)
 
 
-class AudioNTT2022(nn.Module):
+class AudioNTT2022(Encoder):
     """BYOL-A v2's encoder: two convolution blocks whose output is concatenated with an MLP's.
-
-    Parameter names match the published checkpoints.
 
     Args:
         dim: Embedding size `D`; its first 16 * `n_mels` dimensions are the blocks' output.
@@ -83,37 +113,10 @@ class AudioNTT2022(nn.Module):
     """
 
     def __init__(self, dim: int = 3072, n_mels: int = 64, hidden_dim: int = 2048) -> None:
-        super().__init__()
-        block_dim = NUM_CHANNELS * (n_mels // 4)
-        _check_sizes(dim, block_dim + 1, n_mels, 4)
-        self.embedding_dim = dim
-        self.frames_per_embedding = 4  # log-mel frames
-        self.features = nn.Sequential(*_convolution_block(1), *_convolution_block(NUM_CHANNELS))
-        self.fc = nn.Sequential(
-            Linear(block_dim, hidden_dim),
-            nn.ReLU(),
-            nn.Dropout(p=0.3),
-            Linear(hidden_dim, dim - block_dim),
-            nn.ReLU(),
-        )
-
-    def forward(self, log_mel: Tensor) -> Tensor:
-        """Embed standardized log-mel spectrograms: `(B, 1, F, T)` -> `(B, D)`."""
-        return pool_over_time(self.frames(log_mel))
-
-    def frames(self, log_mel: Tensor) -> Tensor:
-        """Embed every four frames: `(B, 1, F, T)` -> `(B, T // 4, D)`."""
-        return self.frames_of(_run_blocks(self.features, log_mel))
-
-    def frames_of(self, features: Tensor) -> Tensor:
-        """Embed the convolution blocks' output: `(B, C, F // 4, T // 4)` -> `(B, T // 4, D)`."""
-        blocks = _flatten_bands(features)
-        return torch.cat((blocks, self.fc(blocks)), dim=-1)
+        super().__init__(dim, n_mels, num_blocks=2, hidden_dim=hidden_dim, keeps_blocks=True)
 
 
-Encoder = AudioNTT2020 | AudioNTT2022
-
-ENCODERS: dict[str, type[AudioNTT2020] | type[AudioNTT2022]] = {
+ENCODERS: dict[str, type[AudioNTT2020 | AudioNTT2022]] = {
     "audio_ntt_2020": AudioNTT2020,
     "audio_ntt_2022": AudioNTT2022,
 }
@@ -150,15 +153,3 @@ def _run_blocks(features: nn.Sequential, x: Tensor) -> Tensor:
     for block in split_blocks(features):
         x = convolution_block(block, x)
     return x
-
-
-def _flatten_bands(features: Tensor) -> Tensor:
-    """Reshape `(B, C, F', T')` to `(B, T', F' * C)`, band-major as in the published checkpoints."""
-    return features.permute(0, 3, 2, 1).flatten(2)
-
-
-def _check_sizes(dim: int, least_dim: int, n_mels: int, band_step: int) -> None:
-    if dim < least_dim:
-        raise ValueError(f"encoder.dim must be at least {least_dim}; got {dim}")
-    if n_mels < band_step or n_mels % band_step:
-        raise ValueError(f"n_mels must be a multiple of {band_step}; got {n_mels}")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from byola_rq.errors import CheckpointError, Code
-from byola_rq.text.parse import parse_json
+from byola_rq.text.parse import open_file, parse_json
 
 MAX_HEADER_BYTES = 1 << 20  # written headers have about 5 kB; a longer one is not read
 
@@ -25,7 +25,7 @@ def read_header(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such model file", code="missing", path=path)
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             num_bytes = os.fstat(file.fileno()).st_size
             start = file.read(8)
             length = _check_start(path, start, num_bytes)
@@ -33,14 +33,12 @@ def read_header(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise unreadable(path, "unreadable", error.strerror or str(error)) from error
     try:
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name[:2] != "__"]
-        shapes = [entry["shape"] for name, entry in header.items() if name[:2] != "__"]
-        expected = 8 + length + max(ends, default=0)
-        is_sound = all(isinstance(size, int) for shape in shapes for size in shape)
+        entries = [entry for name, entry in header.items() if name[:2] != "__"]
+        expected = 8 + length + max((entry["data_offsets"][1] for entry in entries), default=0)
+        if not all(isinstance(size, int) for entry in entries for size in entry["shape"]):
+            raise TypeError
     except (KeyError, TypeError, IndexError) as error:
         raise unreadable(path, "malformed", "its header lists no tensors") from error
-    if not is_sound:
-        raise unreadable(path, "malformed", "its header lists no tensors")
     if num_bytes < expected:
         reason = f"cut short: must have {expected} bytes; got {num_bytes}"
         raise unreadable(path, "cut", reason, value=num_bytes)

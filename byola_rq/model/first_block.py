@@ -20,6 +20,8 @@ from torch.autograd.function import once_differentiable
 
 from byola_rq.model.norm_pool import convolve_norm_pool
 from byola_rq.model.pooled_patches import KERNELS, pooled, products
+from byola_rq.model.sync_batch_norm import track
+from byola_rq.runtime.device import uncompiled
 
 
 def convolution_block(block: Sequence[nn.Module], x: Tensor) -> Tensor:
@@ -31,7 +33,7 @@ def convolution_block(block: Sequence[nn.Module], x: Tensor) -> Tensor:
     convolution, norm, *_ = block
     assert isinstance(convolution, nn.Conv2d)
     if _is_fusible(norm, convolution, x):
-        return cast(Tensor, _first_block(convolution, norm, x))
+        return _first_block(convolution, norm, x)
     if convolution.in_channels == 1 and norm.training and KERNELS.serve(x.device):
         height, width = x.shape[2:]
         if height % 2 or width % 2:
@@ -62,7 +64,7 @@ def _is_fusible(norm: nn.Module, convolution: nn.Conv2d, x: Tensor) -> TypeGuard
 
 
 # Disabled: the compiler has nothing to gain from a loop over parts or a kernel launch.
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@uncompiled
 def _first_block(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     """Run the fused block: `(B, 1, H, W)` -> `(B, C, H // 2, W // 2)`, in autocast's dtype."""
     device = x.device.type
@@ -80,7 +82,10 @@ def _trained(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor, dtype: tor
         level = x.mean()
         patches = _patches(x - level, -level)
         mean, covariance = _moments(patches.view(len(x), -1, 16))
-        _track(convolution, norm, mean + level, covariance, x.numel())
+        weight = convolution.weight.flatten(1)
+        variance = ((weight @ covariance) * weight).sum(1)
+        bias = cast(Tensor, convolution.bias)
+        track(norm, weight @ (mean + level) + bias, variance, x.numel())
     y = _FirstBlock.apply(  # type: ignore[no-untyped-call]
         convolution.weight,
         convolution.bias,
@@ -130,22 +135,6 @@ def _moments(patches: Tensor) -> tuple[Tensor, Tensor]:
     # Axes: row window, then column window; the diagonal pairs each window with itself.
     squares = _windows(_windows(second).permute(1, 2, 0)).diagonal(dim1=0, dim2=2)  # (9, 9, 4)
     return mean, squares.mean(-1) - torch.outer(mean, mean)
-
-
-def _track(
-    convolution: nn.Conv2d, norm: nn.BatchNorm2d, mean: Tensor, covariance: Tensor, count: int
-) -> None:
-    """Update the running statistics as batch norm does."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    assert norm.num_batches_tracked is not None
-    assert norm.momentum is not None
-    weight = convolution.weight.flatten(1)
-    variance = ((weight @ covariance) * weight).sum(1)
-    # Via .data, like batch norm: an earlier pass may still wait for its backward.
-    norm.running_mean.data.lerp_(weight @ mean + cast(Tensor, convolution.bias), norm.momentum)
-    norm.running_var.data.lerp_(variance * (count / (count - 1)), norm.momentum)
-    norm.num_batches_tracked += 1
 
 
 class _FirstBlock(torch.autograd.Function):

@@ -46,7 +46,7 @@ def hub_errors(name: str | Path) -> Iterator[None]:
     """Turn any error of the hub or of the connection to it into a `CheckpointError`."""
     try:
         yield
-    except ByolaRQError:
+    except (ByolaRQError, TypeError):  # a TypeError is a wrong argument
         raise
     except LocalEntryNotFoundError as error:
         raise CheckpointError(
@@ -55,8 +55,6 @@ def hub_errors(name: str | Path) -> Iterator[None]:
             code="unreachable",
             key=str(name),
         ) from error
-    except TypeError:
-        raise  # a wrong argument
     # Errors below the hub's own depend on its HTTP client, which has changed before.
     except Exception as error:
         raise CheckpointError(

@@ -1,5 +1,6 @@
 """i-Mix: mix inputs within the batch, and their targets likewise."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -44,7 +45,7 @@ class IMix(nn.Module):
         alpha: Parameter of the Beta distribution, above 0; 1 is uniform.
 
     Raises:
-        ValueError: If `alpha` is not above 0.
+        ValueError: If `alpha` is not finite and above 0.
 
     Source: Lee et al., i-Mix (ICLR 2021, arXiv:2010.08887), section 3; e-Mix: Tamkin et al., DABS
     (NeurIPS 2021, arXiv:2111.12062).
@@ -54,8 +55,8 @@ class IMix(nn.Module):
 
     def __init__(self, alpha: float = 1.0) -> None:
         super().__init__()
-        if not alpha > 0:
-            raise ValueError(f"alpha must be above 0; got {alpha}")
+        if not 0 < alpha < math.inf:
+            raise ValueError(f"alpha must be finite and above 0; got {alpha}")
         self.alpha = alpha
         # Not in the state dict, since it is a function of alpha.
         self.register_buffer("quantiles", _smaller_shares(alpha), persistent=False)
@@ -103,9 +104,11 @@ def _smaller_shares(alpha: float) -> Tensor:
     c = min(alpha, 1.0)
     s = torch.linspace(0, 0.5**c, 16 * (_POINTS - 1) + 1, dtype=torch.float64)
     r = s ** (1 / c)
-    density = r ** (alpha - c) * (1 - r) ** (alpha - 1)
+    # Relative to the largest: for a large alpha all powers would be 0.
+    logarithm = torch.xlogy(alpha - c, r) + (alpha - 1) * torch.log1p(-r)
+    density = (logarithm - logarithm.max()).exp()
     total = torch.cat((s.new_zeros(1), ((density[1:] + density[:-1]) / 2).cumsum(0)))
     wanted = torch.linspace(0, 1, _POINTS, dtype=torch.float64) * total[-1]
-    above = torch.searchsorted(total, wanted).clamp(1, len(s) - 1)
+    above = torch.searchsorted(total, wanted, right=True).clamp(1, len(s) - 1)
     part = (wanted - total[above - 1]) / (total[above] - total[above - 1])
     return torch.lerp(s[above - 1], s[above], part).pow(1 / c).float()

@@ -1,5 +1,6 @@
 """InfoNCE with a momentum encoder: identify the other view among all others of the batch."""
 
+import math
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ class InfoNCE(Objective):
         options: Options of `BYOL`: `projection_dim`, `hidden_dim`, `embedding_dim`, `imix`, `ssql`.
 
     Raises:
-        ValueError: If `temperature` is not above 0, or for an option that `BYOL` rejects.
+        ValueError: If `temperature` is not finite and above 0, or as `BYOL`.
 
     Source: Chen, Xie, He, An Empirical Study of Training Self-Supervised Vision Transformers
     (MoCo v3, arXiv:2104.02057), eq. 1 and algorithm 1.
@@ -35,8 +36,8 @@ class InfoNCE(Objective):
 
     def __init__(self, encoder: nn.Module, *, temperature: float = 0.2, **options: Any) -> None:
         super().__init__(encoder, **options)
-        if not temperature > 0:
-            raise ValueError(f"temperature must be above 0; got {temperature}")
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature must be finite and above 0; got {temperature}")
         self.temperature = temperature
 
     def losses(self, prediction: Tensor, target: Tensor, index: Tensor | None = None) -> Tensor:

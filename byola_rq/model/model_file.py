@@ -1,7 +1,7 @@
 """The model file: an encoder's weights and the description that rebuilds its model.
 
 A safetensors file with one JSON object in its metadata, under the key `byola_rq`: `encoder`,
-`frontend`, `statistics`, `weights_sha256`, `licence` (`license` is read too), `training`,
+`frontend`, `statistics`, `weights_sha256`, `license` (`licence` in older files), `training`,
 `format_version`, and `content_sha256`, the digest of all others. docs/embedding.md describes each.
 """
 
@@ -52,16 +52,12 @@ def read_model_file(path: Path) -> StoredModel:
             or if description and weights do not fit together.
     """
     description, shapes = read_description(path)
-    try:
-        encoder, frontend, statistics = rebuild(path, description, shapes)
-        weights = read_weights(path, description["weights_sha256"])
-        give_weights(path, encoder, weights)
-    except CheckpointError:
-        raise
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise _unfit_of(path, error) from error
+    encoder, frontend, statistics = rebuild(path, description, shapes)
+    give_weights(path, encoder, read_weights(path, description.get("weights_sha256")))
     summary = description.get("training") or {}
     license_of_weights = description.get("license", description.get("licence"))
+    if not isinstance(summary, dict) or not isinstance(license_of_weights, str | None):
+        raise _unfit(path, "malformed", "training must be an object, license text", key="training")
     return StoredModel(encoder, frontend, statistics, summary, license_of_weights)
 
 
@@ -94,7 +90,8 @@ def rebuild(
     except CheckpointError:
         raise
     except (LookupError, TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise _unfit_of(path, error) from error
+        key = str(error.args[0]) if isinstance(error, KeyError) else None
+        raise _unfit(path, "malformed", one_line(error), key=key) from error
     return encoder, frontend, statistics
 
 
@@ -247,9 +244,3 @@ def _digest_description(description: Mapping[str, Any]) -> str:
 def _unfit(path: Path, code: Code, reason: str, **facts: Any) -> CheckpointError:
     message = f"{path}: its description does not fit ({reason})"
     return CheckpointError(message, code=code, path=path, **facts)
-
-
-def _unfit_of(path: Path, error: Exception) -> CheckpointError:
-    """Convert an exception of rebuilding."""
-    key = str(error.args[0]) if isinstance(error, KeyError) else None
-    return _unfit(path, "malformed", one_line(error), key=key)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from byola_rq.model.imix import IMix, Mix
 from byola_rq.model.linear import Linear
 from byola_rq.model.ssql import SSQL
+from byola_rq.runtime.device import uncompiled
 from byola_rq.runtime.rng import draw_keys, fold_in
 from byola_rq.runtime.stages import stage
 
@@ -20,18 +21,8 @@ class Objective(nn.Module, ABC):
     mode: it normalizes each batch by its own batch statistics, and its batch norms keep separate
     running statistics, which the EMA does not touch.
 
-    Each view passes through the networks separately, so batch statistics are per view.
-
-    Args:
-        encoder: Network to train, `(B, ...)` -> `(B, D)`; used as it is, not copied.
-        projection_dim: Output size of projector and predictor.
-        hidden_dim: Hidden size of projector and predictor.
-        embedding_dim: Embedding size `D`; the encoder's attribute `embedding_dim` by default.
-        imix: i-Mix, which mixes inputs and targets of the batch; None for none.
-        ssql: SSQL, which also predicts from a quantized encoder; None for none.
-
-    Raises:
-        ValueError: If `embedding_dim` is neither given nor an attribute of the encoder.
+    Each view passes through the networks separately, so batch statistics are per view. `BYOL`
+    describes the arguments.
 
     Source: Grill et al., Bootstrap Your Own Latent (arXiv:2006.07733), sections 3.1 and 3.2.
     """
@@ -149,7 +140,7 @@ class Objective(nn.Module, ABC):
         return prediction
 
     # torch's compiler fails on 64-bit random integers.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @uncompiled
     def _mixed(
         self, view_1: Tensor, view_2: Tensor, key: Tensor
     ) -> tuple[Tensor, Tensor, Mix, Mix]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from byola_rq.runtime.device import uncompiled
 from byola_rq.runtime.distributed import all_gather_rows, all_reduce_max
 from byola_rq.runtime.rng import fold_in, integers
 from byola_rq.runtime.straight_through import straight_through
@@ -61,7 +62,7 @@ class SSQL(nn.Module):
         )
 
     # Disabled: hooks are added and removed, which a compiler would have to follow.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @uncompiled
     def forward(self, encoder: nn.Module, x: Tensor, key: Tensor) -> Tensor:
         """Embed a batch with the quantized encoder; the encoder itself is not changed.
 

@@ -29,22 +29,26 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         mean = all_reduce_sum(x.sum(over)) / count  # (C,)
         centered = x - mean.view(shape)
         variance = all_reduce_sum(centered.square().sum(over)) / count
-        self._track(mean.detach(), variance.detach() * (count / (count - 1)))
+        track(self, mean.detach(), variance.detach(), count)
         scale = self.weight * (variance + self.eps).rsqrt()
         return torch.addcmul(self.bias.view(shape), centered, scale.view(shape)).to(features.dtype)
 
     def _check_input_dim(self, *features: Tensor) -> None:
         """Accept any number of dimensions."""
 
-    def _track(self, mean: Tensor, variance: Tensor) -> None:
-        """Update the running statistics."""
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        assert self.momentum is not None
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance, self.momentum)
-        self.num_batches_tracked += 1
+
+def track(
+    norm: nn.modules.batchnorm._BatchNorm, mean: Tensor, variance: Tensor, count: int
+) -> None:
+    """Update the running statistics as batch norm does, by mean and variance of `count` values."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    assert norm.momentum is not None
+    # Via .data, like batch norm: an earlier pass may still wait for its backward.
+    norm.running_mean.data.lerp_(mean, norm.momentum)
+    norm.running_var.data.lerp_(variance * (count / (count - 1)), norm.momentum)
+    norm.num_batches_tracked += 1
 
 
 class RankDropout(nn.Dropout):

@@ -28,6 +28,7 @@ from byola_rq.packing.shards import (
 )
 from byola_rq.runtime.files import whole_file
 from byola_rq.text.cells import csv_text
+from byola_rq.text.shown import one_line
 
 _ROWS_PER_GROUP = 2**17
 
@@ -55,7 +56,11 @@ def merge_shards(folder: Path, plan: PackingPlan) -> dict[str, Any]:
     for shard, summary in enumerate(filter(None, summaries)):
         files[shard_name(shard)] = {"bytes": summary.bytes, "sha256": summary.sha256}
         rows = read_rows(folder, shard)
-        tables.append(_index_rows(shard, rows["clips"]))
+        try:
+            tables.append(_index_rows(shard, rows["clips"]))
+        except (ValueError, OverflowError, pa.ArrowException) as error:
+            message = f"{folder}: the rows of shard {shard} fit no index ({one_line(error)})"
+            raise CorpusError(message, code="malformed", path=folder, value=shard) from error
         rejected += rows["rejected"]
     index = pa.concat_tables(tables)
     rejected += plan.rejected

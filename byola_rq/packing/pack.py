@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from byola_rq.packing.shards import (
     open_parts,
     read_summary,
 )
-from byola_rq.runtime.lock import LockedError, locked
+from byola_rq.runtime.lock import locked
 from byola_rq.runtime.progress import ProgressBar
 from byola_rq.runtime.sandbox import Failure, Limits
 from byola_rq.sources.clip_source import ClipSource
@@ -73,10 +73,10 @@ def pack_shards(
     name = f"{share[0]}-of-{share[1]}"
     counts = _Counts(sum(len(plan.clips_of(shard)) for shard in shards), list(whole.values()))
     with (
-        _share_held(folder, name),
+        _locked_share(folder, name),
         _partial_files_removed(folder, name),
         counts,
-        _Finisher() as finisher,
+        _finished_aside() as finish,
         contextlib.closing(results),
     ):
         for shard in todo:
@@ -86,7 +86,7 @@ def pack_shards(
                     result = next(results)
                     _store(writer, clips[place], result)
                     counts.add(result)
-                finisher.finish(writer)
+                finish(writer)
             except BaseException:
                 writer.discard()
                 raise
@@ -115,36 +115,30 @@ def _store(writer: ShardWriter, clip: ClipSource, result: DecodedClip | Failure)
         )
 
 
-class _Finisher:
-    """Thread that finishes a shard while the next one is filled.
+@contextlib.contextmanager
+def _finished_aside() -> Iterator[Callable[[ShardWriter], None]]:
+    """Give a function that finishes a shard in a thread while the next one is filled.
 
     Digest and disk take as long as many cores take to decode a shard.
     """
+    pending: list[Future[None]] = []
 
-    def __enter__(self) -> "_Finisher":
-        self._thread = ThreadPoolExecutor(1)
-        self._pending: Future[None] | None = None
-        return self
+    def finish(writer: ShardWriter) -> None:
+        if pending:
+            pending.pop().result()
+        pending.append(thread.submit(_finish, writer))
 
-    def __exit__(self, *error: object) -> None:
-        self._thread.shutdown()
-        if error[0] is None:
-            self._wait()
+    with ThreadPoolExecutor(1) as thread:
+        yield finish
+    for each in pending:
+        each.result()
 
-    def finish(self, writer: ShardWriter) -> None:
-        self._wait()
-        self._pending = self._thread.submit(self._finish, writer)
 
-    def _wait(self) -> None:
-        if self._pending is not None:
-            self._pending.result()
-
-    @staticmethod
-    def _finish(writer: ShardWriter) -> None:
-        try:
-            writer.finish()
-        finally:
-            writer.discard()
+def _finish(writer: ShardWriter) -> None:
+    try:
+        writer.finish()
+    finally:
+        writer.discard()
 
 
 class _Counts:
@@ -199,15 +193,11 @@ def _check_space(folder: Path, plan: PackingPlan, todo: Sequence[int]) -> None:
         raise PackingError(message, code="unwritable", path=folder, value=free)
 
 
-@contextlib.contextmanager
-def _share_held(folder: Path, name: str) -> Iterator[None]:
+def _locked_share(folder: Path, name: str) -> contextlib.AbstractContextManager[None]:
     """Lock a share, so that no two processes pack it."""
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked(open_parts(folder) / f"{name}.lock", patience=0))
-        except LockedError as error:
-            message = (
-                f"{folder}: another process is packing this ({name}; {error}); wait until it ends"
-            )
-            raise CorpusError(message, code="held", path=folder, value=name) from error
-        yield
+
+    def held(owner: str) -> CorpusError:
+        message = f"{folder}: another process is packing this ({name}; {owner}); wait until it ends"
+        return CorpusError(message, code="held", path=folder, value=name)
+
+    return locked(open_parts(folder) / f"{name}.lock", patience=0, held=held)

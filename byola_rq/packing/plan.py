@@ -20,6 +20,7 @@ from byola_rq.runtime.files import replace_file
 from byola_rq.runtime.sandbox import Limits
 from byola_rq.sources.clip_source import ClipSource, Listing
 from byola_rq.text.parse import read_json
+from byola_rq.text.shown import differences
 
 _MEASURED_CLIPS = 64  # clips whose headers give the mean length
 _USUAL_SECONDS = 10.0  # assumed length of a clip if none can be measured
@@ -204,40 +205,30 @@ def check_same_plan(folder: Path, plan: PackingPlan) -> None:
         CorpusError: If they differ; the message lists the differences.
     """
     begun = read_plan(folder)
-    if begun is not None and (differences := compare_plans(begun, plan)):
+    if begun is not None and (found := compare_plans(begun, plan)):
         raise CorpusError(
-            f"{folder}: was begun with other options or sources "
-            f"({'; '.join(differences.values())}). Give those again, "
-            "choose another folder, or remove this one",
+            f"{folder}: was begun with other options or sources ({'; '.join(found.values())}). "
+            "Give those again, choose another folder, or remove this one",
             code="different",
             path=folder,
-            key=next(iter(differences)),
-            value=differences,
+            key=next(iter(found)),
+            value=found,
         )
 
 
 def compare_plans(begun: PackingPlan, now: PackingPlan) -> dict[str, str]:
     """Describe the differences of two plans by key; for lists of clips, the first one."""
-    differences = compare_options(begun.options, now.options)
+    found = differences(begun.options, now.options)
     if begun.num_clips != now.num_clips:
-        differences["clips"] = f"{begun.num_clips} clips were listed, {now.num_clips} are now"
-    if differences or begun == now:
-        return differences
+        found["clips"] = f"{begun.num_clips} clips were listed, {now.num_clips} are now"
+    if found or begun == now:
+        return found
     pairs = zip(begun.digests, now.digests, strict=False)
     shard = next((number for number, (was, is_) in enumerate(pairs) if was != is_), None)
     if shard is None:
         return {"files": "the listing leaves out other files than it did"}
     places = begun.clips_of(shard)
     return {"clips": f"other clips are listed: the first among clips {places[0]} to {places[-1]}"}
-
-
-def compare_options(before: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
-    """Describe the options that differ by name: `name was x, is y`."""
-    return {
-        name: f"{name} was {before.get(name)}, is {now.get(name)}"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
-    }
 
 
 def _sizes_before(folder: Path) -> tuple[float, int]:

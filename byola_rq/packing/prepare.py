@@ -18,7 +18,6 @@ from byola_rq.packing.plan import (
     PackingOptions,
     PackingPlan,
     check_same_plan,
-    compare_options,
     make_plan,
     read_plan,
 )
@@ -28,6 +27,7 @@ from byola_rq.runtime.signals import StoppedError, stop_on_signals
 from byola_rq.runtime.terminal import warn
 from byola_rq.sources.clip_source import ClipSource, Listing
 from byola_rq.sources.listing import list_sources
+from byola_rq.text.shown import differences
 
 _SECONDS_BETWEEN_LINES = 30.0
 
@@ -214,14 +214,14 @@ def _compare_with_whole(folder: Path, plan: PackingPlan) -> PackingOutcome:
     recorded = {name: info["options"].get(name) for name in plan.recorded_options}
     # Other library versions may change samples in the last bit; the corpus stays usable.
     now = {**plan.recorded_options, "versions": recorded["versions"]}
-    if differences := compare_options(recorded, now):
+    if found := differences(recorded, now):
         raise CorpusError(
-            f"{folder}: holds a corpus of other options or sources "
-            f"({'; '.join(differences.values())}). Choose another folder",
+            f"{folder}: holds a corpus of other options or sources ({'; '.join(found.values())}). "
+            "Choose another folder",
             code="different",
             path=folder,
-            key=next(iter(differences)),
-            value=differences,
+            key=next(iter(found)),
+            value=found,
         )
     remove_parts(folder)
     warn(f"{folder}: is packed already")
@@ -256,4 +256,4 @@ def _what_is_kept(folder: Path) -> str:
     if plan is None:
         return "nothing was packed yet"
     num_whole = sum(read_summary(folder, shard) is not None for shard in range(plan.num_shards))
-    return f"{num_whole} of {plan.num_shards} shards are whole; the same command goes on"
+    return f"{num_whole} of {plan.num_shards} shards are complete; the same command resumes"

@@ -1,5 +1,8 @@
 """Common style of all pictures: colors, figures, axes, files."""
 
+import contextlib
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,11 +38,19 @@ def save_figure(figure: Any, path: Path) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as temporary:
+        with whole_file(path) as temporary, quiet_glyphs():
             figure.savefig(temporary, format=path.suffix[1:], dpi=110)
     except (OSError, ValueError) as error:
         message = f"{path}: the picture cannot be written ({error})"
         raise ConfigError(message, code="unwritable", path=path) from error
+
+
+@contextlib.contextmanager
+def quiet_glyphs() -> Iterator[None]:
+    """Silence matplotlib's warnings about names in a script that its font lacks."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        yield
 
 
 def plain(text: object) -> str:

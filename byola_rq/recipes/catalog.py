@@ -1,4 +1,4 @@
-"""Recipes by name: files beside this one, with the keys they change in config.yaml."""
+"""Recipes by name: files in this folder with the keys that they change in config.yaml."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,18 +20,18 @@ class Recipe:
     Args:
         name: Name for `--recipe`.
         path: File of the recipe.
-        what: Distinguishing features.
+        summary: Augmentations, encoder, schedule and length.
         source: Paper, or section of the documentation.
-        gave: Scores in percent, on the sets named in docs/pretraining.md.
+        scores: Accuracies in percent, on the sets named in docs/pretraining.md.
         minutes: Duration and hardware of that run.
         command: Command of that run, except for its data source.
     """
 
     name: str
     path: Path
-    what: str
+    summary: str
     source: str
-    gave: str
+    scores: str
     minutes: str
     command: str
 
@@ -68,8 +68,12 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Config:
         ConfigError: If there is no such recipe, or if `load_config` raises it.
     """
     path = read_recipe(name).path
-    values = _merged(read_values(default_config_path()), read_values(path))
-    return resolve(values, overrides, path)
+    return resolve(read_recipe_values(path), overrides, path)
+
+
+def read_recipe_values(path: Path) -> dict[str, Any]:
+    """Read the sections of config.yaml, changed by a recipe's file."""
+    return _merged(read_values(default_config_path()), read_values(path))
 
 
 def _header(path: Path) -> list[str]:

@@ -81,7 +81,7 @@ def read_best(run_dir: Path) -> Best | None:
     except OSError as error:
         message = f"{path}: cannot be read ({error})"
         raise CheckpointError(message, code="unreadable", path=path) from error
-    except (ValueError, OverflowError) as error:
+    except ValueError as error:
         message = (
             f"{path}: must hold step, score and measured_by ({error}); "
             "remove it: the next validation writes another"

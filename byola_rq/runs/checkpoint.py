@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from byola_rq.errors import CheckpointError
 from byola_rq.runtime.files import flush, remove_folder, text_name
-from byola_rq.text.parse import check_shape, read_json
+from byola_rq.text.parse import check_shape, open_file, read_json
 
 FORMAT_VERSION = 1
 _FILES = {"model.safetensors", "optimizer.safetensors", "state.json"}
@@ -25,6 +26,7 @@ _NAME = re.compile(r"\.?step-(\d{8,})(?:\.replaced)?")
 _LEFT = re.compile(
     r"\.step-\d{8,}(?:\.replaced)?\.(?:partial|removed)"
 )  # of saves that were killed
+_OF_ADAM = {"step", "exp_avg", "exp_avg_sq"}
 _STATE_SHAPE = {"format_version": int, "step": int}
 _TRAINING_SHAPE = {
     "config": {str: dict},
@@ -243,11 +245,9 @@ def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _fingerprint(path: Path) -> dict[str, int | str]:
-    if path.exists() and not path.is_file():
-        raise OSError(f"{path.name} must be a regular file")
-    with path.open("rb") as file:
+    with open_file(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"size": path.stat().st_size, "sha256": digest}
+        return {"size": os.fstat(file.fileno()).st_size, "sha256": digest}
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -260,7 +260,11 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Load the result of `optimizer_tensors` into a new optimizer of the same parameters."""
+    """Load the result of `optimizer_tensors` into a new Adam of the same parameters.
+
+    Raises:
+        ValueError, LookupError, RuntimeError: If the tensors are not those of such an optimizer.
+    """
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, _, name = key.partition(".")
@@ -268,6 +272,8 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, 
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     # Stored row-major; fused kernels need the parameter's memory layout.
     for parameter, values in optimizer.state.items():
+        if not isinstance(parameter, Tensor) or set(values) != _OF_ADAM:
+            raise ValueError(f"it has other optimizer states, {sorted(tensors)[:3]} among them")
         for name, value in values.items():
             if value.shape == parameter.shape:
                 values[name] = torch.empty_like(parameter).copy_(value)

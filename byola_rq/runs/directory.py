@@ -11,7 +11,8 @@ from byola_rq.errors import CheckpointError
 from byola_rq.runs.checkpoint import Checkpoint, check_state, load_newest_checkpoint
 from byola_rq.runtime.distributed import world_size
 from byola_rq.runtime.files import remove_leftovers, replace_file
-from byola_rq.runtime.lock import PATIENCE, LockedError, locked
+from byola_rq.runtime.lock import PATIENCE, locked
+from byola_rq.text.shown import differences
 
 # Keys that may change when a run is resumed; all others would change its result.
 # `data.source` may change: the clips themselves are compared by their digest.
@@ -105,7 +106,7 @@ def reset_run(run_dir: Path) -> Path | None:
     if _is_restart() or not (run_dir / "config.yaml").exists():
         return None
     if os.environ.get("LOCAL_WORLD_SIZE") != os.environ.get("WORLD_SIZE"):
-        # The restart count of a machine that rejoins begins anew.
+        # A machine that rejoins counts its restarts from 0 again.
         message = (
             f"{run_dir}: --reset must be given on one machine; this job is one of several. "
             "Move the directory aside yourself, or choose another run.dir"
@@ -124,21 +125,18 @@ def reset_run(run_dir: Path) -> Path | None:
     return aside
 
 
-@contextlib.contextmanager
-def _locked(run_dir: Path) -> Iterator[None]:
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked(run_dir / LOCK_NAME, patience=PATIENCE))
-        except LockedError as error:
-            raise CheckpointError(
-                f"{run_dir}: run.dir must be used by one run at a time; another one is at work "
-                f"in it ({error}). Wait for it, stop it, or choose another run.dir",
-                code="held",
-                path=run_dir,
-                key="run.dir",
-                value=str(error),
-            ) from error
-        yield
+def _locked(run_dir: Path) -> contextlib.AbstractContextManager[None]:
+    def held(owner: str) -> CheckpointError:
+        return CheckpointError(
+            f"{run_dir}: run.dir must be used by one run at a time; another one is using it "
+            f"({owner}). Wait for it, stop it, or choose another run.dir",
+            code="held",
+            path=run_dir,
+            key="run.dir",
+            value=owner,
+        )
+
+    return locked(run_dir / LOCK_NAME, patience=PATIENCE, held=held)
 
 
 def _check_is_run(run_dir: Path) -> None:
@@ -183,23 +181,19 @@ def _check_same_config(config: Config, checkpoint: Checkpoint) -> None:
         free |= {"data.window_shards"}
     before = flatten(with_newer_keys(checkpoint.state["config"]))
     now = flatten(config.model_dump(mode="json"))
-    differences = {
-        key: f"{key} was {before.get(key)}, is {now.get(key)}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and key not in free
-    }
+    found = {key: line for key, line in differences(before, now).items() if key not in free}
     ranks_before = checkpoint.state["num_ranks"]
     if not config.train.sync_batch_norm and ranks_before != world_size():
-        differences["train.sync_batch_norm"] = (
+        found["train.sync_batch_norm"] = (
             f"without train.sync_batch_norm, the number of processes was {ranks_before}, "
             f"is {world_size()}"
         )
-    if differences:
+    if found:
         raise CheckpointError(
             f"{config.run.dir}: holds a run with another configuration "
-            f"({'; '.join(differences.values())}); choose another run.dir, or the values it had",
+            f"({'; '.join(found.values())}); choose another run.dir, or the values it had",
             code="different",
             path=config.run.dir,
-            key=next(iter(differences)),
-            value=differences,
+            key=next(iter(found)),
+            value=found,
         )

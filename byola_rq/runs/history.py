@@ -1,5 +1,6 @@
 """Reading of run directories: configuration, metrics and best checkpoint."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from byola_rq.config import flatten, with_newer_keys
 from byola_rq.errors import CheckpointError
 from byola_rq.runs.best import Best, read_best
 from byola_rq.runs.checkpoint import checkpoint_path
-from byola_rq.text.parse import read_yaml
+from byola_rq.text.parse import MAX_TEXT_BYTES, read_text, read_yaml
 from byola_rq.text.shown import quoted
 
 FloatArray = npt.NDArray[np.float64]
@@ -27,6 +28,9 @@ _NEEDED_KEYS: dict[str, tuple[type, ...]] = {
     "train.segments": (int, type(None)),
     "train.max_steps": (int, type(None)),
 }
+
+
+_MAX_STEPS = 10**15  # exact in float64
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ class RecordedRun:
         step, epoch = self.last("step"), self.last("epoch")
         if step is None or epoch is None or not epoch > 0:
             return max_steps
-        num_steps = max(int(self.config["train.epochs"] * step / epoch), int(step))
+        expected = min(self.config["train.epochs"], _MAX_STEPS) * step / epoch
+        num_steps = int(min(max(expected, step), _MAX_STEPS))
         return min(num_steps, max_steps or num_steps)
 
 
@@ -113,12 +118,11 @@ def read_columns(path: Path) -> tuple[dict[str, FloatArray], list[str]]:
         last one (the run is writing it, or was killed then).
     """
     try:
-        if path.exists() and not path.is_file():
-            return {}, [f"{path}: must be a regular file"]  # reading a pipe could wait forever
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_text(path, MAX_TEXT_BYTES, errors="replace")
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError:
         return {}, []
-    except OSError as error:
+    except (OSError, ValueError) as error:
         return {}, [f"{path}: cannot be read ({error})"]
     # Text after the last line end is incomplete, even if it looks complete.
     header, *lines = text.split("\n")[:-1] or [""]
@@ -128,7 +132,8 @@ def read_columns(path: Path) -> tuple[dict[str, FloatArray], list[str]]:
     rows, damaged = [], []
     for number, line in enumerate(lines, start=2):
         row = _parse_row(line, len(names))
-        if row is None or not row[names.index("step")].is_integer():
+        step = row[names.index("step")] if row else math.nan
+        if row is None or not step.is_integer() or not 0 <= step <= _MAX_STEPS:
             damaged.append(str(number))
         else:
             rows.append(row)
@@ -208,6 +213,6 @@ def _find_best(folder: Path) -> tuple[Best | None, list[str]]:
 
 
 def _with_names(runs: list[RecordedRun]) -> list[RecordedRun]:
-    """Name runs by their folders, or by their paths if names repeat."""
+    """Name runs after their folders, or after their paths if folder names repeat."""
     names = [run.name for run in runs]
     return [replace(run, name=str(run.path)) if names.count(run.name) > 1 else run for run in runs]

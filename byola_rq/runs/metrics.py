@@ -1,6 +1,7 @@
 """Writing of metrics.csv: one row per logging interval, continued by a resumed run."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -86,7 +87,7 @@ class StepTable:
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
-    """Read rows of a metrics.csv; empty if there is no file. An incomplete last row is left out.
+    """Read rows of a metrics.csv; empty if there is no file. Damaged rows are left out.
 
     Raises:
         CheckpointError: If the file is not a metrics.csv of this format.
@@ -107,7 +108,9 @@ def _read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     if whole and set(found) != set(columns):
         message = f"{path}: columns must be {', '.join(columns)}"
         raise CheckpointError(message, code="malformed", path=path, value=found)
-    return [dict(zip(found, row, strict=True)) for row in rows if len(row) == len(found)]
+    named = [dict(zip(found, row, strict=True)) for row in rows if len(row) == len(found)]
+    # After a power failure a row may hold anything.
+    return [row for row in named if re.fullmatch(r"[0-9]{1,18}", row["step"])]
 
 
 def _short(value: Any) -> Any:

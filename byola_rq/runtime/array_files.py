@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from byola_rq.text.parse import open_file
+
 # The form in which numpy writes it for plain numbers, so that nothing has to be evaluated.
 _HEADER = re.compile(
     rb"\x93NUMPY\x01\x00(?P<length>..)"
@@ -43,13 +45,11 @@ def find_array(path: Path) -> ArrayFile:
         OSError: If it cannot be read, or is not a regular file.
         ValueError: If it is not an array file of plain numbers, or its size is wrong.
     """
-    if path.exists() and not path.is_file():
-        raise OSError(f"{path.name} must be a regular file")  # reading a pipe could wait forever
-    with path.open("rb") as file:
+    with open_file(path) as file:
         start = file.read(_MOST_HEADER_BYTES)
     header = _HEADER.match(start)
     if header is None or header.end() != 10 + int.from_bytes(header["length"], "little"):
-        raise ValueError(f"{path.name} is no array file of plain numbers")
+        raise ValueError(f"{path.name} is not an array file of plain numbers")
     shape = tuple(int(axis) for axis in header["shape"].replace(b",", b" ").split())
     if header["order"] == b"True" and len(shape) > 1:
         raise ValueError(f"{path.name} must have its rows first")

@@ -7,6 +7,7 @@ It is a new interpreter, so scripts need no `if __name__ == "__main__"` guard.
 import contextlib
 import importlib
 import json
+import math
 import os
 import select
 import signal
@@ -14,6 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Generator, Iterable
 from multiprocessing.connection import Connection
 from typing import Any
@@ -46,7 +48,7 @@ def stream(
         function: Name of a function of the module that returns an iterable of bytes.
         arguments: JSON-serializable arguments.
         limits: Limits of the process's memory and of the time per message.
-        most: Maximum bytes of a message.
+        most: Maximum number of bytes per message.
 
     Raises:
         ConfinedError: If the function raises, or the process hangs, dies or sends too much.
@@ -59,6 +61,7 @@ def stream(
     except BaseException:
         reader.kill()
         raise
+    reader.idle_since = time.monotonic()
     with _lock:
         _idle.append(reader)
     if message is not None:
@@ -83,6 +86,7 @@ class _Reader:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        self.idle_since = math.inf
         self._owner = os.getpid()
         ours, theirs = socket.socketpair()
         self._connection = Connection(ours.detach())
@@ -98,7 +102,8 @@ class _Reader:
 
     def is_alive(self) -> bool:
         """Return whether it is waiting, and belongs to this process rather than its parent."""
-        if self._owner != os.getpid():
+        # One that is about to end would accept a request and never answer it.
+        if self._owner != os.getpid() or time.monotonic() > self.idle_since + _IDLE_SECONDS / 2:
             return False
         # It never sends unasked: readable means it has ended.
         return not select.select([self._connection], [], [], 0)[0]
@@ -135,7 +140,7 @@ class _Reader:
         if code == -signal.SIGALRM:
             return ConfinedError(f"reading took over {self.limits.seconds:g} s", code="too-large")
         if code is None:
-            return ConfinedError("reading gives more than it may", code="too-large")
+            return ConfinedError("reading returned too much data", code="too-large")
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         return ConfinedError(f"reading crashed ({how})", code="damaged")
 

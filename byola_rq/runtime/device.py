@@ -1,15 +1,20 @@
 """Choice of device and precision, and tests of what the device supports."""
 
 import contextlib
+import functools
 import re
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Callable, Iterator
+from typing import Literal, ParamSpec, TypeVar
 
 import torch
+from torch._compile import _disable_dynamo
 
 from byola_rq.errors import ConfigError, first_line
 from byola_rq.runtime.distributed import is_launched, local_rank
 from byola_rq.runtime.terminal import warn
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 
@@ -29,7 +34,8 @@ def choose_device(name: str, *, key: str = "run.device") -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if not re.fullmatch(r"cpu|cuda(:\d+)?|mps", name):
+    # torch stores the index in a byte: cuda:256 would be cuda:0.
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,2})?|mps", name):
         message = f"{key}: must be auto, cpu, cuda, cuda:N or mps; got {name}"
         raise ConfigError(message, code="unknown", key=key, value=name)
     device = torch.device(name)
@@ -43,7 +49,7 @@ def choose_device(name: str, *, key: str = "run.device") -> torch.device:
         device = torch.device("cuda", local_rank())
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         message = (
-            f"{key}: {device} is not here; torch {torch.__version__} sees "
+            f"{key}: {device} does not exist; torch {torch.__version__} sees "
             f"{torch.cuda.device_count()} CUDA devices (see `byola-rq doctor`)"
         )
         raise ConfigError(message, code="missing", key=key, value=str(device))
@@ -104,3 +110,17 @@ def can_compile(device: torch.device) -> bool:
         )
         return False
     return True
+
+
+def uncompiled(function: Callable[P, T]) -> Callable[P, T]:
+    """Decorate a function that a compiled network calls as it is.
+
+    Same as `torch.compiler.disable`, which imports the compiler: half the start of a command.
+    """
+    as_it_is = _disable_dynamo(function)  # imports it when first called
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        return (as_it_is if torch.compiler.is_compiling() else function)(*args, **kwargs)
+
+    return call

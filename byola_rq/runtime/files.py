@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from byola_rq.text.shown import printable
+
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.partial")  # of `whole_file`
 
 
@@ -50,9 +52,9 @@ def whole_file(
 
 
 def replace_file(path: Path, content: str | bytes, *, may_replace: bool = True) -> None:
-    """Write a file by `whole_file`; text as UTF-8 with unchanged line ends."""
+    """Write a file by `whole_file`; text as UTF-8 with unchanged line ends, see `printable`."""
     with whole_file(path, may_replace=may_replace) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.write_bytes(printable(content).encode() if isinstance(content, str) else content)
 
 
 def new_file(path: Path) -> IO[bytes]:
@@ -76,7 +78,7 @@ def open_own(path: Path, mode: str = "ab") -> IO[bytes]:
         descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise OSError(errno.EINVAL, "is no regular file", name)
+            raise OSError(errno.EINVAL, "is not a regular file", name)
         return descriptor
 
     try:
@@ -171,7 +173,7 @@ def link_error(path: Path) -> OSError:
 
 @contextlib.contextmanager
 def text_name(path: Path | str) -> Iterator[Path]:
-    """Give a path of a file that is valid UTF-8, which some libraries require.
+    """Provide a path of a file that is valid UTF-8, which some libraries require.
 
     Raises:
         OSError: If a file whose name is not UTF-8 cannot be opened.

@@ -4,7 +4,7 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -23,7 +23,9 @@ class LockedError(Exception):
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, patience: float) -> Iterator[None]:
+def locked(
+    path: Path, *, patience: float, held: Callable[[str], Exception] = LockedError
+) -> Iterator[None]:
     """Lock a file within the block and remove it afterwards.
 
     If the file system has no locks, it prints a warning and continues without.
@@ -31,9 +33,11 @@ def locked(path: Path, *, patience: float) -> Iterator[None]:
     Args:
         path: Path of the lock file.
         patience: Seconds to wait for another process; -1 waits without limit.
+        held: Builds the error that is raised if another process still has the lock, from a text
+            that names it and its machine.
 
     Raises:
-        LockedError: If another process still has the lock.
+        LockedError: If another process still has the lock, by default.
         OSError: If its folder cannot be written.
     """
     owner = os.getpid()
@@ -48,7 +52,7 @@ def locked(path: Path, *, patience: float) -> Iterator[None]:
     try:
         lock.acquire(poll_interval=0.1)
     except Timeout as error:
-        raise LockedError(_owner(path)) from error
+        raise held(_owner(path)) from error
     except OSError as error:
         if path.is_symlink():
             raise link_error(path) from error

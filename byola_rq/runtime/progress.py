@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, otherwise a line from time to time."""
+"""Progress of long work: a bar on a terminal, otherwise a line every 30 seconds."""
 
 import math
 import time
@@ -97,7 +97,7 @@ class ProgressBar:
         left = elapsed / done_now * (self.total - self.done) if done_now else float("nan")
         note = f"  {self.note}" if self.note else ""
         self.log(
-            f"{self.what}: {self.done}/{self.total}{note}  {_clock(elapsed)} gone, "
+            f"{self.what}: {self.done}/{self.total}{note}  {_clock(elapsed)} elapsed, "
             f"{_clock(left)} left"
         )
 

@@ -55,7 +55,7 @@ class ResumableRows:
         self._next_write = time.monotonic()
         path.parent.mkdir(parents=True, exist_ok=True)
         files = (self._key, path, self._done)
-        if not all(map(is_own, files)) or self._key.read_text(encoding="utf-8") != key:
+        if not all(map(is_own, files)) or stored_key(path) != key:
             remove_marks(path)
             _make_array(path, np.float32, (len(marks), dim))
             _make_array(self._done, np.uint8, marks.shape)
@@ -104,6 +104,12 @@ class ResumableRows:
 def has_marks(path: Path) -> bool:
     """Return whether files of a `ResumableRows` of this path exist."""
     return any(each.exists() for each in (path, *_mark_files(path)))
+
+
+def stored_key(path: Path) -> str | None:
+    """Return the key of the rows of this path; None if there are none."""
+    key = _mark_files(path)[1]
+    return key.read_text(encoding="utf-8", errors="replace") or None if is_own(key) else None
 
 
 def remove_marks(path: Path) -> None:

@@ -136,6 +136,21 @@ def signals_blocked() -> Iterator[None]:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def terminate_at_end_of_input() -> None:
+    """Send this process SIGTERM once its standard input ends.
+
+    The writing end of a pipe closes when its process ends in any way, SIGKILL included.
+    """
+
+    def watch() -> None:
+        with contextlib.suppress(OSError):
+            while os.read(0, 4096):
+                pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="end of input", daemon=True).start()
+
+
 def leave_signals_to_parent() -> None:
     """Ignore signals sent to the process group in a child process, which ends with its parent.
 

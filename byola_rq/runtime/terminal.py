@@ -1,4 +1,4 @@
-"""Output to the terminal."""
+"""Printing of one escaped line on stdout or stderr."""
 
 import sys
 
@@ -6,10 +6,10 @@ from byola_rq.text.shown import shown
 
 
 def say(text: object = "") -> None:
-    """Print text on stdout as one line."""
+    """Print text on stdout as one line, with unprintable characters escaped."""
     print(shown(text), flush=True)
 
 
 def warn(text: object) -> None:
-    """Print text on stderr as one line."""
+    """Print text on stderr as one line, with unprintable characters escaped."""
     print(shown(text), file=sys.stderr, flush=True)

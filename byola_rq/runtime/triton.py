@@ -52,7 +52,7 @@ class Kernels:
         """Warn, once for each reason, that the fallback is used."""
         _warn_once(
             f"warning: the kernels {self._task} cannot be used ({reason}); "
-            "the slower plain path gives the same"
+            "using the slower fallback, with the same result"
         )
 
 

@@ -10,16 +10,18 @@ import os
 import re
 import sys
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import IO
 
 from byola_rq.audio.io import AUDIO_SUFFIXES
 from byola_rq.errors import CorpusError
 from byola_rq.sources.clip_source import CUT_TOLERANCE_SECONDS, ClipSource, Listing
+from byola_rq.text.cells import csv_lines
+from byola_rq.text.parse import open_file
 from byola_rq.text.shown import printable
 
-_NUM_SEGMENTS = re.compile(r"num_segs=(\d+)")
+_NUM_SEGMENTS = re.compile(r"num_segs=(\d{1,18})")
+_MOST_SECONDS = 1e9
 _NUMBER = r"\d{1,12}(?:\.\d{1,12})?"
 _ONE_NUMBER = re.compile(rf"(.+)_({_NUMBER})", re.DOTALL)
 _TWO_NUMBERS = re.compile(rf"(.+)_({_NUMBER})[_-]({_NUMBER})", re.DOTALL)
@@ -32,7 +34,7 @@ _BY_START, _BY_ID = 0, 1
 def is_segment_list(path: str) -> bool:
     """Return whether a csv file begins like AudioSet's lists."""
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             return file.read(4).removeprefix(b"\xef\xbb\xbf").startswith(b"#")
     except OSError:
         return False
@@ -58,8 +60,7 @@ class SegmentList:
         self._more_rows_of: dict[str, list[int]] = {}
         announced = None
         try:
-            with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-                announced = self._read(file, listing)
+            announced = self._read(csv_lines(path), listing)
         except (OSError, csv.Error) as error:
             message = f"{path}: not a segment list that can be read ({error})"
             raise CorpusError(message, code="unreadable", path=path) from error
@@ -77,10 +78,10 @@ class SegmentList:
     def __len__(self) -> int:
         return len(self.starts)
 
-    def _read(self, file: IO[str], listing: Listing) -> int | None:
+    def _read(self, lines: Iterator[str], listing: Listing) -> int | None:
         """Fill the columns; return the number of segments that the header announces."""
         announced = None
-        reader = csv.reader(file, skipinitialspace=True)
+        reader = csv.reader(lines, skipinitialspace=True, strict=True)
         for cells in reader:
             if not cells or cells[0].lstrip("# ").upper() == "YTID":
                 continue
@@ -101,7 +102,7 @@ class SegmentList:
             ytid, (start, end) = cells[0].strip(), (float(cells[1]), float(cells[2]))
         except (IndexError, ValueError):
             ytid, start, end = "", 0.0, 0.0
-        if not ytid or not (0 <= start < end < math.inf):
+        if not ytid or not (0 <= start < end < _MOST_SECONDS):
             raise ValueError(
                 "a segment must be YTID, start_seconds, end_seconds, labels, with start before "
                 f"end; got {printable(','.join(cells))[:200]!r}"
@@ -270,7 +271,7 @@ def _report(
         f"{path}: {name}" for name in segments.ids_of(lambda row: place_of[row] < 0)
     )
     listing.notes.append(
-        f"{path}: {len(segments)} segments listed, {num_there} there, "
-        f"{len(segments) - num_there} missing; {num_surplus} files in {where} belong to none "
+        f"{path}: {len(segments)} segments listed, {num_there} found, "
+        f"{len(segments) - num_there} missing; {num_surplus} files in {where} match no segment "
         f"and are not used{some}"
     )

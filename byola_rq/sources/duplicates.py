@@ -14,6 +14,7 @@ from byola_rq.audio.io import EncodedAudio
 from byola_rq.errors import AudioError
 from byola_rq.sources.clip_source import ClipSource, Listing, path_resolver
 from byola_rq.sources.encoded import iterate_encoded
+from byola_rq.text.parse import open_file
 
 _SAMPLE_BYTES = 4096
 
@@ -152,7 +153,7 @@ def _first_look(clip: ClipSource) -> tuple[Hashable, ...]:
     if clip.row >= 0:
         return part
     try:
-        with open(clip.file, "rb") as file:
+        with open_file(clip.file) as file:
             first = max(clip.offset, 0)
             size = clip.size if clip.offset >= 0 else os.fstat(file.fileno()).st_size
             middle = os.pread(file.fileno(), _SAMPLE_BYTES, first + size // 2)
@@ -168,7 +169,7 @@ def _digest(encoded: Path | EncodedAudio | AudioError) -> bytes | None:
     if isinstance(encoded, AudioError):
         return None
     try:
-        with encoded.open("rb") as file:
+        with open_file(encoded) as file:
             return hashlib.file_digest(file, "sha256").digest()
     except OSError:
         return None

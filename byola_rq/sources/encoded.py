@@ -37,7 +37,9 @@ def iterate_encoded(clips: Sequence[ClipSource]) -> Iterator[Path | EncodedAudio
     Yields:
         One item per clip, in order; an error in place of what cannot be read.
     """
-    for (file, _, _), run in itertools.groupby(clips, _archive):
+    for (file, _, _), run in itertools.groupby(
+        clips, lambda clip: (clip.file, clip.row >= 0, clip.offset >= 0)
+    ):
         group = list(run)
         if group[0].row >= 0:
             for ascending in _ascending_runs(group):
@@ -46,10 +48,6 @@ def iterate_encoded(clips: Sequence[ClipSource]) -> Iterator[Path | EncodedAudio
             yield from _read_members(file, group)
         else:
             yield from (clip.path for clip in group)
-
-
-def _archive(clip: ClipSource) -> tuple[str, bool, bool]:
-    return clip.file, clip.row >= 0, clip.offset >= 0
 
 
 def _read_members(file: str, clips: Sequence[ClipSource]) -> Iterator[EncodedAudio | AudioError]:

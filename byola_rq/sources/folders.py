@@ -47,7 +47,7 @@ class Unread:
         text = ", ".join(f"{number} {suffix}" for suffix, number in named[:_MOST_NAMED])
         if others := sum(number for _, number in named[_MOST_NAMED:]):
             text += f", {others} others"
-        advice = "; sound among them: convert it to wav or flac"
+        advice = "; some are audio: convert these to wav or flac"
         is_sound = not UNREAD_SUFFIXES.isdisjoint(self._counts)
         if not multimedia.HAS_DECODER and not multimedia.SUFFIXES.isdisjoint(self._counts):
             advice += f"; {multimedia.REMEDY}"
@@ -182,7 +182,9 @@ def _is_usable_link(path: str, listing: Listing) -> bool:
     if os.path.exists(real):
         listing.damaged.append((printable(path), "must be a file; got a link to a device or pipe"))
     else:
-        listing.missing.append(f"{printable(path)}: links to {printable(real)}, which is not there")
+        listing.missing.append(
+            f"{printable(path)}: links to {printable(real)}, which does not exist"
+        )
     return False
 
 
@@ -203,14 +205,14 @@ class FileIndex:
         self._names: dict[str, dict[str, bool]] = {}
 
     def find_file(self, path: str) -> str | None:
-        """Find a file, also if its name is in another Unicode normalization form.
+        """Find a file, also by another spelling of its name.
 
         Also records a link's real path in the listing.
         """
         folder, name = os.path.split(path)
         names = self._names_in(folder)
-        if name not in names and not path.isascii():
-            path = same_letters(path) or path
+        if name not in names and (not path.isascii() or "\\" in path):
+            path = find_spelling(path) or path
             folder, name = os.path.split(path)
             names = self._names_in(folder)
         if name not in names:
@@ -227,24 +229,33 @@ class FileIndex:
         return self._names[folder]
 
 
-def same_letters(path: str) -> str | None:
-    """Find the existing path that equals `path` up to Unicode normalization (`e` and an accent).
+def find_spelling(path: str) -> str | None:
+    """Find the existing path that a list on another system spells as `path`.
 
-    macOS and zip archives normalize names differently from most lists.
+    macOS and zip archives normalize names (`e` and an accent) differently from most lists; lists
+    from Windows have backslashes.
     """
     if os.path.lexists(path):
         return path
-    folder, name = os.path.split(path)
-    if not name or (folder and (folder := same_letters(folder) or "") == ""):
-        return None
-    wanted = unicodedata.normalize("NFC", name)
+    path = path.replace("\\", "/")
+    found = os.sep if path.startswith(os.sep) else ""
+    for name in filter(None, path.split(os.sep)):
+        place = os.path.join(found, name)
+        if not os.path.lexists(place):
+            wanted = unicodedata.normalize("NFC", name)
+            alike = [n for n in _names_in(found) if unicodedata.normalize("NFC", n) == wanted]
+            if not alike:
+                return None
+            place = os.path.join(found, alike[0])
+        found = place
+    return found or None
+
+
+def _names_in(folder: str) -> list[str]:
     try:
-        for each in os.listdir(folder or "."):
-            if unicodedata.normalize("NFC", each) == wanted:
-                return os.path.join(folder, each)
+        return os.listdir(folder or ".")
     except (OSError, ValueError):  # a null in the name
-        pass
-    return None
+        return []
 
 
 def _file_names(folder: str) -> dict[str, bool]:
@@ -252,5 +263,5 @@ def _file_names(folder: str) -> dict[str, bool]:
     try:
         with os.scandir(folder or ".") as entries:
             return {entry.name: entry.is_symlink() for entry in entries if leads_to_file(entry)}
-    except OSError:
+    except (OSError, ValueError):  # a null in the name
         return {}

@@ -2,19 +2,28 @@
 
 import csv
 import os
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from byola_rq.errors import Code, CorpusError
-from byola_rq.sources.folders import same_letters
+from byola_rq.sources.folders import find_spelling
+from byola_rq.text.cells import csv_lines, csv_table
 from byola_rq.text.shown import printable
 
-# Accepted values of a column `split`; several names of the validation part are in use.
-PART_NAMES = {"train": "train", "test": "test"} | dict.fromkeys(
-    ("valid", "val", "validation", "dev"), "valid"
-)
+# Accepted values of a column `split`, in any case.
+PART_NAMES = {
+    name: part
+    for part, names in {
+        "train": ("train", "training", "tr"),
+        "valid": ("valid", "val", "validation", "dev"),
+        "test": ("test", "testing", "eval", "evaluation"),
+    }.items()
+    for name in names
+}
+FILE_COLUMNS = ("file_name", "path")  # the first that the csv has is used
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +65,11 @@ def read_labelled_rows(
     part_columns: Sequence[str],
     group_column: str | None = None,
 ) -> LabelledRows:
-    """Read `file_name`, label and part of every row; other columns are ignored.
+    """Read `file_name` (or `path`), label and part of every row; other columns are ignored.
 
     Args:
-        path: UTF-8 csv with a header.
+        path: UTF-8 csv with a header, of columns in any case; separated by commas, semicolons, tabs
+            or bars.
         label_columns: Accepted names of the label column; exactly one must exist.
         part_columns: Accepted names of the part column; the last one that exists is used. If
             empty, parts are not read and stay empty.
@@ -69,7 +79,7 @@ def read_labelled_rows(
         CorpusError: If a row breaks a rule; names the file, row, value and rule.
     """
     rows = _read_rows(path)
-    names = next(rows, (1, []))[1]
+    names = [name.lower() for name in next(rows, (1, []))[1]]
     header = _check_header(path, names, label_columns, part_columns)
     if group_column in names:
         header["group"] = names.index(group_column)
@@ -82,15 +92,9 @@ def read_labelled_rows(
 def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Iterate over rows with their spreadsheet number; empty rows are counted but skipped."""
     try:
-        # utf-8-sig: spreadsheets put a byte order mark before the first column's name.
-        # surrogateescape: bytes of a file name that are not UTF-8 must survive unchanged.
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            header = file.readline(4096)
-            file.seek(0)
-            separator = max(",;\t", key=header.count)  # spreadsheets of many countries write ";"
-            for number, row in enumerate(csv.reader(file, delimiter=separator, strict=True), 1):
-                if row:
-                    yield number, [field.strip() for field in row]
+        for number, (_, row) in enumerate(csv_table(csv_lines(path)), start=1):
+            if row:
+                yield number, row
     except OSError as error:
         message = f"{path}: the csv of labels cannot be read: {error.strerror}"
         raise CorpusError(message, code="unreadable", path=path) from error
@@ -102,7 +106,7 @@ def _check_header(
     path: Path, names: list[str], label_columns: Sequence[str], part_columns: Sequence[str]
 ) -> dict[str, int]:
     """Map column names to their positions."""
-    choices = [each for each in (("file_name",), label_columns, part_columns) if each]
+    choices = [each for each in (FILE_COLUMNS, label_columns, part_columns) if each]
     words = [" or ".join(choice) for choice in choices]
     rule = f"the header must name {', '.join(words[:-1])} and {words[-1]}"
     if not names:
@@ -134,29 +138,38 @@ def _read_clips(
     rows: Iterator[tuple[int, list[str]]],
 ) -> Iterator[LabelledClip]:
     seen: dict[str, tuple[int, str]] = {}
+    file_column = next(name for name in FILE_COLUMNS if name in header)
+    names_of_test = set()
     for number, row in rows:
         if len(row) <= max(header.values()):
             rule = f"a row must have as many fields as the header; got {row}"
             raise _row_error(path, number, "malformed", rule, value=row)
-        file_name, label = row[header["file_name"]], printable(row[header[label_column]])
+        file_name, label = row[header[file_column]], printable(row[header[label_column]])
         if not label:
             rule = f"{label_column} must not be empty"
             raise _row_error(path, number, "empty", rule, key=label_column)
         part = ""
         if part_column:
             part = _check_part(path, number, part_column, row[header[part_column]])
+            if part_column == "split" and part == "test":
+                names_of_test.add(row[header[part_column]].lower())
+                if len(names_of_test) > 1:
+                    rule = f"split must name one part test; got {' and '.join(names_of_test)}"
+                    raise _row_error(path, number, "twice", rule, key="split")
         place = os.path.join(path.parent, os.path.expanduser(file_name))
-        clip_path = Path(same_letters(place) or place)
+        clip_path = Path(find_spelling(place) or place)
         # Not Path.is_file, which raises where a name is too long for the file system.
         if not os.path.isfile(clip_path):
-            rule = f"file_name must be a file that exists; got {file_name!r}"
-            raise _row_error(path, number, "missing", rule, key="file_name", value=file_name)
+            rule = f"{file_column} must be a file that exists; got {file_name!r}"
+            raise _row_error(path, number, "missing", rule, key=file_column, value=file_name)
         first_row, first_part = seen.setdefault(os.path.realpath(clip_path), (number, part))
         if first_row != number:
             here, there = (f" ({part_column} {each})" * bool(each) for each in (part, first_part))
             rule = f"a file must be listed once; {file_name!r}{here} is also row {first_row}{there}"
             raise _row_error(path, number, "twice", rule, value=file_name)
         group = row[header["group"]] if "group" in header else ""
+        # Two forms of one letter would look like one class and be two.
+        label = unicodedata.normalize("NFC", label)
         yield LabelledClip(clip_path, file_name, label, part, number, group)
 
 

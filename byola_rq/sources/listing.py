@@ -29,7 +29,7 @@ from pathlib import Path
 
 from byola_rq.audio.io import AUDIO_SUFFIXES
 from byola_rq.audio.opening import codec_of
-from byola_rq.errors import AudioError, CorpusError
+from byola_rq.errors import AudioError, Code, CorpusError
 from byola_rq.sources.audioset import SegmentList, is_segment_list, join_segments
 from byola_rq.sources.clip_source import ClipSource, Listing
 from byola_rq.sources.duplicates import SourceSpan, settle_duplicates
@@ -140,7 +140,10 @@ def _find_in(source: str, listing: Listing) -> Iterator[ClipSource]:
         yield from _find_in_folder(source, listing)
         return
     if not os.path.isfile(source):
-        raise CorpusError(f"{source}: no such file or folder", code="missing", path=source)
+        is_there = os.path.exists(source)
+        reason = "must be a file; got a device or pipe" if is_there else "no such file or folder"
+        code: Code = "unreadable" if is_there else "missing"
+        raise CorpusError(f"{source}: {reason}", code=code, path=source)
     if os.path.islink(source):
         listing.links[source] = os.path.realpath(source)
     if source.lower().endswith(COMPRESSED_SUFFIXES):

@@ -4,8 +4,8 @@ import csv
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import IO, Any, NamedTuple
+from contextlib import closing, contextmanager
+from typing import Any, NamedTuple
 
 from byola_rq.errors import CorpusError
 from byola_rq.sources.clip_source import (
@@ -17,6 +17,7 @@ from byola_rq.sources.clip_source import (
 )
 from byola_rq.sources.folders import PARQUET_SUFFIX, FileIndex
 from byola_rq.sources.parquet import describe_table, list_cells
+from byola_rq.text.cells import csv_lines, csv_table
 from byola_rq.text.shown import printable
 
 PATH_COLUMNS = ("path", "file_name")  # the first that a manifest has is used
@@ -45,7 +46,7 @@ def list_manifest(manifest: str, listing: Listing) -> Iterator[ClipSource]:
     line a path in it and the length, which is ignored.
 
     Args:
-        manifest: Path of a .csv (commas), .tsv (tabs) or .parquet file.
+        manifest: Path of a .csv, .tsv or .parquet file; the header decides what separates cells.
         listing: Receives files that do not exist (`missing`) and rows that break a rule
             (`damaged`).
 
@@ -116,8 +117,8 @@ def _fairseq_root(manifest: str) -> str | None:
     """Return the folder in the first line of fairseq's form; None for other manifests."""
     if not manifest.lower().endswith(".tsv"):
         return None
-    with _open_text(manifest) as file:
-        first = file.readline().rstrip("\r\n")
+    with _lines_of(manifest) as lines:
+        first = next(lines, "").rstrip("\r\n")
     if "\t" in first or not first or first.strip() in PATH_COLUMNS:
         return None
     root = os.path.join(os.path.dirname(manifest), os.path.expanduser(first))
@@ -141,31 +142,31 @@ def _read_rows(manifest: str, fairseq_root: str | None) -> Iterator[_Row]:
 
 
 def _fairseq_rows(manifest: str) -> Iterator[_Row]:
-    with _open_text(manifest) as file:
-        next(file)
-        for number, line in enumerate(file, start=2):
+    with _lines_of(manifest) as lines:
+        next(lines)
+        for number, line in enumerate(lines, start=2):
             if line.strip():
                 path = os.path.expanduser(line.rstrip("\r\n").split("\t")[0])
                 yield _Row(number, path, "", None, None, "")
 
 
-def _text_rows(manifest: str, delimiter: str) -> Iterator[_Row]:
-    with _open_text(manifest) as file:
-        reader = csv.reader(file, delimiter=delimiter)
-        columns = [name.strip() for name in next(reader, [])]
+def _text_rows(manifest: str, usual: str) -> Iterator[_Row]:
+    with _lines_of(manifest) as lines:
+        reader = csv_table(lines, usual)
+        columns = [name.lower() for name in next(reader, (0, []))[1]]
         if not columns:
             return
         names = _names_of_columns(manifest, columns)
         places = [columns.index(name) if name else None for name in names]
-        for cells in reader:
+        for number, cells in reader:
             if cells:
                 values = [
-                    cells[place].strip() if place is not None and place < len(cells) else ""
+                    cells[place] if place is not None and place < len(cells) else ""
                     for place in places
                 ]
                 path, labels, start, end, clip_id = values
                 path, labels = os.path.expanduser(path), printable(labels)
-                yield _Row(reader.line_num, path, labels, start, end, printable(clip_id))
+                yield _Row(number, path, labels, start, end, printable(clip_id))
 
 
 def _parquet_rows(manifest: str) -> Iterator[_Row]:
@@ -228,12 +229,11 @@ def _seconds(name: str, value: object) -> float | None:
 
 
 @contextmanager
-def _open_text(manifest: str) -> Iterator[IO[str]]:
-    """Open a manifest as text; reading errors in the block become `CorpusError`."""
+def _lines_of(manifest: str) -> Iterator[Iterator[str]]:
+    """Open the lines of a manifest; reading errors in the block become `CorpusError`."""
     try:
-        # surrogateescape: bytes of a path that are not UTF-8 must survive unchanged.
-        with open(manifest, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            yield file
+        with closing(csv_lines(manifest)) as lines:
+            yield lines
     except (OSError, csv.Error) as error:
         message = f"{manifest}: not a manifest that can be read ({error})"
         raise CorpusError(message, code="unreadable", path=manifest) from error

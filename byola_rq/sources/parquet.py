@@ -59,24 +59,20 @@ def list_table(path: str, stem: str, listing: Listing) -> Iterator[ClipSource]:
     row = 0
     seen: set[str] = set()
     try:
-        for name, labels in _names_and_labels(path):
+        for found, labels in _listed(path, "list_names"):
+            name = printable(found)
             clean = clean_name(name)
             clip_id = f"{stem}/{clean or row}"
             if clean and clean in seen:
                 clip_id += f"#{row}"
             seen.add(clean)
-            yield ClipSource(clip_id, file=path, row=row, name=name, labels=labels)
+            yield ClipSource(clip_id, file=path, row=row, name=name, labels=joined_labels(labels))
             row += 1
     except CorpusError as error:
         listing.damaged.append((printable(path), str(error)))
     else:
         if not row:
             listing.damaged.append((printable(path), "no row in this table"))
-
-
-def _names_and_labels(path: str) -> Iterator[tuple[str, str]]:
-    for name, labels in _listed(path, "list_names"):
-        yield printable(name), joined_labels(labels)
 
 
 def list_cells(path: str, names: Sequence[str]) -> Iterator[list[Any]]:

@@ -1,5 +1,6 @@
 """Plain tar shards: audio members as clips with labels from sidecars; nothing is extracted."""
 
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from byola_rq.sources.clip_source import (
 )
 from byola_rq.sources.folders import Unread, is_hidden
 from byola_rq.sources.tar_headers import Member, TarDamage, walk_members
+from byola_rq.text.parse import open_file
 from byola_rq.text.shown import printable
 
 _MAX_SIDECAR_BYTES = 1 << 16
@@ -42,7 +44,7 @@ def list_tar(path: str, stem: str, listing: Listing) -> Iterator[ClipSource]:
     odd_names: list[str] = []
     unread = Unread()
     try:
-        with open(path, "rb") as tar:
+        with open_file(path) as tar:
             for sample in _samples(_usable_members(tar, path, listing)):
                 labels = _labels(tar, sample)
                 has_audio = any(_suffix(each.name) in AUDIO_SUFFIXES for each in sample)
@@ -109,23 +111,20 @@ def _usable_members(tar: BinaryIO, path: str, listing: Listing) -> Iterator[Memb
 
 def _samples(members: Iterator[Member]) -> Iterator[list[Member]]:
     """Group consecutive members with the same folder and name up to the first dot."""
-    sample: list[Member] = []
-    key = None
-    try:
-        for member in members:
-            folder, _, name = member.name.rpartition("/")
-            member_key = (folder, name.split(".", 1)[0])
-            if sample and member_key != key:
-                yield sample
-                sample = []
-            key = member_key
-            sample.append(member)
-    except (TarDamage, OSError):
-        if sample:
+    for _, group in itertools.groupby(members, _sample_of):
+        sample: list[Member] = []
+        try:
+            for member in group:
+                sample.append(member)
+        except (TarDamage, OSError):  # after a part of the sample
             yield sample
-        raise
-    if sample:
+            raise
         yield sample
+
+
+def _sample_of(member: Member) -> tuple[str, str]:
+    folder, _, name = member.name.rpartition("/")
+    return folder, name.split(".", 1)[0]
 
 
 def _labels(tar: BinaryIO, sample: list[Member]) -> str:

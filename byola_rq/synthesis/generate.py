@@ -42,7 +42,7 @@ def make_clip(kind: str, *, seed: int, seconds: float) -> Waveform:
 
     Args:
         kind: One of KINDS, such as `voice-fr`, `note-brass`, `event-siren`, `mixture-street`.
-        seed: Seed of everything else: speaker or instrument, what is said or played, room.
+        seed: Seed of everything else: speaker or instrument, content, room.
         seconds: Length of the clip in seconds.
 
     Returns:

@@ -183,7 +183,7 @@ def _shape_friction(center: Array, width: Array) -> Array:
 def say_word(
     word: str, speaker: Speaker, *, seed: int, seconds: float = 1.0, aspiration: float = 0.045
 ) -> Waveform:
-    """Say one of WORDS, at a random place in `seconds` of silence.
+    """Synthesize one of WORDS, at a random place in `seconds` of silence.
 
     Raises:
         ValueError: If `word` is unknown or `seconds` not positive.
@@ -203,7 +203,7 @@ def say_word(
 
 
 def say_sentences(language: str, speaker: Speaker, *, seed: int, seconds: float) -> Waveform:
-    """Say `seconds` of invented sentences with the sounds, rhythm and melody of `language`.
+    """Synthesize `seconds` of invented sentences with the sounds and rhythm of `language`.
 
     Raises:
         ValueError: If `language` is unknown or `seconds` not positive.

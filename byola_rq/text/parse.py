@@ -1,5 +1,7 @@
 """Bounded parsing of untrusted YAML and JSON; errors are a ValueError of one line."""
 
+import errno
+import io
 import json
 import os
 import stat
@@ -13,6 +15,7 @@ from byola_rq.text.shown import one_line, quoted, shown
 
 MAX_YAML_BYTES = 1 << 17  # a configuration has 10 kB; PyYAML reads about 30 kB/s at worst
 MAX_TEXT_BYTES = 1 << 30  # the plan of a corpus has a line for every file left out
+_MAX_FLOAT = 10**308
 MAX_NUMBER = 400  # characters; the smallest float written out has 326
 MAX_DEPTH = 32  # configurations have 4
 
@@ -39,7 +42,7 @@ def parse_yaml(text: str, *, as_written: bool = False) -> Any:
         as_written: Return every scalar as its text.
 
     Raises:
-        ValueError: If it is not YAML, too large, too deep, or has an anchor or alias.
+        ValueError: If it is not YAML, too large, too deep, or has an anchor, alias or repeated key.
     """
     if len(text) > MAX_YAML_BYTES:
         raise ValueError(f"must be at most {MAX_YAML_BYTES} bytes; got {len(text)}")
@@ -47,7 +50,7 @@ def parse_yaml(text: str, *, as_written: bool = False) -> Any:
         loader = (_WrittenLoader if as_written else _PlainLoader)(text)
         return loader.get_single_data()
     except _FAULTS as error:
-        raise ValueError(_reason(error, "no YAML that can be read")) from error
+        raise ValueError(_reason(error, "not valid YAML")) from error
 
 
 def parse_json(text: str | bytes, shape: Shape = dict) -> Any:
@@ -59,7 +62,8 @@ def parse_json(text: str | bytes, shape: Shape = dict) -> Any:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(_reason(error, "no JSON that can be read")) from error
+        raise ValueError(_reason(error, "not valid JSON")) from error
+    _check_depth(value)
     check_shape(value, shape)
     return value
 
@@ -84,20 +88,35 @@ def read_yaml(path: Path, *, as_written: bool = False) -> Any:
     return parse_yaml(read_text(path, MAX_YAML_BYTES), as_written=as_written)
 
 
-def read_text(path: Path, max_bytes: int) -> str:
+def read_text(path: Path, max_bytes: int, errors: str = "strict") -> str:
     """Read a regular file of UTF-8 with unchanged line ends.
 
     Raises:
         OSError: If it cannot be read, or is a pipe, a device or the like, which may block.
         ValueError: If it is too large, or not UTF-8.
     """
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(f"{path}: is no regular file")
-        if status.st_size > max_bytes:
-            raise ValueError(f"must be at most {max_bytes} bytes; got {status.st_size}")
-        return file.read(max_bytes).decode()
+    with open_file(path) as file:
+        if (num_bytes := os.fstat(file.fileno()).st_size) > max_bytes:
+            raise ValueError(f"must be at most {max_bytes} bytes; got {num_bytes}")
+        return file.read(max_bytes).decode(errors=errors)
+
+
+def open_file(path: Path | str) -> io.BufferedReader:
+    """Open a regular file for reading; a pipe or device might block or never end.
+
+    Raises:
+        OSError: If it cannot be opened, or is not a regular file.
+    """
+    try:
+        # Without O_NONBLOCK, opening a pipe would wait for a writer.
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        descriptor = os.open(path, flags)
+    except ValueError as error:  # a null byte
+        raise FileNotFoundError(errno.ENOENT, str(error), path) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "must be a file; got a folder, device or pipe", path)
+    return open(descriptor, "rb")
 
 
 def check_shape(value: Any, shape: Shape, where: str = "") -> None:
@@ -122,16 +141,28 @@ def check_shape(value: Any, shape: Shape, where: str = "") -> None:
         _check_type(value, shape, where)
 
 
+def _check_depth(value: Any) -> None:
+    """Check that lists and objects are nested at most `MAX_DEPTH` deep, without recursion."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(MAX_DEPTH + 1):
+        inner = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [child for each in inner for child in each if isinstance(child, dict | list)]
+        if not level:
+            return
+    raise ValueError(f"must be nested at most {MAX_DEPTH} deep")
+
+
 def _check_type(value: Any, kind: type | UnionType, where: str) -> None:
     # JSON does not distinguish 1 and 1.0; a bool is not a number.
     is_fit = isinstance(value, int | float if kind is float else kind)
-    if not is_fit or (isinstance(value, bool) and kind in (int, float)):
+    is_huge = kind is float and isinstance(value, int) and abs(value) > _MAX_FLOAT
+    if not is_fit or is_huge or (isinstance(value, bool) and kind in (int, float)):
         name = getattr(kind, "__name__", str(kind))
         raise ValueError(f"{shown(where) or 'the whole'} must be {name}; got {quoted(value)}")
 
 
 class _Bounded(yaml.SafeLoader):
-    """Loader that rejects anchors, aliases and depth, by which a small file takes much memory."""
+    """Loader that rejects repeated keys, and what makes a small file take much memory."""
 
     _depth = 0
 
@@ -145,6 +176,14 @@ class _Bounded(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen: set[str] = set()
+        for key in (str(each.value) for each, _ in node.value):
+            if key in seen:  # PyYAML would take the last
+                raise ValueError(f"must have each key once; got {quoted(key)} twice")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
 
     def construct_scalar(self, node: Any) -> Any:
         # A base-60 number takes quadratic time.

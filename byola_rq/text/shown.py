@@ -1,6 +1,7 @@
 """Escaping of untrusted text for terminals, messages and pages."""
 
 import unicodedata
+from collections.abc import Mapping
 
 MAX_LINE = 4000  # characters; a path has at most 4096 bytes
 
@@ -31,12 +32,25 @@ def quoted(value: object, limit: int = 200) -> str:
 
 def printable(text: str) -> str:
     r"""Write the bytes of a file name that are not UTF-8 as `\xff`; the rest stays as it is."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # surrogates: not only those of such bytes, also what JSON may hold
+        return "".join(_escape(each) if "\ud800" <= each <= "\udfff" else each for each in text)
+    return text
 
 
 def one_line(text: object) -> str:
     """Join the lines of a text, such as an error's message, to one."""
     return " ".join(str(text).split())
+
+
+def differences(before: Mapping[str, object], now: Mapping[str, object]) -> dict[str, str]:
+    """Describe the values that differ by key: `key was x, is y`."""
+    return {
+        key: f"{key} was {before.get(key)}, is {now.get(key)}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    }
 
 
 def _is_sign(character: str) -> bool:

@@ -23,8 +23,8 @@ def warning_of_few_segments(config: Config, num_steps: int) -> str | None:
     num_segments = num_steps * config.train.batch_size
     if num_segments >= FEW_SEGMENTS:
         return None
-    start = "it starts from" if config.encoder.init else "without training"
+    other = "the initial" if config.encoder.init else "an untrained"
     return (
-        f"warning: this run will see {num_segments:,} segments; with fewer than {FEW_SEGMENTS:,}, "
-        f"the encoder {start} may be the better one (docs/pretraining.md; train.segments)"
+        f"warning: this run has only {num_segments:,} segments (train.segments); with fewer than "
+        f"{FEW_SEGMENTS:,}, it may end with an encoder worse than {other} one (docs/pretraining.md)"
     )

@@ -71,7 +71,7 @@ def pretrain(config: Config, *, reset: bool = False, profile: int | None = None)
                 process_group(device),
                 contextlib.ExitStack() as lock,
             ):
-                # Everything that exchanges gradients ends here, before the ranks part.
+                # Ends everything that exchanges gradients before the ranks disconnect.
                 _fit(start_run(config, device, lock, reset=reset), stop, profile)
                 path = config.run.dir / "encoder.safetensors"
                 broadcast_bytes(lambda: bytes(export_run(config.run.dir, path)))

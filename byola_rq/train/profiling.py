@@ -132,7 +132,7 @@ class StepProfiler:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._step < WARM_UP_STEPS and error is None:
+        if self._step <= WARM_UP_STEPS and error is None:
             self._log(
                 f"warning: nothing was profiled: the run has only {self._step} steps left, of "
                 f"which the first {WARM_UP_STEPS} warm up"

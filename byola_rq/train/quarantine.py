@@ -16,16 +16,17 @@ from byola_rq.text.parse import MAX_TEXT_BYTES, read_text
 
 QUARANTINE_COLUMNS = ["clip", "replaced_by", "reason"]
 
+Rows = dict[str, tuple[str, str]]  # clip -> (replaced_by, reason)
+
 _LOGGED_EACH = 10  # clips with a line of their own; later ones are counted
 
 
 class Quarantine:
-    """Clips that a run could not read, in all its parts; rows survive a full disk.
+    """Clips that a run could not read, also before it was resumed; a full disk loses no row.
 
-    One row per clip, from the first time it is met. `replaced_by` is empty for clips that could not
-    be read at the start and are left out; otherwise it names the replacement of that time, which
-    may differ in another epoch. The file is always rewritten whole: it holds at most 1 % of the
-    clips, and new ones are rare.
+    One row per clip. `replaced_by` is empty for clips that could not be read at the start and are
+    left out. Otherwise it names the first replacement; another epoch may have another one. The file
+    is always rewritten whole: it has at most 1 % of the clips, and new ones are rare.
 
     Args:
         path: Path of the file, which is created with its first row.
@@ -40,7 +41,7 @@ class Quarantine:
         self.path = path
         self._clips = clips
         self._log = log
-        self._rows = {row["clip"]: row for row in _read_rows(path)}
+        self._rows = _read_rows(path)
         self._seen: set[int] = set()  # indices already added
         self._num_logged = 0
         self._is_written = True
@@ -54,15 +55,13 @@ class Quarantine:
         Args:
             unreadable: (source, reason) of each clip.
         """
-        rows = [_row(str(source), "", reason) for source, reason in unreadable]
+        rows = {str(source): ("", reason) for source, reason in unreadable}
         self._take(rows)
         self._write()
         if rows:
+            clip, (_, reason) = next(iter(rows.items()))
             others = f" (and {len(rows) - 1} more clips like it)" if len(rows) > 1 else ""
-            self._log(
-                f"warning: {rows[0]['clip']}: {rows[0]['reason']}; it is left out{others}, "
-                f"see {self.path}"
-            )
+            self._log(f"warning: {clip}: {reason}; it is left out{others}, see {self.path}")
 
     def add(self, replacements: Iterable[Sequence[Any]]) -> None:
         """Add replaced clips; also writes rows that the disk could not take before.
@@ -85,29 +84,27 @@ class Quarantine:
         if found:
             self._check_count()
 
-    def _rows_of(self, found: dict[int, tuple[int, str]]) -> list[dict[str, str]]:
+    def _rows_of(self, found: dict[int, tuple[int, str]]) -> Rows:
         if not found:  # looking up names is expensive
-            return []
+            return {}
         indices = [*found, *(replaced_by for replaced_by, _ in found.values())]
         names = self._clips.names(np.array(indices))
         reasons = [reason for _, reason in found.values()]
-        columns = (names[: len(found)], names[len(found) :], reasons)
-        return [_row(*values) for values in zip(*columns, strict=True)]
+        pairs = zip(names[len(found) :], reasons, strict=True)
+        return dict(zip(names[: len(found)], pairs, strict=True))
 
-    def _take(self, rows: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+    def _take(self, rows: Rows) -> Rows:
         """Store and return the rows of clips that are new."""
-        new = [row for row in rows if row["clip"] not in self._rows]
-        self._rows.update({row["clip"]: row for row in new})
+        new = {clip: row for clip, row in rows.items() if clip not in self._rows}
+        self._rows.update(new)
         self._is_written &= not new
         return new
 
-    def _log_new(self, rows: Sequence[dict[str, str]]) -> None:
+    def _log_new(self, rows: Rows) -> None:
         num_logged = min(_LOGGED_EACH - self._num_logged, len(rows))
         self._num_logged += num_logged
-        for row in rows[:num_logged]:
-            self._log(
-                f"warning: {row['clip']}: {row['reason']}; {row['replaced_by']} takes its place"
-            )
+        for clip, (replaced_by, reason) in list(rows.items())[:num_logged]:
+            self._log(f"warning: {clip}: {reason}; {replaced_by} takes its place")
         if num_more := len(rows) - num_logged:
             self._log(
                 f"warning: {num_more} more clips cannot be decoded, {len(self)} of "
@@ -118,7 +115,7 @@ class Quarantine:
         """Write the file if it has changed; on failure the next call tries again."""
         if self._is_written:
             return
-        rows = ([row[name] for name in QUARANTINE_COLUMNS] for row in self._rows.values())
+        rows = ((clip, *row) for clip, row in self._rows.items())
         try:
             replace_file(self.path, csv_text([QUARANTINE_COLUMNS, *rows], "\r\n"))
             self._is_written = True
@@ -131,7 +128,7 @@ class Quarantine:
     @property
     def _num_clips(self) -> int:
         """Number of the run's clips, including those left out at its start."""
-        return len(self._clips) + sum(not row["replaced_by"] for row in self._rows.values())
+        return len(self._clips) + sum(not replaced_by for replaced_by, _ in self._rows.values())
 
     def _check_count(self) -> None:
         if is_too_many(len(self), self._num_clips):
@@ -144,16 +141,12 @@ class Quarantine:
             raise TrainingError(message, code="too-many", path=self.path, value=len(self))
 
 
-def _row(clip: str, replaced_by: str, reason: str) -> dict[str, str]:
-    return dict(zip(QUARANTINE_COLUMNS, (clip, replaced_by, reason), strict=True))
-
-
-def _read_rows(path: Path) -> list[dict[str, str]]:
+def _read_rows(path: Path) -> Rows:
     """Read the rows of the run so far; empty if there is no file."""
     try:
         names, *rows = csv_rows(read_text(path, MAX_TEXT_BYTES)) or [QUARANTINE_COLUMNS]
     except FileNotFoundError:
-        return []
+        return {}
     except (OSError, ValueError) as error:
         message = f"{path}: cannot be read ({error}); delete the file"
         raise CheckpointError(message, code="unreadable", path=path) from error
@@ -163,4 +156,4 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
             "Delete the file"
         )
         raise CheckpointError(message, code="malformed", path=path)
-    return [dict(zip(names, row, strict=True)) for row in rows]
+    return {clip: (replaced_by, reason) for clip, replaced_by, reason in rows}

@@ -2,16 +2,22 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from byola_rq.corpus.packed_clips import PackedClips
 from byola_rq.corpus.segments import Replacement
 from byola_rq.errors import CheckpointError
 from byola_rq.runs.checkpoint import save_checkpoint
-from byola_rq.runs.metrics import COLUMNS, Metrics, StepTable, read_metrics
-from byola_rq.runtime.distributed import all_gather_json, is_main, raise_on_all_ranks
+from byola_rq.runs.metrics import COLUMNS, StepTable, read_metrics
+from byola_rq.runtime.distributed import (
+    all_gather_json,
+    broadcast_bytes,
+    is_main,
+    raise_on_all_ranks,
+)
 from byola_rq.runtime.watchdog import Watchdog
 from byola_rq.train.meter import DataWait, Meter, packing_advice
 from byola_rq.train.quarantine import Quarantine
@@ -20,9 +26,11 @@ from byola_rq.train.skipped_steps import SkippedSteps, SkipsInARow, check_same_w
 from byola_rq.train.step import StepOutcome
 from byola_rq.train.tensorboard import TensorBoardWriter
 
+KEPT = "; its rows are kept for the next attempt"
+
 
 class Recorder:
-    """Writes the files of a run in `run.dir`, and prints what its user should know.
+    """Writes the files of a run in `run.dir`, and prints messages about it.
 
     Every rank has one, for sums over all ranks; only rank 0 writes and prints.
 
@@ -91,7 +99,8 @@ class Recorder:
         if is_save_due or is_validation_due or step % config.train.log_every == 0:
             self._write_row(score)
         if self._tensorboard and step % config.tensorboard.views_every == 0:
-            self._write_views(self._tensorboard, outcome)
+            with self._disk_may_fail(self._tensorboard.path, " without this picture"):
+                self._tensorboard.write_views(*outcome.views, step)
         is_save_due = is_save_due or is_best
         # Weights that lead to skipped steps may be bad themselves; saving them would prune good
         # checkpoints.
@@ -160,7 +169,8 @@ class Recorder:
             self._append(self._metrics, [row])
             self._append(self._skipped_steps, meter.skipped)
             if self._tensorboard:
-                self._write_curves(self._tensorboard, metrics)
+                with self._disk_may_fail(self._tensorboard.path, KEPT):
+                    self._tensorboard.write(metrics)
             if meter.skipped:
                 self._log(
                     f"warning: {len(meter.skipped)} of the {len(meter.is_skipped)} steps up to "
@@ -174,36 +184,22 @@ class Recorder:
                 self._quarantine.add(replaced)
 
     def _append(self, table: StepTable | SkippedSteps, rows: Sequence[Any]) -> None:
-        try:
+        with self._disk_may_fail(table.path, KEPT):
             table.append(rows)
-        except OSError as error:
-            self._log(
-                f"WARNING: {table.path}: cannot be written ({error}). Training continues; "
-                "its rows are kept for the next attempt"
-            )
 
-    def _write_curves(self, tensorboard: TensorBoardWriter, metrics: Metrics) -> None:
+    @contextlib.contextmanager
+    def _disk_may_fail(self, path: Path, what_follows: str) -> Iterator[None]:
         try:
-            tensorboard.write(metrics)
+            yield
         except OSError as error:
             self._log(
-                f"WARNING: {tensorboard.path}: cannot be written ({error}). Training continues; "
-                "its curves are kept for the next attempt"
+                f"WARNING: {path}: cannot be written ({error}). Training continues{what_follows}"
             )
 
     def _validate(self) -> tuple[float, bool]:
         # Rank 0 validates while the other ranks wait.
         with self._watchdog.paused():
             return self._validation.score(self._state, self._should_stop)
-
-    def _write_views(self, tensorboard: TensorBoardWriter, outcome: StepOutcome) -> None:
-        try:
-            tensorboard.write_views(*outcome.views, self._state.step)
-        except OSError as error:
-            self._log(
-                f"WARNING: {tensorboard.path}: cannot be written ({error}). "
-                "Training continues without this picture"
-            )
 
     def _watch_collapse(self, step: int) -> None:
         """Warn when the embeddings collapse; warn again only after they have recovered."""
@@ -217,14 +213,11 @@ class Recorder:
 
     def _save(self, *, is_last: bool) -> None:
         check_same_weights(self._state.byol, self._state.config.run.dir)
-        # An error in rank 0 alone must not leave the others waiting.
-        with raise_on_all_ranks() if is_last else contextlib.nullcontext():
-            if is_main():
-                self._write_checkpoint(is_last=is_last)
-        if not is_main():
-            self.saved_step = self._state.step
+        # The same in all ranks, also where the disk is full: they decide by it what to do next.
+        self.saved_step = int(broadcast_bytes(lambda: self._write_checkpoint(is_last=is_last)))
 
-    def _write_checkpoint(self, *, is_last: bool) -> None:
+    def _write_checkpoint(self, *, is_last: bool) -> bytes:
+        """Write a checkpoint in rank 0; return the step of the newest one as text."""
         config = self._state.config
         checkpoint = self._state.snapshot(corpus_digest=self._digest)
         try:
@@ -242,5 +235,5 @@ class Recorder:
                 f"WARNING: {error}. Training continues without this checkpoint ({before}); "
                 f"the next one is due in {config.checkpoint.every_steps} steps: free some space"
             )
-        else:
-            self.saved_step = self._state.step
+            return b"%d" % self.saved_step
+        return b"%d" % self._state.step

@@ -84,7 +84,7 @@ class Run:
                 samples,
                 batch_size=config.train.batch_size // world_size(),
                 num_workers=self.num_workers,
-                held=RING if device.type == "cuda" else 0,
+                num_valid=RING if device.type == "cuda" else 0,
                 device=device,
             )
         return DeviceBatches(batches, device, resident=self.resident)
@@ -235,7 +235,8 @@ def _prepare_training(
         statistics = share_statistics(config, corpus, frontend, device, num_workers=num_workers)
     else:
         check_resumed_clips(config, clips, checkpoint)
-        statistics = Statistics(**checkpoint.state["statistics"])
+        saved = checkpoint.state["statistics"]
+        statistics = Statistics(mean=saved["mean"], std=saved["std"])
     num_steps = count_steps(config, len(clips))
     state = build_state(
         config,

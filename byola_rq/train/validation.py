@@ -14,7 +14,7 @@ from torch import Tensor
 
 from byola_rq.audio.io import fit_length, read_audio
 from byola_rq.config import Config
-from byola_rq.embed.clip_encoder import FRAMES_AT_ONCE, MIN_SECONDS
+from byola_rq.embed.clip_encoder import FRAMES_AT_ONCE, ClipEncoder
 from byola_rq.errors import AudioError, ByolaRQError, CheckpointError, ConfigError, CorpusError
 from byola_rq.model.encoder import Encoder, build_encoder
 from byola_rq.runs.best import BestCheckpoint, read_best
@@ -91,8 +91,8 @@ class Validation:
     @torch.no_grad()
     def _embed(self, state: TrainState, should_stop: Callable[[], bool]) -> Features | None:
         """Embed all clips, each over its whole length: `(N, D)`; None if stopped."""
-        encoder = _copy_encoder(state)
-        embeddings = np.empty((len(self._clips), encoder.embedding_dim), np.float32)
+        clips = ClipEncoder(_copy_encoder(state), state.frontend, state.statistics)
+        embeddings = np.empty((len(self._clips), clips.encoder.embedding_dim), np.float32)
         for positions in self._batches(state):
             if should_stop():
                 return None
@@ -100,13 +100,14 @@ class Validation:
                 self._kept[position] if self._kept else self._read(self._clips[position])
                 for position in positions
             ]
-            waveform = torch.stack(waveforms).to(state.device)  # (B, S)
-            log_mel = state.statistics.standardize(state.frontend(waveform))[:, None]
-            embeddings[positions] = encoder(log_mel).cpu().numpy()
+            # Clips that are shorter than the encoder can embed are padded.
+            length = max(len(waveforms[0]), clips.min_samples)
+            waveform = torch.stack([fit_length(each, length) for each in waveforms])  # (B, S)
+            embeddings[positions] = clips.embed(waveform.to(state.device)).cpu().numpy()
         return embeddings
 
     def _batches(self, state: TrainState) -> Iterator[list[int]]:
-        """Return positions of clips in batches of equal length, so that none is padded."""
+        """Return positions of clips in batches of equal length."""
         in_order = sorted(range(len(self._clips)), key=self._num_samples.__getitem__)
         for num_samples, group in groupby(in_order, self._num_samples.__getitem__):
             positions = list(group)
@@ -136,10 +137,8 @@ class Validation:
         return lengths
 
     def _read(self, clip: LabelledClip) -> Tensor:
-        most, least = (round(each * self._sample_rate) for each in (MAX_SECONDS, MIN_SECONDS))
-        waveform = read_audio(clip.path, self._sample_rate, num_samples=most)
-        # Pad clips that are shorter than an encoder can embed.
-        return fit_length(waveform, max(len(waveform), least))
+        most = round(MAX_SECONDS * self._sample_rate)
+        return read_audio(clip.path, self._sample_rate, num_samples=most)
 
 
 def _read_clips(path: Path) -> tuple[LabelledClip, ...]:
@@ -265,4 +264,4 @@ class RunValidation:
         try:
             self._best.note(step, score)
         except CheckpointError as error:
-            self._log(f"WARNING: {error}. Training continues; the best is the one before")
+            self._log(f"WARNING: {error}. Training continues; the previous best is kept")

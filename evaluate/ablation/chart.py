@@ -14,8 +14,8 @@ _NAME_INCHES, _PANEL_INCHES, _LINE_INCHES, _TITLE_INCHES = 2.4, 2.2, 0.26, 0.9
 _SIGNIFICANT, _EQUAL = COLORS[1], COLORS[0]
 _CAPTION_LENGTH = 17  # characters of an inch
 _CAPTION = (
-    "Percent right (or mAP), 95 % interval over seeds and test clips. Open: the reference; orange: "
-    "significantly different from it."
+    "Accuracy in percent (or mAP), 95 % interval over seeds and test clips. Open: the reference; "
+    "orange: significantly different from it."
 )
 
 

@@ -1,6 +1,7 @@
 """`python -m evaluate ablate`."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,11 +14,15 @@ from evaluate.options import (
     DataRoot,
     Debug,
     Device,
+    Probe,
+    Protocol,
     SetNames,
     Tasks,
     UnitSeconds,
+    check_sets,
     choose_device,
     one_line_errors,
+    print_error,
     usage_error,
 )
 
@@ -26,8 +31,6 @@ if TYPE_CHECKING:
     from evaluate.ablation.grid import AblationRun, Grid
     from evaluate.protocol import Settings
     from evaluate.tasks.task import Task
-
-_OWN_KEYS = {"run.dir": "--out", "data.source": "--data", "run.device": "--device"}
 
 
 def ablate(
@@ -59,7 +62,7 @@ def ablate(
         bool, typer.Option("--dry-run", help="Only list the runs and their cost.")
     ] = False,
     probe: Annotated[
-        str, typer.Option(help="Probe of the embeddings: logistic, adam, knn, byol_a or evar.")
+        str, typer.Option(help=f"Probe: {', '.join([*Probe, *Protocol])}.")
     ] = "logistic",
     limit: Annotated[
         int | None, typer.Option(min=2, help="Maximum number of clips of each class and part.")
@@ -68,12 +71,13 @@ def ablate(
     device: Device = "auto",
     debug: Debug = False,
 ) -> None:
-    """Pretrain every variant of a grid with several seeds, evaluate and compare them.
+    """Pretrain, evaluate and compare variants of a recipe.
 
-    Each variant and seed is one `byola-rq pretrain` with its own run.dir below --out, followed by
-    one evaluation. Repeating the call continues it; finished runs are not repeated, and of a
-    changed grid only the changes are run. Several calls may share --out: they divide the runs. A
-    failed run is reported; the others continue, and the exit status is 1.
+    Each variant of the grid is pretrained with several seeds. Each run is one `byola-rq pretrain`
+    with its own run.dir below --out, followed by one evaluation. Repeating the call continues it:
+    finished runs are not repeated, and after a change of the grid only changed runs are. Several
+    calls may share --out and divide the runs. A failed run is reported; the others continue, and
+    the exit status is 1.
 
     \b
     Examples:
@@ -93,23 +97,29 @@ def ablate(
         from evaluate.ablation.grid import plan_runs, read_grid
 
         chosen = choose_device(device)
-        _check_overrides(overrides or [])
-        loaded = read_grid(grid, [*(overrides or []), *_option_overrides(data, chosen, jobs)])
+        if probe not in (known := [*Probe, *Protocol]):
+            raise usage_error(f"--probe must be one of {', '.join(known)}; got {probe}", "--probe")
+        loaded = read_grid(grid, overrides or [], _as_overrides(data, chosen, jobs))
         planned = plan_runs(loaded, seeds)
         share = _take_share(planned, shard)
         _announce(out, share, must_be_same=resume)
-        if dry_run:
-            _list_runs(out, share, jobs)
-            return
+        if not dry_run or task or tasks or data_root:
+            check_sets(data_root, task, tasks)
         to_do = _gather(data_root, tasks, task or [], unit_seconds, limit)
-        settings = _settings(out, probe, chosen)
+        if dry_run:
+            from evaluate.ablation.cost import describe_cost, list_states
+
+            for line in (*list_states(out, share), describe_cost(out, share, jobs)):
+                say(line)
+            return
+        settings = _settings(out, probe, chosen, debug=debug)
         num_failed = _do(out, share, to_do, settings, jobs)
         _report(out, loaded, planned, [each.name for each in to_do], probe)
         if num_failed:
             raise typer.Exit(1)
 
 
-def _option_overrides(data: Sequence[Path], device: str, jobs: int) -> list[str]:
+def _as_overrides(data: Sequence[Path], device: str, jobs: int) -> list[str]:
     """Convert the command's options into overrides of the configuration."""
     from byola_rq.runtime.workers import count_cores
 
@@ -125,21 +135,14 @@ def _option_overrides(data: Sequence[Path], device: str, jobs: int) -> list[str]
     return settled
 
 
-def _check_overrides(overrides: Sequence[str]) -> None:
-    for override in overrides:
-        key = override.partition("=")[0]
-        if key in _OWN_KEYS:
-            raise usage_error(f"{key} must be given as {_OWN_KEYS[key]}; got {override}", key)
-
-
-def _take_share(runs: Sequence["AblationRun"], shard: str | None) -> list["AblationRun"]:
+def _take_share(runs: Sequence["AblationRun"], shard: str | None) -> Sequence["AblationRun"]:
     if shard is None:
-        return list(runs)
-    number, slash, count = shard.partition("/")
-    is_share = slash and number.isdecimal() and count.isdecimal()
-    if not is_share or not 1 <= int(number) <= int(count):
+        return runs
+    is_share = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", shard)
+    number, count = map(int, is_share.groups()) if is_share else (0, 0)
+    if not 1 <= number <= count:
         raise usage_error(f"--shard must be I/N with I from 1 to N; got {shard}", "--shard")
-    return list(runs[int(number) - 1 :: int(count)])
+    return runs[number - 1 :: count]
 
 
 def _announce(out: Path, runs: Sequence["AblationRun"], *, must_be_same: bool) -> None:
@@ -171,15 +174,6 @@ def _announce(out: Path, runs: Sequence["AblationRun"], *, must_be_same: bool) -
         warn(line)
 
 
-def _list_runs(out: Path, runs: Sequence["AblationRun"], jobs: int) -> None:
-    """Print a line for every run, and their total cost."""
-    from evaluate.ablation.cost import describe_cost, list_states
-
-    for line in list_states(out, runs):
-        say(line)
-    say(describe_cost(out, runs, jobs))
-
-
 def _gather(
     data_root: Path | None,
     names: Sequence[str] | None,
@@ -187,29 +181,24 @@ def _gather(
     unit_seconds: float | None,
     limit: int | None,
 ) -> list["Task"]:
-    """Read all tasks; raise the first error, before hours of training."""
+    """Read all tasks; end with the errors of unreadable ones, before hours of training."""
     from evaluate.runner import gather_tasks
 
-    if not (data_root or csvs):
-        raise usage_error("nothing to evaluate on: name a --data-root or a --task")
     tasks, errors = gather_tasks(
         data_root, names, csvs, unit_seconds=unit_seconds, limit=limit, seed=0
     )
     for error in errors:
-        raise error
+        print_error(error, debug=False)
+    if errors:
+        raise typer.Exit(2)
     return tasks
 
 
-def _settings(out: Path, probe: str, device: str) -> "Settings":
+def _settings(out: Path, probe: str, device: str, *, debug: bool) -> "Settings":
     from byola_rq.runtime.memory import keep_freed_memory
     from byola_rq.runtime.workers import count_cores
-    from evaluate.probes.fit import PROBES
-    from evaluate.probes.official import OFFICIAL_PROBES
     from evaluate.protocol import Settings
 
-    known = [*PROBES, *OFFICIAL_PROBES]
-    if probe not in known:
-        raise usage_error(f"--probe must be one of {', '.join(known)}; got {probe}", "--probe")
     if device == "cpu":
         keep_freed_memory()
     return Settings(
@@ -220,6 +209,7 @@ def _settings(out: Path, probe: str, device: str) -> "Settings":
         num_workers=min(8, count_cores()),
         batch_size=None,
         cache=out / "cache",
+        debug=debug,
     )
 
 

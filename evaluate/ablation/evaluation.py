@@ -7,8 +7,8 @@ from pathlib import Path
 from evaluate.ablation.grid import AblationRun
 from evaluate.ablation.work import Evaluate
 from evaluate.models import load_model
-from evaluate.protocol import Job, Settings, prepare
-from evaluate.runner import evaluate_model, reported
+from evaluate.protocol import Settings, prepare
+from evaluate.runner import evaluate_model, introduce, reported
 from evaluate.tasks.task import Task
 
 
@@ -16,17 +16,19 @@ def evaluator(out: Path, tasks: Sequence[Task], settings: Settings) -> Evaluate:
     """Make a function that evaluates a run on tasks and appends the results to an output folder.
 
     A run's model is named after its directory. Results in results.csv are not repeated.
+
+    Raises:
+        TaskError: If a task cannot be prepared.
     """
-    prepared: dict[str, Job] = {}
+    jobs = [prepare(task, settings) for task in tasks]
+    for job in jobs:
+        introduce(job, settings)
 
     def evaluate(run: AblationRun, run_dir: Path) -> Iterator[list[str]]:
-        for task in tasks:
-            with reported(f"{run}: {task.name}", settings.debug) as failures:
-                if task.name not in prepared:
-                    prepared[task.name] = prepare(task, settings)
+        for job in jobs:
+            with reported(f"{run}: {job.task.name}", settings.debug) as failures:
                 model = load_model(run_dir / "encoder.safetensors", settings.device)
-                named = replace(model, name=run_dir.name)
-                evaluate_model(named, prepared[task.name], settings, out)
+                evaluate_model(replace(model, name=run_dir.name), job, settings, out)
             yield failures
 
     return evaluate

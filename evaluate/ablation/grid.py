@@ -3,23 +3,28 @@
 import hashlib
 import json
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from byola_rq.config import NEWER_KEYS, Config, flatten, load_config
+from byola_rq.config import NEWER_KEYS, Config, flatten, read_values, resolve
 from byola_rq.corpus.packed_format import is_packed, read_info
-from byola_rq.errors import ConfigError
-from byola_rq.recipes.catalog import NAMES, load_recipe
+from byola_rq.errors import Code, ConfigError
+from byola_rq.recipes.catalog import NAMES, read_recipe, read_recipe_values
 from byola_rq.runs.directory import FREE_KEYS
-from byola_rq.text.shown import one_line
+from byola_rq.text.parse import read_yaml
+from byola_rq.text.shown import quoted
 
-Changes = dict[str, Any]  # section.key -> value
+_OPTIONS = {"run.dir": "--out", "data.source": "--data", "run.device": "--device"}
+_TAKEN = ("results", "summary", "labels")  # files of `python -m evaluate` in the same folder
+_MAX_STEM = 120  # bytes; a file name has at most 255 with digest and ending
+
+# Changes of a variant, `section.key` -> value; nothing after the colon means none.
+Changes = Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)]
 
 
 class _GridFile(BaseModel):
@@ -30,12 +35,25 @@ class _GridFile(BaseModel):
     base: str  # name of a recipe, or path of a configuration relative to the grid
     overrides: Changes = {}
     reference: str
-    variants: Annotated[dict[str, Changes], Field(min_length=2)]
+    variants: Annotated[dict[Annotated[str, Field(min_length=1)], Changes], Field(min_length=2)]
+
+
+# By pydantic's type of error.
+_CODES: dict[str, Code] = {"extra_forbidden": "unknown", "missing": "missing"}
+_RULES = {
+    "dict_type": "must be keys with values",
+    "extra_forbidden": f"unknown key; known are {', '.join(_GridFile.model_fields)}",
+    "missing": "missing",
+    "model_type": f"must be keys ({', '.join(_GridFile.model_fields)})",
+    "string_too_short": "must be a name",
+    "string_type": "must be text, so in quotes",
+    "too_short": "must be at least two",
+}
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Line of the table: a name, and a configuration apart from the seed."""
+    """Row of the report: a name and a configuration without its seed."""
 
     name: str
     config: Config
@@ -81,8 +99,8 @@ class AblationRun:
     @property
     def stem(self) -> str:
         """Name of the run's folder without the digest."""
-        words = re.sub(r"[^\w.]+", "-", f"{self.grid}-{self.variant}")
-        return f"{words[:100].strip('-')}-s{self.seed}"
+        words = re.sub(r"[^\w.]+", "-", f"{self.grid}-{self.variant}").encode()
+        return f"{words[:_MAX_STEM].decode(errors='ignore').strip('-')}-s{self.seed}"
 
     @property
     def num_segments(self) -> int | None:
@@ -96,12 +114,13 @@ class AblationRun:
         return f"{self.variant}, seed {self.seed}"
 
 
-def read_grid(path: Path, overrides: Sequence[str] = ()) -> Grid:
+def read_grid(path: Path, overrides: Sequence[str] = (), options: Sequence[str] = ()) -> Grid:
     """Read a grid and resolve the configuration of every variant.
 
     Args:
         path: Path of the file.
         overrides: `section.key=value` for all variants; no key that a variant sets is allowed.
+        options: `section.key=value` from options of the command, which the grid may change.
 
     Raises:
         ConfigError: If the file cannot be read or has unknown keys, its base does not exist, the
@@ -109,17 +128,13 @@ def read_grid(path: Path, overrides: Sequence[str] = ()) -> Grid:
     """
     file = _read_file(path)
     if file.reference not in file.variants:
-        raise ConfigError(
-            f"{path}: reference must be one of {', '.join(file.variants)}; got {file.reference}",
-            code="unknown",
-            path=path,
-            key="reference",
-            value=file.reference,
-        )
-    _check_overrides(path, file, overrides)
-    common = [*_as_overrides(file.overrides), *overrides]
+        rule = f"must be one of {', '.join(file.variants)}"
+        raise _error(path, "reference", rule, file.reference, "unknown")
+    _check_keys(path, file, [override.partition("=")[0] for override in overrides])
+    values, base = _read_base(path, file.base)
+    common = [*options, *_as_overrides(file.overrides), *overrides]
     variants = tuple(
-        Variant(name, _resolve(path, name, file.base, [*common, *_as_overrides(changes)]))
+        Variant(name, _resolve(path, name, values, [*common, *_as_overrides(changes)], base))
         for name, changes in file.variants.items()
     )
     _check_distinct(path, variants)
@@ -174,83 +189,72 @@ def _plan_run(grid: Grid, variant: Variant, number: int) -> AblationRun:
 
 
 def _read_file(path: Path) -> _GridFile:
+    if path.stem in _TAKEN:
+        rule = f"must have another name than {', '.join(_TAKEN)}, whose files are in --out already"
+        raise _error(path, "GRID.yaml", rule, path.stem, "usage")
     try:
-        text = path.read_text(encoding="utf-8")
-        repeated = _repeated_keys(yaml.compose(text, yaml.SafeLoader))
-        values = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = one_line(error)
+        values = read_yaml(path)
+    except (OSError, ValueError) as error:
         raise ConfigError(
-            f"{path}: not a grid that can be read ({reason})",
+            f"{path}: not a grid that can be read ({error})",
             code="unreadable" if isinstance(error, OSError) else "malformed",
             path=path,
         ) from error
-    if repeated:
-        message = f"{path}: {repeated[0]} must be given once"
-        raise ConfigError(message, code="twice", path=path, key=repeated[0])
     try:
         return _GridFile.model_validate(values)
     except ValidationError as error:
         problem = error.errors()[0]
-        key = ".".join(str(step) for step in problem["loc"]) or "grid"
-        is_unknown = problem["type"] == "extra_forbidden"
-        rule = f"must be one of {', '.join(_GridFile.model_fields)}" if is_unknown else ""
-        raise ConfigError(
-            f"{path}: {key}: {rule or problem['msg'].replace('Input should', 'must')}",
-            code="unknown" if is_unknown else "value",
-            path=path,
-            key=key,
-            value=problem["input"],
-        ) from error
+        kind, where = problem["type"], problem["loc"]
+        key = ".".join(str(step) for step in where if step != "[key]") or "grid"
+        rule = _RULES.get(kind, problem["msg"])
+        raise _error(path, key, rule, problem["input"], _CODES.get(kind, "value")) from error
 
 
-def _repeated_keys(node: yaml.Node | None) -> list[str]:
-    """List repeated keys, of which YAML would silently take the last."""
-    if not isinstance(node, yaml.MappingNode):
-        return []
-    counts = Counter(str(key.value) for key, _ in node.value)
-    within = [name for _, value in node.value for name in _repeated_keys(value)]
-    return [name for name, count in counts.items() if count > 1] + within
+def _error(path: Path, key: str, rule: str, value: Any, code: Code) -> ConfigError:
+    got = "" if code in ("missing", "usage") else f"; got {quoted(value)}"
+    return ConfigError(f"{path}: {key}: {rule}{got}", code=code, path=path, key=key, value=value)
+
+
+def _check_keys(path: Path, file: _GridFile, overridden: Sequence[str]) -> None:
+    """Check that keys are set where they can be: by an option, for all variants, or by each."""
+    for key in chain(overridden, file.overrides, *file.variants.values()):
+        if key in _OPTIONS:
+            raise _error(path, key, f"must be given as {_OPTIONS[key]}", key, "usage")
+    for name, changes in file.variants.items():
+        if "run.seed" in changes:
+            rule = "must be that of all variants, which --seeds counts up from"
+            raise _error(path, "run.seed", rule, name, "usage")
+        for key in changes.keys() & set(overridden):
+            rule = f"must be left to the variants, which differ in it ({name})"
+            raise _error(path, key, rule, key, "usage")
+
+
+def _read_base(path: Path, base: str) -> tuple[dict[str, Any], Path]:
+    """Read the sections of the base, and the path that its errors name."""
+    if base in NAMES:
+        recipe = read_recipe(base).path
+        return read_recipe_values(recipe), recipe
+    found = path.parent / base
+    if not found.is_file():
+        rule = f"must be one of {', '.join(NAMES)}, or a configuration, relative to the grid"
+        raise _error(path, "base", rule, base, "unknown")
+    return read_values(found), found
 
 
 def _as_overrides(changes: Changes) -> list[str]:
-    return [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+    return [f"{key}={json.dumps(value, default=str)}" for key, value in changes.items()]
 
 
-def _resolve(path: Path, variant: str, base: str, overrides: Sequence[str]) -> Config:
+def _resolve(
+    path: Path, variant: str, values: Mapping[str, Any], overrides: Sequence[str], base: Path
+) -> Config:
     """Resolve a variant's configuration; an error names it."""
     try:
-        if base in NAMES:
-            return load_recipe(base, overrides)
-        found = path.parent / base
-        if not found.is_file():
-            raise ConfigError(
-                f"base must be one of {', '.join(NAMES)}, or a configuration beside the grid; "
-                f"got {base}",
-                code="missing",
-                key="base",
-                value=base,
-            )
-        return load_config(found, overrides)
+        return resolve(values, overrides, base)
     except ConfigError as error:
         reason = "; ".join(str(error).splitlines())
         facts = {**error.facts, "path": path}
-        raise ConfigError(f"{path}: variant {variant!r}: {reason}", **facts) from error
-
-
-def _check_overrides(path: Path, file: _GridFile, overrides: Sequence[str]) -> None:
-    for override in overrides:
-        key = override.partition("=")[0]
-        for name, changes in file.variants.items():
-            if key in changes:
-                raise ConfigError(
-                    f"{path}: {key} must be left to the variants, which differ in it "
-                    f"({name!r}); got {override}",
-                    code="usage",
-                    path=path,
-                    key=key,
-                    value=override,
-                )
+        raise ConfigError(f"{path}: variant {quoted(variant)}: {reason}", **facts) from error
 
 
 def _check_distinct(path: Path, variants: Sequence[Variant]) -> None:
@@ -258,12 +262,6 @@ def _check_distinct(path: Path, variants: Sequence[Variant]) -> None:
     for variant in variants:
         identity = json.dumps(identify(variant.config), sort_keys=True)
         if identity in names:
-            raise ConfigError(
-                f"{path}: variants must differ in what is trained; {names[identity]!r} and "
-                f"{variant.name!r} do not",
-                code="twice",
-                path=path,
-                key=variant.name,
-                value=names[identity],
-            )
+            rule = f"must differ from {names[identity]} in what is trained"
+            raise _error(path, f"variants.{variant.name}", rule, variant.name, "twice")
         names[identity] = variant.name

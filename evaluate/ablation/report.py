@@ -1,7 +1,7 @@
 """Report of a grid: means over seeds, differences to the reference, costs."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -87,14 +87,19 @@ def make_report(
         else:
             tested[run] = {task: read_tested_clips(out, found[task][run]) for task in tasks}
     scores = _score_seeds(tested, tasks)
+    if scores and grid.reference not in scores:
+        notes.append(f"no differences: {grid.reference}, the reference, has no result yet")
     lines = [
-        _make_line(out, variant.name, scores, [r for r in tested if r.variant == variant.name])
+        _make_line(
+            out,
+            variant.name,
+            [run for run in tested if run.variant == variant.name],
+            scores[variant.name],
+            {} if variant.name == grid.reference else scores.get(grid.reference, {}),
+        )
         for variant in grid.variants
         if variant.name in scores
     ]
-    if any(scores) and grid.reference not in scores:
-        notes.append(f"no differences: {grid.reference}, the reference, has no result yet")
-    lines = _with_differences(lines, scores, grid.reference)
     if any(line.num_seeds < 2 for line in lines):
         notes.append(
             "the interval of a variant with one seed covers only the test clips, and its "
@@ -172,32 +177,19 @@ def _align(task: str, tested: Sequence[TestedClips]) -> list[TestedClips]:
 
 
 def _make_line(
-    out: Path, variant: str, scores: dict[str, dict[str, SeedScores]], runs: Sequence[AblationRun]
+    out: Path,
+    variant: str,
+    runs: Sequence[AblationRun],
+    scores: Mapping[str, SeedScores],
+    reference: Mapping[str, SeedScores],
 ) -> Line:
+    """Estimate a variant's means by task, and its differences to `reference` unless empty."""
     progress = [read_progress(find_place(out, run), run.config.train.batch_size) for run in runs]
     return Line(
         variant=variant,
         num_seeds=len(runs),
         segments=sum(each.segments for each in progress),
         hours=sum(each.hours for each in progress),
-        scores={task: estimate(of_task) for task, of_task in scores[variant].items()},
-        differences={},
+        scores={task: estimate(of_task) for task, of_task in scores.items()},
+        differences={task: estimate(scores[task], reference[task]) for task in reference},
     )
-
-
-def _with_differences(
-    lines: Sequence[Line], scores: dict[str, dict[str, SeedScores]], reference: str
-) -> list[Line]:
-    if reference not in scores:
-        return list(lines)
-    return [
-        replace(
-            line,
-            differences={
-                task: estimate(of_task, scores[reference][task])
-                for task, of_task in scores[line.variant].items()
-                if line.variant != reference
-            },
-        )
-        for line in lines
-    ]

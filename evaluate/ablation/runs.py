@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,10 +12,10 @@ from byola_rq.config import flatten, read_values, with_newer_keys
 from byola_rq.errors import CheckpointError, TrainingError
 from byola_rq.runs.directory import FREE_KEYS
 from byola_rq.runs.metrics import read_metrics
-from byola_rq.runtime.files import replace_file
+from byola_rq.runtime.files import open_own, own_folder, replace_file
 from byola_rq.runtime.lock import locked
 from evaluate.ablation.grid import AblationRun
-from evaluate.reports.records import WriteError
+from evaluate.reports.records import writing
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Progress:
 
 
 class Training:
-    """Process of `byola-rq pretrain`.
+    """Process of `byola-rq pretrain`, which saves and ends with this one, however this one ends.
 
     It has its own process group: Ctrl-C on a terminal reaches only the caller, who stops it once.
 
@@ -48,24 +47,17 @@ class Training:
         self.run = run
         self.run_dir = run_dir
         self.log = path.with_suffix(".log")
-        try:
+        with writing(path):
             replace_file(path, config.to_yaml())
-            with self.log.open("ab") as log:
+            with open_own(self.log) as log:
                 self._log_start = log.tell()
                 self._process = subprocess.Popen(  # noqa: S603  # a fixed command
-                    [sys.executable, "-m", "byola_rq", "pretrain", str(path)],
-                    stdin=subprocess.DEVNULL,
+                    [sys.executable, "-m", "byola_rq", "pretrain", str(path), "--stop-at-eof"],
+                    stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,
                     process_group=0,
                 )
-        except OSError as error:
-            raise WriteError(
-                f"{path}: cannot be written: {error.strerror or error}. Free disk space and repeat "
-                "the call to continue",
-                code="unwritable",
-                path=path,
-            ) from error
 
     @property
     def has_ended(self) -> bool:
@@ -73,9 +65,9 @@ class Training:
         return self._process.poll() is not None
 
     def stop(self) -> None:
-        """Ask the process to finish its step, save and end."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGTERM)
+        """Request that the process finish its step, save and exit."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
 
     def wait(self) -> None:
         """Wait until the process has ended."""
@@ -157,15 +149,9 @@ def locked_run(out: Path, run: AblationRun) -> Iterator[None]:
     """
     folder = _folder(out)
     with contextlib.ExitStack() as stack:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            own_folder(folder)
             stack.enter_context(locked(folder / f".{run.digest}.lock", patience=0))
-        except OSError as error:
-            raise WriteError(
-                f"{folder}: cannot be written: {error.strerror or error}",
-                code="unwritable",
-                path=folder,
-            ) from error
         yield
 
 

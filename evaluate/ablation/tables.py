@@ -6,8 +6,9 @@ from pathlib import Path
 from pandas import DataFrame
 
 from byola_rq.runtime.files import replace_file
+from byola_rq.text.cells import csv_cell, markdown_cell
 from evaluate.ablation.report import AblationReport, format_difference
-from evaluate.reports.records import WriteError
+from evaluate.reports.records import writing
 from evaluate.reports.table import to_markdown
 
 
@@ -20,14 +21,13 @@ def write_report(out: Path, report: AblationReport) -> list[Path]:
     name = report.grid.name
     texts = {
         out / f"{name}.md": to_report(report),
-        out / f"{name}.csv": make_table(report).to_csv(index=False, lineterminator="\n"),
+        out / f"{name}.csv": make_table(report)
+        .map(csv_cell)
+        .to_csv(index=False, lineterminator="\n"),
     }
     for path, text in texts.items():
-        try:
+        with writing(path):
             replace_file(path, text)
-        except OSError as error:
-            message = f"{path}: cannot be written: {error.strerror or error}"
-            raise WriteError(message, code="unwritable", path=path) from error
     return list(texts)
 
 
@@ -63,12 +63,14 @@ def make_table(report: AblationReport) -> DataFrame:
 def to_report(report: AblationReport) -> str:
     """Format the report as Markdown."""
     significant, others = report.describe_differences()
-    parts = [f"# {report.grid.name}\n", f"{_preamble(report)}\n"]
+    parts = [f"# {markdown_cell(report.grid.name)}\n", f"{_preamble(report)}\n"]
     if report.lines:
         parts += [to_markdown(make_scores(report), num_names=1)]
     if any(line.differences for line in report.lines):
-        parts += [f"## Against {report.grid.reference}\n", _preamble_of_differences()]
+        against = markdown_cell(report.grid.reference)
+        parts += [f"## Against {against}\n", _preamble_of_differences()]
         parts += [to_markdown(make_differences(report), num_names=1)]
+    if significant or others:
         parts += [_list("Significant", significant), _list("Not significant", others)]
     if report.notes:
         parts += [_list("Notes", report.notes)]
@@ -109,19 +111,21 @@ def make_differences(report: AblationReport) -> DataFrame:
 
 def _preamble(report: AblationReport) -> str:
     return (
-        f"Percent right (or mAP) of the probe {report.probe}, mean over seeds of pretraining, with "
-        "its 95 %\ninterval over seeds and test clips. Segments and hours are those of training "
-        "all seeds,\nhours summed over runs side by side."
+        f"Accuracy in percent (or mAP) of the probe {report.probe}, mean over seeds, with "
+        "its 95 %\ninterval over seeds and test clips. Segments and hours are totals over all "
+        "seeds; hours\nof concurrent runs are added."
     )
 
 
 def _preamble_of_differences() -> str:
     return (
-        "Points better than the reference, with their 95 % interval over seeds and test clips,\n"
-        "paired over clips; a star where p is below 0.05. Of 20 variants that are equal to the\n"
-        "reference, one is expected to get one.\n"
+        "Difference from the reference in points, with its 95 % interval over seeds and test\n"
+        "clips, paired over clips; a star marks p < 0.05. Of 20 variants that are equal to the\n"
+        "reference, one is expected to get a star.\n"
     )
 
 
 def _list(title: str, lines: Sequence[str]) -> str:
-    return f"{title}:\n\n" + ("".join(f"- {line}\n" for line in lines) or "- no variant\n")
+    return f"{title}:\n\n" + (
+        "".join(f"- {markdown_cell(line)}\n" for line in lines) or "- no variant\n"
+    )

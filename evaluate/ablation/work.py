@@ -1,6 +1,7 @@
 """Concurrent runs: each is trained in its own process, then evaluated in this one."""
 
 import contextlib
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -13,9 +14,12 @@ from byola_rq.runtime.progress import log
 from byola_rq.runtime.signals import RUN_SIGNALS, Stop, StoppedError, stop_on_signals
 from evaluate.ablation.grid import AblationRun
 from evaluate.ablation.runs import Training, find_place, is_trained, locked_run, read_progress
+from evaluate.reports.records import WriteError
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_BETWEEN_LINES = 60.0
+_MAX_TRAINED = 64  # runs that wait for their evaluation; each holds an open lock file
+_FREE_BYTES = 2**28  # two checkpoints of D = 512 take 170 MB
 
 # Evaluates the model of a run; yields the failures of each task.
 Evaluate = Callable[[AblationRun, Path], Iterator[list[str]]]
@@ -70,8 +74,8 @@ class Workbench:
                 self._keep_training()  # an evaluation may take longer than a training
             self._locks.pop(run).close()
 
-    def close(self) -> list[Training]:
-        """Stop all trainings, wait until they are saved, release locks; return those stopped."""
+    def close(self) -> None:
+        """Stop all trainings, wait until they are saved, release locks."""
         trainings = [training for training in self._trainings if not training.has_ended]
         if trainings:
             log(f"stopping {len(trainings)} trainings: each finishes its step and saves")
@@ -81,14 +85,17 @@ class Workbench:
             training.wait()
         for lock in self._locks.values():
             lock.close()
-        return trainings
 
     def _keep_training(self) -> None:
         """Queue ended trainings for evaluation, and start others in their place."""
         for training in [each for each in self._trainings if each.has_ended]:
             self._trainings.remove(training)
             self._take_in(training)
-        while self._waiting and len(self._trainings) < self.jobs:
+        while (
+            self._waiting
+            and len(self._trainings) < self.jobs
+            and len(self._to_evaluate) < _MAX_TRAINED
+        ):
             with self._stop.deferred():
                 self._begin(self._waiting.popleft())
         if time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
@@ -112,8 +119,21 @@ class Workbench:
             log(f"{number}: trained already, {run_dir}")
             self._to_evaluate.append((run, run_dir))
             return
+        self._need_space()
         log(f"{number}: training, {run_dir}")
         self._trainings.append(Training(run, run_dir))
+
+    def _need_space(self) -> None:
+        """Raise before a training whose checkpoints would not fit: each would fail at its end."""
+        free = shutil.disk_usage(self.out).free
+        if free < _FREE_BYTES:
+            raise WriteError(
+                f"{self.out}: must have {_FREE_BYTES >> 20} MiB free for another run; has "
+                f"{free >> 20}. Free disk space and repeat the call to continue",
+                code="unwritable",
+                path=self.out,
+                value=free,
+            )
 
     def _take_in(self, training: Training) -> None:
         run = training.run

@@ -22,7 +22,7 @@ def fit_logistic(train: Part, valid: Part, *, seed: int, device: str) -> tuple[F
     Of equal scores the smaller C counts. The chosen model is the one fitted on `train`: it is
     not refitted with the validation clips, so that all probes learn from the same clips.
 
-    Peak memory beside the parts: on the device one scaled copy of their features and two to four
+    Additional peak memory: on the device one scaled copy of the parts' features and two to four
     arrays `(N, C)`, on the CPU some 25 float64 arrays `(C, D)` of lbfgs.
 
     Args:
@@ -54,7 +54,7 @@ def fit_logistic(train: Part, valid: Part, *, seed: int, device: str) -> tuple[F
 def fit_adam(train: Part, valid: Part, *, seed: int, device: str) -> tuple[FittedProbe, ...]:
     """Fit one linear layer with Adam from three seeds, each stopped by the validation score.
 
-    Memory beside the parts: one scaled copy of their features on the device, for all seeds.
+    Additional memory: one scaled copy of the parts' features on the device, for all seeds.
 
     Args:
         train: Clips that fit the scaler and the layer.
@@ -77,7 +77,7 @@ def fit_knn(train: Part, valid: Part, *, seed: int, device: str) -> tuple[Fitted
     embeddings rarely have negative elements: their similarities are all near 1 and follow the few
     dimensions of largest variance.
 
-    Memory beside the parts: one scaled copy of their features on the device, as long as the probe
+    Additional memory: one scaled copy of the parts' features on the device, as long as the probe
     exists.
 
     Args:

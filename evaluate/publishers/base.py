@@ -118,7 +118,7 @@ def make_task(
         num_missing=len(missing),
         max_skipped=MAX_SKIPPED,
     )
-    _check_complete(layout, task, clips, missing)
+    _check_complete(layout, task, clips, missing, unlisted)
     check_classes(task)
     return replace(task, warnings=compare_counts(layout, task))
 
@@ -147,7 +147,7 @@ def half_unpacked(
 ) -> TaskError:
     """Make the error of an incomplete copy: `what` it lacks, in a few words and as `value`."""
     return TaskError(
-        f"{folder}: {layout.title} is half unpacked: {what}. Unpack the publisher's archives "
+        f"{folder}: {layout.title} is incomplete: {what}. Unpack the publisher's archives "
         "again, or leave the task out",
         code=code,
         path=folder,
@@ -189,7 +189,11 @@ def _sum_up_unlisted(folder: Path, names: AbstractSet[str]) -> list[Problem]:
 
 
 def _check_complete(
-    layout: Layout, task: Task, listed: Sequence[Clip], missing: Sequence[str]
+    layout: Layout,
+    task: Task,
+    listed: Sequence[Clip],
+    missing: Sequence[str],
+    unlisted: AbstractSet[str],
 ) -> None:
     """Check that a copy lacks no part, no class, and at most `MAX_SKIPPED` of its clips."""
     lost = {
@@ -199,7 +203,8 @@ def _check_complete(
     }
     among = [f"all of {what} {name_some(sorted(gone))}" for what, gone in lost.items() if gone]
     if among or len(missing) > MAX_SKIPPED * len(listed):
-        which = "; ".join([name_some(missing), *among])
+        others = [each.detail for each in _sum_up_unlisted(task.source, unlisted)]
+        which = "; ".join([name_some(missing), *among, *others])
         raise half_unpacked(
             layout,
             task.source,

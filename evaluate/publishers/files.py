@@ -9,6 +9,7 @@ from pathlib import Path
 
 from byola_rq.audio.io import AUDIO_SUFFIXES
 from byola_rq.sources.folders import Unread, is_hidden, is_sidecar, leads_to_file, leads_to_folder
+from byola_rq.text.cells import find_separator
 from evaluate.tasks.task import TaskError
 
 # Suffixes of publishers' texts and tables, and of VoxForge's archives.
@@ -57,6 +58,12 @@ def list_folder(folder: Path) -> list["os.DirEntry[str]"]:
             code="unreadable",
             path=folder,
         ) from error
+
+
+def find_unpacked(folder: Path) -> Path:
+    """Return the folder, or that of its name within: many programs unpack x.zip into x/x."""
+    within = folder / folder.name
+    return within if within.is_dir() else folder
 
 
 def describe_unread(folder: Path, own_folders: Sequence[str]) -> str:
@@ -113,6 +120,8 @@ def reading(path: Path, what: str) -> Iterator[None]:
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """Read the rows of a publisher's csv as column -> value, without surrounding spaces.
 
+    What separates the cells is found in the header.
+
     Raises:
         TaskError: If it is not a UTF-8 csv, or the header or a row lacks one of `columns`.
     """
@@ -120,7 +129,9 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     try:
         # utf-8-sig: spreadsheets write a byte order mark before the first column's name.
         with reading(path, "csv"), path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
+            separator = find_separator(file.readline())
+            file.seek(0)
+            reader = csv.DictReader(file, delimiter=separator, strict=True)
             header = [name.strip() for name in reader.fieldnames or ()]
             absent = [column for column in columns if column not in header]
             if absent:
@@ -133,7 +144,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
                 )
             reader.fieldnames = header
             for row in reader:
-                values = {column: (row[column] or "").strip() for column in columns}
+                values = {column: _cell(row[column]) for column in columns}
                 empty = [column for column in columns if not values[column]]
                 if empty:
                     where = f"{path}, row {reader.line_num}"
@@ -157,4 +168,9 @@ def read_lines(path: Path) -> list[str]:
     """
     with reading(path, "list"):
         text = path.read_text(encoding="utf-8-sig")
-    return [line.strip() for line in text.split("\n") if line.strip()]
+    return [_cell(line) for line in text.split("\n") if line.strip()]
+
+
+def _cell(text: str | None) -> str:
+    """Strip a text; a list that was written again on Windows has backslashes in its paths."""
+    return (text or "").strip().replace("\\", "/")

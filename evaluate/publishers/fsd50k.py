@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from evaluate.publishers.base import Copy, Layout, half_unpacked, make_task
-from evaluate.publishers.files import list_audio, read_table
+from evaluate.publishers.files import find_unpacked, list_audio, read_table
 from evaluate.tasks.task import Clip, Task, TaskError
 
 _TRUTH = "FSD50K.ground_truth"
@@ -17,11 +17,12 @@ def _is_root(folder: Path) -> bool:
 
 def _read(copy: Copy) -> Task:
     clips = _list_clips(copy.folder, _DEV, "dev.csv") + _list_clips(copy.folder, _EVAL, "eval.csv")
+    audio = {part: find_unpacked(copy.folder / part) for part in (_DEV, _EVAL)}
     return make_task(
         LAYOUT,
         copy.folder,
         clips,
-        {name for part in (_DEV, _EVAL) for name in list_audio(copy.folder / part, f"{part}/")},
+        {name for part, folder in audio.items() for name in list_audio(folder, f"{part}/")},
         split_rule="publisher's",
         is_multilabel=True,
         notes=["multi-label: mean average precision over the classes"],
@@ -29,7 +30,8 @@ def _read(copy: Copy) -> Task:
 
 
 def _list_clips(root: Path, audio: str, table: str) -> list[Clip]:
-    path = root / _TRUTH / table
+    path = find_unpacked(root / _TRUTH) / table
+    folder = find_unpacked(root / audio)
     if not path.is_file():
         raise half_unpacked(
             LAYOUT, root, f"{_TRUTH}/{table} is not there", value=f"{_TRUTH}/{table}"
@@ -47,8 +49,8 @@ def _list_clips(root: Path, audio: str, table: str) -> list[Clip]:
                 key="split",
                 value=row["split"],
             )
-        name = f"{audio}/{row['fname']}.wav"
-        clips.append(Clip(root / name, name, row["labels"], part))
+        name = f"{row['fname']}.wav"
+        clips.append(Clip(folder / name, f"{audio}/{name}", row["labels"], part))
     return clips
 
 

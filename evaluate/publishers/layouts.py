@@ -7,7 +7,7 @@ from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
-from byola_rq.sources.folders import leads_to_folder
+from byola_rq.sources.folders import is_hidden, leads_to_folder
 from evaluate.publishers import (
     cremad,
     esc50,
@@ -127,7 +127,7 @@ def _search(data_root: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path
 def _walk(data_root: Path) -> Iterator[tuple[Path, list[Layout]]]:
     """Yield folders that hold folders, level by level, with the layouts they are a root of.
 
-    A data set's own folders are not entered, but folders beside them are: a data root may be the
+    A data set's own folders are not entered, but their siblings are: a data root may be the
     root of one set and contain another.
     """
     if not data_root.is_dir():
@@ -169,7 +169,7 @@ def _folders_in(folder: Path, *, is_top: bool) -> list[str]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith("."):
+                if is_hidden(entry.name):
                     continue
                 if is_audio(entry.name):
                     num_clips += 1

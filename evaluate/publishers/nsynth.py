@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from evaluate.publishers.base import Copy, Layout, half_unpacked, make_task
-from evaluate.publishers.files import list_audio, reading
+from evaluate.publishers.files import find_unpacked, list_audio, reading
 from evaluate.tasks.task import Clip, Problem, Task, TaskError, find_overlaps
 
 _FOLDERS = {"train": "nsynth-train", "valid": "nsynth-valid", "test": "nsynth-test"}
@@ -14,10 +14,8 @@ _LABEL, _GROUP = "instrument_family_str", "instrument_str"
 
 
 def _is_root(folder: Path) -> bool:
-    return any(
-        (folder / name / "examples.json").is_file() or (folder / name / "audio").is_dir()
-        for name in _FOLDERS.values()
-    )
+    parts = (find_unpacked(folder / name) for name in _FOLDERS.values())
+    return any((part / "examples.json").is_file() or (part / "audio").is_dir() for part in parts)
 
 
 def _read(copy: Copy) -> Task:
@@ -25,10 +23,11 @@ def _read(copy: Copy) -> Task:
     found: set[str] = set()
     repeated: list[Problem] = []
     for part, name in _FOLDERS.items():
-        examples, twice = _read_examples(copy.folder, name)
+        folder = find_unpacked(copy.folder / name)
+        examples, twice = _read_examples(copy.folder, folder)
         repeated += twice
-        clips += _make_clips(copy.folder / name, part, examples)
-        found |= set(list_audio(copy.folder / name / "audio", f"{name}/audio/"))
+        clips += _make_clips(folder, part, examples)
+        found |= set(list_audio(folder / "audio", f"{name}/audio/"))
     # The publisher keeps training instruments apart, but valid and test share instruments.
     held_out = [replace(c, part=c.part if c.part == "train" else "valid or test") for c in clips]
     num_shared = len(find_overlaps(c for c in clips if c.part != "train"))
@@ -44,9 +43,9 @@ def _read(copy: Copy) -> Task:
     )
 
 
-def _read_examples(root: Path, name: str) -> tuple[dict[str, dict[str, str]], list[Problem]]:
+def _read_examples(root: Path, folder: Path) -> tuple[dict[str, dict[str, str]], list[Problem]]:
     """Read family and instrument of each note of a part; report names that the file repeats."""
-    path = root / name / "examples.json"
+    path = folder / "examples.json"
     problems: list[Problem] = []
 
     def keep(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -58,16 +57,20 @@ def _read_examples(root: Path, name: str) -> tuple[dict[str, dict[str, str]], li
         if len(values) < len(pairs):
             names = [key for key, _ in pairs]
             problems.extend(
-                Problem("duplicate", f"{name}/audio/{key}.wav", f"listed {names.count(key)} times")
+                Problem(
+                    "duplicate",
+                    f"{folder.name}/audio/{key}.wav",
+                    f"listed {names.count(key)} times",
+                )
                 for key in sorted({key for key in names if names.count(key) > 1})
             )
         return values
 
     if not path.exists():
-        what = f"{name}/examples.json"
+        what = f"{folder.name}/examples.json"
         raise half_unpacked(LAYOUT, root, f"{what} is not there", value=what)
     try:
-        with reading(path, "notes"), path.open(encoding="utf-8") as file:
+        with reading(path, "notes"), path.open(encoding="utf-8-sig") as file:
             examples = json.load(file, object_pairs_hook=keep)
     except (json.JSONDecodeError, RecursionError) as error:
         raise TaskError(

@@ -127,9 +127,7 @@ def list_archives(
         paths = [(archive.packed or archive.folder) for archive in archives[1:]]
         again[language] += [path.relative_to(root).as_posix() for path in paths]
     problems = [
-        Problem(
-            "duplicate", language or root.name, f"archives that are there again: {name_some(names)}"
-        )
+        Problem("duplicate", language or root.name, f"duplicate archives: {name_some(names)}")
         for language, names in again.items()
         if names
     ]

@@ -2,16 +2,15 @@
 
 import math
 import textwrap
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from byola_rq.plots.style import COLORS, GRID, QUIET, TEXT, make_figure
+from byola_rq.plots.style import COLORS, GRID, QUIET, TEXT, make_figure, quiet_glyphs
 from byola_rq.runtime.files import whole_file
-from evaluate.reports.records import WriteError
+from evaluate.reports.records import writing
 from evaluate.reports.summary import Score, Summary, SummaryRow
 from evaluate.tasks.task import PAPER_TASKS
 
@@ -60,14 +59,8 @@ def write_chart(summary: Summary, path: Path) -> None:
     if not summary.columns:
         return
     figure = draw_chart(summary)
-    try:
-        with whole_file(path) as temporary, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph")  # names in a script without a font
-            figure.savefig(temporary, format="png", dpi=150)
-    except OSError as error:
-        raise WriteError(
-            f"{path}: the chart cannot be written: {error.strerror}", code="unwritable", path=path
-        ) from error
+    with writing(path), whole_file(path) as temporary, quiet_glyphs():
+        figure.savefig(temporary, format="png", dpi=150)
 
 
 def draw_chart(summary: Summary) -> Any:
@@ -197,7 +190,7 @@ def _fold(name: str, length: int) -> str:
 
 
 def _caption(summary: Summary, bands: Sequence[_Band]) -> str:
-    text = "Percent right (or mAP); lines on the bars: 95 % interval over test clips."
+    text = "Accuracy in percent (or mAP); lines on the bars: 95 % interval over test clips."
     if any(band.published for band in bands):
         text += " Diamonds: published scores of the same set, split and probe; dashed: the best."
     of_papers = [(row, column) for row in summary.measured for column in row.scores]

@@ -108,6 +108,8 @@ def compare(out: Path, first: str, second: str) -> Comparisons:
         ReportError: If a name is unknown or ambiguous, or nothing can be compared.
     """
     entries = list_entries(read_results(out))
+    if not entries:
+        raise ReportError(f"{out}: holds no results; name their folder", code="empty", path=out)
     runs_1, runs_2 = (_find_runs(out, entries, name) for name in (first, second))
     rows: list[Comparison] = []
     notes = _notes_of_missing(first, runs_1, runs_2) + _notes_of_missing(second, runs_2, runs_1)
@@ -176,7 +178,7 @@ def _find_runs(
     found = [entry for entry in entries if entry.label == name]
     found = found or [entry for entry in entries if entry.model == name]
     if not found:
-        names = ", ".join(dict.fromkeys(entry.label for entry in entries)) or "those there, none"
+        names = ", ".join(dict.fromkeys(entry.label for entry in entries))
         raise ReportError(
             f"{out}: a model must be one of {names}; got {name!r}",
             code="unknown",

@@ -75,7 +75,7 @@ def draw_label_curve(summary: Summary, panels: dict[tuple[str, str], dict[str, C
         text.set_parse_math(False)
     caption = "share of the labels; upright: 95 % interval over test clips"
     figure.supxlabel(caption, fontsize=9)
-    figure.supylabel("percent right, or mAP", fontsize=9)
+    figure.supylabel("accuracy in percent, or mAP", fontsize=9)
     return figure
 
 

@@ -16,7 +16,13 @@ from byola_rq.text.cells import csv_rows
 from byola_rq.text.parse import MAX_TEXT_BYTES, read_text
 from evaluate.reports.predictions import read_predictions
 from evaluate.reports.records import ReportError
-from evaluate.reports.results import ResultRow, read_results, results_path
+from evaluate.reports.results import (
+    SUMMARY_NAMES,
+    ResultRow,
+    read_results,
+    results_path,
+    summary_path,
+)
 
 
 @dataclass(frozen=True)
@@ -140,7 +146,7 @@ def play_mistakes(mistakes: Sequence[Mistake], sets: Path) -> None:
 
 def _read_summary(folder: Path) -> pd.DataFrame:
     """Read summary.csv, indexed by model, probe and source."""
-    path, names = folder / "summary.csv", ["model", "probe", "source"]
+    path, names = summary_path(folder), list(SUMMARY_NAMES)
     try:
         header, *rows = csv_rows(read_text(path, MAX_TEXT_BYTES)) or [[]]
         texts = pd.DataFrame(rows, columns=header, dtype=str).set_index(names)

@@ -1,5 +1,6 @@
 """Files of predictions, predictions/<run_id>.csv: one row per test clip."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,13 +60,19 @@ def _read_predictions(path: Path) -> Predictions:
         column.startswith(_SCORE_COLUMN) for column in scored
     ):
         raise header_error(path, header, _PREDICTION_COLUMNS)
-    parsers: list[Callable[[str], Any]] = [str] * 4 + [int] + [float] * len(scored)
+    parsers: list[Callable[[str], Any]] = [str] * 4 + [int] + [_parse_score] * len(scored)
     columns = list(zip(header, parsers, strict=True))
     rows = []
     for number, record in enumerate(records[1:], start=2):
         name, label, prediction, fold, seed, *scores = parse_record(path, number, record, columns)
         rows.append(PredictionRow(name, label, prediction, fold, seed, tuple(scores)))
     return Predictions(tuple(name.removeprefix(_SCORE_COLUMN) for name in scored), tuple(rows))
+
+
+def _parse_score(text: str) -> float:
+    if math.isnan(score := float(text)):
+        raise ValueError("must be a number; got nan")
+    return score
 
 
 def add_predictions(path: Path, added: Sequence[PredictionRow], classes: Sequence[str]) -> None:
@@ -84,6 +91,4 @@ def add_predictions(path: Path, added: Sequence[PredictionRow], classes: Sequenc
         + [f"{score:.5g}" for score in row.scores]
         for row in (*kept, *added)
     )
-    text = csv_text([header, *values])
-    # A file name that is not UTF-8 must not cost the scores.
-    replace_file(path, text.encode("utf-8", "backslashreplace").decode())
+    replace_file(path, csv_text([header, *values]))

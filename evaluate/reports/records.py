@@ -1,6 +1,8 @@
 """Records of csv files of results, and their errors."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,20 @@ class WriteError(ReportError):
     exit_code = 1
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the operating system's errors in the block into a `WriteError` that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(
+            f"{path}: cannot be written: {error.strerror or error}. Earlier results are kept; "
+            "free disk space and repeat the call to continue",
+            code="unwritable",
+            path=path,
+        ) from error
+
+
 def read_records(path: Path) -> list[list[str]]:
     """Read the records of a csv, its header included.
 
@@ -26,7 +42,7 @@ def read_records(path: Path) -> list[list[str]]:
         ReportError: If it cannot be read, is not a csv, or its last line is incomplete.
     """
     try:
-        text = read_text(path, MAX_TEXT_BYTES)
+        text = read_text(path, MAX_TEXT_BYTES).removeprefix("\ufeff")  # of a spreadsheet
         records = csv_rows(text)
     except OSError as error:
         raise ReportError(
@@ -48,9 +64,11 @@ def read_records(path: Path) -> list[list[str]]:
 
 def header_error(path: Path, header: Sequence[str], wanted: Sequence[str]) -> ReportError:
     """Make the error of a csv with a wrong header."""
+    places = enumerate(zip_longest(header, wanted, fillvalue=""), start=1)
+    place, (got, name) = next((place, pair) for place, pair in places if pair[0] != pair[1])
     return ReportError(
-        f"{path}, row 1: the header must be {','.join(wanted)}; got {','.join(header)}. "
-        "Move the file away or name another output folder",
+        f"{path}, row 1: column {place} must be {name!r}; got {got!r}. Move the file away or name "
+        "another output folder",
         code="malformed",
         path=path,
         value=list(header),

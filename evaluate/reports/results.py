@@ -5,16 +5,22 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from byola_rq.runtime.files import open_own, own_folder, replace_file, whole_file
+from byola_rq.runtime.files import (
+    link_error,
+    open_own,
+    own_folder,
+    replace_file,
+    whole_file,
+)
 from byola_rq.runtime.lock import locked
 from byola_rq.text.cells import csv_text
 from evaluate.reports.predictions import PredictionRow, add_predictions, predictions_path
 from evaluate.reports.records import (
     ReportError,
-    WriteError,
     header_error,
     parse_record,
     read_records,
+    writing,
 )
 
 
@@ -63,6 +69,7 @@ class ResultRow:
         return self.split.partition("; limit ")[2]
 
 
+SUMMARY_NAMES = ("model", "probe", "source")  # the columns before the scores
 _RESULT_COLUMNS = [field.name for field in fields(ResultRow)]
 _FIRST_ADDED = "model_version"  # older files end before this or a later column
 _PARSERS: dict[Any, Callable[[str], Any]] = {str: str, int: int, float: float}
@@ -73,8 +80,13 @@ def results_path(out: Path) -> Path:
     return out / "results.csv"
 
 
+def summary_path(out: Path) -> Path:
+    """Return the csv of the summary of an output folder."""
+    return out / "summary.csv"
+
+
 def open_folder(out: Path) -> None:
-    """Make the output folder; check that it is writable and that its results are readable.
+    """Make the output folder; check that it is writable and that its tables are ours.
 
     Called before any work, so that hours of it are not lost.
 
@@ -83,6 +95,8 @@ def open_folder(out: Path) -> None:
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
+        if (out / "cache").is_symlink():
+            raise link_error(out / "cache")
         for folder in (out, own_folder(predictions_path(out, "").parent)):
             with whole_file(folder / ".writable"):
                 pass
@@ -96,6 +110,16 @@ def open_folder(out: Path) -> None:
             path=out,
         ) from error
     read_results(out)
+    path, names = summary_path(out), ",".join(SUMMARY_NAMES)
+    if path.is_file():
+        found = path.read_text(encoding="utf-8-sig", errors="replace")[:80]
+        if not found.startswith(names):
+            raise ReportError(
+                f"{path}: would be replaced, and is not of this program: it must begin with "
+                f"{names}; got {found!r}. Move it away or name another output folder",
+                code="exists",
+                path=path,
+            )
 
 
 def finished(out: Path, run_id: str) -> set[tuple[str, int]]:
@@ -130,22 +154,14 @@ def append_fold(
     """
     path = results_path(out)
     run_id = rows[0].run_id
-    try:
-        with locked(out / ".lock", patience=-1):
-            done = finished(out, run_id)
-            new_rows = [row for row in rows if (row.fold, row.seed) not in done]
-            if new_rows:
-                added = {(row.fold, row.seed) for row in new_rows}
-                new_predictions = [p for p in predictions if (p.fold, p.seed) in added]
-                add_predictions(predictions_path(out, run_id), new_predictions, classes)
-                _append_rows(path, new_rows)
-    except OSError as error:
-        raise WriteError(
-            f"{path}: cannot be written: {error.strerror or error}. Earlier results are kept; "
-            "free disk space and repeat the call to continue",
-            code="unwritable",
-            path=path,
-        ) from error
+    with writing(path), locked(out / ".lock", patience=-1):
+        done = finished(out, run_id)
+        new_rows = [row for row in rows if (row.fold, row.seed) not in done]
+        if new_rows:
+            added = {(row.fold, row.seed) for row in new_rows}
+            new_predictions = [p for p in predictions if (p.fold, p.seed) in added]
+            add_predictions(predictions_path(out, run_id), new_predictions, classes)
+            _append_rows(path, new_rows)
 
 
 def read_results(out: Path) -> list[ResultRow]:

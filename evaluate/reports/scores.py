@@ -177,6 +177,12 @@ def read_tested_clips(out: Path, rows: Sequence[ResultRow]) -> TestedClips:
                 path=predictions_path(out, run_id),
                 value=sum(missing.values()),
             )
+    path = predictions_path(out, rows[0].run_id)
+    if classes and not any(
+        set(of_clip[0].label.split(",")) & set(classes) for of_clip in by_clip.values()
+    ):
+        message = f"{path}: a clip must have a label that is one of its classes; none has"
+        raise ReportError(message, code="different", path=path, key="label")
     if classes:
         # Scores of several seeds form one array, so only clips that all seeds tested are kept.
         num_seeds = max(map(len, by_clip.values()))

@@ -1,4 +1,4 @@
-"""Summary of results and predictions: a row per model and probe, beside published scores."""
+"""Summary of results and predictions: a row per model and probe, with published scores."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -17,7 +17,7 @@ from evaluate.reports.published import (
     lacks_probe,
 )
 from evaluate.reports.records import ReportError
-from evaluate.reports.results import ResultRow, read_results
+from evaluate.reports.results import SUMMARY_NAMES, ResultRow, read_results, summary_path
 from evaluate.reports.scores import (
     Entry,
     State,
@@ -154,9 +154,9 @@ def write_summary(out: Path, summary: Summary) -> None:
         for column in ends:
             score = row.scores.get(column)
             rows[-1] += [score.low, score.high] if score else [None, None]
-    header = ["model", "probe", "source", *columns, *bounds]
+    header = [*SUMMARY_NAMES, *columns, *bounds]
     cells = ([np.round(v, 2) if isinstance(v, float) else v for v in row] for row in rows)
-    replace_file(out / "summary.csv", csv_text([header, *cells]))
+    replace_file(summary_path(out), csv_text([header, *cells]))
 
 
 def _columns(tasks: Sequence[str]) -> list[str]:

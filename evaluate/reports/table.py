@@ -11,13 +11,13 @@ from rich.table import Table
 from byola_rq.runtime.files import replace_file
 from byola_rq.text.cells import markdown_cell
 from byola_rq.text.shown import shown
+from evaluate.reports.results import SUMMARY_NAMES
 from evaluate.reports.summary import Score, Summary, SummaryRow
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 _PIPE_WIDTH = 200  # characters, if stdout is not a terminal; rich would fold the table at 80
-_NAMES = ("model", "probe", "source")  # the columns before the scores
 _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -30,7 +30,7 @@ _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
 
 
 def print_table(summary: Summary) -> None:
-    """Print the scores on stdout; published rows only beside a task of the paper."""
+    """Print the scores on stdout; published rows only if a task of the paper was measured."""
     console = make_console()
     frame = make_table(summary)
     table = _to_rich(frame, separator=" ")
@@ -66,7 +66,7 @@ def make_table(summary: Summary) -> "DataFrame":
         )
         for row in (*summary.measured, *summary.published)
     ]
-    return DataFrame(rows, columns=[*_NAMES, *map(summary.title, summary.columns)])
+    return DataFrame(rows, columns=[*SUMMARY_NAMES, *map(summary.title, summary.columns)])
 
 
 def make_differences(summary: Summary) -> "DataFrame":
@@ -91,7 +91,7 @@ def make_differences(summary: Summary) -> "DataFrame":
     return DataFrame(rows, columns=["task", "probe", "best published", *models])
 
 
-def to_markdown(table: "DataFrame", num_names: int = len(_NAMES)) -> str:
+def to_markdown(table: "DataFrame", num_names: int = len(SUMMARY_NAMES)) -> str:
     """Format a Markdown table with aligned source columns, names to the left."""
     sides = ["left"] * num_names + ["right"] * (table.shape[1] - num_names)
     escaped = table.map(markdown_cell).set_axis(map(markdown_cell, table), axis=1)
@@ -102,9 +102,9 @@ def to_markdown(table: "DataFrame", num_names: int = len(_NAMES)) -> str:
 def to_latex(table: "DataFrame") -> str:
     """Format a LaTeX tabular with booktabs rules, one between measured and published rows."""
     escaped = table.map(_escape_latex).set_axis(map(_escape_latex, table), axis=1)
-    scores = escaped.iloc[:, len(_NAMES) :]  # by position: a task may be named "model" too
-    escaped.iloc[:, len(_NAMES) :] = scores.replace(r"(?<=\d)-(?=\d)|^-$", "--", regex=True)
-    sides = "l" * len(_NAMES) + "r" * scores.shape[1]
+    scores = escaped.iloc[:, len(SUMMARY_NAMES) :]  # by position: a task may be named "model" too
+    escaped.iloc[:, len(SUMMARY_NAMES) :] = scores.replace(r"(?<=\d)-(?=\d)|^-$", "--", regex=True)
+    sides = "l" * len(SUMMARY_NAMES) + "r" * scores.shape[1]
     lines = escaped.to_latex(index=False, escape=False, column_format=sides).splitlines()
     num_measured = (table.iloc[:, 2] == "measured").sum()
     if num_measured < len(table):
@@ -116,14 +116,17 @@ def _to_report(summary: Summary) -> str:
     """Format summary.md."""
     parts = [
         "# Results\n",
-        "Accuracy in percent (mAP if the column says so), with its 95 % bootstrap interval over\n"
-        "test clips. Clips count as independent: if several come from one recording or speaker,\n"
-        "the interval is too narrow.\n",
+        "Accuracy in percent (mAP where the column is named so), with a 95 % bootstrap interval\n"
+        "over test clips. Clips count as independent: if several come from one recording or\n"
+        "speaker, the interval is too narrow.\n",
         to_markdown(make_table(summary)),
     ]
     differences = make_differences(summary)
     if len(differences):
-        parts += ["## Against the best published score\n", to_markdown(differences, num_names=3)]
+        parts += [
+            "## Difference from the best published score\n",
+            to_markdown(differences, num_names=3),
+        ]
     for title, lines in (("Notes", summary.notes), ("Made with", summary.origins)):
         if lines:
             escaped = map(markdown_cell, lines)
@@ -132,9 +135,9 @@ def _to_report(summary: Summary) -> str:
 
 
 def _to_rich(frame: "DataFrame", separator: str) -> Table:
-    table = Table(title="Percent right (or mAP), 95 % interval over test clips")
+    table = Table(title="Accuracy in percent (or mAP), 95 % interval over test clips")
     for number, column in enumerate(frame):
-        justify: JustifyMethod = "left" if number < len(_NAMES) else "right"
+        justify: JustifyMethod = "left" if number < len(SUMMARY_NAMES) else "right"
         table.add_column(escape(shown(column)), justify=justify, overflow="fold")
     for model, probe, source, *scores in frame.itertuples(index=False, name=None):
         # Names may hold what rich reads as markup.

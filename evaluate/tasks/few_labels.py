@@ -38,7 +38,7 @@ def parse_fractions(texts: Sequence[str]) -> tuple[float, ...]:
 
 
 def describe_fraction(fraction: float) -> str:
-    """Name a share of the labels, as shown beside a probe; empty for all labels."""
+    """Name a share of the labels, as shown after a probe; empty for all labels."""
     return "" if fraction == 1 else f"{100 * fraction:g} % of labels"
 
 
@@ -77,7 +77,7 @@ def check_fraction(task: Task, folds: Sequence[Fold], fraction: float) -> None:
     if fraction < least:
         raise TaskError(
             f"{task.source}: {OPTION} must leave a training clip for each class, so it must be at "
-            f"least {np.ceil(1000 * least) / 1000:g}; got {fraction:g}",
+            f"least {np.ceil(1e4 * least) / 1e4:g}; got {fraction:g}",
             code="value",
             path=task.source,
             key=OPTION,

@@ -47,7 +47,7 @@ def class_targets(task: Task) -> Positions | Flags:
 
 
 def make_folds(task: Task, seed: int) -> tuple[Fold, ...]:
-    """Divide a task as its csv says: one fold for a split, or one for each fold left out.
+    """Divide a task into folds: one for a split, or one for each fold of the csv left out.
 
     Without a given validation part (always, with folds), a tenth of the training clips of every
     class is drawn for it, at least one if the class has two. Training never loses a class. In a
@@ -162,3 +162,22 @@ def _draw_valid(targets: Positions | Flags, is_train: Flags, seed: Sequence[int]
 def _natural_order(name: str) -> tuple[bool, int, str]:
     """Return a sort key that orders folds 1, 2, 10, and names after numbers."""
     return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)
+
+
+def describe_copies(task: Task, fold: Fold, embeddings: npt.NDArray[np.float32]) -> str:
+    """Describe the test clips that sound exactly as a clip learned from; empty if there are none.
+
+    Args:
+        task: Task of the fold.
+        fold: Fold of readable clips.
+        embeddings: Embedding of each clip of the task, `(N, D)`; copies have equal ones.
+    """
+    learned = {hash(embeddings[each].tobytes()) for each in (*fold.train, *fold.valid)}
+    copies = [each for each in fold.test if hash(embeddings[each].tobytes()) in learned]
+    if not copies:
+        return ""
+    return (
+        f"{len(copies):,} of {len(fold.test):,} test clips sound exactly as a clip to train or "
+        f"validate on, such as {task.clips[copies[0]].file_name}; `python -m evaluate inspect "
+        "--digests` lists files of equal bytes"
+    )

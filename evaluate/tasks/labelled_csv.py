@@ -10,7 +10,7 @@ from pathlib import Path
 from byola_rq.audio.io import inspect_audio
 from byola_rq.embed.clip_encoder import MIN_SECONDS
 from byola_rq.errors import AudioError, CorpusError
-from byola_rq.sources.labelled_csv import LabelledRows, read_labelled_rows
+from byola_rq.sources.labelled_csv import FILE_COLUMNS, LabelledRows, read_labelled_rows
 from evaluate.tasks.task import Clip, Task, TaskError, check_classes, split_labels
 
 MAX_DEFAULT_UNIT_SECONDS = 10.0
@@ -91,7 +91,7 @@ def _name_of(path: Path) -> str:
 
 def _where_it_is(path: Path, error: CorpusError) -> str:
     """Return a hint if a missing file lies one folder deeper, as with EVAR's csv files."""
-    if (error.code, error.key) != ("missing", "file_name"):
+    if error.code != "missing" or error.key not in FILE_COLUMNS:
         return ""
     name = os.path.basename(str(error.value))
     # The glob module: Path.glob raises if a name is too long for the file system.

@@ -11,6 +11,7 @@ import soundfile
 
 from byola_rq import AudioError
 from byola_rq.audio.codecs import Codec
+from byola_rq.audio.containers import mp3_frame_length
 from byola_rq.audio.io import EncodedAudio
 from byola_rq.audio.opening import codec_of
 from byola_rq.errors import Code
@@ -132,7 +133,9 @@ def test_mp3_behind_tags_and_padding() -> None:
     assert identify(bytes(300) + mp3) == Codec("MP3", start=300)
     assert identify(tag + mp3) == Codec("MP3", start=267)
     assert identify(tag + b"junk" * 20 + mp3) == Codec("MP3", start=347)
-    assert refusal(b"junk" * 20 + mp3)[0] == "damaged"
+    assert identify(b"junk" * 20 + mp3) == Codec("MP3", start=80)  # the end of a frame
+    for junk, most in ((b"junk" * 400, len(mp3)), (b"junk", 3 * mp3_frame_length(mp3[:3]))):
+        assert refusal(junk + mp3[:most])[0] == "damaged"
     assert identify(tag + encode(format="FLAC")).name == "FLAC"
     assert refusal(tag)[0] == "damaged"
 

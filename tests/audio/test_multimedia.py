@@ -141,11 +141,25 @@ def test_joined_files_are_read_whole_or_refused(tmp_path: Path, form: str) -> No
     rate = 48_000
     data = encode(form, tones(1, rate), rate)
     path = write(tmp_path / "a", data + data)
-    if form == "aac":  # frames, one behind the other
+    if form in {"aac", "ogg with flac"}:  # frames or pages, one behind the other
         assert inspect_audio(path).num_samples >= 2 * rate
         return
     with refused(AudioError, "unsupported", path, key="byte", value=len(data)):
         inspect_audio(path)
+
+
+def test_indexes_that_are_bombs_are_refused(tmp_path: Path) -> None:
+    """FFmpeg takes 24 bytes for each sample that an index lists, and unpacks a compressed one."""
+    data = encode("m4a", tones(1, 16_000), 16_000)
+    place = data.index(b"stsz") + 8
+    listed = data[:place] + bytes(3) + b"\1\x10\0\0\0" + data[place + 8 :]
+    with refused(AudioError, "too-large", key="samples", value=2**28):
+        inspect_audio(write(tmp_path / "listed.m4a", listed))
+    with refused(AudioError, "too-large", key="index"):
+        inspect_audio(write(tmp_path / "compressed.m4a", data.replace(b"trak", b"cmov")))
+    head = encode("mka", tones(1, 16_000), 16_000).partition(b"\x18S\x80g")[0]
+    with refused(AudioError, "damaged", key="byte", value=len(head)):
+        inspect_audio(write(tmp_path / "zeros.mka", head + bytes(200_000)))
 
 
 def test_limits_hold(tmp_path: Path) -> None:

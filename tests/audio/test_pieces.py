@@ -111,6 +111,13 @@ def test_a_tag_with_a_picture_between_two_mp3(tmp_path: Path) -> None:
     assert inspect_audio(path).num_samples == 2 * len(NOISE)
 
 
+def test_a_tag_with_a_footer(tmp_path: Path) -> None:
+    mp3 = encode(format="MP3")
+    fields = b"\4\0\x10" + bytes((0, 0, 1, 0))
+    path = write(tmp_path / "a.mp3", b"ID3" + fields + bytes(128) + b"3DI" + fields + mp3)
+    assert inspect_audio(path).num_samples == len(NOISE)
+
+
 def test_joined_files_of_another_form_are_reported(tmp_path: Path) -> None:
     for name, data in {
         "a.mp3": encode(format="MP3") + encode(rate=44_100, format="MP3"),
@@ -158,6 +165,72 @@ def test_sound_data_without_a_size_go_to_the_end(tmp_path: Path, kind: str, behi
     assert inspect_audio(path).num_samples in {len(NOISE) + num_behind, len(NOISE)}
     expected = read_audio(whole, RATE)
     torch.testing.assert_close(read_audio(path, RATE)[: len(NOISE)], expected, **EXACTLY)
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    return name + struct.pack("<I", len(content)) + content
+
+
+def wave(*chunks: bytes, magic: bytes = b"RIFF") -> bytes:
+    return magic + struct.pack("<I", 4 + len(b"".join(chunks))) + b"WAVE" + b"".join(chunks)
+
+
+PCM = chunk(b"fmt ", struct.pack("<HHIIHH", 1, 1, RATE, 2 * RATE, 2, 16))
+# 24 bits in frames of 32, of which a decoder takes three bytes at a time.
+GUID = bytes.fromhex("0100000000001000800000aa00389b71")
+PCM_24 = struct.pack("<HHIIHHHHI", 0xFFFE, 1, RATE, 4 * RATE, 4, 24, 22, 24, 4) + GUID
+SAMPLES = np.round(NOISE * 2**15).astype("<i2")
+DATA = chunk(b"data", SAMPLES.tobytes())
+NO_SIZES = chunk(b"ds64", bytes(28))
+UNSTATED = b"data\xff\xff\xff\xff" + SAMPLES.tobytes()
+WAVES = {
+    "BW64": wave(
+        chunk(b"ds64", struct.pack("<3QI", 0, 64_000, 0, 0)), PCM, UNSTATED, magic=b"BW64"
+    ),
+    "RF64 without a size": wave(NO_SIZES, PCM, UNSTATED, magic=b"RF64"),
+    "odd chunk without padding": wave(PCM, chunk(b"LIST", b"INFO" + bytes(99)), DATA),
+    "odd chunk in front": wave(chunk(b"bext", bytes(603)), PCM, DATA),
+    "chunk without a name": wave(PCM, chunk(b"\0\1ab", bytes(100)), DATA),
+    "chunk of 100 kB": wave(PCM, chunk(b"iXML", b"<x/>" * 25_000), DATA),
+    "24 bits in 32": wave(
+        chunk(b"fmt ", PCM_24), chunk(b"data", (SAMPLES.astype("<i4") << 16).tobytes())
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WAVES)
+def test_wave_headers_that_decoders_misread(tmp_path: Path, kind: str) -> None:
+    path = write(tmp_path / "a.wav", WAVES[kind])
+    expected = torch.from_numpy(SAMPLES / np.float32(2**15))
+    torch.testing.assert_close(read_audio(path, RATE), expected, **EXACTLY)
+
+
+def test_caf_without_a_size(tmp_path: Path) -> None:
+    data = bytearray(encode(format="CAF", subtype="PCM_16"))
+    place = data.find(b"data") + 4
+    data[place : place + 8] = struct.pack(">q", -1)
+    whole = write(tmp_path / "whole", encode(format="CAF", subtype="PCM_16"))
+    path = write(tmp_path / "a.caf", data)
+    torch.testing.assert_close(read_audio(path, RATE), read_audio(whole, RATE), **EXACTLY)
+
+
+TAGGED = JOINED | {form: {"format": form} for form in ("WAV", "AIFF", "AU", "CAF", "W64")}
+
+
+@pytest.mark.parametrize("kind", TAGGED)
+def test_a_tag_with_a_picture_before_any_format(tmp_path: Path, kind: str) -> None:
+    data = encode(**TAGGED[kind])
+    tag = b"ID3\3\0\0" + bytes((0, 6, 13, 32)) + b"\xff\xd8\xff\xe0" * 25_000
+    path = write(tmp_path / "a", tag + data)
+    expected = read_audio(write(tmp_path / "whole", data), RATE)
+    torch.testing.assert_close(read_audio(path, RATE), expected, **EXACTLY)
+    torch.testing.assert_close(
+        read_audio(path, RATE, 20_000, 5_000), expected[20_000:25_000], rtol=0, atol=1e-6
+    )
+    encoded = EncodedAudio("s.tar::a", path.read_bytes())
+    torch.testing.assert_close(read_audio(encoded, RATE), expected, **EXACTLY)
+    with refused(AudioError, "cut", path):
+        inspect_audio(write(path, tag + data[: len(data) // 2]))
 
 
 def test_silence_at_the_begin_is_sound_as_well(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Waveforms as callers have them, and what is none."""
 
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +67,10 @@ def test_forms() -> None:
     assert as_rows(np.zeros((3, 5))).shape == (3, 5)
     assert [len(row) for row in as_rows([np.zeros(3), torch.zeros(4), [0.5]])] == [3, 4, 1]
     assert [len(row) for row in as_rows(torch.zeros(2, 9), lengths=[4, 9])] == [4, 9]
-    assert as_rows(torch.zeros(2, 9), lengths=[4, 4]).shape == (2, 4)
+    for kind in ("u1", "u8", ">i4"):
+        assert as_rows(torch.zeros(2, 9), lengths=np.array([4, 4], kind)).shape == (2, 4)
+    column = np.array([np.zeros(3), np.zeros(5)], object)
+    assert [len(row) for row in as_rows(column)] == [3, 5]
 
 
 @pytest.mark.parametrize(
@@ -87,6 +92,9 @@ def test_forms() -> None:
         (np.zeros(5, complex), "value", "waveform", torch.complex128),
         ("a.wav", "malformed", "waveform", None),
         (None, "malformed", "waveform", None),
+        (np.ma.masked_less(np.zeros(9), 1), "malformed", "waveform", None),
+        (torch.zeros(9).to_sparse(), "malformed", "waveform", None),
+        (torch.empty(9, device="meta"), "malformed", "waveform", None),
         (["a.wav"], "malformed", "waveform", None),
     ],
 )
@@ -98,13 +106,12 @@ def test_what_is_no_waveform(waveform: object, code: Code, key: str, value: obje
 @pytest.mark.parametrize(
     ("lengths", "value"),
     [
-        ([5], (torch.int64, (1,))),
-        ([5.0, 4.0], (torch.float32, (2,))),
+        *((each, each) for each in ([5], [5.0, 4.0], ["5", "9"], [None, 9], {}, "59", [10**30, 9])),
         ([5, 10], (5, 10)),
         ([0, 9], (0, 9)),
     ],
 )
-def test_wrong_lengths(lengths: list, value: tuple) -> None:
+def test_wrong_lengths(lengths: object, value: object) -> None:
     with refused(AudioError, "value", key="lengths", value=value):
         as_rows(torch.zeros(2, 9), lengths)
 
@@ -114,7 +121,9 @@ def test_a_list_has_its_own_lengths() -> None:
         as_rows([torch.zeros(5), torch.zeros(6)], [5, 6])
 
 
-@pytest.mark.parametrize("rate", [0, -1, 44100.5, "16000", None, float("nan")])
+@pytest.mark.parametrize(
+    "rate", [0, -1, 44100.5, "16000", None, float("nan"), float("inf"), True, 16000j]
+)
 def test_rates_that_are_none(rate: object) -> None:
     with refused(AudioError, "value", key="sample rate") as caught:
         Embedder.untrained(dim=8)(torch.zeros(16000), rate)
@@ -179,12 +188,12 @@ def test_integers_as_floating_point_are_refused(scale: int) -> None:
     assert as_rows(TONE * 4).shape == (1, 4000)  # mixed too loud, all the same sound
 
 
-RATES = (44100, 44100.0, np.int32(44100), np.float64(44100), np.array(44100), np.array([44100] * 3))
+RATES = [44100, 44100.0, np.int32(44100), np.float64(44100), np.array(44100), np.array([44100] * 3)]
+RATES += [torch.tensor(44100), torch.tensor([44100] * 3), [44100], torch.tensor(44100.0)]
+RATES += [Fraction(44100), Decimal(44100)]
 
 
-@pytest.mark.parametrize(
-    "rate", [*RATES, torch.tensor(44100), torch.tensor([44100] * 3), [44100], torch.tensor(44100.0)]
-)
+@pytest.mark.parametrize("rate", RATES)
 def test_rates_as_libraries_give_them(rate: object) -> None:
     found = as_sample_rate(rate)  # type: ignore[arg-type]
     assert found == 44100

@@ -60,7 +60,7 @@ def open_batches(
         items,
         batch_size=len(items[0]),
         num_workers=num_workers,
-        held=RING if device.type == "cuda" else 0,
+        num_valid=RING if device.type == "cuda" else 0,
         device=device,
     )
     return DeviceBatches(loaded, device)

@@ -1,5 +1,6 @@
 """Batches that processes read ahead are those that one process would read."""
 
+import contextlib
 import multiprocessing
 from collections import deque
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import soundfile
 import torch
 
 from byola_rq import AudioError
+from byola_rq.corpus import loading
 from byola_rq.corpus.decoded_clips import measure_clips
 from byola_rq.corpus.loading import default_num_workers, load_batches
 from byola_rq.corpus.order import ClipOrder, StepSampler
@@ -73,6 +75,38 @@ def test_a_started_process_is_sent_what_it_needs(packed: SegmentCorpus) -> None:
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
+def test_samples_are_awaited_with_signals_and_closed(
+    packed: SegmentCorpus, num_workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the first samples whole files may be read: a stop does not wait for them."""
+    is_blocked = is_closed = False
+
+    @contextlib.contextmanager
+    def blocked() -> Iterator[None]:
+        nonlocal is_blocked
+        is_blocked = True
+        yield
+        is_blocked = False
+
+    def samples() -> Iterator[np.ndarray]:
+        nonlocal is_closed
+        try:
+            for step in range(20):
+                assert not is_blocked
+                yield np.array([[step, 3]])
+        finally:
+            is_closed = True
+
+    monkeypatch.setattr(loading, "signals_blocked", blocked)
+    wanted = samples()
+    batches = load_batches(packed, wanted, batch_size=1, num_workers=num_workers)
+    next(batches)
+    assert not is_closed
+    batches.close()
+    assert is_closed
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_bad_clip_is_one_line(tmp_path: Path, num_workers: int) -> None:
     soundfile.write(tmp_path / "a.wav", np.full(20000, np.nan), 16000, subtype="FLOAT")
     batches = load_batches(
@@ -126,7 +160,7 @@ def test_the_newest_batches_are_held_and_their_memory_used_again(
 ) -> None:
     samples = list(StepSampler(ClipOrder(24, seed=0), 8, first_step=0, num_steps=20))
     samples.append(samples[0][:3])
-    batches = load_batches(packed, samples, batch_size=8, num_workers=num_workers, held=3)
+    batches = load_batches(packed, samples, batch_size=8, num_workers=num_workers, num_valid=3)
     newest: deque[SegmentBatch] = deque(maxlen=3)
     places = set()
     for number, batch in enumerate(batches):

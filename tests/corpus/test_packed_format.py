@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from byola_rq.corpus.packed_format import find_damage, is_packed, open_packed, read_info
+from byola_rq.corpus.segments import open_packed_clips
 from byola_rq.errors import CorpusError
 from byola_rq.packing.merge import merge_shards
 from byola_rq.packing.plan import PackingPlan, fix_plan
@@ -185,9 +186,11 @@ def test_an_index_of_other_rows_or_columns_is_refused(folder: Path) -> None:
     replace_index(folder, index[:4])
     with refused(CorpusError, "damaged", folder, key="index.parquet", value=4):
         open_packed(folder)
-    replace_index(folder, index.drop(columns="shard"))
-    with refused(CorpusError, "unreadable", folder / "index.parquet"):
-        open_packed(folder)
+    index["offset"] = index["offset"].astype("Int64")
+    for other in (index.drop(columns="shard"), index.replace({"offset": {700: None}})):
+        replace_index(folder, other)
+        with refused(CorpusError, "unreadable", folder / "index.parquet"):
+            open_packed(folder)
 
 
 def test_shards_of_another_kind_are_refused(folder: Path) -> None:
@@ -284,6 +287,7 @@ def test_a_shard_that_says_more_than_it_has(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
+        ("sample_rate", "16 kHz"),
         ("clips", "five"),
         ("hours", None),
         ("shards", -1),
@@ -307,6 +311,8 @@ def test_a_corpus_json_of_another_shape(folder: Path, key: str, value: object) -
 @pytest.mark.parametrize("text", ["[" * 10**5, "[]", "1", "\udce9", ""])
 def test_a_corpus_json_that_is_none(folder: Path, text: str) -> None:
     (folder / "corpus.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    for read in (read_info, lambda each: open_packed_clips([each], 16000)):
+        with refused(CorpusError, "malformed", folder):
+            read(folder)
+    (folder / "index.parquet").unlink()
     assert not is_packed(folder)
-    with refused(CorpusError, "malformed", folder):
-        read_info(folder)

@@ -31,12 +31,14 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[list[Path]]:
 
 
 @pytest.mark.parametrize("window_shards", [1, 2, 6, 10])
-@pytest.mark.parametrize("first_step", [0, 1, 9, 25])
+@pytest.mark.parametrize(
+    ("first_step", "part"), [(0, (0, 1)), (1, (1, 2)), (9, (0, 1)), (25, (3, 4))]
+)
 def test_windows_are_read_before_they_are_used(
-    begun: list[list[Path]], window_shards: int, first_step: int
+    begun: list[list[Path]], window_shards: int, first_step: int, part: tuple[int, int]
 ) -> None:
     order = WindowOrder(SHARD, window_shards=window_shards, seed=0)
-    sampler = StepSampler(order, 8, first_step=first_step, num_steps=50)
+    sampler = StepSampler(order, 8, first_step=first_step, num_steps=50, part=part)
     windows = [window for epoch in range(6) for window in order.windows(epoch)]
     ends = np.cumsum([num_clips for _, num_clips in windows])
     first = int(np.searchsorted(ends, first_step * 8, side="right"))

@@ -266,6 +266,7 @@ def test_digests_tell_decoded_clips_apart() -> None:
     assert digest(["/x/a.wav", "/x/b.wav"], [0, 3], [5, 6]) != first
     assert digest(["/x/a.wav", "/x/c.wav"], [0, 0], [5, 6]) != first
     assert digest(["/x/a.wav", "/x/b.wav"], [0, 0], [5, 6], 8000) != first
+    assert digest(["/x/a.wav", "/x/\udce9.wav"], [0, 0], [5, 6]) != first  # a name is bytes
     # What the first version of this library wrote into its checkpoints.
     text = "16000\na.wav\t5\nb.wav\t6"
     assert first == hashlib.sha256(text.encode()).hexdigest()

@@ -40,6 +40,32 @@ def test_an_embedding_is_frontend_statistics_encoder(embedder: Embedder) -> None
     torch.testing.assert_close(embedder(waveform.numpy(), 16000), result, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_defaults_of_torch_change_nothing(
+    embedder: Embedder, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    noise = 0.1 * np.random.default_rng(0).standard_normal(16000).astype("f4")
+    soundfile.write(tmp_path / "a.wav", noise, 16000, subtype="FLOAT")
+    embedder.save(tmp_path / "m.safetensors")
+
+    def embed_all() -> list[torch.Tensor]:
+        model = load(tmp_path / "m.safetensors")
+        lists = [noise, noise[:9000]]
+        files = model.embed_files([tmp_path / "a.wav"])
+        return [model(noise, 16000), model(lists, 16000), *model.frames(lists, 16000), files]
+
+    expected = embed_all()
+    try:
+        torch.set_default_dtype(dtype)
+        torch.set_default_device("meta")  # one that is not the model's
+        found = embed_all()
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    for each, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(each, other, rtol=0, atol=0, equal_nan=True)
+
+
 @pytest.mark.parametrize("encoder", ["audio_ntt_2020", "audio_ntt_2022"])
 def test_frames_carry_their_time(encoder: str) -> None:
     dim = 24 if encoder == "audio_ntt_2020" else 1048

@@ -1,5 +1,6 @@
 """The folder of embeddings, left at any moment."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ ROWS = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
 
 def fill(path: Path, key: str = "a") -> EmbeddingFolder:
     folder = EmbeddingFolder(path, key)
-    assert not folder.is_whole(overwrite=True)
+    assert not folder.is_whole()
     assert not folder.open(5, 3).any()
     folder.add(np.array([4, 0]), ROWS[[4, 0]])
     folder.add(np.array([1, 2, 3]), ROWS[1:4])
@@ -26,7 +27,7 @@ def test_rows_go_to_their_places(tmp_path: Path) -> None:
     fill(tmp_path / "deep" / "out").finish(META, "index")
     out = tmp_path / "deep" / "out"
     np.testing.assert_array_equal(np.load(out / "embeddings.npy", allow_pickle=False), ROWS)
-    assert EmbeddingFolder(out, "a").is_whole(overwrite=False)
+    assert EmbeddingFolder(out, "a").is_whole()
     assert sorted(each.name for each in out.iterdir()) == [
         "embeddings.npy",
         "index.csv",
@@ -50,8 +51,6 @@ def test_a_kill_while_names_are_given_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever call to the system is the last one, another run makes the folder whole."""
-    import os
-
     num_calls = 0
     while True:
         out = tmp_path / str(num_calls)
@@ -77,7 +76,7 @@ def test_a_kill_while_names_are_given_loses_nothing(
             except KeyboardInterrupt:
                 pass
         folder = EmbeddingFolder(out, "a")
-        if not folder.is_whole(overwrite=True):
+        if not folder.is_whole():
             assert folder.open(5, 3).all(), "work was lost"
             folder.finish(META, "of a")
         np.testing.assert_array_equal(np.load(out / "embeddings.npy", allow_pickle=False), ROWS)
@@ -86,11 +85,47 @@ def test_a_kill_while_names_are_given_loses_nothing(
     assert num_calls >= 7
 
 
-def test_the_embeddings_of_another_job_stay(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["embeddings.npy", "frames.npy", ".partial.npy"])
+def test_what_another_job_left_stays(tmp_path: Path, name: str) -> None:
+    folder = fill(tmp_path)
+    if name != ".partial.npy":
+        folder.finish(META, "")
+        (tmp_path / "embeddings.npy").rename(tmp_path / name)
+    with refused(CorpusError, "exists", tmp_path / name):
+        EmbeddingFolder(tmp_path, "b").check_free()
+    assert EmbeddingFolder(tmp_path, "a").is_whole() == (name == "embeddings.npy")
+
+
+@pytest.mark.parametrize("damage", ["embeddings.npy", "index.csv", "meta.json"])
+def test_a_damaged_folder_is_not_called_whole(tmp_path: Path, damage: str) -> None:
     fill(tmp_path).finish(META, "")
+    if damage == "index.csv":
+        (tmp_path / damage).unlink()
+    else:
+        os.truncate(tmp_path / damage, 100 if damage == "embeddings.npy" else 5)
+    folder = EmbeddingFolder(tmp_path, "a")
+    assert not folder.is_whole()
     with refused(CorpusError, "exists", tmp_path / "embeddings.npy"):
-        EmbeddingFolder(tmp_path, "b").is_whole(overwrite=False)
-    assert EmbeddingFolder(tmp_path, "a").is_whole(overwrite=False)
+        folder.check_free()
+
+
+def test_damaged_rows_of_a_stopped_job_are_named(tmp_path: Path) -> None:
+    fill(tmp_path).flush()
+    os.truncate(tmp_path / ".partial.npy", 100)
+    with refused(CorpusError, "damaged", tmp_path):
+        EmbeddingFolder(tmp_path, "a").open(5, 3)
+
+
+@pytest.mark.parametrize("name", ["index.csv", "meta.json", "rejected.csv"])
+def test_files_of_no_job_stay(tmp_path: Path, name: str) -> None:
+    """A folder of recordings often has an index.csv or a meta.json of its own."""
+    (tmp_path / name).write_text("[1]")
+    with refused(CorpusError, "exists", tmp_path / name):
+        EmbeddingFolder(tmp_path, "a").check_free()
+    (tmp_path / name).unlink()
+    fill(tmp_path).finish(META, "")
+    (tmp_path / "embeddings.npy").unlink()
+    EmbeddingFolder(tmp_path, "b").check_free()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

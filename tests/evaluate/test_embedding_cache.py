@@ -146,10 +146,12 @@ def test_task_digest_knows_labels_parts_and_unit(clips):
     keys = make_clip_keys(clips)
     relabelled = (Clip(clips[0].path, clips[0].file_name, "b", "train"), *clips[1:])
     moved = (Clip(clips[0].path, clips[0].file_name, "a", "test"), *clips[1:])
+    bytes_alone = (Clip(clips[0].path, "\udce9.wav", "\udce9", "train"), *clips[1:])
     tasks = [
         task,
         Task("t", Path("x"), relabelled, False, 1.0),
         Task("t", Path("x"), moved, False, 1.0),
+        Task("t", Path("x"), bytes_alone, False, 1.0),
         Task("t", Path("x"), tuple(clips), False, 1.5),
         Task("t", Path("x"), tuple(clips), True, 1.0),
         Task("t", Path("x"), tuple(clips), False, 1.0, split_rule="given; limit 3"),

@@ -62,9 +62,9 @@ def test_sound_sets(tmp_path, look, capsys):
     assert f"nsynth in {tmp_path}\n  train 12, valid 4, test 4\n" in text
     assert f"us8k in {tmp_path / 'UrbanSound8K'}\n  fold 1 4, fold 2 4" in text
     assert "fold 9 4, fold 10 4\n" in text
-    assert "checked: no recording in two parts, proved over 20\n" in text
+    assert "checked: no recording in two parts, checked over 20\n" in text
     assert "checked: instruments in two parts, of 10: test and valid 2\n" in text
-    assert "checked: no speaker in two parts, proved over 4\n" in text  # of the 35 words
+    assert "checked: no speaker in two parts, checked over 4\n" in text  # of the 35 words
     assert "checked: no listed clip is missing\n" in text
     assert "checked: no clip twice\n" in text
     assert "checked: all 20 files open, none is cut short\n" in text
@@ -256,7 +256,7 @@ def test_csv_that_cannot_be_written(tmp_path):
     ("groups", "sentence"),
     [
         ("", ""),
-        ("a:train a:train b:test", "no speaker in two parts, proved over 2"),
+        ("a:train a:train b:test", "no speaker in two parts, checked over 2"),
         (
             "a:train a:test a:valid b:train b:test c:test",
             "speakers in two parts, of 3: test and train 2, test and valid 1, train and valid 1",

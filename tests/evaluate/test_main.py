@@ -158,7 +158,7 @@ BAD_INPUT = {
     "nothing to fine-tune": (["--probe", "finetune"], lambda path: None, ["--probe ", "logmel"]),
     "foreign results": (
         [], lambda p: (p.parent / "out/results.csv").write_text("a,b\n1,2\n"),
-        ["out/results.csv, row 1: ", "a,b"],
+        ["out/results.csv, row 1: ", "got 'a'"],
     ),
 }  # fmt: skip
 

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import re
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from byola_rq.explore.map import (
     excerpt_seconds,
     read_excerpts,
 )
+from byola_rq.explore.page import shorten
 from byola_rq.explore.search import find_clips
 from tests.browser import Browser
 from tests.explore.test_search import collection_of, run
@@ -119,6 +121,7 @@ def test_the_page_keeps_to_its_size(sounds: Path, tmp_path: Path, model: Embedde
         excerpt_seconds(10**6, 1)
     with refused(ConfigError, "unwritable", folder / "1.wav" / "map.html"):
         page = folder / "1.wav" / "map.html"
+        made["limit"] = 1
         make_map_page(folder, page, model, megabytes=1, out=tmp_path / "rows", **made)
 
 
@@ -135,6 +138,9 @@ def test_folders_and_labels(tmp_path: Path) -> None:
     paths = ["/a/b/1.wav", "/a/b/c/2.wav", "/a/d/3.wav"]
     assert folder_names(paths) == ["b", "b/c", "d"]
     assert folder_names(["/a/b/1.wav", "/a/b/2.wav"]) == ["", ""]
+    here = os.path.relpath(tmp_path)
+    assert folder_names([f"{here}/a/1.wav", f"{tmp_path}/b/2.wav"]) == ["a", "b"]
+    assert shorten([f"{here}/a/1.wav", f"{tmp_path}/b/2.wav"]) == ["a/1.wav", "b/2.wav"]
     for name in ("x.wav", "y.wav"):
         soundfile.write(tmp_path / name, np.zeros(RATE), RATE)
     labels = tmp_path / "labels.csv"
@@ -144,6 +150,20 @@ def test_folders_and_labels(tmp_path: Path) -> None:
     assert read_labels(labels, [str(tmp_path / "x.wav")]) == ["cat, or dog"]
     with refused(CorpusError, "different", labels):
         read_labels(labels, [str(tmp_path / "y.wav")])
+
+
+def test_names_that_are_not_utf_8(sounds: Path, tmp_path: Path, model: Embedder) -> None:
+    folder, labels, page = tmp_path / "s", tmp_path / "l.csv", tmp_path / "map.html"
+    folder.mkdir()
+    for name, sound in zip(("\udce9.wav", "a.wav"), sorted(sounds.glob("*.wav")), strict=False):
+        (folder / name).write_bytes(sound.read_bytes())
+    labels.write_bytes(b"file_name,label\ns/\xe9.wav,cat\ns/a.wav,dog\n")
+    made = {"limit": 8, "method": "pca", "megabytes": 1, "seed": 0, "num_workers": 1}
+    make_map_page(folder, page, model, labels=labels, out=tmp_path / "rows", **made)
+    clips = data_of(page)["clips"]
+    assert len(clips) == 2
+    assert all(clip["excerpt"] for clip in clips)
+    assert "cat" in page.read_text()
 
 
 def test_the_command(sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -199,8 +199,8 @@ def test_what_is_refused(sounds: Path, tmp_path: Path, model: Embedder) -> None:
     rows = np.load(made / "embeddings.npy")
     rows[5, 5] = np.nan
     np.save(made / "embeddings.npy", rows)
-    with refused(CorpusError, "not-finite", made):
+    with refused(CorpusError, "foreign", made):
         open_collection(made, model)
     np.save(made / "embeddings.npy", np.zeros((3, model.embedding_dim), np.float32))
-    with refused(CorpusError, "damaged", made):
+    with refused(CorpusError, "foreign", made):
         open_collection(made, model)

@@ -22,7 +22,7 @@ def card() -> str:
 
 def test_the_words_are_there(card: str) -> None:
     told = re.sub(r"\\(?=[!-/:-@\[-`{-~])", "", card)
-    # The licence among the hub's metadata and in the table; a name and two values of the training.
+    # The license among the hub's metadata and in the table; a name and two values of the training.
     assert told.count('<img src=x onerror="f()">') == 5
     assert yaml.safe_load(card.split("\n---\n", maxsplit=1)[0])["license_name"] == HOSTILE
 

@@ -184,7 +184,7 @@ def test_rivals_are_shown_as_training_makes_them(clip: Path) -> None:
         standardize(listening.views[0].log_mel), x, atol=1e-4, rtol=0
     )  # through nat and back
     page = render_page(listening, command="")
-    for words in ("share of the other sound", "withheld", "not in these pictures"):
+    for words in ("share of the other sound", "masked", "not in these pictures"):
         assert words in page
 
 
@@ -220,7 +220,7 @@ def test_cosines_with_a_model(config: Config, clip: Path, model: Path) -> None:
     assert len(own.to_others) == 6
     assert all(-1 <= cosine <= 1 for cosine in own.to_others.values())
     text = render_page(listening, command="")
-    assert "What the encoder makes of it" in text
+    assert "Similarity of embeddings" in text
     assert f"{own.views:.3f}" in text
     assert "<h3>&lt;mine&gt;</h3>" in text
     assert "<mine>" not in text
@@ -290,8 +290,8 @@ def noise(seconds: float, rate: int = RATE) -> Any:
 @pytest.mark.parametrize(
     ("samples", "rate", "note"),
     [
-        (noise(0.3), RATE, "Only 0.300 s of the segment are the clip"),
-        (noise(0.001), RATE, "Only 0.001 s of the segment are the clip"),
+        (noise(0.3), RATE, "The clip fills only 0.300 s"),
+        (noise(0.001), RATE, "The clip fills only 0.001 s"),
         (np.zeros(2 * RATE), RATE, "The segment is silent"),
         (np.full(2 * RATE, 0.25), RATE, ""),
         (np.clip(noise(2) * 30, -1, 1), RATE, "The recording is clipped: 7"),
@@ -320,7 +320,7 @@ def test_odd_clips_are_heard(
 
 def test_an_end_that_is_shorter_than_a_segment(config: Config, clip: Path) -> None:
     listening = listen_to_clip(config, clip, start=2.4, bins=())
-    assert "Only 0.100 s of the segment are the clip" in render_page(listening, command="")
+    assert "The clip fills only 0.100 s" in render_page(listening, command="")
 
 
 @pytest.mark.parametrize(

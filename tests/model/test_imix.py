@@ -158,8 +158,16 @@ def test_a_compiled_objective_is_the_same(options: dict[str, IMix | SSQL]) -> No
         torch.testing.assert_close(compiled(*views, KEYS), objective(*views, KEYS))
 
 
+def test_a_large_alpha_mixes_halves() -> None:
+    quantiles = IMix(1e6).quantiles
+    assert quantiles.isfinite().all()
+    # The standard deviation of Beta(a, a) is 1 / sqrt(8 a + 4); one in 8192 is 4 of them away.
+    assert quantiles[1] > 0.5 - 10 / 8e6**0.5
+
+
 def test_alpha_must_be_positive() -> None:
-    with pytest.raises(ValueError, match="^alpha "):
-        IMix(0.0)
+    for alpha in (0.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="^alpha "):
+            IMix(alpha)
     with pytest.raises(ValueError, match="^key "):
         IMix()(torch.randn(8, 2), KEYS[:3])

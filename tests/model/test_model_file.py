@@ -30,7 +30,7 @@ FIXTURES = ROOT / "tests" / "fixtures"
 @pytest.fixture(scope="module")
 def embedder() -> Embedder:
     model = Embedder.untrained(dim=8, seed=3).with_statistics(Statistics(-7.5, 4.5))
-    model.licence = "CC-BY-4.0"
+    model.license = "CC-BY-4.0"
     model.summary = {"steps": 7, "hours": 0.1, "of": {"10": [1, 2.5], "9": None}}
     return model
 
@@ -51,7 +51,7 @@ def test_the_first_file_of_this_format_loads_for_ever() -> None:
     expected = json.loads((FIXTURES / "encoder-v1.json").read_text())
     model = byola_rq.load(FIXTURES / "encoder-v1.safetensors")
     assert model.summary == expected["summary"]
-    assert model.licence == expected["licence"] == "CC0-1.0"
+    assert model.license == expected["licence"] == "CC0-1.0"
     assert model.statistics == Statistics(*expected["statistics"])
     for sound, embedding in expected["embeddings"].items():
         seconds, rate = float(sound.split()[0]), int(sound.split()[3])
@@ -61,9 +61,9 @@ def test_the_first_file_of_this_format_loads_for_ever() -> None:
     torch.testing.assert_close(frames[0], torch.tensor(expected["frames"]), atol=1e-4, rtol=1e-4)
 
 
-def test_what_a_file_says_comes_back(embedder: Embedder, path: Path) -> None:
+def test_a_file_gives_back_what_was_written(embedder: Embedder, path: Path) -> None:
     loaded = byola_rq.load(path)
-    assert loaded.licence == "CC-BY-4.0"
+    assert loaded.license == "CC-BY-4.0"
     assert loaded.summary == embedder.summary
     assert loaded.description == embedder.description
     description, shapes = read_description(path)
@@ -74,9 +74,9 @@ def test_what_a_file_says_comes_back(embedder: Embedder, path: Path) -> None:
 
 def test_the_license_is_read_in_either_spelling(embedder: Embedder, path: Path) -> None:
     description, _ = read_description(path)
-    description["license"] = description.pop("licence")
+    description["licence"] = description.pop("license")
     write_model_file(path, description, embedder.encoder.state_dict())
-    assert byola_rq.load(path).licence == "CC-BY-4.0"
+    assert byola_rq.load(path).license == "CC-BY-4.0"
 
 
 def _umask() -> int:
@@ -174,6 +174,8 @@ def set_frontend(name: str, value: object) -> Callable[[dict], object]:
         (lambda e: e.update(format_version=2), "newer", {"key": "format version", "value": 2}),
         (lambda e: e.pop("format_version"), "newer", {"key": "format version", "value": None}),
         (lambda e: e.update(weights_sha256="0"), "damaged", {"key": "weights"}),
+        (lambda e: e.update(training=[1]), "value", {}),
+        (lambda e: e.update(licence={}), "value", {}),
     ],
 )
 def test_a_file_that_does_not_fit_together(
@@ -293,14 +295,14 @@ def test_a_missing_name_that_is_no_hub_id_opens_no_connection(
         load(Path("owner/name"))
 
 
-def test_a_licence_is_stated_at_export(trained_config: Config, tmp_path: Path) -> None:
+def test_a_license_is_stated_at_export(trained_config: Config, tmp_path: Path) -> None:
     path = tmp_path / "exported.safetensors"
     arguments = ["export", str(trained_config.run.dir), str(path)]
-    for licence in (None, "CC-BY-4.0"):
+    for license in (None, "CC-BY-4.0"):
         with pytest.raises(SystemExit) as left:
-            main([*arguments, *(["--licence", licence] if licence else [])])
+            main([*arguments, *(["--license", license] if license else [])])
         assert not left.value.code
-        assert load(path).licence == licence
+        assert load(path).license == license
         assert load(path).summary["steps"] == 4
 
 

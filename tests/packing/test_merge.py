@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from byola_rq.corpus.packed_format import open_packed
 from byola_rq.errors import CorpusError
@@ -62,6 +63,29 @@ def test_shards_are_joined_in_their_order_not_that_of_writing(tmp_path: Path) ->
     assert info["hours"] == 10 / 16000 / 3600
     assert info["options"]["clips_per_shard"] == 2
     assert not (tmp_path / ".parts").exists()
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("labels", []),
+        ("num_samples", [10**30]),
+        ("original_rate", [2**40]),
+        ("clip_id", ["\ud800"]),
+    ],
+)
+def test_rows_that_fit_no_index_are_refused(
+    tmp_path: Path, column: str, values: list[object]
+) -> None:
+    fix_plan(tmp_path, plan_of(1))
+    write_shard(tmp_path, 0)
+    piece = tmp_path / PARTS / "00000.json"
+    first, rows = map(json.loads, piece.read_text().splitlines())
+    rows["clips"][column] = values
+    piece.write_text(f"{json.dumps(first)}\n{json.dumps(rows)}\n")
+    with refused(CorpusError, "malformed", tmp_path, value=0):
+        merge_corpus(tmp_path)
+    assert not (tmp_path / "corpus.json").exists()
 
 
 def test_missing_shards_are_named(tmp_path: Path) -> None:

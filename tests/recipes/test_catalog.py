@@ -104,7 +104,7 @@ def test_the_command_lists_them_and_writes_them_out(tmp_path: Path) -> None:
     assert [line.split()[0] for line in listed.stdout.splitlines()] == list(NAMES)
     for name, line in zip(NAMES, listed.stdout.splitlines(), strict=True):
         recipe = read_recipe(name)
-        assert all(fact in line for fact in (recipe.what, recipe.source, recipe.gave))
+        assert all(fact in line for fact in (recipe.summary, recipe.source, recipe.scores))
     written = CliRunner().invoke(app, ["recipes", "general"])
     (tmp_path / "my.yaml").write_text(written.stdout)
     assert load_config(tmp_path / "my.yaml") == load_recipe("general")

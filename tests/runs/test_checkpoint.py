@@ -91,6 +91,10 @@ def test_an_optimizer_goes_on_as_if_it_had_not_stopped() -> None:
         assert optimizer.state[weight]["exp_avg"].stride() == weight.stride()
         step(weight, optimizer, 2)
     assert torch.equal(*weights)
+    for name in ("x.step", "0.step", "0.other", "5.exp_avg"):
+        other = torch.optim.Adam([torch.nn.Parameter(torch.ones(2))])
+        with pytest.raises((ValueError, LookupError)):
+            load_optimizer_tensors(other, {name: torch.ones(2)})
 
 
 def test_the_newest_are_kept_and_one_more(tmp_path: Path) -> None:

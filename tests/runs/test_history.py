@@ -3,8 +3,6 @@
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ from byola_rq.runs.table import describe_runs
 from byola_rq.train.loop import pretrain
 from tests.conftest import small_run
 from tests.refusal import refused
+from tests.run_process import run_command
 
 HEADER = "step,epoch,loss,embedding_std"
 
@@ -31,7 +30,8 @@ def trained_runs(tmp_path_factory: pytest.TempPathFactory, sounds: Path) -> Path
         "base": [],
         "low": ["optimizer.lr=1e-4", "train.max_steps=3", "views.augmentations=[mixup]"],
     }.items():
-        pretrain(small_run(folder / name, sounds, *overrides))
+        # The clips that mixup remembers are a part of each checkpoint.
+        pretrain(small_run(folder / name, sounds, "views.mixup.memory=16", *overrides))
     return folder
 
 
@@ -132,6 +132,9 @@ def test_steps_of_all_are_told_from_the_epoch(runs_folder: Path, num_clips: int)
     (base / "metrics.csv").write_text(f"{HEADER}\n{step},{epoch},1,0.1\n")
     (run,), _ = find_runs([base])
     assert run.num_steps == pytest.approx(100 * num_clips // 8, rel=1e-5)
+    (base / "metrics.csv").write_text(f"{HEADER}\n5,1e-320,1,0.1\n")
+    (run,), _ = find_runs([base])
+    assert cells(list(describe_runs([run]))[1])[1] == f"5/{10**15} (0 %)"
     (base / "metrics.csv").unlink()
     (run,), _ = find_runs([base])
     assert run.num_steps is None
@@ -166,6 +169,8 @@ def test_damaged_and_torn_rows_are_reported_and_left_out(tmp_path: Path) -> None
         "2,0.2,1.x,0.1",
         "3,0.3,1.3",
         "nan,1,1,1",
+        "1e300,1,1,1",
+        "-1,1,1,1",
         "5,0.5,1.1,",
         "6,0.6,1.0,0.",
     ]
@@ -175,7 +180,7 @@ def test_damaged_and_torn_rows_are_reported_and_left_out(tmp_path: Path) -> None
     assert columns["loss"].tolist() == [1.5, 1.1]
     np.testing.assert_array_equal(columns["embedding_std"], [0.1, np.nan])
     assert notes == [
-        f"{path}: 3 of 5 rows are damaged and left out (line 3, 4, 5)",
+        f"{path}: 5 of 7 rows are damaged and left out (line 3, 4, 5, 6, 7)",
         f"{path}: the last row is incomplete and left out",
     ]
 
@@ -314,23 +319,13 @@ def test_a_best_checkpoint_that_is_lost_is_reported(runs_folder: Path) -> None:
     assert cells(list(describe_runs([run]))[1])[-2:] == ["59.0 %", "none"]
 
 
-def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "byola_rq", "runs", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-
-
 @pytest.mark.slow
 def test_the_command(runs_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="pictures need matplotlib")
     with (runs_folder / "low" / "metrics.csv").open("a") as file:
         file.write("4,1.3")
     picture = tmp_path / "pictures" / "curves.png"
-    done = command(runs_folder, "--picture", picture)
+    done = run_command("runs", runs_folder, "--picture", picture)
     assert done.returncode == 0, done.stderr
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"warning: {runs_folder / 'low' / 'metrics.csv'}: ")
@@ -348,7 +343,7 @@ def test_the_command(runs_folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [["nowhere"], ["{runs}", "--picture", "{runs}/x.abc"]])
 @pytest.mark.slow
 def test_the_command_refuses_in_one_line(trained_runs: Path, arguments: list[str]) -> None:
-    done = command(*(argument.format(runs=trained_runs) for argument in arguments))
+    done = run_command("runs", *(argument.format(runs=trained_runs) for argument in arguments))
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) == 1

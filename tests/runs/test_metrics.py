@@ -27,6 +27,15 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes, code: Code) -> 
         read_metrics(path)
 
 
+@pytest.mark.parametrize("step", ["x", "", "\0", "-1", "1.0", "9" * 5000])
+def test_rows_of_no_step_are_left_out(tmp_path: Path, step: str) -> None:
+    table = StepTable(tmp_path / "metrics.csv", COLUMNS, 1)
+    table.append([{**ROW, "step": step}, ROW])
+    assert read_metrics(table.path) == [ROW]
+    StepTable(table.path, COLUMNS, 1).append([ROW])
+    assert read_metrics(table.path) == [ROW, ROW]
+
+
 def test_rows_go_on_in_a_file_of_their_own(tmp_path: Path) -> None:
     path, others = tmp_path / "metrics.csv", tmp_path / "others"
     StepTable(others, COLUMNS, 0).append([ROW])

@@ -2,51 +2,24 @@
 
 import itertools
 import os
-import signal
-import time
 from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
 
-from byola_rq.errors import Code, CorpusError
+from byola_rq.errors import Code
+from byola_rq.runtime import confined
 from byola_rq.runtime.confined import ConfinedError, stream
 from byola_rq.runtime.sandbox import Limits
 from tests.refusal import refused
+from tests.runtime import worker_tasks
+from tests.runtime.worker_tasks import MOST
 
 LIMITS = Limits(seconds=1.0, gigabytes=0.3)
-MOST = 1_000_000
-
-
-# What the process is given to do: it imports it from this module by its name.
-def give(kind: str) -> Iterator[bytes]:
-    yield b"first"
-    match kind:
-        case "hang":
-            time.sleep(60)
-        case "segfault":
-            os.kill(os.getpid(), signal.SIGSEGV)
-        case "exit":
-            os._exit(3)
-        case "memory":
-            bytearray(2**30)
-        case "bug":
-            raise KeyError("lost")
-        case "error":
-            raise CorpusError("a is not so good", code="damaged", key="a", value=7)
-        case "large":
-            yield bytes(MOST + 1)
-    yield b""
-    yield b"%d" % os.getpid()
-
-
-def count() -> Iterator[bytes]:
-    for number in itertools.count():
-        yield b"%d" % number
 
 
 def messages(kind: str) -> Iterator[bytes]:
-    return stream(__name__, "give", kind, limits=LIMITS, most=MOST)
+    return stream(worker_tasks.__name__, "give", kind, limits=LIMITS, most=MOST)
 
 
 def test_messages_come_in_order_from_one_process_after_the_other_s_end() -> None:
@@ -56,6 +29,12 @@ def test_messages_come_in_order_from_one_process_after_the_other_s_end() -> None
     with closing(messages("")) as one, closing(messages("")) as other:
         pids = [list(pair)[2] for pair in zip(*itertools.zip_longest(one, other), strict=True)]
     assert len(set(pids)) == 2
+
+
+def test_a_process_that_may_be_about_to_end_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = list(messages(""))
+    monkeypatch.setattr(confined, "_IDLE_SECONDS", 0.0)
+    assert list(messages(""))[2] != first[2]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +58,7 @@ def test_every_end_is_one_error(kind: str, code: Code, facts: dict[str, object])
 
 
 def test_a_stream_that_is_not_wanted_any_more_leaves_nothing() -> None:
-    given = stream(__name__, "count", limits=LIMITS, most=MOST)
+    given = stream(worker_tasks.__name__, "count", limits=LIMITS, most=MOST)
     assert [next(given), next(given)] == [b"0", b"1"]
     given.close()
     assert list(messages(""))[:2] == [b"first", b""]

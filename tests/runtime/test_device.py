@@ -46,7 +46,9 @@ def test_tf32_is_a_choice_of_the_context_alone(before: tuple[bool, bool]) -> Non
         cudnn.allow_tf32, matmul.allow_tf32 = of_torch
 
 
-@pytest.mark.parametrize("name", ["gpu", "GPU", "cuda:x", "cpu:0:1", "tpu", "", "0", "meta"])
+@pytest.mark.parametrize(
+    "name", ["gpu", "GPU", "cuda:x", "cuda:256", "cpu:0:1", "tpu", "", "0", "meta"]
+)
 def test_a_device_of_no_known_name_is_refused(name: str) -> None:
     with refused(ConfigError, "unknown", key="--device", value=name):
         choose_device(name, key="--device")

@@ -1,6 +1,5 @@
 """Worker processes that hang, crash, run out of memory: the others' results come, in order."""
 
-import ctypes
 import multiprocessing
 import os
 import pickle
@@ -9,73 +8,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from byola_rq import AudioError
 from byola_rq.runtime import workers
 from byola_rq.runtime.sandbox import DONE, Failure, Limits, receive
 from byola_rq.runtime.workers import WorkerError, count_cores, map_in_processes
 from tests.conftest import ROOT
 from tests.refusal import refused
-
-
-@dataclass
-class Touching:
-    """Object that makes a file when it is unpickled."""
-
-    path: str
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return Path.touch, (Path(self.path),)  # type: ignore[return-value]
-
-
-# What the workers are given to do: they import it from this module by its name.
-def work(item: str) -> bytes:
-    match item.split(":"):
-        case ["sleep", seconds]:
-            time.sleep(float(seconds))
-        case ["abort"]:
-            os.abort()
-        case ["segfault"]:
-            ctypes.string_at(0)
-        case ["exit", code]:
-            os._exit(int(code))
-        case ["signal", number]:
-            os.kill(os.getpid(), int(number))
-            time.sleep(30)
-        case ["memory", gigabytes]:
-            return b"%d" % len(np.ones(int(float(gigabytes) * 1e9), np.uint8))
-        case ["error"]:
-            raise AudioError("not so good")
-        case ["bug"]:
-            raise KeyError("lost")
-        case ["print"]:
-            os.write(2, b"a decoder complains\n")
-        case ["once", path]:
-            if not Path(path).exists():
-                Path(path).touch()
-                os.kill(os.getpid(), signal.SIGKILL)
-        case ["megabytes", size]:
-            return bytes(int(size) * 1_000_000)
-        case ["pickle", path]:
-            return pickle.dumps(Touching(path))
-    return f"done {item}".encode()
-
-
-def die_at_once() -> None:
-    os._exit(3)
-
-
-@dataclass
-class Unloadable:
-    """An item that ends the process which takes it from the pipe."""
-
-    def __reduce__(self) -> tuple[object, tuple[()]]:
-        return die_at_once, ()
+from tests.runtime.worker_tasks import Unloadable, work
 
 
 def run(
@@ -201,7 +143,7 @@ SCRIPT = """
 import sys
 from byola_rq.runtime.sandbox import Limits
 from byola_rq.runtime.workers import map_in_processes
-from tests.runtime.test_workers import work
+from tests.runtime.worker_tasks import work
 
 if __name__ == "__main__":
     items = sys.argv[1:]
@@ -212,13 +154,12 @@ if __name__ == "__main__":
 
 def start(tmp_path: Path, *items: str) -> subprocess.Popen[str]:
     (tmp_path / "script.py").write_text(SCRIPT)
-    root = ROOT
     return subprocess.Popen(
         [sys.executable, str(tmp_path / "script.py"), *items],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(root)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         start_new_session=True,  # a group of its own, as a terminal gives it
     )
 

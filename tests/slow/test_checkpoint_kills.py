@@ -29,15 +29,15 @@ def test_a_run_outlives_a_full_disk(small_config: Config, tmp_path: Path) -> Non
     pretrain(whole)
     run = Run(moved(small_config, tmp_path / "full", *overrides), tmp_path)
     pid, run_dir = run.process.pid, run.config.run.dir
+    assert pid is not None
     try:
         run.wait_for((run_dir / "step-00000002").exists)
         # No file may grow beyond 100 bytes: neither weights nor metrics.csv find room.
         resource.prlimit(pid, resource.RLIMIT_FSIZE, limited(100))
-        assert run.process.stderr is not None
         said: list[str] = []
         wanted = (f"WARNING: {run_dir / 'step-'}", f"{run_dir / 'metrics.csv'}: ")
         while not all(any(each in line for line in said) for each in wanted):
-            said.append(run.process.stderr.readline())
+            said.append(run.stderr.readline())
             assert said[-1], said
         failed = next(line for line in said if wanted[0] in line)
         kept = sorted(run_dir.glob("step-*"))
@@ -47,7 +47,7 @@ def test_a_run_outlives_a_full_disk(small_config: Config, tmp_path: Path) -> Non
         resource.prlimit(pid, resource.RLIMIT_FSIZE, NO_LIMIT)
         status, stderr = run.end()
     finally:
-        run.process.kill()
+        run.kill()
     assert status == 0, stderr
     assert "Traceback" not in "".join(said) + stderr
     assert model_bytes(run.config) == model_bytes(whole)
@@ -62,11 +62,12 @@ def test_a_stop_on_a_full_disk_says_what_is_saved(small_config: Config, tmp_path
     run = Run(moved(small_config, tmp_path / "full", "train.max_steps=100"), tmp_path)
     try:
         run.wait_for((run.config.run.dir / "step-00000002").exists)
+        assert run.process.pid is not None
         resource.prlimit(run.process.pid, resource.RLIMIT_FSIZE, limited(100))
         run.send(signal.SIGTERM)
         status, stderr = run.end()
     finally:
-        run.process.kill()
+        run.kill()
     assert status == 143, stderr
     step = run.saved_step()
     last = stderr.splitlines()[-1]

@@ -1,6 +1,6 @@
 """Files of strangers: `tests/slow/hostile` gives each to the commands that read it.
 
-Half of them here; `python -m tests.slow.hostile` gives all 520.
+Half of them here; `python -m tests.slow.hostile` gives all 536.
 """
 
 import json
@@ -14,9 +14,9 @@ from tests.conftest import ROOT
 from tests.slow.hostile.misbehavior import KIND
 
 KINDS = {
-    "audio", "checkpoint", "corpus.json", "csv", "embeddings", "folder", "index",
-    "labelled csv", "model file", "npy", "override", "page", "parquet", "parts", "published set",
-    "results", "run", "segment list", "tar", "tsv", "weights", "yaml",
+    "audio", "checkpoint", "classifier", "corpus.json", "csv", "embeddings", "folder",
+    "index", "labelled csv", "model file", "npy", "override", "page", "parquet", "parts",
+    "published set", "questions", "results", "run", "segment list", "tar", "tsv", "weights", "yaml",
 }  # fmt: skip
 
 

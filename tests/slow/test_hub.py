@@ -21,10 +21,10 @@ from tests.hub_server import serve_hub
 from tests.refusal import refused
 
 
-def make_embedder(licence: str | None = "CC-BY-4.0") -> Embedder:
+def make_embedder(license: str | None = "CC-BY-4.0") -> Embedder:
     plain = Embedder.untrained(dim=16, seed=3)
     summary = {"steps": 1200, "augmentations": ["mixup", "fader"], "note": "a | b\n## c"}
-    return Embedder(plain.encoder, plain.frontend, Statistics(-7.25, 4.5), summary, licence)
+    return Embedder(plain.encoder, plain.frontend, Statistics(-7.25, 4.5), summary, license)
 
 
 def call(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -55,7 +55,7 @@ def test_a_folder_gives_back_the_model(tmp_path: Path) -> None:
     for each in (loaded, plain):
         assert each.statistics == embedder.statistics
         assert each.summary == embedder.summary
-        assert each.licence == "CC-BY-4.0"
+        assert each.license == "CC-BY-4.0"
     assert not loaded.train().encoder.training
     # And again from what was loaded, with the same weights.
     loaded.save_pretrained(tmp_path / "again")
@@ -133,7 +133,7 @@ print(HubEmbedder.of(model).push_to_hub("owner/name", token="hf_none", commit_me
 waveform = torch.linspace(-0.5, 0.5, 16000)
 for other in (byola_rq.load("owner/name"), HubEmbedder.from_pretrained("owner/name")):
     assert torch.equal(other(waveform, 16000), model(waveform, 16000))
-    assert other.licence == "CC-BY-4.0"
+    assert other.license == "CC-BY-4.0"
 """
 
 

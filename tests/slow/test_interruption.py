@@ -40,9 +40,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
 
     yield start_run
     for run in runs:
-        if run.process.poll() is None:
-            run.send(signal.SIGKILL)
-            run.process.communicate()
+        run.kill()
 
 
 @pytest.mark.parametrize(
@@ -83,9 +81,9 @@ def test_loaders_end_with_a_run_that_is_killed(
     run.wait_for_steps(2)
     assert len(run.children()) >= 2
     children = run.children()
-    run.process.send_signal(signal.SIGKILL)
+    run.process.kill()
     # The kernel ends them when it has ended their parent, which may be seen to be gone before.
-    run.process.communicate()
+    run.process.join()
     end = time.monotonic() + SECONDS_AT_MOST
     while any(is_running(child) for child in children) and time.monotonic() < end:
         time.sleep(0.01)
@@ -93,16 +91,18 @@ def test_loaders_end_with_a_run_that_is_killed(
 
 
 def test_a_second_interrupt_ends_at_once(undisturbed: Config, start: Callable[..., Run]) -> None:
-    # Segments of half a minute make steps of seconds: the first interrupt waits for the end of one,
-    # and the second meets it there.
-    long_steps = ("data.segment_seconds=30", "train.max_steps=100000")
+    # Segments of 15 s make steps of seconds: the first interrupt waits for the end of one, and the
+    # second meets it there.
+    long_steps = ("data.segment_seconds=15", "train.max_steps=100000")
     run = start(undisturbed, "data.workers=0", "checkpoint.every_steps=1", *long_steps)
     run.wait_for(run.saved_step)
     saved = run.saved_step()
-    begun = cpu_seconds(run.process.pid)
-    run.wait_for(lambda: cpu_seconds(run.process.pid) > begun + 0.3)  # it computes the next step
+    pid = run.process.pid
+    assert pid is not None
+    begun = cpu_seconds(pid)
+    run.wait_for(lambda: cpu_seconds(pid) > begun + 0.3)  # it computes the next step
     run.send(signal.SIGINT)
-    run.wait_for(lambda: not catches(run.process.pid, signal.SIGINT))
+    run.wait_for(lambda: not catches(pid, signal.SIGINT))
     run.send(signal.SIGINT)
     returned, stderr = run.end()
     assert returned == -signal.SIGINT

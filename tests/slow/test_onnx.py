@@ -136,7 +136,7 @@ def test_the_file_says_what_it_is(model: byola_rq.Embedder, file: Path) -> None:
     assert description["frontend"]["sample_rate"] == 16000
     assert description["statistics"]["mean"] == model.statistics.mean
     assert description["training"] == model.summary
-    assert description["licence"] is None
+    assert description["license"] is None
     assert [path.name for path in file.parent.iterdir()] == ["model.onnx"]  # all in one file
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser import Browser
 from tests.conftest import ROOT
 
 # What `git ls-files` lists for `make docs`, but for tests: folders whose files pages link to.
@@ -75,6 +76,23 @@ def test_every_page_is_in_the_navigation(site: Path) -> None:
     for name in listed:
         page = site / name.replace("README.md", "index.html").replace(".md", ".html")
         assert page.is_file(), page
+
+
+def test_search_works_from_the_disk(site: Path, browser: Browser) -> None:
+    browser.open(site / "docs" / "explore.html")
+    script = """new Promise(resolve => {
+        const query = document.querySelector("[data-md-component=search-query]");
+        const ask = () => {
+            const found = document.querySelector(".md-search-result__item a");
+            if (found) return resolve(found.href);
+            query.focus();
+            query.value = "SplitMix64";
+            query.dispatchEvent(new KeyboardEvent("keyup", { bubbles: true }));
+            setTimeout(ask, 100);
+        };
+        ask();
+    })"""
+    assert "decisions/0001-addressed-randomness.html" in browser.run(script)
 
 
 def test_the_index_lists_every_page() -> None:

@@ -11,7 +11,7 @@ from benchmarks.survival_samples import digest_sequences
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads Linux' /proc")
 
-NUM_KILLS = 10
+NUM_KILLS = 6
 
 
 def test_runs_killed_at_any_moment_end_with_the_same_bits(sounds: Path, tmp_path: Path) -> None:

@@ -205,7 +205,7 @@ def test_a_stop_ends_a_watched_run(watched_config: Config, tmp_path: Path) -> No
         run.send(signal.SIGTERM)
         status, stderr = run.end()
     finally:
-        run.process.kill()
+        run.kill()
     assert status == 143, stderr
     newest, _ = load_newest_checkpoint(config.run.dir)
     assert newest is not None

@@ -337,7 +337,7 @@ def test_a_run_that_hangs_is_ended(small_config: Config, tmp_path: Path) -> None
         os.kill(run.children()[0], signal.SIGSTOP)
         status, stderr = run.end()
     finally:
-        run.process.kill()
+        run.kill()
     assert status == STALLED_STATUS
     report = (small_config.run.dir / "stalled-rank0.txt").read_text()
     for text in (stderr, report):

@@ -51,7 +51,7 @@ def test_rows_as_they_are_published(tmp_path: Path) -> None:
     assert (by_id.start_seconds, by_id.num_seconds, by_id.may_be_cut) == (0, 10, True)
     assert listing.missing == [f"{path}: --BfvyPmVMo_20000"]
     assert listing.notes == [
-        f"{path}: 3 segments listed, 2 there, 1 missing; 4 files in /data belong to none and are "
+        f"{path}: 3 segments listed, 2 found, 1 missing; 4 files in /data match no segment and are "
         "not used, like /data/other.wav, /data/x.WAV, /data/y.wav",
         f"{path}: 1 files are named by their YTID alone; each counts as the cut segment unless it "
         "is longer than the segment by more than 1 s: then the segment is cut out of it",
@@ -122,7 +122,7 @@ def test_names_that_mean_no_segment_are_surplus(tmp_path: Path) -> None:
     assert "8 other files" in str(caught.value)
     listing = join(path, [*names, "abcdefghijk_30.wav"])
     assert len(listing.clips) == 1
-    assert "8 files in /data belong to none" in listing.notes[0]
+    assert "8 files in /data match no segment" in listing.notes[0]
 
 
 def test_of_two_files_the_one_with_the_start_is_kept(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_broken_rows_cost_only_themselves(tmp_path: Path) -> None:
         "ccccccccccc, 10.000, 10.000, /m/a\n"
         "\n"
         "ddddddddddd, 0.000\n"
-        "eeeeeeeeeee, 0.000, inf, /m/a\n"
+        "eeeeeeeeeee, 1e307, 1e308, /m/a\n"
         "fffffffffff, nan, 10.000, /m/a\n"
         "aaaaaaaaaaa, 0.000, 10.000, /m/a\n"
         "ggggggggggg, 0.000, 10.000\n"

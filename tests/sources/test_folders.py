@@ -68,8 +68,8 @@ def test_links_to_files_are_followed(tmp_path: Path) -> None:
     assert found == ["a.wav", "b.wav"]
     assert listing.links == {f"{data}/b.wav": f"{tmp_path}/store/x1"}
     assert listing.missing == [
-        f"{data}/c.wav: links to {tmp_path}/store/gone, which is not there",
-        f"{data}/itself.wav: links to {data}/itself.wav, which is not there",
+        f"{data}/c.wav: links to {tmp_path}/store/gone, which does not exist",
+        f"{data}/itself.wav: links to {data}/itself.wav, which does not exist",
     ]
     assert listing.damaged == [
         (f"{data}/d.wav", "must be a file; got a link to a device or pipe"),
@@ -84,7 +84,7 @@ def test_what_is_not_read_is_reported(tmp_path: Path) -> None:
     assert found == ["a.wav"]
     assert listing.notes == [
         f"{tmp_path}: not read: 2 .wma, 1 (no suffix), 1 .jpg, 1 .wv, 1 hidden .wma; "
-        "sound among them: convert it to wav or flac"
+        "some are audio: convert these to wav or flac"
     ]
     assert listing.damaged == [
         (f"{tmp_path}/c.zip", "archives must be plain tar; got zip. Unpack it to a folder"),

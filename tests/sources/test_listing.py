@@ -266,6 +266,7 @@ def test_wrong_sources_are_refused(tmp_path: Path, encoded: dict[str, bytes]) ->
     (tmp_path / "x.tgz").write_bytes(b"")
     (tmp_path / "x.zip").write_bytes(b"")
     (tmp_path / "x.txt").write_text("")
+    os.mkfifo(tmp_path / "pipe.wav")
     cases: dict[str, tuple[Code, str]] = {
         "gone": ("missing", "gone"),
         "gone=f": ("missing", f"gone={tmp_path}/f"),
@@ -276,6 +277,7 @@ def test_wrong_sources_are_refused(tmp_path: Path, encoded: dict[str, bytes]) ->
         "x.tgz": ("unsupported", "x.tgz"),
         "x.zip": ("unsupported", "x.zip"),
         "x.txt": ("foreign", "x.txt"),
+        "pipe.wav": ("unreadable", "pipe.wav"),
     }
     for name, (code, blamed) in cases.items():
         with refused(CorpusError, code, tmp_path / blamed):

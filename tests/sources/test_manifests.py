@@ -34,12 +34,15 @@ def list_one(manifest: Path | str) -> Listing:
         ("m.csv", '﻿label, path \r\n"x", b.wav\r\n\r\ny,a.wav\r\n'),
         ("m.csv", "labels,file_name\nx,b.wav\ny,a.wav,surplus\n"),
         ("m.tsv", "path\tlabels\nb.wav\tx\na.wav\ty\n"),
+        ("m.csv", "Path;Label\nb.wav;x\nx\\..\\a.wav;y\n"),
+        ("m.tsv", 'text\t"path"\tlabels\n"he said\tb.wav\tx\nan inch: 1"\t"a.wav"\ty\n'),
     ],
 )
 def test_text_tables(folder: Path, name: str, text: str) -> None:
     (folder / name).write_text(text, encoding="utf-8", newline="")
     listing = list_one(folder / name)
-    assert [(clip.clip_id, clip.file, clip.labels) for clip in listing.clips] == [
+    found = [(clip.clip_id, os.path.normpath(clip.file), clip.labels) for clip in listing.clips]
+    assert found == [
         ("b.wav", f"{folder}/b.wav", "x"),
         ("a.wav", f"{folder}/a.wav", "y"),
     ]
@@ -144,6 +147,9 @@ def test_bad_rows_cost_only_themselves(folder: Path) -> None:
         ("m.csv", b"\xff\xfe\0\n", "malformed", {"key": "path"}),
         ("m.csv", b"path\n" + b"x" * 200_000, "unreadable", {}),
         ("m.csv", b"path\nq.wav\nr.wav\n", "missing", {"value": "r.wav"}),
+        ("m.csv", b"path\na\0/q.wav\n", "missing", {"value": "a\0/q.wav"}),
+        ("m.csv", b"path\n" + b"\xc3\xa9/" * 1500 + b"q.wav\n", "missing", {}),
+        ("m.csv", b'path,text\na.wav,"he said\nb.wav,x\n', "unreadable", {}),
         ("m.tsv", b"name\na.wav\n", "malformed", {"key": None, "value": "name"}),
         ("m.tsv", b"a\tb\n", "malformed", {"key": "path", "value": ["a", "b"]}),
         ("m.parquet", b"no table", "unreadable", {}),

@@ -78,7 +78,7 @@ def test_what_macos_leaves_is_passed_over_and_the_rest_is_named(tmp_path: Path, 
     names = ["./a.wav", "._a.wav", "x/._b.wav", "__MACOSX/c.wav", ".git/d.wav", "3.wma", "x/4.WMA"]
     labels, listing = list_one(make_tar(tmp_path / "a.tar", [(name, wav) for name in names]))
     assert list(labels) == ["shard-0/a.wav"]
-    note = f"{tmp_path}/a.tar: not read: 2 .wma; sound among them: convert it to wav or flac"
+    note = f"{tmp_path}/a.tar: not read: 2 .wma; some are audio: convert these to wav or flac"
     assert listing.notes == [note]
 
 

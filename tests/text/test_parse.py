@@ -18,6 +18,7 @@ LAUGHS = "\n".join(
 BAD_YAML = {
     "aliases": LAUGHS,
     "an anchor": "a: &x 1",
+    "a key twice": "a: {b: 1, c: 2, b: 3}",
     "deep": "[" * 1000,
     "deep blocks": "\n".join(f"{' ' * i}a:" for i in range(200)),
     "long": "a: " + "x" * parse.MAX_YAML_BYTES,

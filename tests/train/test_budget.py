@@ -72,7 +72,7 @@ def test_a_short_run_is_warned_of_once(
     pretrain(small_config)
     (line,) = warnings()
     assert "32 segments" in line
-    assert "without training" in line
+    assert "an untrained one" in line
     pretrain(small_run(small_config.run.dir, sounds, "train.max_steps=5"))  # goes on
     assert warnings() == []
 

@@ -48,6 +48,14 @@ def assert_same_bits(first: Path, second: Path) -> None:
         assert torch.equal(tensor, theirs[name]), name
 
 
+def stop_after_step_2(config: Config) -> Path:
+    """Leave of a run what a stop after step 2 does, with rows of metrics beyond; copy the whole."""
+    whole = shutil.copytree(config.run.dir, config.run.dir.with_name("whole"))
+    shutil.rmtree(config.run.dir / "step-00000004")
+    (config.run.dir / "encoder.safetensors").unlink()
+    return whole
+
+
 def test_a_run_leaves_what_it_promises(small_config: Config, sounds: Path) -> None:
     model_path = pretrain(small_config)
     run_dir = small_config.run.dir
@@ -109,18 +117,15 @@ def test_statistics_are_those_of_the_corpus(
 def test_a_stopped_run_goes_on_to_the_same_bits(
     small_config: Config, tmp_path: Path, overrides: tuple[str, ...]
 ) -> None:
-    whole = changed(small_config, tmp_path, f"run.dir={tmp_path / 'whole'}", *overrides)
-    pretrain(whole)
-    # A run stopped after its checkpoint of step 2, with rows of metrics beyond it.
-    stopped = changed(small_config, tmp_path, f"run.dir={tmp_path / 'stopped'}", *overrides)
-    pretrain(stopped)
-    shutil.rmtree(stopped.run.dir / "step-00000004")
-    (stopped.run.dir / "encoder.safetensors").unlink()
-    pretrain(stopped)
-    assert_same_bits(whole.run.dir, stopped.run.dir)
-    rows = read_metrics(stopped.run.dir / "metrics.csv")
+    config = changed(small_config, tmp_path, *overrides)
+    pretrain(config)
+    assert all(tensor.dtype != torch.bfloat16 for tensor in tensors(config.run.dir).values())
+    whole = stop_after_step_2(config)
+    pretrain(config)
+    assert_same_bits(whole, config.run.dir)
+    rows = read_metrics(config.run.dir / "metrics.csv")
     assert [int(row["step"]) for row in rows] == [1, 2, 3, 4]
-    expected = read_metrics(whole.run.dir / "metrics.csv")
+    expected = read_metrics(whole / "metrics.csv")
     assert [row["loss"] for row in rows] == [row["loss"] for row in expected]
 
 
@@ -144,12 +149,6 @@ def test_seeds_change_everything(trained_config: Config, tmp_path: Path) -> None
     assert not torch.equal(tensors(trained_config.run.dir)[name], tensors(other.run.dir)[name])
 
 
-def test_bfloat16_trains_on_the_cpu_too(small_config: Config, tmp_path: Path) -> None:
-    config = changed(small_config, tmp_path, "run.precision=bfloat16")
-    pretrain(config)
-    assert all(tensor.dtype != torch.bfloat16 for tensor in tensors(config.run.dir).values())
-
-
 def test_a_run_keeps_its_precision_on_another_processor(
     small_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,15 +157,15 @@ def test_a_run_keeps_its_precision_on_another_processor(
         monkeypatch.setattr("torch.cpu.get_capabilities", lambda: capabilities, raising=False)
 
     use_processor(has_bfloat16=True)
-    named = changed(small_config, tmp_path, f"run.dir={tmp_path / 'a'}", "run.precision=bfloat16")
-    moved = changed(small_config, tmp_path, f"run.dir={tmp_path / 'b'}", "run.precision=auto")
-    pretrain(named)
-    pretrain(moved)
-    shutil.rmtree(moved.run.dir / "step-00000004")
-    (moved.run.dir / "encoder.safetensors").unlink()
+    config = changed(small_config, tmp_path, "run.precision=auto")
+    pretrain(config)
+    whole = stop_after_step_2(config)
+    checkpoint, _ = load_newest_checkpoint(config.run.dir)
+    assert checkpoint is not None
+    assert checkpoint.state["precision"] == "bfloat16"
     use_processor(has_bfloat16=False)
-    pretrain(moved)
-    assert_same_bits(named.run.dir, moved.run.dir)
+    pretrain(config)
+    assert_same_bits(whole, config.run.dir)
 
 
 @pytest.mark.gpu
@@ -175,11 +174,11 @@ def test_trains_on_the_gpu(small_config: Config, tmp_path: Path) -> None:
     assert model(torch.randn(2, 16000), 16000).device.type == "cuda"
 
 
-def test_a_finished_run_is_left_alone(small_config: Config) -> None:
-    model = pretrain(small_config).read_bytes()
-    metrics = (small_config.run.dir / "metrics.csv").read_bytes()
-    assert pretrain(small_config).read_bytes() == model
-    assert (small_config.run.dir / "metrics.csv").read_bytes() == metrics
+def test_a_finished_run_is_left_alone(trained_config: Config) -> None:
+    model = (trained_config.run.dir / "encoder.safetensors").read_bytes()
+    metrics = (trained_config.run.dir / "metrics.csv").read_bytes()
+    assert pretrain(trained_config).read_bytes() == model
+    assert (trained_config.run.dir / "metrics.csv").read_bytes() == metrics
 
 
 def test_old_checkpoints_are_pruned(small_config: Config, tmp_path: Path) -> None:
@@ -220,9 +219,8 @@ def test_a_run_can_be_made_longer_where_no_schedule_minds(
     whole = changed(longer, tmp_path, f"run.dir={tmp_path / 'whole'}")
     pretrain(whole)
     assert_same_bits(longer.run.dir, whole.run.dir)
-    scheduled = changed(
-        longer, tmp_path, f"run.dir={tmp_path / 'cosine'}", "optimizer.schedule=cosine"
-    )
+    place = f"run.dir={tmp_path / 'cosine'}"
+    scheduled = changed(longer, tmp_path, place, "optimizer.schedule=cosine", "train.max_steps=1")
     pretrain(scheduled)
     with refused(CheckpointError, "different", scheduled.run.dir, key="train.max_steps"):
         pretrain(changed(scheduled, tmp_path, "train.max_steps=8"))
@@ -269,19 +267,16 @@ def test_a_packed_corpus_trains_to_the_bits_of_its_clips(
 def test_windows_are_resumed_too(packed_config: Config, tmp_path: Path) -> None:
     windows = ("data.shuffle=windows", "data.window_shards=2", "train.batch_size=5")
     full = changed(packed_config, tmp_path, *windows[2:], f"run.dir={tmp_path / 'full'}")
-    whole = changed(packed_config, tmp_path, *windows, f"run.dir={tmp_path / 'whole'}")
-    stopped = changed(
-        packed_config, tmp_path, *windows, f"run.dir={tmp_path / 'stopped'}", "data.workers=1"
-    )
-    for config in (full, whole, stopped):
-        pretrain(config)
-    shutil.rmtree(stopped.run.dir / "step-00000004")
+    stopped = changed(packed_config, tmp_path, *windows, f"run.dir={tmp_path / 'stopped'}")
+    pretrain(full)
     pretrain(stopped)
-    assert_same_bits(whole.run.dir, stopped.run.dir)
+    whole = stop_after_step_2(stopped)
+    pretrain(changed(stopped, tmp_path, "data.workers=1"))
+    assert_same_bits(whole, stopped.run.dir)
     name = "byol.encoder.features.4.weight"
-    assert not torch.equal(tensors(full.run.dir)[name], tensors(whole.run.dir)[name])
-    with refused(CheckpointError, "different", whole.run.dir, key="data.window_shards"):
-        pretrain(changed(whole, tmp_path, "data.window_shards=3"))
+    assert not torch.equal(tensors(full.run.dir)[name], tensors(whole)[name])
+    with refused(CheckpointError, "different", stopped.run.dir, key="data.window_shards"):
+        pretrain(changed(stopped, tmp_path, "data.window_shards=3"))
     # Where there are no windows, their size changes nothing.
     pretrain(changed(full, tmp_path, "data.window_shards=3"))
 
@@ -316,18 +311,18 @@ def test_packing_is_advised_once(
     monkeypatch.setattr("byola_rq.train.meter.MEASURED_BATCHES", 2)
     monkeypatch.setattr("byola_rq.train.meter.NOTABLE_SHARE", 0.0)
     line = "`byola-rq prepare`"
-    longer = changed(small_config, tmp_path, "train.max_steps=8")
+    longer = changed(small_config, tmp_path, "train.max_steps=6")
     pretrain(longer)
     assert capfd.readouterr().err.count(line) == 1
     # A resumed run measures its own first batches: here there are two, then two more.
-    shutil.rmtree(longer.run.dir / "step-00000008")
-    pretrain(longer)
-    assert capfd.readouterr().err.count(line) == 0
-    shutil.rmtree(longer.run.dir / "step-00000008")
     shutil.rmtree(longer.run.dir / "step-00000006")
     pretrain(longer)
+    assert capfd.readouterr().err.count(line) == 0
+    shutil.rmtree(longer.run.dir / "step-00000006")
+    shutil.rmtree(longer.run.dir / "step-00000004")
+    pretrain(longer)
     assert capfd.readouterr().err.count(line) == 1
-    pretrain(changed(packed_config, tmp_path, "train.max_steps=8", f"run.dir={tmp_path / 'p'}"))
+    pretrain(changed(packed_config, tmp_path, f"run.dir={tmp_path / 'p'}"))
     assert capfd.readouterr().err.count(line) == 0
 
 
@@ -391,11 +386,9 @@ def test_one_clip_is_not_a_corpus(small_config: Config, tmp_path: Path, sounds: 
     assert not small_config.run.dir.exists()
 
 
-def test_export_takes_the_newest_checkpoint(small_config: Config, tmp_path: Path) -> None:
-    model = pretrain(small_config)
-    assert export_run(small_config.run.dir, tmp_path / "m.safetensors").read_bytes() == (
-        model.read_bytes()
-    )
+def test_export_takes_the_newest_checkpoint(trained_run: Path, tmp_path: Path) -> None:
+    model = export_run(trained_run, tmp_path / "m.safetensors").read_bytes()
+    assert model == (trained_run / "encoder.safetensors").read_bytes()
     with refused(CheckpointError, "missing", tmp_path / "nowhere"):
         export_run(tmp_path / "nowhere", tmp_path / "m.safetensors")
 

@@ -109,13 +109,14 @@ def test_a_run_that_ends_early_says_what_it_has(tmp_path: Path) -> None:
         run_steps(WARM_UP_STEPS + 1, profiler)
     assert lines[0] == "1 steps, each on average:"
     assert not (tmp_path / TRACE_FILE).exists()
-    lines.clear()
-    with StepProfiler(20, CPU, tmp_path, lines.append) as profiler:
-        run_steps(1, profiler)
-    assert lines == [
-        "warning: nothing was profiled: the run has only 1 steps left, of which the first "
-        f"{WARM_UP_STEPS} warm up"
-    ]
+    for num_steps in (1, WARM_UP_STEPS):
+        lines.clear()
+        with StepProfiler(20, CPU, tmp_path, lines.append) as profiler:
+            run_steps(num_steps, profiler)
+        assert lines == [
+            f"warning: nothing was profiled: the run has only {num_steps} steps left, of which "
+            f"the first {WARM_UP_STEPS} warm up"
+        ]
     with stage("input"):  # and nobody records any longer
         pass
 

@@ -78,7 +78,8 @@ def make_config(labelled: Path | None, *overrides: str) -> Config:
 
 
 def make_training(config: Config) -> TrainState:
-    statistics, frontend = Statistics(mean=-6.0, std=4.0), LogMelSpectrogram()
+    statistics = Statistics(mean=-6.0, std=4.0)
+    frontend = LogMelSpectrogram(**config.frontend.model_dump())
     device = torch.device("cpu")
     return build_state(
         config, statistics, frontend, device=device, precision="float32", num_steps=8
@@ -209,6 +210,13 @@ def test_embeddings_that_tell_classes_apart_score_100(probe: str) -> None:
     assert score < 70
     embeddings[100, 2] = np.nan
     assert np.isnan(score_embeddings(probe, embeddings, labels, is_train=is_train) or 0.0)
+
+
+def test_clips_are_padded_to_what_the_frontend_needs(labelled_sounds: Path) -> None:
+    config = make_config(labelled_sounds, "frontend.hop_length=1600")  # 0.7 s to one embedding
+    score = Validation(config).score(make_training(config))
+    assert score is not None
+    assert 0 <= score <= 100
 
 
 def test_an_encoder_that_is_not_finite_scores_nan(labelled_sounds: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import Result
@@ -45,7 +46,7 @@ def world(tmp_path: Path, sounds: Path, write_set, split_rows, monkeypatch) -> P
 def plan(num_seeds: int, *overrides: str) -> list[AblationRun]:
     """Plan runs as the command does, on a CPU."""
     own = ["data.source=sounds", "run.device=cpu"]
-    return plan_runs(read_grid(Path("small.yaml"), [*overrides, *own]), num_seeds)
+    return plan_runs(read_grid(Path("small.yaml"), overrides, own), num_seeds)
 
 
 def train(runs: list[AblationRun], trained_run: Path) -> None:
@@ -205,6 +206,17 @@ def test_a_disk_that_fills_ends_the_call_with_one_line(world: Path, trained_run:
     assert ablate("--task", "pitch.csv", "--seeds", "1").exit_code == 0
 
 
+def test_no_training_begins_on_a_full_disk(
+    world: Path, trained_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(plan(1)[:1], trained_run)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**27))
+    done = ablate("--task", "pitch.csv", "--seeds", "1")
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[-1].startswith("error: out: ")
+    assert not list(Path("out/runs").glob("*.log"))
+
+
 def test_a_training_that_cannot_be_started(world: Path) -> None:
     run = plan(1)[0]
     run_dir = find_place(Path("out"), run)
@@ -232,6 +244,9 @@ def test_hours_are_those_of_all_steps(world: Path, trained_run: Path, tmp_path: 
         (("--task", "pitch.csv", "--data", "nowhere"), "nowhere"),
         ((), "--task"),
         (("--task", "nowhere.csv"), "nowhere.csv"),
+        (("--task", "nowhere.csv", "--dry-run"), "nowhere.csv"),
+        (("--task", "pitch.csv", "--tasks", "us8k"), "--tasks"),
+        (("--task", "pitch.csv", "--shard", f"1/{'9' * 5000}"), "--shard"),
         (("--task", "pitch.csv", "data.source=x"), "--data"),
         (("--task", "pitch.csv", "run.dir=x"), "--out"),
         (("--task", "pitch.csv", "encoder.dmi=3"), "encoder.dmi"),

@@ -40,7 +40,7 @@ def changed(path: Path, before: str, after: str) -> Path:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=[path.stem for path in SHIPPED])
 def test_a_shipped_grid_resolves_and_is_planned(path: Path, tmp_path: Path) -> None:
-    grid = read_grid(path, [f"data.source={tmp_path}"])
+    grid = read_grid(path, options=[f"data.source={tmp_path}"])
     runs = plan_runs(grid, 3)
     assert len({run.digest for run in runs}) == len(runs) == 3 * len(grid.variants)
     assert all(run.num_segments for run in runs)
@@ -63,7 +63,7 @@ def test_a_shipped_grid_has_the_variants_it_is_about(name: str, count: int) -> N
 
 def test_one_configuration_is_one_run_whatever_the_grid(tmp_path: Path) -> None:
     def digests(name: str) -> set[str]:
-        grid = read_grid(ROOT / "ablations" / f"{name}.yaml", [f"data.source={tmp_path}"])
+        grid = read_grid(ROOT / "ablations" / f"{name}.yaml", options=[f"data.source={tmp_path}"])
         return {run.digest for run in plan_runs(grid, 1)}
 
     shared = digests("quantizer") & digests("bins") & digests("scope") & digests("chain")
@@ -120,7 +120,7 @@ def test_a_packed_corpus_is_what_is_in_it(grid_file: Path, tmp_path: Path) -> No
         (tmp_path / name / "corpus.json").write_text(json.dumps(info))
 
     def digest(name: str) -> str:
-        grid = read_grid(grid_file, [f"data.source={tmp_path / name}"])
+        grid = read_grid(grid_file, options=[f"data.source={tmp_path / name}"])
         return plan_runs(grid, 1)[0].digest
 
     assert digest("a") == digest("moved") != digest("other")
@@ -134,17 +134,23 @@ def test_a_packed_corpus_is_what_is_in_it(grid_file: Path, tmp_path: Path) -> No
         ("with: {}", "with: {dim: 8}", "usage", "dim"),
         ("encoder.dim: 16", "encoder.dim: -1", "value", "encoder.dim"),
         ("with: {}", "with: {optimizer.lr: fast}", "value", "optimizer.lr"),
-        ("base: paper", "base: papper", "missing", "base"),
-        ("base: paper", "", "value", "base"),
+        ("base: paper", "base: papper", "unknown", "base"),
+        ("base: paper", "", "missing", "base"),
         ("reference: with", "reference: width", "unknown", "reference"),
-        ("with: {}", "with: {}\n  with: {encoder.dim: 8}", "twice", "with"),
-        ("with: {}", "with: {}\n  again: {views.mixup.ratio: 0.1}", "twice", "again"),
+        ("with: {}", "with: {}\n  with: {encoder.dim: 8}", "malformed", None),
+        ("with: {}", "with: {}\n  again: {views.mixup.ratio: 0.1}", "twice", "variants.again"),
         ("  without: {views.augmentations: [random_resized_crop]}", "", "value", "variants"),
         ("with: {}", "with: 5", "value", "variants.with"),
+        ("with: {}", "5: {}", "value", "variants.5"),
+        ("with: {}", "'': {}", "value", "variants."),
+        ("with: {}", "with: {optimizer.lr: 2026-11-27}", "value", "optimizer.lr"),
+        ("encoder.dim: 16", "run.dir: x", "usage", "run.dir"),
+        ("with: {}", "with: {data.source: x}", "usage", "data.source"),
+        ("with: {}", "with: {run.seed: 7}", "usage", "run.seed"),
     ],
 )
 def test_a_wrong_grid_is_refused(
-    grid_file: Path, before: str, after: str, code: str, key: str
+    grid_file: Path, before: str, after: str, code: str, key: str | None
 ) -> None:
     with refused(ConfigError, code, grid_file, key=key):
         read_grid(changed(grid_file, before, after))
@@ -155,6 +161,19 @@ def test_what_is_no_grid_is_refused(grid_file: Path, text: str) -> None:
     grid_file.write_text(text)
     with refused(ConfigError, "malformed" if text == "a: [" else "value", grid_file):
         read_grid(grid_file)
+
+
+def test_a_variant_may_change_nothing_and_have_any_name(grid_file: Path) -> None:
+    name = "音" * 200
+    grid = read_grid(changed(grid_file, "with: {}", f"with:\n  {name}: {{encoder.dim: 8}}"))
+    assert [variant.name for variant in grid.variants] == ["with", name, "without"]
+    for run in plan_runs(grid, 1):
+        assert len(f".{run.stem}-{run.digest}.yaml.part".encode()) < 200  # a name may have 255
+
+
+def test_a_grid_is_not_named_as_results_are(grid_file: Path) -> None:
+    with refused(ConfigError, "usage", grid_file.with_name("results.yaml")):
+        read_grid(grid_file.rename(grid_file.with_name("results.yaml")))
 
 
 def test_a_grid_that_is_not_there(tmp_path: Path) -> None:
@@ -175,7 +194,7 @@ def test_the_costs_in_the_docs_are_those_of_the_grids(tmp_path: Path) -> None:
     assert {name for name, *_ in told} == {path.stem for path in SHIPPED} - {"check"}
     lengths: dict[str, int] = {}
     for name, count, segments, minutes in told:
-        grid = read_grid(ROOT / "ablations" / f"{name}.yaml", [f"data.source={tmp_path}"])
+        grid = read_grid(ROOT / "ablations" / f"{name}.yaml", options=[f"data.source={tmp_path}"])
         runs = plan_runs(grid, 3)
         total = sum(run.num_segments or 0 for run in runs)
         assert (count, segments) == (str(len(runs)), f"{total:,}")

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from evaluate.probes.threads import few_threads
 
@@ -12,11 +13,21 @@ def two_threads():
     torch.set_num_threads(num_threads)
 
 
-@pytest.mark.parametrize(("num_products", "expected"), [(1420 * 2048 * 12, 1), (10**9, 2)])
-def test_small_steps_take_one_thread(two_threads, num_products, expected):
-    with few_threads(num_products):
-        assert torch.get_num_threads() == expected
-    assert torch.get_num_threads() == 2
+def blas_threads() -> set[int]:
+    return {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"}
+
+
+@pytest.mark.parametrize(
+    ("num_products", "of_torch", "of_blas"),
+    [(1420 * 2048 * 12, 1, 1), (6000 * 2048 * 12, 2, 1), (10**9, 2, 2)],
+)
+def test_small_steps_take_one_thread(two_threads, num_products, of_torch, of_blas):
+    with threadpool_limits(2, user_api="blas"):
+        with few_threads(num_products):
+            assert torch.get_num_threads() == of_torch
+            assert blas_threads() == {of_blas}
+        assert torch.get_num_threads() == 2
+        assert blas_threads() == {2}
 
 
 def test_threads_are_given_back_after_an_error(two_threads):

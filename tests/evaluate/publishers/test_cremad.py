@@ -116,7 +116,7 @@ def test_evars_split_is_used(tmp_path, place):
 
 
 @pytest.mark.parametrize(
-    ("column", "value"), [(0, "1001_DFA_JOY_XX.wav"), (1, "SAD"), (3, "training")]
+    ("column", "value"), [(0, "1001_DFA_JOY_XX.wav"), (1, "SAD"), (3, "unknown")]
 )
 def test_a_given_split_that_is_wrong(tmp_path, column, value):
     root = write_cremad(tmp_path)

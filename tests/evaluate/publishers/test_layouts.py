@@ -233,3 +233,53 @@ def test_same_set_reads_the_same_wherever_it_lies(data_root, tmp_path):
     second = read_layout("spcv2", tmp_path, seed=0)
     facts = [[(c.file_name, c.label, c.part, c.group) for c in t.clips] for t in (first, second)]
     assert facts[0] == facts[1]
+
+
+def rewrite(root, pattern, old, new):
+    for path in root.rglob(pattern):
+        path.write_text(path.read_text().replace(old, new))
+
+
+CHANGES = {
+    "macOS": lambda root: shutil.copytree(root, root / "__MACOSX" / root.name),
+    "semicolons": lambda root: rewrite(root, "*.csv", ",", ";"),
+    "backslashes": lambda root: rewrite(root, "*.txt", "/", "\\"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "change"),
+    [
+        ("us8k", write_urbansound, "macOS"),
+        ("us8k", write_urbansound, "semicolons"),
+        ("vc1", write_voxceleb, "backslashes"),
+        ("spcv2", write_speech_commands, "backslashes"),
+    ],
+)
+def test_copies_that_passed_through_other_systems(tmp_path, name, write, change):
+    root = write(tmp_path / "set")
+    task = read_layout(name, tmp_path, seed=0)
+    CHANGES[change](root)
+    assert read_layout(name, tmp_path, seed=0) == task
+
+
+def test_archives_unpacked_into_folders_of_their_names(tmp_path):
+    root = write_nsynth(tmp_path / "set")
+    names = {clip.file_name for clip in read_layout("nsynth", tmp_path, seed=0).clips}
+    for part in list(root.iterdir()):
+        part.rename(root / "moved")
+        part.mkdir()
+        (root / "moved").rename(part / part.name)
+    task = read_layout("nsynth", tmp_path, seed=0)
+    assert {clip.file_name for clip in task.clips} == names
+    assert all(clip.path.exists() for clip in task.clips)
+
+
+def test_files_of_other_names_are_told_beside_what_is_missing(tmp_path):
+    root = write_urbansound(tmp_path / "set")
+    (some, *_) = paths = sorted(root.rglob("*.wav"))
+    for path in paths:
+        path.rename(path.with_suffix(".WAV"))
+    with refused(TaskError, "missing", root) as caught:
+        read_layout("us8k", tmp_path, seed=0)
+    assert some.with_suffix(".WAV").relative_to(root).as_posix() in str(caught.value)

@@ -192,7 +192,7 @@ def test_packed_and_unpacked_counts_once(tmp_path):
     shutil.rmtree(tmp_path / "kept")
     task = read(tmp_path)
     assert task.clips == wanted.clips
-    detail = "archives that are there again: de/bert-20100002-de2.tgz, de/dora-20100006-de6.tgz"
+    detail = "duplicate archives: de/bert-20100002-de2.tgz, de/dora-20100006-de6.tgz"
     assert task.problems == (Problem("duplicate", "de", detail),)
 
 
@@ -405,7 +405,7 @@ def test_given_clips_that_are_not_there(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("row", "facts"),
     [
-        (("de/x.wav", "de", "training"), ("value", "split", "training")),
+        (("de/x.wav", "de", "unknown"), ("value", "split", "unknown")),
         (("de/x.wav", "nl", "train"), ("value", "label", "nl")),
         ((None, "ru", "train"), ("different", "label", "ru")),
     ],

@@ -194,7 +194,7 @@ def test_probes_are_compared_each(out):
 
 
 def test_unknown_name_lists_those_there_are(out):
-    with refused(ReportError, "unknown", out, value="owl"):
+    with refused(ReportError, "empty", out):
         compare(out, "owl", "lark")
     add_run(out, "r1", {("", 0): [1] * 10})
     add_run(out, "r2", {("", 0): [0] * 10}, **NAMES)

@@ -125,7 +125,7 @@ def test_limit_is_read_from_the_split(split, limit):
 def test_name_that_is_no_utf8_does_not_cost_the_scores(out):
     name = os.fsdecode(b"\xff.wav")
     append_fold(out, [fold_row("f", "")], [PredictionRow(name, "x", "x", "", 0)])
-    assert read_predictions(out, "f").rows[0].file_name == r"\udcff.wav"
+    assert read_predictions(out, "f").rows[0].file_name == r"\xff.wav"
 
 
 def test_folder_without_results_has_none(tmp_path):
@@ -139,7 +139,20 @@ def test_foreign_header(out):
     header = COLUMNS.replace("weights_sha256,", "").split(",")
     with refused(ReportError, "malformed", results_path(out), value=header) as caught:
         open_folder(out)
-    assert COLUMNS in str(caught.value)
+    assert "'weights_sha256'; got 'task'" in str(caught.value)
+
+
+def test_a_summary_of_another_program_stays(tmp_path):
+    (tmp_path / "summary.csv").write_text("name,score\n")
+    with refused(ReportError, "exists", tmp_path / "summary.csv"):
+        open_folder(tmp_path)
+
+
+def test_a_spreadsheet_may_have_saved_it(out):
+    rows = read_results(out)
+    text = results_path(out).read_text()
+    results_path(out).write_text("\ufeff" + text.replace("\n", "\r\n"), newline="")
+    assert read_results(out) == rows
 
 
 @pytest.mark.parametrize("num_lacking", [1, 2, 3])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluate.tasks.folds import class_indices, class_targets, make_folds
+from evaluate.tasks.folds import class_indices, class_targets, describe_copies, make_folds
 from evaluate.tasks.task import Clip, Task, TaskError
 from tests.refusal import refused
 
@@ -98,6 +98,18 @@ def test_folds_are_in_natural_order():
     names = ["10", "2", "1", "rest"]
     task = make_task([(c, name) for name in names for c in "aabb"], has_folds=True)
     assert [fold.name for fold in make_folds(task, 0)] == ["1", "2", "10", "rest"]
+
+
+def test_copies_in_the_test_part_are_told():
+    rows = [("a", "train"), ("b", "train"), ("a", "valid"), ("b", "test"), ("a", "test")]
+    task = make_task(rows, has_folds=False)
+    (fold,) = make_folds(task, 0)
+    embeddings = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
+    assert describe_copies(task, fold, embeddings) == ""
+    embeddings[fold.test[1]] = embeddings[fold.valid[0]]
+    told = describe_copies(task, fold, embeddings)
+    assert told.startswith("1 of 2 ")
+    assert task.clips[fold.test[1]].file_name in told
 
 
 def test_class_indices_follow_the_sorted_classes():

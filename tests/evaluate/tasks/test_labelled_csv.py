@@ -1,6 +1,7 @@
 import csv
 import os
 import shutil
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -49,11 +50,49 @@ def test_metadata_is_named_after_its_folder(tmp_path, write_set, split_rows):
 
 @pytest.mark.parametrize(
     ("written", "part"),
-    [("val", "valid"), ("validation", "valid"), ("dev", "valid"), ("Train", "train")],
-)
+    [
+        ("val", "valid"), ("validation", "valid"), ("dev", "valid"), ("Train", "train"),
+        ("training", "train"), ("tr", "train"),
+    ],
+)  # fmt: skip
 def test_other_names_of_the_parts(rewrite, written, part):
     task = read_labelled_csv(rewrite(lambda rows: rows[1].__setitem__(2, written)))
     assert next(c for c in task.clips if c.file_name == "audio/low_0.wav").part == part
+
+
+def test_a_part_for_testing_has_one_name(rewrite):
+    """`eval` is the test part, unless there is one besides."""
+
+    def rename(rows, num_kept=0):
+        for row in [row for row in rows if row[2] == "test"][num_kept:]:
+            row[2] = "eval"
+
+    assert read_labelled_csv(rewrite(rename)) == read_labelled_csv(rewrite(lambda rows: None))
+    with refused(TaskError, "twice", key="split"):
+        read_labelled_csv(rewrite(lambda rows: rename(rows, 1)))
+
+
+@pytest.mark.parametrize("separator", [";", "|", "\t"])
+def test_tables_as_other_systems_write_them(rewrite, separator):
+    path = rewrite(lambda rows: None)
+    task = read_labelled_csv(path)
+    header, *lines = path.read_text().splitlines()
+    text = "\n".join([header.title(), *(line.replace("/", "\\") for line in lines)])
+    path.write_text(text.replace(",", separator).replace("File_Name", "Path"))
+    other = read_labelled_csv(path)
+    assert [(c.path, c.label, c.part) for c in other.clips] == [
+        (c.path, c.label, c.part) for c in task.clips
+    ]
+
+
+def test_two_forms_of_a_letter_are_one_class(rewrite):
+    def rename(rows):
+        for number, row in enumerate(rows[1:]):
+            if row[1] == "low":
+                row[1] = unicodedata.normalize(("NFC", "NFD")[number % 2], "käuzchen")
+
+    classes = read_labelled_csv(rewrite(rename)).classes
+    assert len(classes) == 3
 
 
 def test_labels_may_hold_commas_spaces_and_any_script(rewrite):
@@ -244,7 +283,7 @@ def test_file_that_is_no_csv(tmp_path):
         read_labelled_csv(path)
     assert isinstance(caught.value.__cause__.__cause__, csv.Error)
     path.write_bytes("file_name,label,split\n".encode("utf-16"))
-    with refused(TaskError, "malformed", path, key="file_name"):
+    with refused(TaskError, "malformed", path, key="file_name or path"):
         read_labelled_csv(path)
 
 

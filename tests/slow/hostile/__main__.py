@@ -26,6 +26,7 @@ from tests.slow.hostile import (
     models,
     parquets,
     parts,
+    questions,
     results,
     runs,
     tables,
@@ -39,7 +40,7 @@ from tests.slow.hostile.outcome import Outcome, Run, lay_out, remove
 
 MODULES = (
     misbehavior, audio, tars, parquets, folders, tables, models, weights, corpora, parts,
-    checkpoints, runs, embeddings, results,
+    checkpoints, runs, embeddings, questions, results,
 )  # fmt: skip
 
 

@@ -32,11 +32,17 @@ class Made:
     @property
     def paths(self) -> dict[str, str]:
         """Paths that commands may name."""
-        names = ("sounds", "clip.wav", "model.safetensors", "packed", "run", "labelled.csv")
-        keys = ("sounds", "clip", "model", "packed", "run", "labelled")
-        return {key: str(self.folder / name) for key, name in zip(keys, names, strict=True)} | {
-            "small": str(self.folder / "small.yaml")
-        }
+        names = (
+            "sounds",
+            "clip.wav",
+            "model.safetensors",
+            "packed",
+            "run",
+            "labelled.csv",
+            "small.yaml",
+            "embeddings",
+        )
+        return {name.partition(".")[0]: str(self.folder / name) for name in names}
 
     def read(self, name: str) -> bytes:
         return (self.folder / name).read_bytes()

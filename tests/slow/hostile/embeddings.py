@@ -125,12 +125,10 @@ def _index(text: str) -> Change:
 NEIGHBORS: dict[str, Change] = {
     "an index of nobody": _index("a,b\n1,2\n"),
     "an index of unlike rows": _index("row,path,seconds\n0,a.wav,1\n"),
-    "an index of nulls": _index("row,path,seconds\n0,a\0.wav,1\n"),
     "an index without end": _index('row,path,seconds\n0,"' + "a" * 3_000_000),
     "an index that is a FIFO": lambda folder: pipe(folder / "index.csv"),
-    "embeddings that are a FIFO": lambda folder: pipe(folder / "embeddings.npy"),
-    "embeddings of one axis": _array("embeddings.npy", np.zeros(3, np.float32)),
     "embeddings of text": _array("embeddings.npy", np.array(["a", "b", "c"])),
+    "pickled objects": lambda folder: put(folder / "embeddings.npy", ARRAYS["pickled objects"]()),
 }
 
 
@@ -150,9 +148,6 @@ def cases() -> Iterator[Case]:
         )
     yield Case("page", "links in its place", (LISTEN,), _folder(_link_page), NAMED, "in/e")
     for name, change in NEIGHBORS.items():
-        yield Case("embeddings", f"read: {name}", ("read_embeddings in/e",), _folder(change))
-    for name in ("60 GiB in 128 bytes", "pickled objects", "brackets without end", "code"):
-        change = lambda folder, name=name: put(folder / "embeddings.npy", ARRAYS[name]())  # noqa: E731
         yield Case("embeddings", f"read: {name}", ("read_embeddings in/e",), _folder(change))
     names = _folder(_index(f"row,path,seconds\n0,{SPOILED},1\n1,{FORMULA},1\n2,{MARKUP},1\n"))
     yield Case("embeddings", "read: spoiled paths", ("read_embeddings in/e",), names, NAMED)

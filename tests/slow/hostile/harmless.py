@@ -37,6 +37,8 @@ def make_harmless(folder: Path) -> None:
         "prepare sounds packed --workers 1",
         "pretrain small.yaml",
         "embed sounds -o embeddings --model model.safetensors --device cpu --workers 1",
+        "classify labelled.csv embeddings -o predictions.csv --save classifier.safetensors "
+        "--model model.safetensors --device cpu --workers 1",
         "evaluate model.safetensors --task labelled.csv --out results --device cpu --workers 1 "
         "--unit-seconds 0.5 --probe knn --baseline logmel",
     ):

@@ -31,6 +31,8 @@ def judge(case: Case, status: int | str, out: bytes, err: bytes) -> tuple[str, l
     lines = err.decode("utf-8", "replace").splitlines()
     if any(line.startswith("Traceback") for line in lines):
         wrong.append(f"a traceback: {lines[-1]}")
+    if any("(--debug shows where)" in line for line in lines):
+        wrong.append(f"a fault that nothing foresees: {lines[-1]}")
     reasons = [line for line in lines if line.startswith("error: ")]
     if status in (1, 2) and (len(reasons) != 1 or lines[-1] != reasons[0]):
         wrong.append(f"{len(reasons)} lines of reason, among {len(lines)}")

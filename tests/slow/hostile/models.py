@@ -130,8 +130,8 @@ DESCRIPTIONS: dict[str, Callable[[dict[str, Any]], object]] = {
 }
 # Read, because it is in bounds or decides nothing; and shown to nobody as it is.
 SUMMARIES: dict[str, Callable[[dict[str, Any]], object]] = {
-    "a spoiled licence": _top(licence=f"{SPOILED}\n{MARKUP}"),
-    "a licence that is a list": _top(licence=[SPOILED]),
+    "a spoiled license": _top(license=f"{SPOILED}\n{MARKUP}"),
+    "a license that is a list": _top(license=[SPOILED]),
     "a spoiled training": _top(training={SPOILED: MARKUP, "release": {"version": SPOILED}}),
     "a training that is a list": _top(training=[1]),
     "a hop of 1": _frontend(hop_length=1),

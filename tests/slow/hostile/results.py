@@ -96,21 +96,14 @@ AGAINST: dict[str, Change] = {
     "names of formulas and markup": _rows(model=FORMULA, weights_sha256=MARKUP, model_version="+1"),
     "a lock that is a link": lambda out: link(out / ".lock", "../../around/victim.txt"),
     "a summary that is a link": lambda out: link(out / "summary.csv", "../../around/victim.txt"),
-    "a picture that is a link": lambda out: link(out / "summary.png", "../../around/victim.txt"),
     "cached rows of 60 GiB": _each_cached(
         "embeddings.npy", lambda path: put(path, ARRAYS["60 GiB in 128 bytes"]())
-    ),
-    "cached rows of objects": _each_cached(
-        "embeddings.npy", lambda path: put(path, ARRAYS["pickled objects"]())
     ),
     "cached rows that are a FIFO": _each_cached("embeddings.npy", pipe),
     "cached marks that are a link": _each_cached(
         "embeddings.done.npy", lambda path: link(path, "../../../../around/victim.txt")
     ),
     "cached statistics without end": _each_cached("*.json", lambda path: put(path, nested())),
-    "cached statistics of NaN": _each_cached(
-        "*.json", lambda path: put(path, '{"mean": NaN, "std": 0}')
-    ),
 }
 
 

@@ -66,12 +66,6 @@ RESUMED: dict[str, Change] = {
     "a partial checkpoint that is a link": lambda run: link(
         run / ".step-00000005.partial", "../../around/folder"
     ),
-    "a removed checkpoint that is a link": lambda run: link(
-        run / ".step-00000003.removed", "../../around/folder"
-    ),
-    "a partial file that is a link": lambda run: link(
-        run / ".config.yaml.00.partial", "../../around/victim.txt"
-    ),
     "a checkpoint that is a link": lambda run: link(run / "step-00000001", "../../around/folder"),
 }
 
