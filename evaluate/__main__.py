@@ -1,6 +1,5 @@
 """`python -m evaluate`: the command line of the evaluation."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -309,7 +308,9 @@ def _check_finetune(probes: tuple[str, ...], baselines: list[Baseline]) -> None:
 
 
 def _num_workers(workers: int | None) -> int:
-    return workers or min(8, os.cpu_count() or 1)
+    from byola_rq.runtime.workers import count_cores
+
+    return workers or min(8, count_cores())
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.metadata
-import os
 import platform
 import sys
 from collections.abc import Callable, Iterator
@@ -99,8 +98,9 @@ def _examine_torch() -> Iterator[Diagnosis]:
         yield Diagnosis("torch", "broken", first_line(error), remedy, is_required=True)
         return
     yield Diagnosis("torch", "ok", str(torch.__version__))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Diagnosis("cpu", "ok", f"{cores} cores, {torch.get_num_threads()} torch threads")
+    from byola_rq.runtime.workers import count_cores
+
+    yield Diagnosis("cpu", "ok", f"{count_cores()} cores, {torch.get_num_threads()} torch threads")
     if not torch.cuda.is_available():
         built_for = torch.version.cuda
         detail = f"built for CUDA {built_for}, no usable device" if built_for else "CPU build"

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from byola_rq.corpus.order import IntArray
 from byola_rq.corpus.segments import Replacement, SegmentBatch, SegmentCorpus
 from byola_rq.errors import ByolaRQError
+from byola_rq.runtime.distributed import local_world_size
 from byola_rq.runtime.files import need_open_files
 from byola_rq.runtime.pinning import pinned
 from byola_rq.runtime.signals import leave_signals_to_parent, signals_blocked
@@ -122,13 +123,16 @@ def _unseen_by_children() -> Iterator[None]:
 
 
 def default_num_workers(device: torch.device, *, is_decoding: bool) -> int:
-    """Return the number of loader processes that leaves the training process its cores."""
-    cores = count_cores()
-    if is_decoding:
-        return min(cores - 1, 16 if device.type == "cuda" else 1)
-    # Slicing costs a CPU step almost nothing; for a GPU, two processes keep twice as many reads
-    # in flight.
-    return min(cores - 1, 2 if device.type == "cuda" else 0)
+    """Return the number of loader processes that leaves the training process a core.
+
+    Several training processes of one machine share its cores.
+    """
+    most = 16 if device.type == "cuda" else 1
+    if not is_decoding:
+        # Slicing costs a CPU step almost nothing; for a GPU, two processes keep twice as many reads
+        # in flight.
+        most = 2 if device.type == "cuda" else 0
+    return max(min(count_cores() // local_world_size() - 1, most), 0)
 
 
 class _Slots(Dataset[Any]):

@@ -201,3 +201,6 @@ def test_decoding_takes_the_cores_slices_do_not(monkeypatch: pytest.MonkeyPatch)
             default_num_workers(cuda, is_decoding=False),
         )
         assert found == expected
+    monkeypatch.setenv("WORLD_SIZE", "16")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")  # of 64 cores, 8 for each
+    assert default_num_workers(cuda, is_decoding=True) == 7
