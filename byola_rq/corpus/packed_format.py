@@ -169,6 +169,9 @@ def open_packed(folder: Path) -> PackedCorpus:
             )
     names = ["shard", "offset", "num_samples"]
     index = read_index(folder, names)
+    if any(index[name].null_count for name in names):
+        message = f"{folder / INDEX}: every row must have {', '.join(names)}; some are null"
+        raise CorpusError(message, code="malformed", path=folder / INDEX)
     shard, offset, num_samples = (index[name].to_numpy() for name in names)
     shards = [_map_shard(folder / shard_name(number)) for number in range(info["shards"])]
     corpus = PackedCorpus(

@@ -17,7 +17,7 @@ from byola_rq.runtime.files import is_own, replace_file
 from byola_rq.runtime.lock import PATIENCE, LockedError, locked
 from byola_rq.runtime.resumable_rows import ResumableRows, has_marks, remove_marks, stored_key
 from byola_rq.text.cells import csv_columns, csv_text
-from byola_rq.text.parse import MAX_TEXT_BYTES, read_json, read_text
+from byola_rq.text.parse import MAX_TEXT_BYTES, check_shape, read_json, read_text
 
 EMBEDDINGS, FRAMES = "embeddings.npy", "frames.npy"
 INDEX, META, REJECTED = "index.csv", "meta.json", "rejected.csv"
@@ -107,9 +107,23 @@ class EmbeddingFolder:
         with self._disk_errors():
             remove_marks(self._partial)
 
-    def read_failed(self) -> bytes:
-        """Read the list of failed clips from `meta.json`, as JSON."""
-        return json.dumps(self._read_meta("failed") or []).encode()
+    def read_failed(self, num_clips: int) -> bytes:
+        """Read the list of failed clips, (number, reason), from `meta.json`, as JSON.
+
+        Raises:
+            CorpusError: If it is not such a list of these clips.
+        """
+        failed = self._read_meta("failed") or []
+        try:
+            check_shape(failed, [list])
+            is_list = all(type(n) is int and 0 <= n < num_clips for n, _ in failed)
+        except ValueError:
+            is_list = False
+        if not is_list:
+            path = self.path / META
+            message = f"{path}: failed must list clips of this job and reasons"
+            raise CorpusError(message, code="malformed", path=path, key="failed")
+        return json.dumps(failed).encode()
 
     def write_rejected(self, rejected: Sequence[tuple[str, str]]) -> None:
         """Write rejected.csv with rows (source, reason); remove it if there are none."""

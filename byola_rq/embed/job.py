@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,7 +102,8 @@ def embed_clips(
             if len(is_done):
                 failed = _fill(rows, folder, is_done, num_workers, strict=strict)
             else:
-                failed = json.loads(ranks.broadcast_bytes(folder.read_failed))
+                read_failed = partial(folder.read_failed, len(listed.clips.sources))
+                failed = json.loads(ranks.broadcast_bytes(read_failed))
             sources_of = listed.clips.sources
             rejected = [(str(sources_of[place]), reason) for place, reason in failed]
             rejected = listed.rejected + rejected

@@ -154,6 +154,8 @@ def read_rows(folder: Path, shard: int) -> dict[str, Any]:
     path = _piece_path(folder, shard)
     try:
         rows: dict[str, Any] = parse_json(read_text(path, MAX_TEXT_BYTES).split("\n")[1], _ROWS)
+        if len({len(column) for column in rows["clips"].values()}) > 1:
+            raise ValueError("its columns have unlike lengths")
     except (OSError, ValueError, IndexError) as error:
         message = f"{path}: cannot be read ({error}). Remove it and run again"
         raise CorpusError(message, code="damaged", path=path) from error

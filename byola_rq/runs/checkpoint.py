@@ -277,3 +277,5 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, 
         for name, value in values.items():
             if value.shape == parameter.shape:
                 values[name] = torch.empty_like(parameter).copy_(value)
+            elif value.numel() != 1:
+                raise ValueError(f"{name} must have the shape of its parameter, or one number")
