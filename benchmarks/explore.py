@@ -48,7 +48,7 @@ def main(
         query = torch.from_numpy(collection.rows[0])
         for name, work in (
             ("search, 10 nearest", partial(find_clips, query, collection, 10)),
-            ("copies", partial(find_duplicates, collection)),
+            ("duplicates", partial(find_duplicates, collection)),
             (f"map ({choose_method('auto', size)})", partial(draw_map, collection.rows)),
         ):
             rows.append({"clips": size, "what": name, **timed(work)})

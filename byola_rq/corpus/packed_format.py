@@ -175,12 +175,7 @@ def open_packed(folder: Path) -> PackedCorpus:
     shard, offset, num_samples = (index[name].to_numpy() for name in names)
     shards = [_map_shard(folder / shard_name(number)) for number in range(info["shards"])]
     corpus = PackedCorpus(
-        folder,
-        info=info,
-        shard=shard,
-        offset=offset,
-        num_samples=num_samples,
-        shards=shards,
+        folder, info=info, shard=shard, offset=offset, num_samples=num_samples, shards=shards
     )
     _check_fit(corpus)
     return corpus

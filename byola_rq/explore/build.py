@@ -200,7 +200,7 @@ def classify_folder(
     if classifier is None:
         classifier = _fit(labeled, collection, embedder, num_workers=num_workers, seed=seed)
         yield from _describe_fit(classifier, len(labeled))
-    probabilities = classifier.predict_proba(np.asarray(collection.rows))
+    probabilities = classifier.predict_proba(collection.rows)
     write_predictions(predictions, collection.paths, classifier.classes, probabilities)
     yield printable(f"{predictions} ({len(collection)} clips, the least certain first)")
     if save is not None:
@@ -231,7 +231,7 @@ def _fit(
         rows,
         [clip.label for clip in labeled],
         [clip.group or os.path.realpath(clip.path) for clip in labeled],
-        np.concatenate([collection.rows, rows[other]]),
+        np.concatenate([collection.rows, rows[other]]) if other else collection.rows,
         embedder,
         seed=seed,
     )

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from byola_rq.embed.embedder import Embedder
-from byola_rq.embed.scaling import LEAST_STD, FloatArray, Scaling
+from byola_rq.embed.scaling import LEAST_STD, FloatArray, Scaling, blocks
 from byola_rq.errors import CheckpointError, CorpusError, package_needed
 from byola_rq.model.file_header import read_header
 from byola_rq.runtime.files import replace_file, text_name
@@ -85,8 +85,11 @@ class Classifier:
 
     def predict_proba(self, embeddings: FloatArray) -> FloatArray:
         """Probability of each class: embeddings `(N, D)` -> `(N, C)`."""
-        logits = (embeddings - self.mean) / self.std @ self.weights.T + self.biases
-        return np.asarray(torch.from_numpy(logits).double().softmax(dim=1).numpy())
+        logits = [
+            (block.numpy() - self.mean) / self.std @ self.weights.T + self.biases
+            for block in blocks(embeddings)  # of 200,000 clips a copy would take 400 MB
+        ]
+        return np.asarray(torch.from_numpy(np.concatenate(logits)).double().softmax(dim=1).numpy())
 
     def save(self, path: Path) -> None:
         """Write the classifier as safetensors, without pickle, atomically.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from byola_rq.runtime.files import (
+    is_own,
     link_error,
     open_own,
     own_folder,
@@ -111,8 +112,9 @@ def open_folder(out: Path) -> None:
         ) from error
     read_results(out)
     path, names = summary_path(out), ",".join(SUMMARY_NAMES)
-    if path.is_file():
-        found = path.read_text(encoding="utf-8-sig", errors="replace")[:80]
+    if is_own(path):  # a link is replaced, unread
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            found = file.read(80)
         if not found.startswith(names):
             raise ReportError(
                 f"{path}: would be replaced, and is not of this program: it must begin with "

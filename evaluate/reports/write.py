@@ -1,4 +1,4 @@
-"""All files of the summary."""
+"""Write all files of the summary."""
 
 from pathlib import Path
 

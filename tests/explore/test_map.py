@@ -121,6 +121,7 @@ def test_the_page_keeps_to_its_size(sounds: Path, tmp_path: Path, model: Embedde
         excerpt_seconds(10**6, 1)
     with refused(ConfigError, "unwritable", folder / "1.wav" / "map.html"):
         page = folder / "1.wav" / "map.html"
+        made["limit"] = 1
         make_map_page(folder, page, model, megabytes=1, out=tmp_path / "rows", **made)
 
 
@@ -145,6 +146,8 @@ def test_folders_and_labels(tmp_path: Path) -> None:
     labels = tmp_path / "labels.csv"
     labels.write_text("file_name,label\nx.wav,cat\n")
     assert read_labels(labels, [str(tmp_path / "x.wav"), str(tmp_path / "y.wav")]) == ["cat", ""]
+    labels.write_text("file_name;label\nx.wav;cat, or dog\n")
+    assert read_labels(labels, [str(tmp_path / "x.wav")]) == ["cat, or dog"]
     with refused(CorpusError, "different", labels):
         read_labels(labels, [str(tmp_path / "y.wav")])
 
