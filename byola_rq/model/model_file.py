@@ -57,7 +57,7 @@ def read_model_file(path: Path) -> StoredModel:
     summary = description.get("training") or {}
     license_of_weights = description.get("license", description.get("licence"))
     if not (isinstance(summary, dict) and isinstance(license_of_weights, str | None)):
-        raise _unfit(path, "value", "training must be an object, and licence a text or null")
+        raise _unfit(path, "value", "training must be an object, and license a text or null")
     return StoredModel(encoder, frontend, statistics, summary, license_of_weights)
 
 
