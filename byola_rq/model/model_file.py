@@ -56,8 +56,8 @@ def read_model_file(path: Path) -> StoredModel:
     give_weights(path, encoder, read_weights(path, description.get("weights_sha256")))
     summary = description.get("training") or {}
     license_of_weights = description.get("license", description.get("licence"))
-    if not isinstance(summary, dict) or not isinstance(license_of_weights, str | None):
-        raise _unfit(path, "malformed", "training must be an object, license text", key="training")
+    if not (isinstance(summary, dict) and isinstance(license_of_weights, str | None)):
+        raise _unfit(path, "value", "training must be an object, and license a text or null")
     return StoredModel(encoder, frontend, statistics, summary, license_of_weights)
 
 

@@ -175,7 +175,7 @@ def set_frontend(name: str, value: object) -> Callable[[dict], object]:
         (lambda e: e.pop("format_version"), "newer", {"key": "format version", "value": None}),
         (lambda e: e.update(weights_sha256="0"), "damaged", {"key": "weights"}),
         (lambda e: e.update(training=[1]), "value", {}),
-        (lambda e: e.update(licence={}), "value", {}),
+        (lambda e: e.update(license={}), "value", {}),
     ],
 )
 def test_a_file_that_does_not_fit_together(
