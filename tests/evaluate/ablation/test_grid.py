@@ -115,7 +115,8 @@ def test_a_packed_corpus_is_what_is_in_it(grid_file: Path, tmp_path: Path) -> No
     for name, sha256 in (("a", "1"), ("moved", "1"), ("other", "2")):
         (tmp_path / name).mkdir()
         files = {each: {"bytes": 9, "sha256": sha256} for each in (INDEX, REJECTED, shard_name(0))}
-        info = {"format": FORMAT, "format_version": FORMAT_VERSION, "clips": 1, "hours": 1.0}
+        info = {"format": FORMAT, "format_version": FORMAT_VERSION, "clips": 1}
+        info |= {"hours": 1.0, "sample_rate": 16000}
         info |= {"rejected": 0, "duplicates": 0, "shards": 1, "files": files, "options": {}}
         (tmp_path / name / "corpus.json").write_text(json.dumps(info))
 
