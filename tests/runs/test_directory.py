@@ -71,6 +71,12 @@ with locked_run(Path(sys.argv[1])):
 
 
 @pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait 0.2 s for a lock instead of 5."""
+    monkeypatch.setattr("byola_rq.runs.directory.PATIENCE", 0.2)
+
+
+@pytest.fixture
 def hold() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts processes that hold a run's directory."""
     processes: list[subprocess.Popen[str]] = []
@@ -99,6 +105,7 @@ def first_line(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("impatient")
 def test_a_second_run_in_a_directory_is_refused(
     tmp_path: Path, hold: Callable[..., subprocess.Popen[str]]
 ) -> None:
@@ -121,6 +128,7 @@ def test_a_second_run_in_a_directory_is_refused(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("impatient")
 def test_a_second_pretrain_is_refused_before_it_writes_anything(
     trained_config: Config, hold: Callable[..., subprocess.Popen[str]]
 ) -> None:
@@ -189,6 +197,7 @@ for _ in range(20):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("impatient")
 def test_it_is_held_once_in_a_process_too(tmp_path: Path) -> None:
     with locked_run(tmp_path), refused(CheckpointError, "held", tmp_path), locked_run(tmp_path):
         pass
@@ -226,6 +235,7 @@ def test_other_errors_of_a_lock_are_errors(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("impatient")
 def test_an_error_in_a_child_leaves_the_lock_to_its_parent(tmp_path: Path) -> None:
     def fail() -> None:
         raise SystemExit(3)
@@ -298,6 +308,7 @@ def test_reset_does_not_move_the_ground_it_stands_on(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("impatient")
 def test_reset_refuses_a_run_that_is_at_work(
     small_config: Config, hold: Callable[..., subprocess.Popen[str]]
 ) -> None:

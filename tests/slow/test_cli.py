@@ -257,7 +257,7 @@ def test_unusual_clips_are_fine(tmp_path: Path, sounds: Path, trained: Path) -> 
         (["--recipe", "short", "none.yaml"], ["--recipe ", "none.yaml"]),
         (
             ["--recipe", "short", "data.source=clips", "train.max_steps=5"],
-            ["train.segments ", "max_steps", "got 180000 beside 5"],
+            ["train.segments ", "max_steps", "got 180000 and 5"],
         ),
         (["data.source=clips", "train.segments=0"], ["train.segments: ", "got 0"]),
         (["data.source=clips", "run.device=cuda:99"], ["run.device: ", "cuda:99"]),
