@@ -11,9 +11,9 @@ from threadpoolctl import threadpool_limits
 # and 0.9 s with one (2 CPU cores under load, November 2026). It also makes small results the same
 # on any number of cores.
 _MANY_PRODUCTS = 10**8
-# Likewise of OpenBLAS, in which numpy and scipy wait longer: at 6,000 x 2,048 x 12 lbfgs took 0.65
-# steps a second with two threads and 5.9 with one (benchmarks/busy.py, 2 CPU cores under load,
-# November 2026). A fit below it takes seconds with one thread.
+# Likewise for OpenBLAS: at 6,000 x 2,048 x 12, lbfgs took 69 steps a second with two threads and 49
+# with one on two quiet cores, but 0.65 and 5.9 on busy ones (benchmarks/busy.py, November 2026).
+# Fits below it take seconds with one thread.
 _MANY_BLAS_PRODUCTS = 10**9
 
 
