@@ -68,7 +68,6 @@ def test_shards_are_joined_in_their_order_not_that_of_writing(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("column", "values"),
     [
-        ("labels", []),
         ("num_samples", [10**30]),
         ("original_rate", [2**40]),
         ("clip_id", ["\ud800"]),
