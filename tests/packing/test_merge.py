@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from byola_rq.corpus.packed_format import open_packed
-from byola_rq.errors import CorpusError
+from byola_rq.errors import Code, CorpusError
 from byola_rq.packing.merge import merge_shards
 from byola_rq.packing.plan import PackingPlan, fix_plan
 from byola_rq.packing.prepare import merge_corpus
@@ -66,15 +66,16 @@ def test_shards_are_joined_in_their_order_not_that_of_writing(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("column", "values"),
+    ("column", "values", "code"),
     [
-        ("num_samples", [10**30]),
-        ("original_rate", [2**40]),
-        ("clip_id", ["\ud800"]),
+        ("labels", [], "damaged"),
+        ("num_samples", [10**30], "malformed"),
+        ("original_rate", [2**40], "malformed"),
+        ("clip_id", ["\ud800"], "malformed"),
     ],
 )
 def test_rows_that_fit_no_index_are_refused(
-    tmp_path: Path, column: str, values: list[object]
+    tmp_path: Path, column: str, values: list[object], code: Code
 ) -> None:
     fix_plan(tmp_path, plan_of(1))
     write_shard(tmp_path, 0)
@@ -82,7 +83,7 @@ def test_rows_that_fit_no_index_are_refused(
     first, rows = map(json.loads, piece.read_text().splitlines())
     rows["clips"][column] = values
     piece.write_text(f"{json.dumps(first)}\n{json.dumps(rows)}\n")
-    with refused(CorpusError, "malformed", tmp_path, value=0):
+    with refused(CorpusError, code, piece if code == "damaged" else tmp_path):
         merge_corpus(tmp_path)
     assert not (tmp_path / "corpus.json").exists()
 
