@@ -76,7 +76,7 @@ def synthesize(num_clips: int, dim: int = 512, num_kinds: int = 40) -> Collectio
 
 def measure_page(num_points: int) -> Row:
     """Write a page of the default size; draw it in Chromium if installed."""
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
         folder, page = Path(place) / "sounds", Path(place) / "map.html"
         sounds = write_corpus(folder, num_clips=NUM_SOUNDS, seed=0, seconds=(3.0, 6.0))
         collection = synthesize(num_points)

@@ -12,7 +12,7 @@ from byola_rq.explore.build import make_map_page  # noqa: E402
 from byola_rq.synthesis.generate import write_corpus  # noqa: E402
 from tests.browser import Browser  # noqa: E402
 
-with tempfile.TemporaryDirectory() as place:
+with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
     sounds, page, labels = (Path(place) / name for name in ("sounds", "map.html", "labels.csv"))
     paths = write_corpus(sounds, num_clips=600, seed=3, seconds=(2.0, 4.0))
     rows = [f"{path},{path.stem.split('_', 1)[1].split('-')[0]}" for path in paths]
