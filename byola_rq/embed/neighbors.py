@@ -14,6 +14,8 @@ from byola_rq.embed.folder import EMBEDDINGS, embeddings_named, map_embeddings
 from byola_rq.embed.scaling import FloatArray, Scaling
 from byola_rq.errors import package_needed
 
+Projection = Literal["pca", "tsne", "umap"]
+
 PRODUCT_SIZE = 1 << 26  # cosines in memory: 256 MiB
 
 
@@ -85,18 +87,20 @@ def nearest_rows(
     return torch.cat(places).numpy(), torch.cat(similarities).numpy()
 
 
-def place_on_map(
-    embeddings: FloatArray,
-    method: Literal["pca", "tsne", "umap"] = "pca",
-    seed: int = 0,
-    *,
-    scaling: Scaling | None = None,
-) -> FloatArray:
-    """Compute two coordinates for each row, `(N, 2)`.
+def place_on_map(embeddings: FloatArray, method: Projection = "pca", seed: int = 0) -> FloatArray:
+    """Compute two coordinates for each row, `(N, 2)`, by `project` after standardization.
+
+    Raises:
+        MissingPackageError, ValueError: As `project`.
+    """
+    return project(_scale(embeddings).numpy(), method, seed)
+
+
+def project(scaled: FloatArray, method: Projection, seed: int = 0) -> FloatArray:
+    """Compute two coordinates, `(N, 2)`, for each row of scaled embeddings `(N, D)`.
 
     `pca` keeps the two directions of largest variance, and so large distances; `tsne` and `umap`
-    keep neighborhoods, and distances between groups mean little. All begin with `scaling`, by
-    default standardization by `embeddings`.
+    keep neighborhoods, and distances between groups mean little.
 
     Raises:
         MissingPackageError: If scikit-learn, or for `umap` umap-learn, is not installed.
@@ -106,7 +110,6 @@ def place_on_map(
         raise ValueError(f"method must be one of pca, tsne, umap; got {method!r}")
     with package_needed("a map", "scikit-learn", extra="explore"):
         import sklearn  # submodules are loaded at first use
-    scaled = _scale(embeddings, scaling).numpy()
     if (scaled == scaled[0]).all():  # t-SNE of scikit-learn 1.9 would crash
         return np.zeros((len(scaled), 2))
     if method == "umap":
@@ -121,6 +124,6 @@ def place_on_map(
     return np.asarray(tsne.fit_transform(scaled))
 
 
-def _scale(embeddings: FloatArray, scaling: Scaling | None = None) -> Tensor:
+def _scale(embeddings: FloatArray) -> Tensor:
     rows = torch.from_numpy(np.asarray(embeddings, np.float32))
-    return (scaling or Scaling.standardized(embeddings))(rows)
+    return Scaling.standardized(embeddings)(rows)

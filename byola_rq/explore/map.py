@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from byola_rq.audio.frontend import LogMelSpectrogram
-from byola_rq.embed.neighbors import nearest_rows, place_on_map
+from byola_rq.embed.neighbors import nearest_rows, project
 from byola_rq.embed.scaling import FloatArray, Scaling
 from byola_rq.errors import AudioError, ConfigError, package_needed
 from byola_rq.explore.collection import Collection
@@ -76,14 +76,15 @@ def draw_map(
     """
     rows = np.array(rows, np.float32)
     scaled = (scaling or Scaling.standardized(rows))(torch.from_numpy(rows))
-    num_kinds = len(np.unique(scaled.numpy().round(4), axis=0))
+    scaled_rows = scaled.numpy()
+    num_kinds = len(np.unique(scaled_rows.round(4), axis=0))
     chosen = choose_method(method, num_kinds)
     places: FloatArray = np.linspace((0, 0), (1, 0), len(rows))  # in a row, each within reach
     if chosen != "none":
-        places = place_on_map(rows, chosen, seed, scaling=scaling)
+        places = project(scaled_rows, chosen, seed)
     spread = np.maximum(np.ptp(places, axis=0).max(), 1e-12)
     middle = (places.max(axis=0) + places.min(axis=0)) / 2
-    clusters, centers = find_clusters(scaled.numpy(), num_kinds, seed)
+    clusters, centers = find_clusters(scaled_rows, num_kinds, seed)
     neighbors, similarities = nearest_rows(scaled, min(NUM_NEIGHBORS, len(rows) - 1))
     return SoundMap(
         chosen, 0.5 + (places - middle) / spread, clusters, centers, neighbors, similarities

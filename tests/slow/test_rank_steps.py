@@ -1,6 +1,5 @@
 """Two processes compute what one does, where a loss or a view looks at the whole batch."""
 
-import multiprocessing
 import os
 import socket
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from byola_rq.runtime.rng import sample_keys
 from tests.conftest import SMALL
 from tests.model.test_infonce import points, points_encoder
 from tests.rank_steps import take_steps
+from tests.run_process import FORK
 
 CPU = torch.device("cpu")
 
@@ -44,10 +44,9 @@ def by_one_and_by_two(work: Callable[[Path], None], folder: Path) -> list[dict[s
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     # Forked: a new interpreter would take longer to import torch than to do all of this.
-    context = multiprocessing.get_context("fork")
     files = [folder / f"{num_ranks}.safetensors" for num_ranks in (1, 2)]
     processes = [
-        context.Process(target=as_a_rank, args=(rank, num, port, work, files[num - 1]))
+        FORK.Process(target=as_a_rank, args=(rank, num, port, work, files[num - 1]))
         for rank, num in ((0, 1), (0, 2), (1, 2))
     ]
     for process in processes:
